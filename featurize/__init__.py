@@ -1,0 +1,1 @@
+"""Records in, features out: reading and validating input, hand-made features, n-grams."""

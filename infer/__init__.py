@@ -1,0 +1,1 @@
+"""Models and texts in, predictions out: LLM scoring, booster scoring, blending."""

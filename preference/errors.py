@@ -1,0 +1,19 @@
+"""Errors that a user can mend. A job that meets one prints its message and exits with code 2."""
+
+
+class InputError(Exception):
+    """Bad input or settings: one message that says where, why, and how to fix it.
+
+    `where` names the file, row or key; `fix` ends the message. Both may be empty. The three parts are kept so that
+    the error survives pickling between Ray processes.
+    """
+
+    def __init__(self, reason: str, where: str = "", fix: str = "") -> None:
+        super().__init__(reason, where, fix)
+        self.reason = reason
+        self.where = where
+        self.fix = fix
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.reason}" if self.where else self.reason
+        return f"{text} Fix: {self.fix}" if self.fix else text

@@ -1,0 +1,74 @@
+"""Scores of probabilities against votes, and their uncertainty."""
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+# scikit-learn's log_loss and Kaggle's metric clip at the float's machine epsilon.
+EPSILON = float(np.finfo(np.float64).eps)
+
+
+def record_log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> Floats:
+    """Multi-class log loss (n,) of each record in nats: -ln of the probability (n, 3) given to its label (n,)."""
+    chosen = probabilities[np.arange(len(labels)), labels]
+    return -np.log(np.clip(chosen, EPSILON, 1.0))
+
+
+def log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> float:
+    """Mean multi-class log loss in nats."""
+    return float(record_log_loss(probabilities, labels).mean())
+
+
+def accuracy(probabilities: Floats, labels: npt.NDArray[np.int8]) -> float:
+    """Share of records whose most probable class is the vote."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
+
+
+def expected_calibration_error(probabilities: Floats, labels: npt.NDArray[np.int8], bins: int = 15) -> float:
+    """Top-label calibration error with equal-width bins (Guo et al. 2017, "On Calibration of Modern Neural Networks").
+
+    The mean over records of |accuracy - confidence| of the record's confidence bin; 15 bins as in the paper.
+    """
+    confidence = probabilities.max(axis=1)
+    correct = probabilities.argmax(axis=1) == labels
+    bin_of = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = np.bincount(bin_of, weights=correct - confidence, minlength=bins)
+    return float(np.abs(gaps).sum() / len(labels))
+
+
+def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: int = 2000, seed: int = 0) -> Floats:
+    """Bootstrap distribution (repetitions, columns) of the column means of `values` (n, columns).
+
+    Whole groups are drawn (records of one prompt are not independent), so each mean is a ratio of drawn sums to drawn
+    sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    count = int(group_of.max()) + 1
+    sums = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in values.T], axis=1)
+    sizes = np.bincount(group_of, minlength=count).astype(np.float64)
+    rng = np.random.default_rng(seed)
+    means = np.empty((repetitions, values.shape[1]))
+    for repetition in range(repetitions):
+        drawn = np.bincount(rng.integers(0, count, size=count), minlength=count)
+        means[repetition] = (drawn @ sums) / (drawn @ sizes)
+    return means
+
+
+def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
+    """Percentile interval of bootstrap samples (repetitions,)."""
+    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def uniform(count: int) -> Floats:
+    """The prediction (count, 3) of someone who knows nothing."""
+    return np.full((count, 3), 1 / 3)
+
+
+def class_prior(labels: npt.NDArray[np.int8], folds: npt.NDArray[np.int16]) -> Floats:
+    """Out-of-fold class shares (n, 3): each record gets those of the other folds, with one vote added to each class."""
+    prior = np.empty((len(labels), 3))
+    for fold in np.unique(folds):
+        counts = np.bincount(labels[folds != fold], minlength=3) + 1.0
+        prior[folds == fold] = counts / counts.sum()
+    return prior

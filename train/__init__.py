@@ -1,0 +1,1 @@
+"""Features or texts in, models and out-of-fold predictions out."""
