@@ -16,4 +16,4 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.reason}" if self.where else self.reason
-        return f"{text} Fix: {self.fix}" if self.fix else text
+        return f"{text.rstrip('.')}. Fix: {self.fix}" if self.fix else text

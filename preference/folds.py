@@ -73,18 +73,19 @@ def assign_folds(
     single_label = label_counts[single].argmax(axis=1)
     for label in range(classes):
         chosen = single[single_label == label]
-        dealt = _deal(counts[:, label], len(chosen), start=label)
+        dealt = _deal(counts[:, label], len(chosen), order=np.argsort(counts.sum(axis=1), kind="stable"))
         fold_of_group[chosen] = dealt
         counts[:, label] += np.bincount(dealt, minlength=folds)
     return fold_of_group[group_of]
 
 
-def _deal(counts: npt.NDArray[np.int64], cards: int, start: int) -> npt.NDArray[np.int16]:
-    """Folds (cards,) that bring `counts` (folds,) as level as `cards` single records can."""
-    folds = len(counts)
-    order = np.roll(np.arange(folds), -start)  # labels start at different folds, so that remainders spread out
-    # Water level: the k-th card goes where the fold's next record has the k-th smallest ordinal.
-    wanted = -(-(cards + int(counts.sum())) // folds) + 1
+def _deal(counts: npt.NDArray[np.int64], cards: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    """Folds (cards,) that bring `counts` (folds,) as level as `cards` single records can.
+
+    What does not divide evenly goes to the first folds in `order`, the smallest ones.
+    """
+    # The k-th card goes where the fold's next record has the k-th smallest ordinal.
+    wanted = -(-(cards + int(counts.sum())) // len(counts)) + 1
     ordinals = [(np.arange(counts[fold], max(wanted, counts[fold])), fold) for fold in order]
     heights = np.concatenate([height for height, _ in ordinals])
     owners = np.concatenate([np.full(len(height), fold, dtype=np.int16) for height, fold in ordinals])

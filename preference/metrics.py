@@ -11,7 +11,8 @@ EPSILON = float(np.finfo(np.float64).eps)
 def record_log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> Floats:
     """Multi-class log loss (n,) of each record in nats: -ln of the probability (n, 3) given to its label (n,)."""
     chosen = probabilities[np.arange(len(labels)), labels]
-    return -np.log(np.clip(chosen, EPSILON, 1.0))
+    losses: Floats = -np.log(np.clip(chosen, EPSILON, 1.0))
+    return losses
 
 
 def log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> float:

@@ -1,0 +1,71 @@
+"""Where input and output live: paths on a local disk and URIs of object stores."""
+
+import fnmatch
+import os
+import re
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from preference.errors import InputError
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+_WILDCARD = re.compile(r"[*?\[]")
+
+
+def resolve(location: str) -> tuple[fs.FileSystem, str]:
+    """File system and path inside it for a local path (made absolute) or a URI such as s3://bucket/key."""
+    if not _SCHEME.match(location):
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (ValueError, OSError) as error:
+        raise InputError(str(error), where=location, fix="give a local path or an s3:// or gs:// URI.") from error
+    return filesystem, path
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input file: its file system, its path there, and the name that messages show."""
+
+    filesystem: fs.FileSystem
+    path: str
+    name: str
+    size: int
+
+
+def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
+    """The files behind a path or URI: one file, every file below a folder that ends in `endings`, or a glob.
+
+    Files come in the order of their names, so that record positions do not depend on the file system. Raises
+    InputError if nothing is there.
+    """
+    wildcard = _WILDCARD.search(location)
+    # An existing file wins over a glob, so that names with brackets can be given as they are.
+    filesystem, path = resolve(location)
+    info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.File:
+        return [InputFile(filesystem, path, location, info.size)]
+    if info.type == fs.FileType.Directory:
+        found = _below(filesystem, path)
+        files = [file for file in found if file.path.lower().endswith(endings)]
+        if not files:
+            raise InputError(
+                "no input file in this folder",
+                where=location,
+                fix=f"put files there that end in one of {', '.join(endings)}.",
+            )
+        return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
+    if wildcard:
+        _, base = resolve(location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/"))
+        files = [file for file in _below(filesystem, base) if fnmatch.fnmatchcase(file.path, path)]
+        if files:
+            return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
+        raise InputError("no file matches this pattern", where=location, fix="check the pattern and the folder.")
+    raise InputError("no such file or folder", where=location, fix="check the path; relative ones start where you run.")
+
+
+def _below(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    return sorted(files, key=lambda info: info.path)

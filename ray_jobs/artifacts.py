@@ -1,0 +1,107 @@
+"""Stage folders and their manifests: what is done, what must be redone, and what a run is made of."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from preference.schema import SCHEMA_VERSION
+from ray_jobs.storage import Folder
+
+MANIFEST = "manifest.json"
+_LIBRARIES = ("ray", "numpy", "pyarrow", "scikit-learn", "lightgbm", "lightgbm-ray", "xgboost", "xgboost-ray")
+
+
+def fingerprint(value: object) -> str:
+    """Short stable hash of settings and input fingerprints (anything JSON can hold)."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+
+
+@dataclass
+class Stage:
+    """One stage folder of a run. It is done when its manifest carries the fingerprint of its settings and inputs.
+
+    The manifest is written last. While a stage is redone its old manifest is gone, so that a mixture of old and new
+    files never counts; the finished parts inside (shards, folds) carry the same fingerprint and are kept.
+    """
+
+    name: str
+    folder: Folder
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.fingerprint = fingerprint(
+            {"stage": self.name, "schema": SCHEMA_VERSION, "settings": self.settings, "inputs": self.inputs}
+        )
+        self._started = time.monotonic()
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of the finished stage, or None if it is absent, broken, of other settings, or misses files."""
+        manifest = read_manifest(self.folder)
+        if manifest is None or manifest.get("fingerprint") != self.fingerprint:
+            return None
+        found = self.folder.files()
+        complete = all(found.get(name) == size for name, size in manifest.get("files", {}).items())
+        return manifest if complete else None
+
+    def begin(self) -> None:
+        """Mark the stage as not done; finished parts stay."""
+        self.folder.delete(MANIFEST)
+
+    def commit(
+        self,
+        rows: Mapping[str, int],
+        schema: Mapping[str, str] | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        keep: set[str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Remove files that this stage did not make (`keep` names those it did; None keeps all), write the manifest."""
+        files = {name: size for name, size in self.folder.files().items() if not name.endswith(MANIFEST)}
+        if keep is not None:
+            for name in files.keys() - keep:
+                self.folder.delete(name)
+            files = {name: size for name, size in files.items() if name in keep}
+        manifest = {
+            "stage": self.name,
+            "fingerprint": self.fingerprint,
+            "schema_version": SCHEMA_VERSION,
+            "settings": dict(self.settings),
+            "inputs": dict(self.inputs),
+            "rows": dict(rows),
+            "schema": dict(schema or {}),
+            "metrics": dict(metrics or {}),
+            "seconds": round(time.monotonic() - self._started, 3),
+            "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "versions": library_versions(),
+            "files": files,
+            **(extra or {}),
+        }
+        self.folder.write_json(MANIFEST, manifest)
+        return manifest
+
+
+def read_manifest(folder: Folder) -> dict[str, Any] | None:
+    """The manifest in a folder; None if there is none or it is truncated."""
+    try:
+        manifest = folder.read_json(MANIFEST)
+    except (FileNotFoundError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) else None
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that shape results."""
+    versions = {"python": platform.python_version()}
+    for name in _LIBRARIES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,69 @@
+"""The command line that every job shares, and its exit codes: 0 done, 1 failure, 2 bad input or settings."""
+
+import argparse
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+
+from preference.errors import InputError
+from ray_jobs.run import Run, StageResult
+from ray_jobs.settings import Settings, load_settings
+
+
+def main(
+    job: str,
+    description: str | None,
+    work: Callable[[Run], list[StageResult]],
+    arguments: Sequence[str] | None = None,
+) -> int:
+    """Parse the command line, run the job, say what it did; returns the exit code."""
+    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=description)
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings as YAML; see configs/")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, for example --set data.folds=5; may be repeated",
+    )
+    parser.add_argument("--force", action="store_true", help="redo what is already finished")
+    options = parser.parse_args(arguments)
+    try:
+        run = Run(_settings(options.config, options.set), force=options.force)
+        results = work(run)
+    except KeyboardInterrupt:
+        print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
+        return 130
+    except Exception as error:  # the one place where failures become exit codes
+        found = _input_error(error)
+        if found is not None:
+            print(f"error: {found}", file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        print(f"error: {job} failed: {error}", file=sys.stderr)
+        return 1
+    from ray_jobs.summary import print_summary
+
+    print_summary(run, results)
+    return 0
+
+
+def _settings(path: str, overrides: Sequence[str]) -> Settings:
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise InputError(f"cannot be read: {reason}", where=path, fix="give --config one of configs/*.yaml.") from error
+    return load_settings(text, path, overrides)
+
+
+def _input_error(error: BaseException | None) -> InputError | None:
+    """The InputError behind an exception, also through the wrapping that Ray puts around those of its workers."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, InputError):
+            return error
+        error = getattr(error, "cause", None) or error.__cause__
+    return None

@@ -1,0 +1,260 @@
+"""Read and validate the input, set bad rows aside, and divide the training records into folds.
+
+Run as: python -m ray_jobs.ingest --config configs/demo.yaml
+
+Two passes, so that no process holds all texts: the first validates file by file into staged shards; then ids are
+checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
+"""
+
+import collections
+import functools
+import hashlib
+import json
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from featurize.files import InputFile, expand
+from featurize.readers import ENDINGS
+from featurize.records import read_records
+from featurize.validate import TextFormat
+from preference.errors import InputError
+from preference.folds import assign_folds
+from preference.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
+from ray_jobs import cli, demo_data
+from ray_jobs.artifacts import Stage
+from ray_jobs.progress import Progress
+from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.shards import Item, map_shards
+from ray_jobs.storage import Folder
+
+
+def ingest(run: Run) -> list[StageResult]:
+    """Make records/{train,test,quarantine} from the configured input, or from pairs that the demo stage makes."""
+    data = run.settings.data
+    made = demo_data.make_pairs(run)
+    sources = _sources(run)
+    files = {split: expand(location, ENDINGS) for split, location in sources.items()}
+    stage = Stage(
+        "ingest",
+        run.folder / "records",
+        settings={
+            "seed": run.settings.seed,
+            "folds": data.folds,
+            "shard_rows": data.shard_rows,
+            "text_format": data.text_format,
+        },
+        inputs={f"{split}/{n}": _digest(file) for split, found in files.items() for n, file in enumerate(found)},
+    )
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return [*made, StageResult("ingest", True, manifest, _notes(manifest))]
+
+    connect(run)
+    staged = run.folder / ".work/ingest"
+    staged.delete_all()
+    try:
+        manifest = _ingest(run, stage, staged, sources, files)
+    finally:
+        staged.delete_all()
+    return [*made, StageResult("ingest", False, manifest, _notes(manifest))]
+
+
+def _sources(run: Run) -> dict[str, str]:
+    data = run.settings.data
+    train, test = data.train, data.test
+    if demo_data.is_synthetic(run):
+        pairs = demo_data.pairs_folder(run)
+        train, test = f"{pairs}/train.csv", test or f"{pairs}/test.csv"
+    if train is None:
+        raise InputError(
+            "no training data",
+            where="data.train",
+            fix="give --set data.train=FILE, or data.synthetic for made-up pairs.",
+        )
+    return {"train": train} if test is None else {"train": train, "test": test}
+
+
+def _digest(file: InputFile) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    with file.filesystem.open_input_stream(file.path, compression=None) as stream:
+        while chunk := stream.read(1 << 22):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _ingest(
+    run: Run, stage: Stage, staged: Folder, sources: dict[str, str], files: dict[str, list[InputFile]]
+) -> dict[str, Any]:
+    data = run.settings.data
+    items = [{"split": split, "file": n} for split, found in files.items() for n in range(len(found))]
+    validate = functools.partial(
+        _validate_file, staged=staged, files=files, text_format=data.text_format, shard_rows=data.shard_rows
+    )
+    parts: list[Item] = []
+    progress = Progress("ingest", "input shards read", total=len(items))
+    for part in map_shards(items, validate):
+        if part["error"]:
+            raise InputError(*json.loads(part["error"]))
+        parts.append(part)
+        if part["last"]:
+            progress.advance(rows=part["rows"])
+    parts.sort(key=lambda part: (part["split"], part["name"]))
+    for split, location in sources.items():
+        _refuse_empty(location, [part for part in parts if part["split"] == split])
+
+    import ray
+
+    plan = ray.remote(num_cpus=1)(_plan)
+    shards: list[Item] = []
+    metrics: dict[str, Any] = {}
+    for split in sources:
+        names = [part["name"] for part in parts if part["split"] == split and part["rows"]]
+        planned = ray.get(plan.remote(staged, split, names, data.folds, run.settings.seed, sources[split]))
+        shards += planned["shards"]
+        metrics |= planned["metrics"]
+
+    # Only now is the input known to be good: what an earlier run left stays whole until here.
+    stage.begin()
+    write = functools.partial(_write_records, staged=staged, target=stage.folder, fingerprint=stage.fingerprint)
+    rejected = [part for part in parts if part["quarantined"]]
+    written = {row["file"] for row in map_shards(shards, write)}
+    for number, part in enumerate(rejected):
+        name = f"quarantine/part-{number:05d}.parquet"
+        stage.folder.write_table(name, staged.read_table(_rejected(part["name"])), stage.fingerprint)
+        written.add(name)
+    reasons: collections.Counter[str] = collections.Counter()
+    for part in rejected:
+        reasons.update(json.loads(part["reasons"]))
+    rows = {split: sum(shard["rows"] for shard in shards if shard["split"] == split) for split in sources}
+    return stage.commit(
+        rows={**rows, "quarantine": reasons.total()},
+        schema={field.name: str(field.type) for field in TRAIN_RECORDS},
+        metrics={"quarantine": dict(reasons.most_common()), **metrics},
+        keep=written,
+    )
+
+
+def _validate_file(
+    item: Item, staged: Folder, files: dict[str, list[InputFile]], text_format: TextFormat, shard_rows: int
+) -> Iterator[Item]:
+    """First pass over one file: a staged shard of records and one of rejected rows for every `shard_rows` rows."""
+    split, file = item["split"], files[item["split"]][item["file"]]
+    nothing = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
+    try:
+        tables = read_records(file, split == "train", text_format, shard_rows)
+        for number, (records, rejected) in enumerate(tables):
+            name = f"{split}/file-{item['file']:05d}-{number:06d}.parquet"
+            staged.write_table(name, records)
+            reasons: list[str] = rejected["reason"].to_pylist()
+            if reasons:
+                staged.write_table(_rejected(name), rejected)
+            yield nothing | {
+                "name": name,
+                "rows": len(records),
+                "quarantined": len(reasons),
+                "reasons": json.dumps(collections.Counter(map(_reason_class, reasons))),
+                "last": False,
+            }
+    except InputError as error:
+        # As a row, because Ray Data would wrap an exception until its parts are lost.
+        yield nothing | {"error": json.dumps([error.reason, error.where, error.fix])}
+        return
+    yield nothing
+
+
+def _rejected(name: str) -> str:
+    return f"rejected/{name}"
+
+
+def _reason_class(reason: str) -> str:
+    """The reason without the place it names, so that rows of one kind are counted together."""
+    return reason.partition(" near line")[0].partition(":")[0]
+
+
+def _refuse_empty(location: str, parts: list[Item]) -> None:
+    if sum(part["rows"] for part in parts):
+        return
+    reasons: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        reasons.update(json.loads(part["reasons"]))
+    if not reasons:
+        raise InputError("there is a header but no rows", where=location, fix="give a file with rows.")
+    counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+    raise InputError(
+        f"none of the {reasons.total()} rows is valid ({counted})", where=location, fix="mend the rows and run again."
+    )
+
+
+def _plan(staged: Folder, split: str, names: list[str], folds: int, seed: int, location: str) -> dict[str, Any]:
+    """Check the ids, compute the folds, and lay out the final shards. Reads only ids, groups and labels."""
+    columns = ["id", "group", "row"] + (["label"] if split == "train" else [])
+    tables = [staged.read_table(name, columns) for name in names]
+    table = pa.concat_tables(tables)
+    _refuse_duplicates(table, names, tables, location)
+    metrics: dict[str, Any] = {}
+    if split == "train":
+        labels = table["label"].to_numpy()
+        try:
+            fold = assign_folds(labels, table["group"].to_numpy(), folds, seed)
+        except ValueError as error:
+            raise InputError(str(error), where=location, fix="give more records or a smaller data.folds.") from error
+        metrics["labels"] = dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True))
+        metrics["fold_rows"] = np.bincount(fold, minlength=folds).tolist()
+        metrics["prompts"] = len(pc.unique(table["group"]))
+    shards = []
+    offset = 0
+    for number, (name, part) in enumerate(zip(names, tables, strict=True)):
+        if split == "train":
+            staged.write_table(f"folds/{name}", pa.table({"fold": fold[offset : offset + len(part)]}))
+        shards.append({"split": split, "staged": name, "number": number, "offset": offset, "rows": len(part)})
+        offset += len(part)
+    return {"shards": shards, "metrics": metrics}
+
+
+def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table], location: str) -> None:
+    counts = pc.value_counts(table["id"].combine_chunks())
+    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if not len(twice):
+        return
+    first = twice[0].as_py()
+    at = np.flatnonzero(pc.equal(table["id"], first).to_numpy())[:2]
+    file_of = np.repeat([name.partition("-")[2][:5] for name in names], [len(part) for part in tables])
+    rows = table["row"].to_numpy()
+    files = "" if len(set(file_of)) == 1 else f" of files {int(file_of[at[0]]) + 1} and {int(file_of[at[1]]) + 1}"
+    more = f"; {len(twice)} ids are repeated" if len(twice) > 1 else ""
+    raise InputError(
+        f"the id {first!r} stands in rows {rows[at[0]]} and {rows[at[1]]}{files}{more}",
+        where=location,
+        fix="give every record an id of its own.",
+    )
+
+
+def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
+    """Second pass over one shard: add position and fold, write it where it stays."""
+    split = item["split"]
+    table = staged.read_table(item["staged"]).drop_columns(["row"])
+    position = pa.array(np.arange(item["offset"], item["offset"] + item["rows"]))
+    table = table.append_column("position", position)
+    if split == "train":
+        table = table.append_column("fold", staged.read_table(f"folds/{item['staged']}")["fold"])
+    schema = TRAIN_RECORDS if split == "train" else TEST_RECORDS
+    name = f"{split}/part-{item['number']:05d}.parquet"
+    target.write_table(name, table.select(schema.names).cast(schema), fingerprint)
+    yield {"file": name}
+
+
+def _notes(manifest: dict[str, Any]) -> list[str]:
+    reasons = manifest["metrics"]["quarantine"]
+    if not reasons:
+        return []
+    counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+    return [f"{sum(reasons.values())} rows in quarantine ({counted}): see records/quarantine"]
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("ingest", __doc__, ingest))

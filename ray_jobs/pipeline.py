@@ -1,0 +1,43 @@
+"""Run every job that the configuration asks for, in order, skipping what is done.
+
+Run as: python -m ray_jobs.pipeline --config configs/demo.yaml
+"""
+
+import sys
+from collections.abc import Callable
+
+from ray_jobs import cli
+from ray_jobs.blend import blend
+from ray_jobs.featurize import featurize
+from ray_jobs.ingest import ingest
+from ray_jobs.progress import say
+from ray_jobs.report import report
+from ray_jobs.run import Run, StageResult
+from ray_jobs.score_llm import score_llm
+from ray_jobs.train_boosters import train_boosters
+
+Job = Callable[[Run], list[StageResult]]
+
+
+def jobs(run: Run) -> list[Job]:
+    """The jobs that the settings ask for, in the order in which they need each other."""
+    wanted: list[Job] = [ingest]
+    if run.settings.boosters:
+        wanted += [featurize, train_boosters]
+    if run.settings.llms:
+        wanted += [score_llm]
+    return [*wanted, blend, report]
+
+
+def pipeline(run: Run) -> list[StageResult]:
+    """Run the jobs one after another; the first failure ends the pipeline, and the same line goes on from there."""
+    results: list[StageResult] = []
+    wanted = jobs(run)
+    for number, job in enumerate(wanted, start=1):
+        say("pipeline", f"{number}/{len(wanted)} {job.__name__}")
+        results += job(run)
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("pipeline", __doc__, pipeline))

@@ -1,0 +1,53 @@
+"""Prediction sets of a run: predictions/<model>/{train,test}.parquet."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from preference.errors import InputError
+from preference.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
+from ray_jobs.artifacts import read_manifest
+from ray_jobs.records import Records
+from ray_jobs.run import Run
+
+Floats = npt.NDArray[np.float64]
+
+
+def table(ids: pa.ChunkedArray, probabilities: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:
+    """A prediction table: ids and probabilities (n, 3); with folds (n,) for training records."""
+    columns = {"id": ids, **{name: probabilities[:, n] for n, name in enumerate(PROBABILITIES)}}
+    if folds is None:
+        return pa.table(columns).cast(TEST_PREDICTIONS)
+    return pa.table({**columns, "fold": folds}).cast(TRAIN_PREDICTIONS)
+
+
+def model_fingerprints(run: Run, models: Sequence[str]) -> dict[str, str]:
+    """Fingerprint of each model's finished predictions. Raises InputError naming a model that has none."""
+    found = {}
+    for model in models:
+        manifest = read_manifest(run.folder / f"predictions/{model}")
+        if manifest is None:
+            raise InputError(
+                f"the model {model!r} has no finished predictions",
+                where=run.settings.run,
+                fix="run the job that makes them (train_boosters or score_llm), or ray_jobs.pipeline.",
+            )
+        found[model] = str(manifest["fingerprint"])
+    return found
+
+
+def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:
+    """Probabilities (n, 3) of a model in the order of the records. Raises InputError if ids are missing."""
+    ids = records.read(split, ["id"])["id"]
+    found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
+    if not found["id"].equals(ids):
+        missing = sorted(set(ids.to_pylist()) - set(found["id"].to_pylist()))
+        shown = ", ".join(missing[:5]) or "none, but their order differs"
+        raise InputError(
+            f"ids without a prediction: {shown}{' and more' if len(missing) > 5 else ''}",
+            where=f"{run.settings.run}/predictions/{model}/{split}.parquet",
+            fix="run the model's job again with --force.",
+        )
+    return np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)

@@ -1,0 +1,39 @@
+"""What a long job says while it works: plain lines, good in a terminal and in a job's log."""
+
+import sys
+import time
+
+
+def say(stage: str, text: str) -> None:
+    """One line about a stage, on standard error so that standard output stays for results."""
+    print(f"[{stage}] {text}", file=sys.stderr, flush=True)
+
+
+class Progress:
+    """Counts units (shards, folds) and rows; prints a line at most every `every` seconds, and at the end."""
+
+    def __init__(self, stage: str, unit: str, total: int, done: int = 0, every: float = 2.0) -> None:
+        self.stage = stage
+        self.unit = unit
+        self.total = total
+        self.done = done
+        self._found = done
+        self._rows = 0
+        self._every = every
+        self._started = self._printed = time.monotonic()
+        if done:
+            say(stage, f"{done}/{total} {unit} found finished, resuming")
+
+    def advance(self, rows: int = 0, note: str = "") -> None:
+        """One more unit is finished."""
+        self.done += 1
+        self._rows += rows
+        now = time.monotonic()
+        if now - self._printed < self._every and self.done < self.total and not note:
+            return
+        self._printed = now
+        elapsed = max(now - self._started, 1e-3)
+        left = (self.total - self.done) * elapsed / (self.done - self._found)
+        rate = f", {self._rows / elapsed:,.0f} rows/s" if self._rows else ""
+        note = f", {note}" if note else ""
+        say(self.stage, f"{self.done}/{self.total} {self.unit}{rate}{note}, {left:.0f} s left")

@@ -1,0 +1,51 @@
+"""What other stages need to know of the records of a run."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from ray_jobs.run import Run
+from ray_jobs.storage import Folder
+
+
+@dataclass(frozen=True)
+class Records:
+    """The finished records of a run: where they are, and their shards by split, in input order."""
+
+    folder: Folder
+    manifest: dict[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        """The fingerprint of the ingest stage."""
+        return str(self.manifest["fingerprint"])
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits there are: train, and test if there was test input."""
+        return [split for split in ("train", "test") if split in self.manifest["rows"]]
+
+    def rows(self, split: str) -> int:
+        """Records of a split."""
+        return int(self.manifest["rows"][split])
+
+    def shards(self, split: str) -> list[str]:
+        """File names such as train/part-00000.parquet, in input order."""
+        return sorted(name for name in self.manifest["files"] if name.startswith(f"{split}/"))
+
+    def read(self, split: str, columns: list[str]) -> pa.Table:
+        """Some columns of all records of a split, in input order; for ids, labels and folds, not for texts."""
+        return pa.concat_tables([self.folder.read_table(name, columns) for name in self.shards(split)])
+
+    def labels_and_folds(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
+        """Labels (n,) and folds (n,) of the training records."""
+        table = self.read("train", ["label", "fold"])
+        return table["label"].to_numpy(), table["fold"].to_numpy()
+
+
+def open_records(run: Run) -> Records:
+    """The records of a run. Raises InputError if ingest has not finished."""
+    return Records(run.folder / "records", run.finished("records", "ingest"))

@@ -1,0 +1,288 @@
+"""The schema of settings: one strict model for every job.
+
+Precedence: `--set key=value`, then the YAML file, then the defaults here. An unknown key, a wrong type or an
+impossible value is an InputError that names the key, the reason and the nearest valid name.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from preference.errors import InputError
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, lt=1)]
+# Names become folders of the run, so they hold nothing that could leave it.
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _refuse_twice(names: Sequence[str], what: str) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ValueError(f"two {what} share the name {twice[0]!r}")
+
+
+class Synthetic(_Settings):
+    """Pairs that the generator makes when `data.train` is not given."""
+
+    train_rows: PositiveInt = 2000
+    test_rows: PositiveInt = 500
+
+
+class Data(_Settings):
+    """Input and its division into folds and shards."""
+
+    train: str | None = None
+    test: str | None = None
+    synthetic: Synthetic | None = None
+    text_format: Literal["auto", "json", "plain"] = "auto"
+    folds: Annotated[int, Field(ge=2, le=1000)] = 10
+    shard_rows: PositiveInt = 2048
+
+
+class NgramBlock(_Settings):
+    """One block of n-gram columns; the vocabulary is fitted on the training records."""
+
+    name: Name
+    part: Literal["prompt", "response"] = "response"
+    analyzer: Literal["word", "char", "char_wb"] = "word"
+    ngram_range: tuple[PositiveInt, PositiveInt] = (1, 1)
+    weighting: Literal["count", "tfidf"] = "tfidf"
+    min_df: Annotated[float, Field(ge=0, le=1)] = 0.002  # share of the texts
+    max_features: PositiveInt = 1000
+    # How boosters see a response block: a column for each answer, or their difference.
+    view: Literal["pair", "difference"] = "pair"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
+        # YAML has no tuples, and strict mode takes no list for one.
+        if isinstance(values, dict) and isinstance(values.get("ngram_range"), list):
+            values = {**values, "ngram_range": tuple(values["ngram_range"])}
+        return values
+
+    @model_validator(mode="after")
+    def _range_is_ordered(self) -> "NgramBlock":
+        if self.ngram_range[0] > self.ngram_range[1]:
+            raise ValueError("ngram_range goes from the smaller to the larger")
+        return self
+
+
+Family = Literal["length", "vocabulary", "style"]
+
+
+class Featurize(_Settings):
+    """Which features are made."""
+
+    families: list[Family] = list(get_args(Family))
+    ngrams: list[NgramBlock] = []
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> "Featurize":
+        _refuse_twice([block.name for block in self.ngrams], "ngrams")
+        if not self.families and not self.ngrams:
+            raise ValueError("at least one family or n-gram block is needed")
+        return self
+
+
+class Booster(_Settings):
+    """One boosted model: the engine and its own parameters."""
+
+    name: Name
+    engine: Literal["lightgbm", "xgboost"]
+    rounds: PositiveInt = 300
+    early_stopping_rounds: PositiveInt = 30
+    params: dict[str, bool | int | float | str] = {}
+    cpus_per_fold: PositiveInt = 1
+
+
+class TinyLlm(_Settings):
+    """A tiny checkpoint that the demo builds itself: random weights, a few seconds of training."""
+
+    architecture: Literal["gemma2", "llama"]
+
+
+class Llm(_Settings):
+    """One language model with a 3-way head: a checkpoint, or a tiny one that the demo builds."""
+
+    name: Name
+    checkpoint: str | None = None
+    demo: TinyLlm | None = None
+    max_tokens: Annotated[int, Field(ge=64)] = 2048
+    swap: Literal["none", "both"] = "both"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    replicas: PositiveInt = 1
+    cpus_per_replica: PositiveInt = 1
+    gpus_per_replica: Count = 0
+    engine: dict[str, bool | int | float | str] = {}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Llm":
+        if (self.checkpoint is None) == (self.demo is None):
+            raise ValueError("give either checkpoint (a folder or hub id) or demo (a tiny model built here)")
+        return self
+
+
+class Blend(_Settings):
+    """How predictions are combined; `submission` names the blend that the submission file holds."""
+
+    submission: Literal["learnt", "preset", "equal"] = "learnt"
+    # The published blend, by model name: Gemma 50, Llama 42, LightGBM 0.5.
+    preset: dict[Name, Annotated[float, Field(ge=0)]] = {"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5}
+
+
+class RayCluster(_Settings):
+    """The local Ray cluster that is started when no cluster is given by RAY_ADDRESS."""
+
+    cpus: PositiveInt | None = None  # logical CPUs; None takes the machine's
+
+
+class Settings(_Settings):
+    """Everything a run is made from."""
+
+    run: Annotated[str, Field(min_length=1)]
+    seed: Count = 1
+    data: Data = Data()
+    featurize: Featurize = Featurize()
+    boosters: list[Booster] = []
+    llms: list[Llm] = []
+    blend: Blend = Blend()
+    ray: RayCluster = RayCluster()
+
+    @property
+    def models(self) -> list[str]:
+        """Names of all models, in the order in which the report shows them."""
+        return [booster.name for booster in self.boosters] + [llm.name for llm in self.llms]
+
+    @model_validator(mode="after")
+    def _model_names_differ(self) -> "Settings":
+        _refuse_twice(self.models, "models")
+        return self
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of keeping the last one."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from YAML text (named `where` in messages) and `key.path=value` overrides.
+
+    Values of overrides are YAML too; list items are reached by their index (boosters.0.rounds=50) or, where they
+    have one, by their name (boosters.lightgbm.rounds=50). Raises InputError.
+    """
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", where=where, fix="mend the syntax at that line.") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        raise _as_input_error(error, raw, where) from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value is not valid YAML: {error}", where=f"--set {override}", fix="quote it.") from error
+    *parents, last = path.split(".")
+    node: Any = raw
+    for key in parents:
+        if isinstance(node, dict):
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+        else:
+            node = node[_index(node, key, override)]
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        node[_index(node, last, override)] = value
+
+
+def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
+    """Position in a list of settings, by number or by the items' names."""
+    if not isinstance(node, list):
+        raise InputError(
+            f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
+        )
+    if key.isdigit() and int(key) < len(node):
+        return int(key)
+    names = [str(item.get("name")) for item in node if isinstance(item, dict)]
+    if key in names:
+        return names.index(key)
+    raise InputError(
+        f"no item {key!r} in this list", where=f"--set {override}", fix=f"give an index or one of: {', '.join(names)}."
+    )
+
+
+def _as_input_error(error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"]]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        valid = _valid_names(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
+        return InputError(f"unknown setting {key!r}", where=where, fix=hint)
+    if first["type"] == "missing":
+        return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
+    reason = first["msg"].removeprefix("Value error, ")
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return InputError(
+        f"setting {key or 'file'!r} has an impossible value {shown}: {reason}{more}",
+        where=where,
+        fix=f"change {key or 'it'}.",
+    )
+
+
+def _valid_names(location: Sequence[str]) -> list[str]:
+    model: Any = Settings
+    for part in location:
+        if part.isdigit():
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return []
+        model = _model_inside(model.model_fields[part].annotation)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _model_inside(annotation: Any) -> Any:  # noqa: ANN401 - type annotations
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation) if get_origin(annotation) else ():
+        found = _model_inside(argument)
+        if found is not None:
+            return found
+    return None

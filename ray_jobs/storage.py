@@ -1,0 +1,135 @@
+"""Folders of a run, local or in an object store. What is written appears whole or not at all."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyarrow import fs
+
+from featurize.files import resolve
+
+FINGERPRINT_KEY = b"tiebreak.fingerprint"
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder by its path or URI. Cheap to make, to send to other processes, and to extend with `/`."""
+
+    uri: str
+
+    def __truediv__(self, name: str) -> "Folder":
+        return Folder(f"{self.uri.rstrip('/')}/{name}")
+
+    def __str__(self) -> str:
+        return self.uri
+
+    def _open(self, name: str) -> tuple[fs.FileSystem, str]:
+        filesystem, path = resolve(self.uri)
+        return filesystem, f"{path}/{name}"
+
+    def exists(self, name: str) -> bool:
+        """Whether the folder holds a file of this name."""
+        return self.size(name) is not None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file, or None if there is none."""
+        filesystem, path = self._open(name)
+        info = filesystem.get_file_info(path)
+        return int(info.size) if info.type == fs.FileType.File else None
+
+    def files(self) -> dict[str, int]:
+        """Every file below the folder: its path relative to the folder, and its bytes."""
+        filesystem, path = resolve(self.uri)
+        selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
+        infos = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+        return {info.path[len(path) + 1 :]: int(info.size) for info in sorted(infos, key=lambda info: info.path)}
+
+    def read_bytes(self, name: str) -> bytes:
+        """The whole file. Raises FileNotFoundError."""
+        filesystem, path = self._open(name)
+        with filesystem.open_input_stream(path) as stream:
+            return bytes(stream.read())
+
+    def write_bytes(self, name: str, data: bytes | pa.Buffer) -> None:
+        """Write a file so that readers see the old one or the new one, never a part.
+
+        A local file is renamed into place; an object store shows an object only once its upload is complete.
+        """
+        filesystem, path = self._open(name)
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(data)
+            return
+        folder = os.path.dirname(path)
+        os.makedirs(folder, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+
+    def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON holds anything
+        """The parsed JSON file. Raises FileNotFoundError or ValueError."""
+        return json.loads(self.read_bytes(name))
+
+    def write_json(self, name: str, value: object) -> None:
+        """Write `value` as indented JSON, atomically."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+
+    def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
+        """One Parquet file as a table, or only the named columns."""
+        filesystem, path = self._open(name)
+        with filesystem.open_input_file(path) as file:
+            return pq.read_table(file, columns=columns)
+
+    def write_table(self, name: str, table: pa.Table, fingerprint: str = "") -> None:
+        """Write a Parquet file atomically; its schema metadata carry the fingerprint of what made it."""
+        metadata: Mapping[bytes, bytes] = {FINGERPRINT_KEY: fingerprint.encode()} if fingerprint else {}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        self.write_bytes(name, sink.getvalue())
+
+    def table_fingerprint(self, name: str) -> str | None:
+        """The fingerprint that a Parquet file carries; None if the file is absent, unreadable or without one."""
+        if not self.exists(name):
+            return None
+        filesystem, path = self._open(name)
+        try:
+            with filesystem.open_input_file(path) as file:
+                metadata = pq.read_schema(file).metadata or {}
+        except pa.ArrowInvalid:
+            return None
+        found = metadata.get(FINGERPRINT_KEY)
+        return found.decode() if found else None
+
+    def delete(self, name: str) -> None:
+        """Remove one file; nothing happens if it is absent."""
+        filesystem, path = self._open(name)
+        if filesystem.get_file_info(path).type == fs.FileType.File:
+            filesystem.delete_file(path)
+
+    def delete_all(self) -> None:
+        """Remove the folder and everything below it."""
+        filesystem, path = resolve(self.uri)
+        if filesystem.get_file_info(path).type == fs.FileType.Directory:
+            filesystem.delete_dir(path)
+
+
+def _current_umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+_UMASK = _current_umask()

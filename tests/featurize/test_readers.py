@@ -1,0 +1,105 @@
+import gzip
+import io
+import json
+import zipfile
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from featurize.files import expand
+from featurize.readers import ENDINGS, BrokenRow, read_rows
+from preference.errors import InputError
+
+ROWS = [
+    {"id": "1", "prompt": '["a\\nb", null]', "response_a": '["x \\/ y"]', "response_b": 'line\n"two"'},
+    {"id": "2", "prompt": "ünï", "response_a": "", "response_b": "a,b"},
+]
+
+
+def csv_bytes() -> bytes:
+    import csv
+
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, ROWS[0].keys())
+    writer.writeheader()
+    writer.writerows(ROWS)
+    return text.getvalue().encode()
+
+
+def parquet_bytes() -> bytes:
+    sink = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(ROWS), sink)
+    return sink.getvalue()
+
+
+CONTENT = {
+    "csv": csv_bytes,
+    "jsonl": lambda: "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
+    "parquet": parquet_bytes,
+}
+PACK = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True)}
+
+
+def read(path, check=lambda names: None):
+    return [row for file in expand(str(path), ENDINGS) for row in read_rows(file, check)]
+
+
+@pytest.mark.parametrize("kind", CONTENT)
+@pytest.mark.parametrize("packed", PACK)
+def test_every_format_and_compression_gives_the_same_rows(tmp_path, kind, packed):
+    path = tmp_path / f"votes.{kind}{packed}"
+    path.write_bytes(PACK[packed](CONTENT[kind]()))
+    assert read(path) == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_folder_glob_and_uri(tmp_path):
+    for name in ("b.csv", "a.jsonl"):
+        (tmp_path / name).write_bytes(CONTENT[name[2:]]())
+    (tmp_path / "notes.txt").write_text("not input")
+    assert len(read(tmp_path)) == 4
+    assert len(read(f"{tmp_path}/*.csv")) == 2
+    assert len(read(f"file://{tmp_path}/b.csv")) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("none.csv", None, "no such file"),
+        ("empty.csv", b"", "the file is empty"),
+        ("zip.csv", None, "zip archive"),
+        ("wrong.csv", parquet_bytes(), "this is a Parquet file"),
+        ("wrong.parquet", csv_bytes(), "cannot be read"),
+        ("cut.csv.gz", gzip.compress(csv_bytes() * 100)[:-20], "cannot be read"),
+        ("votes.xlsx", b"PK", "unknown kind of file"),
+    ],
+)
+def test_unreadable_files_are_named_with_reason_and_fix(tmp_path, name, content, message):
+    path = tmp_path / name
+    if name == "zip.csv":
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("votes.csv", csv_bytes())
+    elif content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message) as caught:
+        read(path)
+    assert name in caught.value.where
+    assert caught.value.fix
+
+
+def test_broken_rows_keep_their_number_and_their_neighbours(tmp_path):
+    path = tmp_path / "votes.csv"
+    path.write_bytes(b'id,prompt\n1,ok\n2,too,many\n3,\xff\n4,ok\n5,"never closed\n6,ok\n')
+    numbers = dict(read(path))
+    assert [number for number, row in numbers.items() if isinstance(row, BrokenRow)] == [2, 3, 5]
+    assert "3 cells where the header has 2" in numbers[2].reason
+    assert "not UTF-8" in numbers[3].reason
+    assert "never closed" in numbers[5].reason
+    assert numbers[4] == {"id": "4", "prompt": "ok"}
+
+
+def test_columns_are_checked_before_the_first_row(tmp_path):
+    (tmp_path / "votes.csv").write_bytes(csv_bytes())
+    seen = []
+    read(tmp_path / "votes.csv", seen.append)
+    assert seen == [["id", "prompt", "response_a", "response_b"]]

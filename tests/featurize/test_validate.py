@@ -1,0 +1,63 @@
+import pytest
+
+from featurize.validate import InvalidRow, column_check, to_record
+from preference.errors import InputError
+
+VOTE = {"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}
+ROW = {"id": 7, "prompt": '["q1", null]', "response_a": '["a\\/b"]', "response_b": '["\\ud83d\\ude00 \\ud800"]', **VOTE}
+
+
+def test_json_turns_escapes_nulls_and_surrogates():
+    record = to_record({**ROW, "model_a": "m", "model_b": ""}, labelled=True, text_format="auto")
+    assert (record.id, record.label, record.model_a, record.model_b) == ("7", 1, "m", None)
+    assert (record.prompt, record.response_a) == (["q1", None], ["a/b"])
+    assert record.response_b == ["\U0001f600 \ufffd"]
+
+
+def test_test_rows_take_neither_labels_nor_models():
+    record = to_record({**ROW, "model_a": "m"}, labelled=False, text_format="auto")
+    assert record.label is None
+    assert record.model_a is None
+
+
+@pytest.mark.parametrize("answer", ["[1, 2, 3] are numbers", "[1, 2]", "plain", "", "[edit] {x}", "[]"])
+def test_plain_text_stays_plain(answer):
+    row = {**ROW, "prompt": "a question", "response_a": answer, "response_b": '["looks like a list"]'}
+    record = to_record(row, labelled=True, text_format="auto")
+    assert record.prompt == ["a question"]
+    assert record.response_a == [answer]
+    assert record.response_b == ['["looks like a list"]']
+
+
+def test_plain_format_never_parses_and_json_format_always_does():
+    assert to_record(ROW, labelled=True, text_format="plain").prompt == ['["q1", null]']
+    with pytest.raises(InvalidRow, match="prompt is not a JSON list"):
+        to_record({**ROW, "prompt": "text"}, labelled=True, text_format="json")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": None}, "missing id"),
+        ({"id": " "}, "missing id"),
+        ({"id": 1.5e9}, "floating-point"),
+        ({"prompt": None}, "missing prompt"),
+        ({"response_a": 5}, "response_a is neither text"),
+        ({"response_a": '["cut off'}, "response_a is not a JSON list"),
+        ({"response_b": ["a", 1]}, "response_b is not a JSON list"),
+        ({"winner_model_b": "0"}, "no winner"),
+        ({"winner_tie": "1"}, "more than one winner"),
+        ({"winner_tie": "yes"}, "winner_tie is neither 0 nor 1"),
+        ({"winner_model_a": None}, "winner_model_a is neither 0 nor 1"),
+    ],
+)
+def test_invalid_rows_say_why(change, reason):
+    with pytest.raises(InvalidRow, match=reason):
+        to_record({**ROW, **change}, labelled=True, text_format="auto")
+
+
+def test_missing_columns_are_named_with_the_nearest_found():
+    with pytest.raises(InputError) as caught:
+        column_check("votes.csv", labelled=True)(["id", "promt", "response_a", "response_b", *VOTE])
+    assert "missing column prompt" in str(caught.value)
+    assert "rename 'promt'" in str(caught.value)

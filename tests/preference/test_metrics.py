@@ -1,0 +1,48 @@
+import numpy as np
+from sklearn.metrics import log_loss as sklearn_log_loss
+
+from preference import metrics
+
+
+def random_predictions(rows: int, seed: int = 0):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.dirichlet([1, 1, 1], size=rows)
+    labels = np.array([rng.choice(3, p=row) for row in probabilities], dtype=np.int8)
+    return probabilities, labels
+
+
+def test_log_loss_is_scikit_learns_even_at_zero_probability():
+    probabilities, labels = random_predictions(500)
+    probabilities[:2] = [[1, 0, 0], [0, 1, 0]]
+    labels[:2] = [1, 1]
+    assert np.isclose(metrics.log_loss(probabilities, labels), sklearn_log_loss(labels, probabilities), rtol=1e-12)
+
+
+def test_calibration_error_is_small_for_the_truth_and_large_for_the_overconfident():
+    probabilities, labels = random_predictions(20_000)
+    sharpened = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
+    assert metrics.expected_calibration_error(probabilities, labels) < 0.015
+    assert metrics.expected_calibration_error(sharpened, labels) > 0.1
+
+
+def test_interval_covers_the_true_mean_and_grouping_widens_it():
+    rng = np.random.default_rng(1)
+    covered, widths = 0, []
+    for seed in range(100):
+        shared = rng.normal(size=40).repeat(5)
+        values = (shared + 0.1 * rng.normal(size=200))[:, None]
+        grouped = metrics.bootstrap_means(values, np.arange(40).repeat(5), repetitions=400, seed=seed)
+        alone = metrics.bootstrap_means(values, np.arange(200), repetitions=400, seed=seed)
+        low, high = metrics.interval(grouped[:, 0])
+        covered += low <= 0 <= high
+        widths.append((high - low) / np.ptp(metrics.interval(alone[:, 0])))
+    assert 85 <= covered <= 100  # 95 expected, less what a percentile interval of 40 groups loses
+    assert np.mean(widths) > 1.8  # five equal votes a prompt carry little more than one: sqrt(5) at most
+
+
+def test_class_prior_never_sees_the_held_out_votes():
+    labels = np.array([0, 0, 1, 2, 0, 1], dtype=np.int8)
+    folds = np.array([0, 0, 0, 1, 1, 1], dtype=np.int16)
+    prior = metrics.class_prior(labels, folds)
+    assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
+    assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])

@@ -1,0 +1,34 @@
+import numpy as np
+import pyarrow as pa
+
+from preference.schema import TRAIN_RECORDS
+from preference.swap import swap_average, swap_records
+
+
+def test_swapping_records_twice_is_identity_and_once_moves_answers_models_and_vote():
+    row = {
+        "id": "7",
+        "position": 0,
+        "prompt": ["q", None],
+        "response_a": ["first"],
+        "response_b": [None],
+        "group": 5,
+        "model_a": "m",
+        "model_b": "n",
+        "label": 0,
+        "fold": 3,
+    }
+    records = pa.Table.from_pylist([row, {**row, "label": 2}], TRAIN_RECORDS)
+    swapped = swap_records(records)
+    assert swapped.schema.equals(records.schema)
+    assert swapped.to_pylist()[0] == {
+        **row, "response_a": [None], "response_b": ["first"], "model_a": "n", "model_b": "m", "label": 1,
+    }  # fmt: skip
+    assert swapped["label"].to_pylist() == [1, 2]
+    assert swap_records(swapped).equals(records)
+
+
+def test_the_average_of_both_orders_is_exactly_antisymmetric():
+    rng = np.random.default_rng(0)
+    one, other = rng.dirichlet([1, 1, 1], size=(2, 50))
+    assert (swap_average(one, other)[:, [1, 0, 2]] == swap_average(other, one)).all()
