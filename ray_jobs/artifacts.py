@@ -63,7 +63,7 @@ class Stage:
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Remove files that this stage did not make (`keep` names those it did; None keeps all), write the manifest."""
-        files = {name: size for name, size in self.folder.files().items() if not name.endswith(MANIFEST)}
+        files = {name: size for name, size in self.folder.files().items() if name != MANIFEST}
         if keep is not None:
             for name in files.keys() - keep:
                 self.folder.delete(name)

@@ -60,10 +60,10 @@ def _settings(path: str, overrides: Sequence[str]) -> Settings:
 
 def _input_error(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception, also through the wrapping that Ray puts around those of its workers."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, InputError):
+    while error is not None:
+        # Ray's RayTaskError poses as the exception it wraps, but prints the whole remote traceback.
+        wrapped = getattr(error, "cause", None)
+        if isinstance(error, InputError) and not isinstance(wrapped, BaseException):
             return error
-        error = getattr(error, "cause", None) or error.__cause__
+        error = wrapped if isinstance(wrapped, BaseException) else error.__cause__
     return None

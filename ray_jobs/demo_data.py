@@ -4,10 +4,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from preference.schema import PROBABILITIES
+from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.run import Run, StageResult
 from ray_jobs.storage import Folder
@@ -55,9 +52,8 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def truth(run: Run) -> npt.NDArray[np.float64] | None:
+def truth(run: Run) -> predictions.Floats | None:
     """True probabilities (n, 3) of the training records if the run made its own pairs, else None."""
     if not is_synthetic(run):
         return None
-    table = pairs_folder(run).read_table("truth-train.parquet")
-    return np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
+    return predictions.probabilities(pairs_folder(run).read_table("truth-train.parquet"))

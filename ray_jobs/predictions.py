@@ -15,12 +15,22 @@ from ray_jobs.run import Run
 Floats = npt.NDArray[np.float64]
 
 
-def table(ids: pa.ChunkedArray, probabilities: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:
+def table(ids: pa.ChunkedArray, values: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:
     """A prediction table: ids and probabilities (n, 3); with folds (n,) for training records."""
-    columns = {"id": ids, **{name: probabilities[:, n] for n, name in enumerate(PROBABILITIES)}}
+    named = {"id": ids, **columns(values)}
     if folds is None:
-        return pa.table(columns).cast(TEST_PREDICTIONS)
-    return pa.table({**columns, "fold": folds}).cast(TRAIN_PREDICTIONS)
+        return pa.table(named).cast(TEST_PREDICTIONS)
+    return pa.table({**named, "fold": folds}).cast(TRAIN_PREDICTIONS)
+
+
+def columns(values: Floats) -> dict[str, Floats]:
+    """Probabilities (n, 3) as the columns of a prediction table."""
+    return {name: values[:, n] for n, name in enumerate(PROBABILITIES)}
+
+
+def probabilities(found: pa.Table) -> Floats:
+    """Probabilities (n, 3) from the columns of a prediction table."""
+    return np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
 
 
 def model_fingerprints(run: Run, models: Sequence[str]) -> dict[str, str]:
@@ -50,4 +60,4 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Floa
             where=f"{run.settings.run}/predictions/{model}/{split}.parquet",
             fix="run the model's job again with --force.",
         )
-    return np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
+    return probabilities(found)

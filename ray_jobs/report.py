@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preference import metrics
-from preference.schema import LABELS, PROBABILITIES
+from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.records import Records, open_records
@@ -86,8 +86,7 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
 
 
 def _blend(run: Run, name: str) -> Floats:
-    table = (run.folder / "blend").read_table(f"train-{name}.parquet")
-    return np.stack([table[column].to_numpy() for column in PROBABILITIES], axis=1)
+    return predictions.probabilities((run.folder / "blend").read_table(f"train-{name}.parquet"))
 
 
 def _scores(probabilities: Floats, labels: npt.NDArray[np.int8]) -> dict[str, float]:

@@ -1,0 +1,43 @@
+import pytest
+
+from ray_jobs.artifacts import Stage, fingerprint, read_manifest
+from ray_jobs.storage import Folder
+
+
+def stage(tmp_path, **settings):
+    return Stage("work", Folder(str(tmp_path / "work")), settings={"a": 1, **settings}, inputs={"records": "r1"})
+
+
+def test_a_stage_is_done_only_with_its_own_settings_inputs_and_files(tmp_path):
+    first = stage(tmp_path)
+    assert first.manifest() is None
+    first.folder.write_bytes("out", b"123")
+    first.commit(rows={"train": 3})
+    assert stage(tmp_path).manifest()["rows"] == {"train": 3}
+    assert stage(tmp_path, b=2).manifest() is None
+    assert Stage("work", first.folder, {"a": 1}, {"records": "r2"}).manifest() is None
+    first.folder.write_bytes("out", b"12")
+    assert stage(tmp_path).manifest() is None
+
+
+def test_beginning_again_uncounts_the_stage_and_committing_removes_strangers(tmp_path):
+    one = stage(tmp_path)
+    one.folder.write_bytes("old", b"1")
+    one.commit(rows={})
+    one.begin()
+    assert stage(tmp_path).manifest() is None
+    one.folder.write_bytes("new", b"2")
+    one.commit(rows={}, keep={"new"})
+    assert list(one.folder.files()) == ["manifest.json", "new"]
+
+
+@pytest.mark.parametrize("content", [b"", b'{"fingerprint": "x', b"[]", b"\xff"])
+def test_a_truncated_manifest_does_not_count(tmp_path, content):
+    folder = Folder(str(tmp_path))
+    folder.write_bytes("manifest.json", content)
+    assert read_manifest(folder) is None
+
+
+def test_fingerprints_depend_on_content_not_on_order():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})

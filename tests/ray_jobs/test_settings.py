@@ -1,0 +1,57 @@
+import pytest
+import yaml
+
+from preference.errors import InputError
+from ray_jobs.settings import Settings, load_settings
+
+BASE = "run: somewhere\nboosters: [{name: small, engine: lightgbm, rounds: 5}]\n"
+
+
+def test_precedence_is_set_then_file_then_defaults():
+    settings = load_settings(BASE, "c.yaml", ["boosters.small.rounds=7", "data.folds=3", "run=s3://bucket/x"])
+    assert (settings.boosters[0].rounds, settings.data.folds, settings.run) == (7, 3, "s3://bucket/x")
+    assert settings.boosters[0].early_stopping_rounds == 30
+
+
+def test_saved_settings_load_again_as_they_were():
+    settings = load_settings(BASE + "featurize: {ngrams: [{name: w, ngram_range: [1, 3]}]}", "c.yaml")
+    again = load_settings(yaml.safe_dump(settings.model_dump(mode="json")), "saved.yaml")
+    assert again == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "override", "key", "hint"),
+    [
+        ("seeed: 3", "", "'seeed'", "did you mean 'seed'"),
+        ("", "data.trian=x", "'data.trian'", "did you mean 'train'"),
+        ("", "boosters.small.roundss=9", "'boosters.0.roundss'", "did you mean 'rounds'"),
+        ("", "seed=abc", "'seed'", "valid integer"),
+        ("", "data.folds=1", "'data.folds'", "greater than or equal to 2"),
+        ("", "data.folds='10'", "'data.folds'", "valid integer"),
+        ("", "boosters.other.rounds=9", "'other'", "one of: small"),
+        ("", "run.x=1", "'x'", "single value"),
+        ("", "seed", "--set seed", "key=value"),
+        ("", "boosters.small.name=../up", "'boosters.0.name'", "pattern"),
+        ("llms: [{name: small, checkpoint: x}]", "", "c.yaml", "share the name 'small'"),
+        ("llms: [{name: l}]", "", "'llms.0'", "either checkpoint"),
+        ("run: again", "", "c.yaml", "given twice"),
+        ("x: [", "", "c.yaml", "not valid YAML"),
+        ("x: !!python/object/apply:os.getcwd []", "", "c.yaml", "not valid YAML"),
+    ],
+)
+def test_impossible_settings_name_key_reason_and_fix(text, override, key, hint):
+    with pytest.raises(InputError) as caught:
+        load_settings(BASE + text, "c.yaml", [override] if override else [])
+    message = str(caught.value)
+    assert key in message
+    assert hint in message
+    assert "Fix: " in message
+
+
+def test_run_is_required():
+    with pytest.raises(InputError, match="'run' is missing"):
+        load_settings("seed: 1", "c.yaml")
+
+
+def test_defaults_hold_together():
+    assert Settings(run="x").models == []
