@@ -17,7 +17,11 @@ def main(
     arguments: Sequence[str] | None = None,
 ) -> int:
     """Parse the command line, run the job, say what it did; returns the exit code."""
-    parser = argparse.ArgumentParser(prog=f"python -m ray_jobs.{job}", description=description)
+    parser = argparse.ArgumentParser(
+        prog=f"python -m ray_jobs.{job}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--config", required=True, metavar="FILE", help="settings as YAML; see configs/")
     parser.add_argument(
         "--set",
@@ -31,6 +35,7 @@ def main(
     try:
         run = Run(_settings(options.config, options.set), force=options.force)
         results = work(run)
+        run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
         return 130

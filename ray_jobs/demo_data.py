@@ -1,12 +1,17 @@
 """The demo's own inputs, made inside the run: synthetic pairs and tiny language models."""
 
 import io
+import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from preference.packing import packing_fingerprint
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
-from ray_jobs.run import Run, StageResult
+from ray_jobs.progress import say
+from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.settings import Llm
 from ray_jobs.storage import Folder
 
 
@@ -57,3 +62,50 @@ def truth(run: Run) -> predictions.Floats | None:
     if not is_synthetic(run):
         return None
     return predictions.probabilities(pairs_folder(run).read_table("truth-train.parquet"))
+
+
+def checkpoint_folder(run: Run, llm: Llm) -> Folder:
+    """Where the run keeps a tiny checkpoint that it builds itself."""
+    return run.folder / f"demo/llm-{llm.name}"
+
+
+def make_checkpoints(run: Run) -> list[StageResult]:
+    """Build the tiny checkpoints that the settings ask for, side by side as far as there are CPUs."""
+    tiny = [llm for llm in run.settings.llms if llm.demo is not None]
+    stages = {
+        llm.name: Stage(
+            f"demo_llm/{llm.name}",
+            checkpoint_folder(run, llm),
+            settings={
+                "seed": run.settings.seed,
+                "max_tokens": llm.max_tokens,
+                "packing": packing_fingerprint(llm.max_tokens),
+                **(llm.demo.model_dump() if llm.demo else {}),
+            },
+        )
+        for llm in tiny
+    }
+    manifests = {name: None if run.force else stage.manifest() for name, stage in stages.items()}
+    missing = [llm for llm in tiny if manifests[llm.name] is None]
+    results = [StageResult(stages[name].name, True, found) for name, found in manifests.items() if found is not None]
+    if missing:
+        import ray
+
+        connect(run)
+        say("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
+        build = ray.remote(num_cpus=1)(_build_checkpoint)
+        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed) for llm in missing])
+    return results
+
+
+def _build_checkpoint(llm: Llm, stage: Stage, seed: int) -> StageResult:
+    from demo.tiny_llm import build_tiny_llm
+
+    stage.begin()
+    with tempfile.TemporaryDirectory() as folder:
+        assert llm.demo is not None
+        metrics = build_tiny_llm(llm.demo.architecture, Path(folder), seed=seed, max_tokens=llm.max_tokens)
+        names = {path.name for path in Path(folder).iterdir()}
+        for name in sorted(names):
+            stage.folder.write_bytes(name, (Path(folder) / name).read_bytes())
+    return StageResult(stage.name, False, stage.commit(rows={}, metrics=metrics, keep=names))

@@ -118,7 +118,7 @@ class Llm(_Settings):
     demo: TinyLlm | None = None
     max_tokens: Annotated[int, Field(ge=64)] = 2048
     swap: Literal["none", "both"] = "both"
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     replicas: PositiveInt = 1
     cpus_per_replica: PositiveInt = 1
     gpus_per_replica: Count = 0

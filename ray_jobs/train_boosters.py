@@ -26,6 +26,9 @@ from ray_jobs.storage import Folder
 if TYPE_CHECKING:
     from train.booster import BoosterData, FoldResult
 
+# Rounds that the death of a worker costs at most. Engines draw fresh random numbers after each checkpoint, so this
+# number is part of what makes a model, and of its fingerprint.
+CHECKPOINT_EVERY = 100
 _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
 
 
@@ -39,7 +42,11 @@ def train_boosters(run: Run) -> list[StageResult]:
         models = Stage(
             f"train_boosters/{booster.name}",
             run.folder / f"models/{booster.name}",
-            settings={"seed": run.settings.seed, **booster.model_dump(mode="json", exclude={"cpus_per_fold"})},
+            settings={
+                "seed": run.settings.seed,
+                "checkpoint_every": CHECKPOINT_EVERY,
+                **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
+            },
             inputs={"records": records.fingerprint, "features": features["fingerprint"]},
         )
         outputs = Stage(models.name, run.folder / f"predictions/{booster.name}", {}, {"models": models.fingerprint})
@@ -107,6 +114,7 @@ def _train(
         params=booster.params,
         seed=run.settings.seed,
         cpus_per_fold=booster.cpus_per_fold,
+        checkpoint_every=CHECKPOINT_EVERY,
     )
     commit = functools.partial(_commit_fold, models=models, engine=booster.engine)
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))

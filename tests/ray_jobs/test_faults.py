@@ -1,0 +1,87 @@
+"""Killing a run in the middle: finished folds and shards are kept, and the result is that of an undisturbed run."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pyarrow.parquet as pq
+import pytest
+
+from preference.schema import PROBABILITIES
+
+from .commands import ROOT, environment, job_line, run_job
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["data.synthetic.train_rows=400", "data.synthetic.test_rows=100", "data.shard_rows=100", "data.folds=6"]
+
+
+def kill_when(line, condition, seconds=400):
+    """Start a job in a session of its own, kill -9 its driver once `condition()` holds, and wait for its workers."""
+    with subprocess.Popen(
+        [sys.executable, *line], cwd=ROOT, env=environment(), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    ) as driver:  # fmt: skip
+        end = time.monotonic() + seconds
+        while not condition():
+            assert driver.poll() is None, "the job ended before it could be killed"
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        os.kill(driver.pid, signal.SIGKILL)
+    time.sleep(5)  # Ray's processes notice that their driver is gone
+
+
+def stamps(paths):
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.mark.parametrize("booster", ["lightgbm", "xgboost"])
+def test_killed_in_the_middle_of_the_folds(tmp_path, undisturbed, booster):
+    run = tmp_path / "run"
+
+    def finished():
+        return sorted((run / f"models/{booster}").glob("fold-*/manifest.json"))
+
+    kill_when(job_line("pipeline", run, *SMALL), lambda: len(finished()) >= 2)
+    kept = stamps(finished())
+    assert 2 <= len(kept) < 6
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)}/6 folds found finished, resuming" in done.stderr
+    assert stamps(kept) == kept
+    for name in ("lightgbm", "xgboost"):
+        for split in ("train", "test"):
+            file = f"predictions/{name}/{split}.parquet"
+            # Two runs in two folders: the fingerprints agree, so the files agree to the byte.
+            assert (run / file).read_bytes() == (undisturbed / file).read_bytes()
+
+
+def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
+    run = tmp_path / "run"
+
+    def finished():
+        return sorted((run / "predictions/llama/shards").glob("*/*.parquet"))
+
+    kill_when(job_line("pipeline", run, *SMALL), lambda: len(finished()) >= 1)
+    kept = stamps(finished())
+    assert 1 <= len(kept) < 5
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)}/5 shards found finished, resuming" in done.stderr
+    assert stamps(kept) == kept
+    for name in ("gemma", "llama"):
+        for split in ("train", "test"):
+            mine, theirs = (pq.read_table(root / f"predictions/{name}/{split}.parquet") for root in (run, undisturbed))
+            assert mine["id"].equals(theirs["id"])
+            for column in PROBABILITIES:
+                assert abs(mine[column].to_numpy() - theirs[column].to_numpy()).max() < 1e-5

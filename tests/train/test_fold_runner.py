@@ -1,0 +1,240 @@
+import contextlib
+import importlib
+import os
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import psutil  # type: ignore[import-untyped]
+import pytest
+import ray
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+
+from preference.errors import InputError
+from preference.swap import swap_probabilities
+from tests.train.boosters import FOLDS, small_data
+from train.booster import BoosterData, BoosterSettings
+from train.fold_runner import EngineName, FoldError, FoldResult, train_folds
+
+ENGINES: tuple[EngineName, ...] = ("lightgbm", "xgboost")
+PARAMS: dict[EngineName, dict[str, Any]] = {
+    "lightgbm": {"num_leaves": 7, "learning_rate": 0.2, "bagging_fraction": 0.8, "bagging_freq": 1},
+    "xgboost": {"max_depth": 3, "learning_rate": 0.2, "subsample": 0.8, "colsample_bynode": 0.8},
+}
+LONG: dict[EngineName, int] = {"lightgbm": 2000, "xgboost": 2000}  # rounds that take several times the start-up
+DATA = small_data()
+
+
+def settings(engine: EngineName, checkpoint_every: int = 100) -> BoosterSettings:
+    return BoosterSettings(30, 8, PARAMS[engine], seed=5, checkpoint_every=checkpoint_every)
+
+
+def keep(result: FoldResult) -> FoldResult:
+    return result
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator["ray.ObjectRef[BoosterData]"]:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    yield ray.put(DATA)
+    ray.shutdown()
+
+
+Results = dict[EngineName, dict[int, FoldResult]]
+
+
+@pytest.fixture(scope="module")
+def results(data: "ray.ObjectRef[BoosterData]") -> Results:
+    return {engine: dict(train_folds(engine, data, range(FOLDS), settings(engine), keep)) for engine in ENGINES}
+
+
+def everything_given_back() -> bool:
+    groups = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
+    return not groups and ray.available_resources().get("CPU") == 2.0
+
+
+def wait_until(condition: Any, seconds: float) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def expected(engine: EngineName, fold: int) -> tuple[np.ndarray, np.ndarray]:
+    """Out-of-fold and test predictions of the library itself, called with rows and symmetry written out anew."""
+
+    def swap(x: np.ndarray) -> np.ndarray:
+        return np.concatenate([x[:, 4:8], x[:, :4], -x[:, 8:]], axis=1)
+
+    held = DATA.folds == fold
+    x = np.concatenate([DATA.features[~held], swap(DATA.features[~held])])
+    y = np.concatenate([DATA.labels[~held], np.array([1, 0, 2])[DATA.labels[~held]]])
+    valid_x = np.concatenate([DATA.features[held], swap(DATA.features[held])])
+    valid_y = np.concatenate([DATA.labels[held], np.array([1, 0, 2])[DATA.labels[held]]])
+    assert DATA.test_features is not None
+    common = {**PARAMS[engine], "seed": 5, "num_class": 3}
+    if engine == "lightgbm":
+        import lightgbm
+
+        params = {**common, "objective": "multiclass", "num_threads": 1, "deterministic": True, "verbosity": -1}
+        train_set = lightgbm.Dataset(x, y, params={"data_random_seed": 5})
+        booster = lightgbm.train(
+            params | {"force_row_wise": True},
+            train_set,
+            30,
+            [lightgbm.Dataset(valid_x, valid_y, reference=train_set)],
+            callbacks=[lightgbm.early_stopping(8, verbose=False)],
+        )
+
+        def one(x: np.ndarray) -> np.ndarray:
+            return np.asarray(booster.predict(x))
+
+    else:
+        import xgboost
+
+        params = {**common, "objective": "multi:softprob", "tree_method": "hist", "nthread": 1}
+        booster = xgboost.train(
+            params | {"seed_per_iteration": True},
+            xgboost.DMatrix(x, y),
+            30,
+            evals=[(xgboost.DMatrix(valid_x, valid_y), "valid")],
+            early_stopping_rounds=8,
+            verbose_eval=False,
+        )
+        rounds = (0, booster.best_iteration + 1)
+
+        def one(x: np.ndarray) -> np.ndarray:
+            return np.asarray(booster.predict(xgboost.DMatrix(x), iteration_range=rounds))
+
+    def averaged(x: np.ndarray) -> np.ndarray:
+        return np.asarray((one(x) + one(swap(x))[:, [1, 0, 2]]) / 2)
+
+    return averaged(DATA.features[held]), averaged(DATA.test_features)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_predictions_are_those_of_the_library_called_directly(results: Results, engine: EngineName) -> None:
+    for fold, result in results[engine].items():
+        out_of_fold, test = expected(engine, fold)
+        assert (result.rows == np.flatnonzero(DATA.folds == fold)).all()
+        assert np.abs(result.out_of_fold - out_of_fold).max() < 1e-6
+        assert result.test is not None
+        assert np.abs(result.test - test).max() < 1e-6
+        assert result.best_iteration <= result.rounds_trained <= 30
+    assert {result.rounds_trained - result.best_iteration for result in results[engine].values()} <= {*range(9)}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_model_bytes_predict_antisymmetrically(results: Results, engine: EngineName) -> None:
+    library = importlib.import_module(f"train.{engine}_engine")
+    result, held = results[engine][0], DATA.features[DATA.folds == 0]
+
+    def averaged(features: np.ndarray) -> np.ndarray:
+        both = (library.predict(result.model, x, 1) for x in (features, DATA.swapped(features)))
+        return np.asarray((next(both) + swap_probabilities(next(both))) / 2)
+
+    assert (averaged(held) == result.out_of_fold).all()
+    assert (averaged(DATA.swapped(held)) == swap_probabilities(result.out_of_fold)).all()
+    assert np.abs(result.out_of_fold.sum(axis=1) - 1).max() < 1e-12
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_waits_visibly_for_a_cpu_and_one_slot_gives_the_same_bytes(
+    results: Results, data: "ray.ObjectRef[BoosterData]", engine: EngineName
+) -> None:
+    assert wait_until(everything_given_back, 5)
+    taken = [placement_group([{"CPU": 1}]) for _ in range(2)]
+    assert all(group.wait(10) for group in taken)
+    reasons: list[str] = []
+
+    def release_one(reason: str) -> None:
+        reasons.append(reason)
+        remove_placement_group(taken[0])
+
+    again = dict(train_folds(engine, data, [1], settings(engine), keep, release_one))
+    remove_placement_group(taken[1])
+    assert "0 of 2 are free" in reasons[0]
+    assert again[1].model == results[engine][1].model
+    assert (again[1].out_of_fold == results[engine][1].out_of_fold).all()
+    assert wait_until(everything_given_back, 5)
+
+
+def test_a_failing_fold_is_named_and_cancels_its_siblings(data: "ray.ObjectRef[BoosterData]") -> None:
+
+    def commit(result: FoldResult) -> None:
+        if result.fold == 1:
+            raise OSError(f"disk full at {time.time():.2f}")
+        time.sleep(600)
+
+    with pytest.raises(FoldError, match=r"fold 1 of lightgbm failed: OSError: disk full at ") as caught:
+        list(train_folds("lightgbm", data, [0, 1, 2], settings("lightgbm"), commit))
+    assert caught.value.fold == 1
+    assert wait_until(everything_given_back, 5)
+    assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay", "ray::_Checkpoints"), 5)
+    assert time.time() - float(str(caught.value).split()[-1]) < 5
+
+
+def test_input_errors_come_through(data: "ray.ObjectRef[BoosterData]") -> None:
+    with pytest.raises(InputError, match="fold 9 holds 0 of 300 records"):
+        list(train_folds("xgboost", data, [9], settings("xgboost"), keep))
+    assert wait_until(everything_given_back, 5)
+
+
+@pytest.mark.parametrize(
+    ("engine", "params", "says"),
+    [
+        ("lightgbm", {"max_bin": 1}, "max_bin"),
+        ("xgboost", {"max_depth": -5}, "max_depth"),
+        ("xgboost", {"n_jobs": 8}, "n_jobs"),
+    ],
+)
+def test_bad_parameters_are_named(
+    data: "ray.ObjectRef[BoosterData]", engine: EngineName, params: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(InputError, match=says):
+        list(train_folds(engine, data, [0], BoosterSettings(5, None, params), keep))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("victim", ["ray::_RemoteRay", "ray::_Coordinator"])
+def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
+    data: "ray.ObjectRef[BoosterData]", engine: EngineName, victim: str
+) -> None:
+    # A low learning rate, else LightGBM soon finds nothing left to learn.
+    slow = PARAMS[engine] | {"learning_rate": 0.01}
+    long_run = BoosterSettings(LONG[engine], None, slow, seed=5, checkpoint_every=100)
+    ((_, undisturbed),) = train_folds(engine, data, [0], long_run, keep)
+    assert undisturbed.resumed_at == 0
+    assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
+
+    def kill() -> None:
+        # Imports take some 3 s of CPU time, the whole training several times as much.
+        assert wait_until(lambda: any(p.cpu_times().user > 5 for p in processes("ray::_RemoteRay")), 60)
+        for process in processes(victim):
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    ((_, disturbed),) = train_folds(engine, data, [0], long_run, keep)
+    killer.join()
+    assert disturbed.resumed_at >= 100
+    assert disturbed.model == undisturbed.model
+    assert (disturbed.out_of_fold == undisturbed.out_of_fold).all()
+    assert wait_until(everything_given_back, 5)
+    assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
+
+
+def processes(*names: str) -> "list[psutil.Process]":
+    """This test's own Ray processes of these names; other clusters may run on the machine."""
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if child.status() != psutil.STATUS_ZOMBIE and "".join(child.cmdline()).startswith(names):
+                found.append(child)
+    return found

@@ -1,0 +1,176 @@
+"""XGBoost through xgboost_ray; the only module that imports it."""
+
+import json
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from preference.errors import InputError
+from train.booster import (
+    TRIAL_ROWS,
+    BoosterSettings,
+    Features,
+    Fit,
+    Labels,
+    Probabilities,
+    WorkerDiedError,
+    refuse_reserved,
+)
+from train.cluster import is_death, root_cause
+
+if TYPE_CHECKING:
+    import xgboost
+
+_RESERVED = {
+    **dict.fromkeys(("nthread", "n_jobs"), "set the CPUs per fold"),
+    **dict.fromkeys(("seed", "random_state", "seed_per_iteration"), "set the seed"),
+    **dict.fromkeys(("num_boost_round", "n_estimators", "num_round"), "set the rounds"),
+    **dict.fromkeys(("early_stopping_rounds",), "set the early stopping rounds"),
+    **dict.fromkeys(("objective", "num_class", "eval_metric", "verbosity"), "leave it out"),
+}
+_STATE = "tiebreak_early_stopping"
+
+
+def native_params(settings: BoosterSettings) -> dict[str, Any]:
+    """The parameters that `xgboost.train` gets for the same model."""
+    refuse_reserved("xgboost", settings.params, _RESERVED)
+    return {
+        "tree_method": "hist",
+        **settings.params,
+        "objective": "multi:softprob",
+        "num_class": 3,
+        "eval_metric": "mlogloss",
+        "nthread": settings.cpus_per_fold,
+        "seed": settings.seed,
+        "seed_per_iteration": True,
+        "verbosity": 1,
+    }
+
+
+def fit(
+    train: tuple[Features, Labels],
+    valid: tuple[Features, Labels],
+    settings: BoosterSettings,
+    checkpoint: bytes | None,
+    save: Callable[[bytes], None],
+) -> Fit:
+    """See train.booster.Engine.fit. A checkpoint is the model as UBJ with the state of early stopping inside.
+
+    Call it in a process whose placement group holds the CPUs: the wrapper then starts its actors there, rather than
+    in a group of its own that it gives up waiting for after 100 s.
+    """
+    import xgboost
+    import xgboost_ray
+
+    params = native_params(settings)
+    _try_params(params, train)
+    done = 0
+    if checkpoint is not None:
+        done = _load(checkpoint).num_boosted_rounds()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
+        try:
+            booster = xgboost_ray.train(
+                params,
+                xgboost_ray.RayDMatrix(train[0], train[1].astype(np.float32)),
+                num_boost_round=settings.rounds - done,
+                evals=[(xgboost_ray.RayDMatrix(valid[0], valid[1].astype(np.float32)), "valid")],
+                callbacks=[_fold_callback(settings, save)],
+                xgb_model=checkpoint,
+                verbose_eval=False,
+                # Restarts are ours: the wrapper's begin early stopping anew and draw other random numbers.
+                ray_params=xgboost_ray.RayParams(
+                    num_actors=1,
+                    cpus_per_actor=settings.cpus_per_fold,
+                    gpus_per_actor=0,
+                    max_actor_restarts=0,
+                    checkpoint_frequency=settings.rounds + 1,
+                    verbose=False,
+                ),
+            )
+        except RuntimeError as error:
+            cause = root_cause(error)
+            if is_death(cause):
+                raise WorkerDiedError(str(cause)) from error
+            raise cause from None
+    state = json.loads(booster.attr(_STATE))
+    trained = booster.num_boosted_rounds()
+    kept: xgboost.Booster = booster[: state["best_iteration"]]
+    kept.set_attr(**{_STATE: None})
+    return Fit(bytes(kept.save_raw("ubj")), state["best_iteration"], trained, done)
+
+
+def predict(model: bytes, features: Features, threads: int) -> Probabilities:
+    """Probabilities (n, 3) of UBJ `model` for features (n, d)."""
+    import xgboost
+
+    booster = _load(model)
+    booster.set_param({"nthread": threads})
+    probabilities = booster.predict(xgboost.DMatrix(features, nthread=threads)).astype(np.float64)
+    return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))  # float32 sums to 1 only to 1e-7
+
+
+def _try_params(params: dict[str, Any], train: tuple[Features, Labels]) -> None:
+    """Raise InputError if XGBoost refuses the parameters, on a few rows and before any process starts.
+
+    The wrapper would lose the reason, and take 5 s to give up its tracker.
+    """
+    import xgboost
+
+    try:
+        xgboost.train(params, xgboost.DMatrix(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS], nthread=1), 1)
+    except (xgboost.core.XGBoostError, ValueError) as error:
+        reason = str(error).partition("Stack trace")[0].strip()
+        raise InputError(reason, where="xgboost params", fix="see XGBoost's list of parameters") from None
+
+
+def _load(model: bytes) -> "xgboost.Booster":
+    import xgboost
+
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(model))
+    return booster
+
+
+def _fold_callback(settings: BoosterSettings, save: Callable[[bytes], None]) -> "xgboost.callback.TrainingCallback":
+    """Early stopping and checkpoints; the state of both travels in the booster's attributes.
+
+    At a checkpoint the booster is reloaded from the saved bytes: XGBoost keeps random number generators that no model
+    file holds, and after the reload an undisturbed run goes on from exactly the state that a resumed one starts from.
+    """
+    from xgboost.callback import TrainingCallback
+
+    class FoldCallback(TrainingCallback):  # type: ignore[misc]
+        def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+            saved = model.attr(_STATE)
+            state = json.loads(saved) if saved else {"best_score": float("inf"), "best_iteration": 0}
+            self.best_score, self.best_iteration = state["best_score"], state["best_iteration"]
+            return model
+
+        def after_iteration(
+            self, model: "xgboost.Booster", epoch: int, evals_log: "dict[str, dict[str, list[float]]]"
+        ) -> bool:
+            # Wrapper and library count rounds on from a checkpoint's, so a resumed run sees the same numbers.
+            done = model.num_boosted_rounds()
+            score = evals_log["valid"]["mlogloss"][-1]
+            if settings.early_stopping_rounds is None or score < self.best_score:
+                self.best_score, self.best_iteration = score, done
+            if done % settings.checkpoint_every == 0 and done < settings.rounds:
+                self._write_state(model)
+                saved = model.save_raw("ubj")
+                save(bytes(saved))
+                model.load_model(saved)
+            patience = settings.early_stopping_rounds
+            return patience is not None and done - self.best_iteration >= patience
+
+        def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+            self._write_state(model)
+            return model
+
+        def _write_state(self, model: "xgboost.Booster") -> None:
+            state = {"best_score": self.best_score, "best_iteration": self.best_iteration}
+            model.set_attr(**{_STATE: json.dumps(state)})
+
+    return FoldCallback()
