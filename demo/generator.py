@@ -1,0 +1,206 @@
+"""Synthetic preference pairs in the Kaggle schema, with the true probabilities of their votes."""
+
+import csv
+import hashlib
+import json
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple, TextIO
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from demo.texts import Prompt, Style, vary_prompt, write_answer, write_prompt
+from demo.utility import observe, overlap, utility, vote_probabilities
+from preference.metrics import log_loss
+from preference.schema import PROBABILITIES, TEXTS, WINNERS
+
+_BLOCK: Final = 1000  # records that share a random generator
+_MODELS: Final = (
+    *("quartz-7b-chat", "quartz-34b-chat", "heron-1.5", "heron-2-turbo", "maple-instruct", "maple-instruct-xl"),
+    *("tundra-13b", "tundra-70b", "orchid-mini", "orchid-pro-0314", "basalt-2", "lumen-8x7b", "corvid-large"),
+)
+_REPEATED: Final = 0.09  # share of records whose prompt comes from the stream's popular ones
+_POPULAR: Final = 150
+
+_TABLE: Final = pa.schema(
+    [
+        *((name, pa.string()) for name in ("id", "model_a", "model_b", *TEXTS)),
+        *((name, pa.int64()) for name in WINNERS),
+    ]
+)
+_TRUTH: Final = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in PROBABILITIES)])
+
+
+@dataclass(frozen=True)
+class SyntheticPairs:
+    """Records in the Kaggle schema and the truth behind their votes, row for row."""
+
+    table: pa.Table  # id, model_a, model_b, the texts as JSON lists of turns, one-hot votes (int64)
+    truth: pa.Table  # id, p_a, p_b, p_tie: the probabilities that the votes were drawn from
+
+    @property
+    def probabilities(self) -> npt.NDArray[np.float64]:
+        """The true probabilities (n, 3) of A, B and tie."""
+        return np.stack([self.truth[name].to_numpy() for name in PROBABILITIES], axis=1)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int8]:
+        """The votes (n,) as indices into preference.schema.LABELS."""
+        one_hot = np.stack([self.table[name].to_numpy() for name in WINNERS], axis=1)
+        labels: npt.NDArray[np.int8] = one_hot.argmax(axis=1).astype(np.int8)
+        return labels
+
+    @property
+    def best_log_loss(self) -> float:
+        """The lowest log loss to be expected of any prediction from these texts: the truth's mean entropy, in nats."""
+        probabilities = self.probabilities
+        return float(-(probabilities * np.log(probabilities)).sum(axis=1).mean())
+
+    @property
+    def truth_log_loss(self) -> float:
+        """The log loss that the true probabilities reach on the votes as drawn; it scatters around `best_log_loss`."""
+        return log_loss(self.probabilities, self.labels)
+
+
+class _Pair(NamedTuple):
+    models: tuple[str, str]
+    prompt: tuple[str | None, ...]
+    responses: tuple[list[str | None], list[str | None]]
+
+
+def generate(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
+    """Draw `rows` records; the same arguments give the same bytes.
+
+    Streams of different names, and the same stream with different seeds, are independent and share no id. A shorter
+    draw is the beginning of a longer one. Votes follow the model in demo.utility; about 9% of the prompts repeat
+    popular ones of the stream, half of them with other case, white space or punctuation.
+
+    Raises ValueError if `rows` or `seed` is negative.
+    """
+    if rows < 0 or seed < 0:
+        raise ValueError(f"rows and seed must not be negative, got {rows} and {seed}")
+    name = int.from_bytes(hashlib.blake2b(f"{stream}\0{seed}".encode(), digest_size=8).digest(), "big")
+    popular = _popular_prompts(_random(np.random.SeedSequence(seed, spawn_key=(name, 0))))
+    columns: dict[str, list[object]] = {field.name: [] for field in _TABLE}
+    truths = []
+    for block, start in enumerate(range(0, rows, _BLOCK)):
+        seeds = np.random.SeedSequence(seed, spawn_key=(name, 1 + block))
+        pairs = list(_draw_pairs(_random(seeds), popular, min(_BLOCK, rows - start)))
+        truth = _true_probabilities(pairs)
+        uniforms = np.random.default_rng(seeds).random(len(pairs))
+        votes = (uniforms[:, None] > truth.cumsum(axis=1)[:, :2]).sum(axis=1)
+        truths.append(truth)
+        # 53 bits, so that an id survives a reader that takes it for a float: 29 for the stream, 24 for the row.
+        columns["id"] += [str((name >> 35 << 24) + start + row) for row in range(len(pairs))]
+        for side, suffix in enumerate("ab"):
+            columns[f"model_{suffix}"] += [pair.models[side] for pair in pairs]
+            columns[f"response_{suffix}"] += [encode_turns(pair.responses[side]) for pair in pairs]
+        columns["prompt"] += [encode_turns(pair.prompt) for pair in pairs]
+        for label, winner in enumerate(WINNERS):
+            columns[winner] += (votes == label).astype(int).tolist()
+    probabilities = np.concatenate([np.empty((0, 3)), *truths])
+    truth_columns = [columns["id"], *probabilities.T]
+    return SyntheticPairs(pa.table(columns, schema=_TABLE), pa.table(truth_columns, schema=_TRUTH))
+
+
+def write_csv(pairs: SyntheticPairs, target: str | os.PathLike[str] | TextIO, labelled: bool) -> None:
+    """Write the records as Kaggle does: all columns if `labelled`, else id, prompt and responses, like its test.csv.
+
+    `target` is a path or an open text file; a file should be opened with newline="".
+    """
+    if isinstance(target, str | os.PathLike):
+        with open(target, "w", newline="", encoding="utf-8") as file:
+            write_csv(pairs, file, labelled)
+        return
+    names = pairs.table.column_names if labelled else ["id", *TEXTS]
+    writer = csv.writer(target, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(zip(*(pairs.table[name].to_pylist() for name in names), strict=True))
+
+
+def encode_turns(turns: Sequence[str | None]) -> str:
+    r"""Turns as the Kaggle files hold them: a JSON list without spaces, ASCII only, with `/` written `\/`."""
+    return json.dumps(turns, separators=(",", ":")).replace("/", "\\/")
+
+
+def decode_turns(text: str) -> list[str | None]:
+    """The turns that `encode_turns` wrote."""
+    turns: list[str | None] = json.loads(text)
+    return turns
+
+
+def _random(seeds: np.random.SeedSequence) -> random.Random:
+    """Python's generator for the texts: ten times as quick as NumPy's for one number at a time."""
+    return random.Random(int.from_bytes(seeds.generate_state(8).tobytes(), "little"))
+
+
+def _popular_prompts(rng: random.Random) -> list[Prompt]:
+    return [write_prompt(rng) for _ in range(_POPULAR)]
+
+
+def _draw_pairs(rng: random.Random, popular: list[Prompt], count: int) -> Iterator[_Pair]:
+    for _ in range(count):
+        if rng.random() < _REPEATED:
+            # The square favours the first ones: a few prompts are very common, as in the arena.
+            prompt = popular[int(rng.random() ** 2 * len(popular))]
+            if rng.random() < 0.5:
+                prompt = vary_prompt(rng, prompt)
+        else:
+            prompt = write_prompt(rng)
+        mean_words = math.log(12 if prompt.kind == "chat" else 80) + 0.45 * _normal(rng)
+        first = int(rng.random() * len(_MODELS))
+        second = (first + 1 + int(rng.random() * (len(_MODELS) - 1))) % len(_MODELS)
+        a = _spoil(rng, write_answer(rng, prompt, _draw_style(rng, prompt, first, mean_words)))
+        b = _spoil(rng, write_answer(rng, prompt, _draw_style(rng, prompt, second, mean_words)))
+        if rng.random() < 0.004:
+            b = list(a)
+        turns = prompt.turns
+        if rng.random() < 0.001:
+            turns = (*turns[:-1], None)
+        yield _Pair((_MODELS[first], _MODELS[second]), turns, (a, b))
+
+
+def _draw_style(rng: random.Random, prompt: Prompt, model: int, mean_words: float) -> Style:
+    """How one model answers one prompt. Models differ in habits only, which their texts show."""
+    wordy, tidy, cautious = (model * 5 % 13) / 12, (model * 7 % 13) / 12, (model * 3 % 13) / 12
+    words = math.exp(mean_words + 0.5 * (wordy - 0.5) + 0.65 * _normal(rng))
+    listing = {"list": 0.55, "chat": 0.02, "delicate": 0.1}.get(prompt.kind, 0.2) + 0.3 * (tidy - 0.5)
+    refusal = (0.45 if prompt.kind == "delicate" else 0.06) * (0.4 + 1.2 * cautious)
+    return Style(
+        words=min(words, 1500.0),
+        listing=listing,
+        headers=0.25 * tidy if words > 60 else 0.0,
+        code=0.7,
+        vocabulary=int(4 + 60 * rng.random() ** 2),
+        refuses=rng.random() < refusal,
+        hedging=0.35 * cautious * rng.random(),
+        helpfulness=0.35 * rng.random() ** 2,
+        off_topic=rng.random() < 0.1,
+        emoji=0.05,
+    )
+
+
+def _normal(rng: random.Random) -> float:
+    """A standard normal number from two uniform ones (Box and Muller 1958)."""
+    return math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(2 * math.pi * rng.random())
+
+
+def _spoil(rng: random.Random, answer: list[str | None]) -> list[str | None]:
+    """The answer, or rarely one with its last turn empty (0.4%) or null (0.3%), as some are in the arena."""
+    draw = rng.random()
+    if draw < 0.007:
+        answer[-1] = "" if draw < 0.004 else None
+    return answer
+
+
+def _true_probabilities(pairs: list[_Pair]) -> npt.NDArray[np.float64]:
+    """The probabilities (n, 3) of the votes, from the texts alone."""
+    seen = [[observe(pair.prompt, response) for response in pair.responses] for pair in pairs]
+    utilities = np.array([[utility(a), utility(b)] for a, b in seen])
+    overlaps = np.array([overlap(a.vocabulary, b.vocabulary) for a, b in seen])
+    return vote_probabilities(utilities[:, 0], utilities[:, 1], overlaps)
