@@ -20,8 +20,8 @@ $(READY): requirements/lock.txt pyproject.toml
 	@echo "setting up $(VENV): $$(grep -c == requirements/lock.txt) packages, a few minutes the first time"
 	@start=$$SECONDS; set -e; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement requirements/lock.txt; \
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --requirement requirements/lock.txt; \
+	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
 	touch $(READY); \
 	echo "set-up took $$((SECONDS - start)) s"
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from preference.packing import packing_fingerprint
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
@@ -57,11 +60,12 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def truth(run: Run) -> predictions.Floats | None:
-    """True probabilities (n, 3) of the training records if the run made its own pairs, else None."""
+def truth(run: Run, ids: pa.ChunkedArray) -> predictions.Floats | None:
+    """True probabilities (n, 3) of the training records `ids` if the run made its own pairs, else None."""
     if not is_synthetic(run):
         return None
-    return predictions.probabilities(pairs_folder(run).read_table("truth-train.parquet"))
+    table = pairs_folder(run).read_table("truth-train.parquet")
+    return predictions.probabilities(table.take(pc.index_in(ids, table["id"].combine_chunks())))
 
 
 def checkpoint_folder(run: Run, llm: Llm) -> Folder:

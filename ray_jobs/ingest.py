@@ -96,13 +96,14 @@ def _ingest(
         _validate_file, staged=staged, files=files, text_format=data.text_format, shard_rows=data.shard_rows
     )
     parts: list[Item] = []
-    progress = Progress("ingest", "input shards read", total=len(items))
+    progress = Progress("ingest", "files", total=len(items))
     for part in map_shards(items, validate):
         if part["error"]:
             raise InputError(*json.loads(part["error"]))
         parts.append(part)
+        progress.add_rows(part["rows"])
         if part["last"]:
-            progress.advance(rows=part["rows"])
+            progress.advance()
     parts.sort(key=lambda part: (part["split"], part["name"]))
     for split, location in sources.items():
         _refuse_empty(location, [part for part in parts if part["split"] == split])

@@ -24,6 +24,10 @@ class Progress:
         if done:
             say(stage, f"{done}/{total} {unit} found finished, resuming")
 
+    def add_rows(self, rows: int) -> None:
+        """Rows that are done before their unit is."""
+        self._rows += rows
+
     def advance(self, rows: int = 0, note: str = "") -> None:
         """One more unit is finished."""
         self.done += 1

@@ -54,7 +54,7 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
         "models": {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models},
         "variants": {name: _blend(run, name) for name in blended["metrics"]["weights"]},
     }
-    truth = demo_data.truth(run)
+    truth = demo_data.truth(run, columns["id"])
     if truth is not None:
         sets["baselines"]["truth (best attainable)"] = truth
     losses = {

@@ -9,7 +9,8 @@ from preference.folds import assign_folds, normalise_prompt, prompt_group
 def test_near_copies_share_a_group_and_different_questions_do_not():
     same = [["What is 2 + 2?"], ["what is  2 + 2 "], ["WHAT IS 2 + 2 ?!"], ["What is ２ + 2?"]]
     assert len({prompt_group(turns) for turns in same}) == 1
-    different: list[list[str | None]] = [["What is 2 + 3?"], ["What is 2 + 2?", "And 3 + 3?"], ["?"], ["!"], [""], [None, None]]
+    different: list[list[str | None]] = [["What is 2 + 3?"], ["What is 2 + 2?", "And 3 + 3?"], ["?"], ["!"], [""]]
+    different.append([None, None])
     assert len({prompt_group(turns) for turns in different}) == len(different)
 
 

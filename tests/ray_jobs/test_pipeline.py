@@ -2,14 +2,16 @@
 
 import csv
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
 
 import pytest
 
-from .commands import ROOT, SHARED, job_line, ray_head, run_job
-from .votes import COLUMNS
+from .commands import ROOT, SHARED, environment, job_line, ray_head
+from .votes import COLUMNS, write_votes
 
 # Few rows and rounds: what is tested is that everything is there and fits together.
 SMALL = [
@@ -40,16 +42,15 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     run = tmp_path / "run"
     with ray_head(tmp_path, cpus=2) as env:
         line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *job_line("pipeline", run, *SMALL)]
-        line[0] = f"{sys.prefix}/bin/ray"
-        path = f"{sys.prefix}/bin:{env['PATH']}"
-        done = subprocess.run(line, cwd=ROOT, env=env | {"PATH": path}, capture_output=True, text=True, check=False)
+        done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "succeeded" in done.stdout
         refused = subprocess.run(
-            [line[0], "job", "list"], env=env | {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64},
+            ["ray", "job", "list"], env=env | {"RAY_AUTH_TOKEN_PATH": "", "RAY_AUTH_TOKEN": "f" * 64},
             capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert refused.returncode != 0
+        assert "Unauthenticated" in refused.stderr + refused.stdout
 
     with (run / "demo/pairs/test.csv").open(newline="") as file:
         ids = [row["id"] for row in csv.DictReader(file)]
@@ -60,15 +61,17 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     assert set(metrics["blend"]["variants"]) == {"learnt", "equal", "preset"}
     page = (run / "report/index.html").read_text()
     assert f"{metrics['models']['gemma']['oof_log_loss']:.4f}" in page
-    assert "http" not in page.replace('"http://www.w3.org', "")
+    assert "http" not in page
 
-    before = {
-        path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file() and path.name != "settings.json"
-    }
+    # What a run saves of its settings is a configuration that repeats it, here through `make demo`.
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
     start = time.monotonic()
-    again = run_job("pipeline", run, *SMALL)
+    again = subprocess.run(
+        ["make", "demo", f"CONFIG={run}/settings.json"], cwd=ROOT, env=environment(), capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("cached") == 10
+    assert again.stdout.count("cached") == 11
     assert " run\n" not in again.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}
     assert time.monotonic() - start < 30
@@ -96,25 +99,28 @@ def test_the_upload_is_small_whatever_lies_in_runs(tmp_path):
     assert "runs/" not in listing
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared folder of real votes is not beside the project")
-def test_real_votes_are_predicted_better_than_by_the_class_prior(tmp_path):
-    """Boosters alone: the demo's tiny language models know nothing of real votes."""
+def readme_command(containing):
+    """The command of the README's code blocks that contains a text, with its continued lines joined."""
+    blocks = re.findall(r"^```\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    (found,) = [line for line in lines if containing in line]
+    return shlex.split(found)
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real votes, ../shared/data, is not beside the project")
+def test_readme_command_on_real_votes_beats_the_class_prior(tmp_path):
     csv.field_size_limit(10**9)
-    columns = [COLUMNS[0], *COLUMNS[3:6]]
-    with (
-        (SHARED / "arena33k_sample.csv").open(newline="", encoding="utf-8") as source,
-        (tmp_path / "test.csv").open("w", newline="", encoding="utf-8") as target,
-    ):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    (tmp_path / "votes.csv").symlink_to(SHARED / "kaggle1000.csv")
+    with (SHARED / "arena33k_sample.csv").open(newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
-        writer = csv.DictWriter(target, columns, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    run = tmp_path / "run"
-    done = run_job(
-        "pipeline", run, f"data.train={SHARED}/kaggle1000.csv", f"data.test={tmp_path}/test.csv", "llms=[]",
-        "data.folds=5",
-    )  # fmt: skip
+    write_votes(tmp_path / "pairs.csv", rows, [COLUMNS[0], *COLUMNS[3:6]])
+    _, *arguments = readme_command("data.train=votes.csv")
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
+    run = tmp_path / "runs/mine"
     assert_submission_is_sound(run, [row["id"] for row in rows])
     metrics = json.loads((run / "report/metrics.json").read_text())
     prior, learnt = metrics["baselines"]["class prior"], metrics["blend"]["variants"]["learnt"]

@@ -1,9 +1,7 @@
 import contextlib
 import importlib
-import os
 import threading
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -36,11 +34,8 @@ def keep(result: FoldResult) -> FoldResult:
 
 
 @pytest.fixture(scope="module")
-def data() -> Iterator["ray.ObjectRef[BoosterData]"]:
-    os.environ["OMP_NUM_THREADS"] = "1"
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    yield ray.put(DATA)
-    ray.shutdown()
+def data(ray_cluster: None) -> "ray.ObjectRef[BoosterData]":
+    return ray.put(DATA)
 
 
 Results = dict[EngineName, dict[int, FoldResult]]
