@@ -52,7 +52,6 @@ def free_ports(first: int, count: int) -> list[int]:
 @contextlib.contextmanager
 def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     """A Ray head in a private port range with token authentication; yields the environment that clients need."""
-    token = folder / "auth_token"
     names = [
         "port", "ray-client-server-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port",
         "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "dashboard-port",
@@ -60,7 +59,13 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     ports = dict(zip(names, free_ports(23000, len(names)), strict=True))
     # As after `source .venv/bin/activate`: submitted jobs run the `python` that the head finds.
     path = f"{sys.prefix}/bin:{os.environ['PATH']}"
-    env = environment(PATH=path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=str(token))
+    subprocess.run(
+        [f"{sys.prefix}/bin/ray", "get-auth-token", "--generate"],
+        env=environment(HOME=str(folder)),
+        check=True,
+        capture_output=True,
+    )
+    env = environment(PATH=path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{folder}/.ray/auth_token")
     line = [
         "ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
         "--num-cpus", str(cpus), "--dashboard-host", "127.0.0.1", "--include-dashboard", "true",
@@ -68,7 +73,6 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
         "--temp-dir", f"/tmp/tiebreak-test-{os.getpid()}", "--min-worker-port", "24000", "--max-worker-port", "24999",
         "--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
-    subprocess.run(["ray", "get-auth-token", "--generate"], env=env, check=True, capture_output=True)
     with (folder / "head.log").open("w") as log:
         head = subprocess.Popen(line, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
