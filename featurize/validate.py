@@ -44,7 +44,8 @@ def column_check(where: str, labelled: bool) -> Callable[[list[str]], None]:
         missing = [name for name in required if name not in names]
         if not missing:
             return
-        near = difflib.get_close_matches(missing[0], [str(name) for name in names], n=1)
+        strangers = [str(name) for name in names if name not in required]
+        near = difflib.get_close_matches(missing[0], strangers, n=1)
         hint = (
             f"rename {near[0]!r} to {missing[0]!r}." if near else f"add it; found: {', '.join(map(str, names))[:300]}."
         )

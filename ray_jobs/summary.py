@@ -24,7 +24,9 @@ def print_summary(run: Run, results: Sequence[StageResult]) -> None:
     if report is not None:
         print()
         print(_table(["model", "out-of-fold log loss", "95% interval"], _scores(report)))
-    print(f"\noutputs in {run.settings.run}: {', '.join(_outputs(results))}")
+    print()
+    for what, where in _outputs(results):
+        print(f"{what + ':':<12}{run.folder / where}")
 
 
 def _scores(report: StageResult) -> list[list[str]]:
@@ -38,12 +40,15 @@ def _scores(report: StageResult) -> list[list[str]]:
     ]
 
 
-def _outputs(results: Sequence[StageResult]) -> list[str]:
-    places = {"ingest": "records/", "featurize": "features/", "blend": "blend/", "report": "report/index.html"}
-    found = [places[result.stage] for result in results if result.stage in places]
-    if any(result.stage == "blend" and "test" in result.manifest["rows"] for result in results):
-        found.insert(0, "blend/submission.csv")
-    return found or [result.manifest["stage"] for result in results]
+def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
+    """What a person looks for next, and where it is in the run."""
+    stages = {result.stage: result.manifest for result in results}
+    found = []
+    if "test" in stages.get("blend", {}).get("rows", {}):
+        found.append(("submission", "blend/submission.csv"))
+    if "report" in stages:
+        found += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
+    return found or [("outputs", "")]
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -1,0 +1,120 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from ray_jobs import cli, predictions
+from ray_jobs.artifacts import Stage
+from ray_jobs.blend import blend
+from ray_jobs.ingest import ingest
+from ray_jobs.report import report
+from ray_jobs.storage import Folder
+
+from .votes import COLUMNS, vote, write_votes
+
+pytestmark = pytest.mark.usefixtures("ray_cluster")
+
+
+@pytest.fixture
+def job(tmp_path, capsys):
+    """Runs blend and report over records and the predictions of two models, good and poor."""
+    config = tmp_path / "config.yaml"
+    config.write_text(
+        f"run: {tmp_path}/run\ndata: {{folds: 3, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
+        "boosters: [{name: good, engine: lightgbm}, {name: poor, engine: xgboost}]\n"
+        "blend: {preset: {good: 3, other: 1}}\n"
+    )
+    # Numbers that sort as text in another order than as numbers, and ids that CSV must quote.
+    rows = [vote(n, id=f"{n}" if n % 5 else f'{n},"x') for n in range(90)]
+    write_votes(tmp_path / "train.csv", rows)
+    write_votes(tmp_path / "test.csv", rows[::-1][:20], [COLUMNS[0], *COLUMNS[3:6]])
+
+    def run(work, *overrides):
+        arguments = ["--config", str(config)]
+        for override in overrides:
+            arguments += ["--set", override]
+        code = cli.main(work.__name__, None, work, arguments)
+        return code, capsys.readouterr()
+
+    assert run(ingest)[0] == 0
+    return run
+
+
+def predict(tmp_path, model, sharpness, drop=0):
+    """Write predictions that lean towards the vote by `sharpness`, for all but the last `drop` records."""
+    records, folder = Folder(f"{tmp_path}/run/records"), Folder(f"{tmp_path}/run/predictions/{model}")
+    stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop})
+    rng = np.random.default_rng(list(model.encode()))
+    for split in ("train", "test"):
+        table = records.read_table(f"{split}/part-00000.parquet")
+        values = rng.dirichlet([4, 4, 4], size=len(table))
+        if split == "train":
+            values += sharpness * np.eye(3)[table["label"].to_numpy()]
+        values /= values.sum(axis=1, keepdims=True)
+        folds = table["fold"].to_numpy() if split == "train" else None
+        made = predictions.table(table["id"], values, folds)
+        folder.write_table(f"{split}.parquet", made.slice(0, len(made) - drop))
+    stage.commit(rows={})
+
+
+def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend)[0] == 0
+    with (tmp_path / "run/blend/submission.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    with (tmp_path / "test.csv").open(newline="") as file:
+        assert [row[0] for row in rows] == [row["id"] for row in csv.DictReader(file)]
+    assert header == ["id", "winner_model_a", "winner_model_b", "winner_tie"]
+    assert np.allclose(np.array(rows)[:, 1:].astype(float).sum(axis=1), 1, atol=1e-9)
+    weights = json.loads((tmp_path / "run/blend/weights.json").read_text())["weights"]
+    assert weights["learnt"]["good"] > 0.9
+    assert weights["preset"] == {"good": 1.0, "poor": 0.0}
+    assert weights["equal"] == {"good": 0.5, "poor": 0.5}
+
+
+def test_the_submission_follows_the_chosen_blend(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    made = []
+    for name in ("learnt", "preset", "equal"):
+        assert job(blend, f"blend.submission={name}")[0] == 0
+        made.append((tmp_path / "run/blend/submission.csv").read_text())
+    assert made[2] != made[1]
+    assert made[2] != made[0]
+
+
+def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    code, captured = job(blend)
+    assert code == 2
+    assert "the model 'poor' has no finished predictions" in captured.err
+
+
+def test_missing_ids_are_exit_2_with_the_ids(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1, drop=2)
+    code, captured = job(blend)
+    assert code == 2
+    assert "ids without a prediction: 88, 89" in captured.err
+    assert not (tmp_path / "run/blend/submission.csv").exists()
+
+
+def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend)[0] == 0
+    code, captured = job(report)
+    assert code == 0
+    metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
+    page = (tmp_path / "run/report/index.html").read_text()
+    named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
+    assert set(named) == {"uniform", "class prior", "good", "poor", "learnt", "equal", "preset"}
+    for values in named.values():
+        assert f"{values['oof_log_loss']:.4f}" in page
+        assert f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}" in page
+        assert values["ci95"][0] <= values["oof_log_loss"] <= values["ci95"][1]
+    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learnt"]["oof_log_loss"]
+    assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
+    assert "good" in captured.out
