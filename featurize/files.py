@@ -1,8 +1,10 @@
 """Where input and output live: paths on a local disk and URIs of object stores."""
 
+import contextlib
 import fnmatch
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from pyarrow import fs
@@ -24,6 +26,17 @@ def resolve(location: str) -> tuple[fs.FileSystem, str]:
     return filesystem, path
 
 
+@contextlib.contextmanager
+def unreachable_is_input_error(location: str) -> Iterator[None]:
+    """Turn the OSError of a place that cannot be reached or read into an InputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be reached: {str(error).splitlines()[0]}", where=location, fix="check the path and your rights."
+        ) from error
+
+
 @dataclass(frozen=True)
 class InputFile:
     """One input file: its file system, its path there, and the name that messages show."""
@@ -43,7 +56,8 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
     wildcard = _WILDCARD.search(location)
     # An existing file wins over a glob, so that names with brackets can be given as they are.
     filesystem, path = resolve(location)
-    info = filesystem.get_file_info(path)
+    with unreachable_is_input_error(location):
+        info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
         return [InputFile(filesystem, path, location, info.size)]
     if info.type == fs.FileType.Directory:
@@ -58,14 +72,22 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
         return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
     if wildcard:
         _, base = resolve(location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/"))
-        files = [file for file in _below(filesystem, base) if fnmatch.fnmatchcase(file.path, path)]
+        files = [file for file in _below(filesystem, base) if _matches(file.path, path)]
         if files:
             return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
         raise InputError("no file matches this pattern", where=location, fix="check the pattern and the folder.")
     raise InputError("no such file or folder", where=location, fix="check the path; relative ones start where you run.")
 
 
+def _matches(path: str, pattern: str) -> bool:
+    """Whether each part of the path matches its part of the pattern; * does not reach into folders."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
+
+
 def _below(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """Files below a folder in the order of their names, without hidden ones and those in hidden folders."""
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
-    return sorted(files, key=lambda info: info.path)
+    seen = [file for file in files if "/." not in file.path[len(folder) :]]
+    return sorted(seen, key=lambda info: info.path)

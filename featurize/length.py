@@ -17,7 +17,7 @@ FEATURES = (
     Feature("empty", "0 or 1", "1 if there is no text at all"),
     Feature("null_turns", "turns", "turns that are null in the input"),
 )
-_SENTENCE_END = re.compile(r"[.!?]+(?=\s|$)|[。！？।]+")
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[。！？।]+")
 
 
 def describe(text: Text) -> list[float]:

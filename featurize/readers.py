@@ -80,7 +80,8 @@ def _csv(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]]
     csv.field_size_limit(_MAX_CELL)
     # surrogateescape keeps undecodable bytes visible, so that only their rows are rejected.
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    reader = csv.reader(text, strict=True)
+    lines = _Lines(text)
+    reader = csv.reader(lines, strict=True)
     try:
         header = next(reader)
     except StopIteration:
@@ -90,14 +91,22 @@ def _csv(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]]
     check_columns(header)
     number = 0
     while True:
+        lines.kept.clear()
+        before = reader.line_num
         try:
             cells = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
             number += 1
-            reason = "a quote is opened and never closed" if "unexpected end" in str(error) else str(error)
-            yield number, BrokenRow(f"malformed CSV near line {reader.line_num}: {reason}", "")
+            if "unexpected end" in str(error) and len(lines.kept) > 1:
+                # Nobody can tell how many rows the open quote has swallowed, so none is dropped in silence.
+                raise InputError(
+                    f"a quote opened in or after line {before + 1} is never closed; {len(lines.kept)} lines hang on it",
+                    where=file.name,
+                    fix="close the quote, or double it where it is part of the text.",
+                ) from error
+            yield number, BrokenRow(f"malformed CSV near line {before + 1}: {error}", "".join(lines.kept))
             continue
         if not cells:  # a blank line
             continue
@@ -108,6 +117,22 @@ def _csv(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]]
             yield number, BrokenRow("not UTF-8", json.dumps(cells))
         else:
             yield number, dict(zip(header, cells, strict=True))
+
+
+class _Lines:
+    """The lines of a file, remembering those read since `kept` was last cleared: a broken row's raw text."""
+
+    def __init__(self, text: Iterator[str]) -> None:
+        self._text = text
+        self.kept: list[str] = []
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._text)
+        self.kept.append(line)
+        return line
 
 
 def _jsonl(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:

@@ -20,12 +20,13 @@ FEATURES = (
     Feature("punctuation", "share", "punctuation , ; : ( ) per character"),
     Feature("non_ascii", "share", "characters outside ASCII per character"),
 )
+# Patterns must take linear time on any text: ^\s* would look at a run of blank lines again from each of its lines.
 _COUNTED = tuple(
     re.compile(pattern, re.MULTILINE)
-    for pattern in (r"^ {0,3}#{1,6}\s", r"^\s*[-*+•]\s", r"^\s*\d+[.)]\s", r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+    for pattern in (r"^ {0,3}#{1,6}\s", r"^[ \t]*[-*+•][ \t]", r"^[ \t]*\d+[.)][ \t]", r"\*\*[^*\n]+\*\*|__[^_\n]+__")
 )
 _INLINE_CODE = re.compile(r"`[^`\n]+`")
-_TABLE_ROW = re.compile(r"^\s*\|.*\|\s*$", re.MULTILINE)
+_TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
 _SHARES = tuple(re.compile(pattern) for pattern in (r"\d", r"[A-Z]", r"[,;:()]", r"[^\x00-\x7f]"))
 
 

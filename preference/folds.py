@@ -46,7 +46,7 @@ def assign_folds(
     label by label to the folds that lack most. Only the groups of several records cost a Python loop: 57,477 prompts
     take a fraction of a second where StratifiedGroupKFold takes minutes.
 
-    Raises ValueError if there are fewer groups than folds.
+    Raises ValueError if there are fewer groups than folds, or if their sizes leave a fold empty.
     """
     unique_groups, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(unique_groups) < folds:
@@ -54,7 +54,7 @@ def assign_folds(
     classes = int(labels.max()) + 1
     label_counts = np.zeros((len(unique_groups), classes), dtype=np.int64)
     np.add.at(label_counts, (group_of, labels), 1)
-    target = label_counts.sum(axis=0) / folds
+    total = label_counts.sum(axis=0)
     rng = np.random.default_rng(seed)
     shuffled = rng.permutation(len(unique_groups))
     fold_of_group = np.full(len(unique_groups), -1, dtype=np.int16)
@@ -62,10 +62,12 @@ def assign_folds(
 
     several = shuffled[sizes[shuffled] > 1]
     for group in several[np.argsort(-sizes[several], kind="stable")]:
-        # Adding the group changes only one fold's squared distance from the target, so compare those changes.
-        before = ((counts - target) ** 2).sum(axis=1)
-        after = ((counts + label_counts[group] - target) ** 2).sum(axis=1)
-        fold = int(np.argmin(after - before))
+        # Adding the group changes only one fold's squared distance from the target, so compare those changes; times
+        # `folds`, to stay in whole numbers, where ties are ties.
+        before = ((counts * folds - total) ** 2).sum(axis=1)
+        after = (((counts + label_counts[group]) * folds - total) ** 2).sum(axis=1)
+        # Among equals the smallest fold, so that none stays empty while another has two groups.
+        fold = int(np.lexsort((counts.sum(axis=1), after - before))[0])
         fold_of_group[group] = fold
         counts[fold] += label_counts[group]
 
@@ -76,6 +78,8 @@ def assign_folds(
         dealt = _deal(counts[:, label], len(chosen), order=np.argsort(counts.sum(axis=1), kind="stable"))
         fold_of_group[chosen] = dealt
         counts[:, label] += np.bincount(dealt, minlength=folds)
+    if len(np.unique(fold_of_group)) < folds:
+        raise ValueError(f"{len(unique_groups)} different prompts, some with many records, leave a fold empty")
     return fold_of_group[group_of]
 
 

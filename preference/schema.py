@@ -11,7 +11,6 @@ import pyarrow as pa
 SCHEMA_VERSION: Final = 1
 
 LABELS: Final = ("A", "B", "tie")
-LABEL_A, LABEL_B, LABEL_TIE = range(3)
 PROBABILITIES: Final = ("p_a", "p_b", "p_tie")
 
 TEXTS: Final = ("prompt", "response_a", "response_b")
@@ -23,7 +22,7 @@ _TURNS = pa.list_(pa.string())
 TEST_RECORDS: Final = pa.schema(
     [
         ("id", pa.string()),
-        ("position", pa.int64()),  # row number in the input, over all its files: the order of the submission
+        ("position", pa.int64()),  # number among the valid rows of the input, from 0: the order of the submission
         ("prompt", _TURNS),
         ("response_a", _TURNS),
         ("response_b", _TURNS),

@@ -21,7 +21,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def _refuse_twice(names: Sequence[str], what: str) -> None:
@@ -88,6 +88,7 @@ class Featurize(_Settings):
     @model_validator(mode="after")
     def _names_differ(self) -> "Featurize":
         _refuse_twice([block.name for block in self.ngrams], "ngrams")
+        _refuse_twice(list(self.families), "families")
         if not self.families and not self.ngrams:
             raise ValueError("at least one family or n-gram block is needed")
         return self
@@ -122,6 +123,7 @@ class Llm(_Settings):
     replicas: PositiveInt = 1
     cpus_per_replica: PositiveInt = 1
     gpus_per_replica: Count = 0
+    batch_size: PositiveInt = 32
     engine: dict[str, bool | int | float | str] = {}
 
     @model_validator(mode="after")
@@ -149,7 +151,7 @@ class Settings(_Settings):
     """Everything a run is made from."""
 
     run: Annotated[str, Field(min_length=1)]
-    seed: Count = 1
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     data: Data = Data()
     featurize: Featurize = Featurize()
     boosters: list[Booster] = []
@@ -176,6 +178,8 @@ def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) 
     seen: set[Any] = set()
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", key_node.start_mark)
         if key in seen:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
         seen.add(key)

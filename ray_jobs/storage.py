@@ -1,8 +1,9 @@
 """Folders of a run, local or in an object store. What is written appears whole or not at all."""
 
+import contextlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,7 +24,9 @@ class Folder:
     uri: str
 
     def __truediv__(self, name: str) -> "Folder":
-        return Folder(f"{self.uri.rstrip('/')}/{name}")
+        # A URI may end in options, such as s3://bucket/run?region=eu-west-1.
+        place, mark, options = self.uri.partition("?") if "://" in self.uri else (self.uri, "", "")
+        return Folder(f"{place.rstrip('/')}/{name}{mark}{options}")
 
     def __str__(self) -> str:
         return self.uri
@@ -67,16 +70,16 @@ class Folder:
             return
         folder = os.path.dirname(path)
         os.makedirs(folder, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".writing-")
+        temporary = f"{folder}/.writing-{uuid.uuid4().hex}"
         try:
-            with os.fdopen(handle, "wb") as file:
+            with open(temporary, "xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(temporary, 0o666 & ~_UMASK)  # mkstemp makes files that only their owner can read
             os.replace(temporary, path)
         except BaseException:
-            os.unlink(temporary)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
             raise
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON holds anything
@@ -124,12 +127,3 @@ class Folder:
         filesystem, path = resolve(self.uri)
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             filesystem.delete_dir(path)
-
-
-def _current_umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-_UMASK = _current_umask()

@@ -66,5 +66,14 @@ def test_counts(name, expected):
     assert np.isclose(value((["Why `x`?", "How?"], [answer], [None]), name), expected)
 
 
+@pytest.mark.parametrize(
+    "piece", ["\n", ".", ". ", " ", "\n ", "1", "- ", "**", "`", "```", "| ", "#", "\t|", "__", "？"]
+)
+@pytest.mark.timeout(10)
+def test_long_runs_take_linear_time(piece):
+    """A pattern that is quadratic in one of these would take hours; the limit is generous."""
+    assert np.isfinite(handmade.featurize(records((["q"], [piece * 500_000 + "x"], ["b"])), FAMILIES)).all()
+
+
 def test_a_large_text_is_analysed():
     assert value((["q"], ["word " * 1_000_000], ["b"]), "length_words_a") == 1_000_000

@@ -62,8 +62,13 @@ def test_folder_glob_and_uri(tmp_path):
     for name in ("b.csv", "a.jsonl"):
         (tmp_path / name).write_bytes(CONTENT[name[2:]]())
     (tmp_path / "notes.txt").write_text("not input")
-    assert len(read(tmp_path)) == 4
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / "old").mkdir()
+    for name in (".hidden/c.csv", "old/c.csv"):
+        (tmp_path / name).write_bytes(csv_bytes())
+    assert len(read(tmp_path)) == 6
     assert len(read(f"{tmp_path}/*.csv")) == 2
+    assert len(read(f"{tmp_path}/*/*.csv")) == 2
     assert len(read(f"file://{tmp_path}/b.csv")) == 2
 
 
@@ -94,13 +99,20 @@ def test_unreadable_files_are_named_with_reason_and_fix(tmp_path, name, content,
 
 def test_broken_rows_keep_their_number_and_their_neighbours(tmp_path):
     path = tmp_path / "votes.csv"
-    path.write_bytes(b'id,prompt\n1,ok\n2,too,many\n3,\xff\n4,ok\n5,"never closed\n6,ok\n')
+    path.write_bytes(b'id,prompt\n1,ok\n2,too,many\n3,\xff\n4,ok\n5,"never closed')
     numbers = dict(read(path))
     assert [number for number, row in numbers.items() if isinstance(row, BrokenRow)] == [2, 3, 5]
     assert "3 cells where the header has 2" in numbers[2].reason
     assert "not UTF-8" in numbers[3].reason
-    assert "never closed" in numbers[5].reason
+    assert "unexpected end" in numbers[5].reason
+    assert numbers[5].raw == '5,"never closed'
     assert numbers[4] == {"id": "4", "prompt": "ok"}
+
+
+def test_a_quote_that_would_swallow_rows_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "votes.csv").write_bytes(b"id,prompt\n1,ok\n" + b'2,"open\n' + b"3,ok\n" * 50)
+    with pytest.raises(InputError, match="a quote opened in or after line 3 is never closed; 51 lines"):
+        read(tmp_path / "votes.csv")
 
 
 def test_columns_are_checked_before_the_first_row(tmp_path):

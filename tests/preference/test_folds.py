@@ -32,6 +32,7 @@ def test_groups_stay_whole_and_sizes_stay_level(votes, folds, seed):
             assign_folds(labels, groups, folds, seed)
         return
     fold = assign_folds(labels, groups, folds, seed)
+    assert len(np.unique(fold)) == folds
     assert ((fold >= 0) & (fold < folds)).all()
     assert all(len(np.unique(fold[groups == group])) == 1 for group in np.unique(groups))
     sizes = np.bincount(fold, minlength=folds)
@@ -62,6 +63,11 @@ def test_label_shares_match_scikit_learn_with_grouped_records():
     for number, (_, held_out) in enumerate(StratifiedGroupKFold(5).split(labels, labels, groups)):
         theirs[held_out] = number
     assert spread(assign_folds(labels, groups, folds=5, seed=0)) <= spread(theirs) + 1
+
+
+def test_equal_groups_fill_every_fold():
+    fold = assign_folds(np.repeat(np.arange(3, dtype=np.int8), 2), np.repeat(np.arange(3), 2), folds=3, seed=0)
+    assert np.bincount(fold).tolist() == [2, 2, 2]
 
 
 def test_seed_decides_and_repeats():
