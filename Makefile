@@ -8,6 +8,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+QUIET := -qq --disable-pip-version-check
 CONFIG ?= configs/demo.yaml
 SHELL := /bin/bash
 
@@ -15,13 +16,16 @@ SHELL := /bin/bash
 
 setup: $(READY)
 
+# torch goes first and with its dependencies: which build fits, and what it needs, depends on the machine's indexes.
+# Everything else is in the lock file, and nothing but what is in it.
 $(READY): requirements/lock.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "CPython 3.11 or newer is needed; name one with make PYTHON=/path/to/python")'
 	@echo "setting up $(VENV): $$(grep -c == requirements/lock.txt) packages, a few minutes the first time"
 	@start=$$SECONDS; set -e; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --requirement requirements/lock.txt; \
-	$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .; \
+	$(BIN)/python -m pip install $(QUIET) --constraint requirements/lock.txt torch; \
+	$(BIN)/python -m pip install $(QUIET) --no-deps --requirement requirements/lock.txt; \
+	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation --editable .; \
 	touch $(READY); \
 	echo "set-up took $$((SECONDS - start)) s"
 

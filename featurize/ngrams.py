@@ -14,6 +14,9 @@ import pyarrow.compute as pc
 
 from preference.errors import InputError
 
+# Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class NgramSettings:

@@ -1,1 +1,1 @@
-"""Models and texts in, predictions out: LLM scoring, booster scoring, blending."""
+"""Models and texts in, predictions out: scoring with language models, and blending."""

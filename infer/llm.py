@@ -13,8 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
-from infer.llm_checkpoint import check_checkpoint
-from infer.llm_engine import engine, require_vllm
+from infer.llm_checkpoint import check_checkpoint, require_vllm
+from infer.llm_engine import engine
 from infer.llm_settings import LlmSettings
 from preference.packing import Packer
 from preference.schema import PROBABILITIES, TEXTS

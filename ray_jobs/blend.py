@@ -34,7 +34,7 @@ def blend(run: Run) -> list[StageResult]:
         "blend",
         run.folder / "blend",
         settings={**settings.model_dump(mode="json"), "models": models},
-        inputs={"records": records.fingerprint, **predictions.model_fingerprints(run, models)},
+        inputs={"records": records.fingerprint, **predictions.model_fingerprints(run, records, models)},
     )
     manifest = None if run.force else stage.manifest()
     if manifest is not None:

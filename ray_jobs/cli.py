@@ -1,11 +1,13 @@
 """The command line that every job shares, and its exit codes: 0 done, 1 failure, 2 bad input or settings."""
 
 import argparse
+import contextlib
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 
 from preference.errors import InputError
+from ray_jobs.artifacts import MANIFEST
 from ray_jobs.run import Run, StageResult
 from ray_jobs.settings import Settings, load_settings
 
@@ -32,10 +34,10 @@ def main(
     )
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
     options = parser.parse_args(arguments)
+    run: Run | None = None
     try:
         run = Run(_settings(options.config, options.set), force=options.force)
         results = work(run)
-        run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
         return 130
@@ -47,6 +49,11 @@ def main(
         traceback.print_exc()
         print(f"error: {job} failed: {error}", file=sys.stderr)
         return 1
+    finally:
+        # Refused input leaves nothing behind, so there the settings are not saved either.
+        if run is not None and any(run.folder.exists(f"{stage}/{MANIFEST}") for stage in ("records", "demo/pairs")):
+            with contextlib.suppress(OSError):
+                run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     from ray_jobs.summary import print_summary
 
     print_summary(run, results)

@@ -2,6 +2,7 @@
 
 import io
 import tempfile
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,10 @@ from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Llm
 from ray_jobs.storage import Folder
 
+# Part of the fingerprints: raise them when the generator or the checkpoints come out differently.
+GENERATOR_VERSION = 1
+TINY_LLM_VERSION = 1
+
 
 def pairs_folder(run: Run) -> Folder:
     """Where the run keeps its synthetic pairs."""
@@ -24,8 +29,9 @@ def pairs_folder(run: Run) -> Folder:
 
 
 def is_synthetic(run: Run) -> bool:
-    """Whether the training records are pairs made here: `data.synthetic` is set and `data.train` is not."""
-    return run.settings.data.synthetic is not None and run.settings.data.train is None
+    """Whether the records are pairs made here: `data.synthetic` is set and no input is."""
+    data = run.settings.data
+    return data.synthetic is not None and data.train is None and data.test is None
 
 
 def make_pairs(run: Run) -> list[StageResult]:
@@ -37,7 +43,11 @@ def make_pairs(run: Run) -> list[StageResult]:
     if wanted is None or not is_synthetic(run):
         return []
     rows = {"train": wanted.train_rows, "test": wanted.test_rows}
-    stage = Stage("demo_pairs", pairs_folder(run), settings={"seed": run.settings.seed, "rows": rows})
+    stage = Stage(
+        "demo_pairs",
+        pairs_folder(run),
+        settings={"seed": run.settings.seed, "rows": rows, "version": GENERATOR_VERSION},
+    )
     manifest = None if run.force else stage.manifest()
     if manifest is None:
         stage.begin()
@@ -82,6 +92,7 @@ def make_checkpoints(run: Run) -> list[StageResult]:
             checkpoint_folder(run, llm),
             settings={
                 "seed": run.settings.seed,
+                "version": TINY_LLM_VERSION,
                 "max_tokens": llm.max_tokens,
                 "packing": packing_fingerprint(llm.max_tokens),
                 **(llm.demo.model_dump() if llm.demo else {}),
@@ -105,6 +116,7 @@ def make_checkpoints(run: Run) -> list[StageResult]:
 def _build_checkpoint(llm: Llm, stage: Stage, seed: int) -> StageResult:
     from demo.tiny_llm import build_tiny_llm
 
+    started = time.monotonic()
     stage.begin()
     with tempfile.TemporaryDirectory() as folder:
         assert llm.demo is not None
@@ -112,4 +124,4 @@ def _build_checkpoint(llm: Llm, stage: Stage, seed: int) -> StageResult:
         names = {path.name for path in Path(folder).iterdir()}
         for name in sorted(names):
             stage.folder.write_bytes(name, (Path(folder) / name).read_bytes())
-    return StageResult(stage.name, False, stage.commit(rows={}, metrics=metrics, keep=names))
+    return StageResult(stage.name, False, stage.commit({}, None, metrics, names, time.monotonic() - started))

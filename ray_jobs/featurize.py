@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from featurize import handmade, ngrams
 from featurize.matrix import Block, Layout
+from featurize.text import Text
 from ray_jobs import cli
 from ray_jobs.artifacts import Stage, fingerprint
 from ray_jobs.progress import Progress, say
@@ -49,7 +50,7 @@ def featurize(run: Run) -> list[StageResult]:
         settings={
             "families": list(wanted.families),
             "ngrams": [block.model_dump(mode="json") for block in wanted.ngrams],
-            "version": handmade.VERSION,
+            "versions": {"handmade": handmade.VERSION, "ngrams": ngrams.VERSION},
         },
         inputs={"records": records.fingerprint},
     )
@@ -79,7 +80,7 @@ def featurize(run: Run) -> list[StageResult]:
     for done in map_shards(items, work):
         progress.advance(rows=done["rows"])
     keep |= {f"{output.folder}/{item['split']}/{item['shard']}" for output in outputs for item in items}
-    layout = read_layout(stage.folder, wanted.families, wanted.ngrams)
+    layout = _layout(stage.folder, list(wanted.families), wanted.ngrams)
     columns = layout.columns()
     manifest = stage.commit(
         rows={split: records.rows(split) for split in records.splits},
@@ -91,8 +92,13 @@ def featurize(run: Run) -> list[StageResult]:
     return [StageResult("featurize", False, manifest, [f"{len(columns)} columns for the boosters"])]
 
 
-def read_layout(folder: Folder, families: list[Any], blocks: list[NgramBlock]) -> Layout:
-    """The columns that boosters see, from the settings and the fitted vocabularies in features/."""
+def read_layout(folder: Folder, manifest: dict[str, Any]) -> Layout:
+    """The columns that boosters see, as the finished features were made, whatever the settings are now."""
+    blocks = [NgramBlock.model_validate(block) for block in manifest["settings"]["ngrams"]]
+    return _layout(folder, manifest["settings"]["families"], blocks)
+
+
+def _layout(folder: Folder, families: list[str], blocks: list[NgramBlock]) -> Layout:
     return Layout(
         handmade.columns(families),
         [
@@ -117,7 +123,13 @@ def _outputs(families: list[Any], blocks: list[NgramBlock], records: str) -> lis
     for block in blocks:
         # The view is chosen when boosters read the block; the files hold both sides whatever it is.
         settings = block.model_dump(mode="json", exclude={"view"})
-        outputs.append(_Output(f"ngrams/{block.name}", fingerprint({"block": settings, "records": records}), block))
+        outputs.append(
+            _Output(
+                f"ngrams/{block.name}",
+                fingerprint({"block": settings, "version": ngrams.VERSION, "records": records}),
+                block,
+            )
+        )
     return outputs
 
 
@@ -126,7 +138,7 @@ def _block_settings(block: NgramBlock) -> ngrams.NgramSettings:
 
 
 def _texts(table: pa.Table, part: str) -> list[str]:
-    return ["\n".join(turn for turn in turns if turn) for turns in table[part].to_pylist()]
+    return [Text(turns).full for turns in table[part].to_pylist()]
 
 
 def _fit(target: Folder, records: Records, output: _Output, block: NgramBlock, redo: bool) -> None:
@@ -134,7 +146,7 @@ def _fit(target: Folder, records: Records, output: _Output, block: NgramBlock, r
     import ray
 
     name = f"{output.folder}/vocabulary.json"
-    if not redo and target.exists(name) and target.read_json(name)["fingerprint"] == output.fingerprint:
+    if not redo and _fitted_from(target, name) == output.fingerprint:
         return
     count, merge, choose = (ray.remote(num_cpus=1)(f) for f in (_count, ngrams.merge_counts, _choose_vocabulary))
     counts = [count.remote(records.folder, shard, block) for shard in records.shards("train")]
@@ -144,6 +156,13 @@ def _fit(target: Folder, records: Records, output: _Output, block: NgramBlock, r
     texts = records.rows("train") * len(_PARTS[block.part])
     terms = ray.get(choose.remote(counts[0], texts, block, target, name, output.fingerprint))
     say("featurize", f"n-gram block {block.name}: {terms} terms")
+
+
+def _fitted_from(target: Folder, name: str) -> str | None:
+    try:
+        return str(target.read_json(name)["fingerprint"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _count(records: Folder, shard: str, block: NgramBlock) -> pa.Table:

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurize.files import InputFile, expand
+from featurize.files import InputFile, expand, unreachable_is_input_error
 from featurize.readers import ENDINGS
 from featurize.records import read_records
 from featurize.validate import TextFormat
@@ -67,9 +67,11 @@ def ingest(run: Run) -> list[StageResult]:
 def _sources(run: Run) -> dict[str, str]:
     data = run.settings.data
     train, test = data.train, data.test
-    if demo_data.is_synthetic(run):
+    if demo_data.is_synthetic(run) and test is None:
         pairs = demo_data.pairs_folder(run)
-        train, test = f"{pairs}/train.csv", test or f"{pairs}/test.csv"
+        train, test = f"{pairs}/train.csv", f"{pairs}/test.csv"
+    elif train is None and test is not None:
+        raise InputError("pairs to score but no votes to learn from", where="data.test", fix="give data.train as well.")
     if train is None:
         raise InputError(
             "no training data",
@@ -81,7 +83,10 @@ def _sources(run: Run) -> dict[str, str]:
 
 def _digest(file: InputFile) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    with file.filesystem.open_input_stream(file.path, compression=None) as stream:
+    with (
+        unreachable_is_input_error(file.name),
+        file.filesystem.open_input_stream(file.path, compression=None) as stream,
+    ):
         while chunk := stream.read(1 << 22):
             digest.update(chunk)
     return digest.hexdigest()
@@ -123,7 +128,8 @@ def _ingest(
     stage.begin()
     write = functools.partial(_write_records, staged=staged, target=stage.folder, fingerprint=stage.fingerprint)
     rejected = [part for part in parts if part["quarantined"]]
-    written = {row["file"] for row in map_shards(shards, write)}
+    shard_rows = {row["file"]: row["rows"] for row in map_shards(shards, write)}
+    written = set(shard_rows)
     for number, part in enumerate(rejected):
         name = f"quarantine/part-{number:05d}.parquet"
         stage.folder.write_table(name, staged.read_table(_rejected(part["name"])), stage.fingerprint)
@@ -137,6 +143,7 @@ def _ingest(
         schema={field.name: str(field.type) for field in TRAIN_RECORDS},
         metrics={"quarantine": dict(reasons.most_common()), **metrics},
         keep=written,
+        extra={"shards": dict(sorted(shard_rows.items()))},
     )
 
 
@@ -246,7 +253,7 @@ def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str)
     schema = TRAIN_RECORDS if split == "train" else TEST_RECORDS
     name = f"{split}/part-{item['number']:05d}.parquet"
     target.write_table(name, table.select(schema.names).cast(schema), fingerprint)
-    yield {"file": name}
+    yield {"file": name, "rows": item["rows"]}
 
 
 def _notes(manifest: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.progress import say
 from ray_jobs.report import report
 from ray_jobs.run import Run, StageResult
+from ray_jobs.score_llm import check as check_llms
 from ray_jobs.score_llm import score_llm
 from ray_jobs.train_boosters import train_boosters
 
@@ -31,6 +32,7 @@ def jobs(run: Run) -> list[Job]:
 
 def pipeline(run: Run) -> list[StageResult]:
     """Run the jobs one after another; the first failure ends the pipeline, and the same line goes on from there."""
+    check_llms(run)  # what would end the run hours from now ends it here
     results: list[StageResult] = []
     wanted = jobs(run)
     for number, job in enumerate(wanted, start=1):

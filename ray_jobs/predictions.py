@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from preference.errors import InputError
 from preference.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
-from ray_jobs.artifacts import read_manifest
 from ray_jobs.records import Records
 from ray_jobs.run import Run
 
@@ -33,19 +32,20 @@ def probabilities(found: pa.Table) -> Floats:
     return np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
 
 
-def model_fingerprints(run: Run, models: Sequence[str]) -> dict[str, str]:
-    """Fingerprint of each model's finished predictions. Raises InputError naming a model that has none."""
-    found = {}
-    for model in models:
-        manifest = read_manifest(run.folder / f"predictions/{model}")
-        if manifest is None:
-            raise InputError(
-                f"the model {model!r} has no finished predictions",
-                where=run.settings.run,
-                fix="run the job that makes them (train_boosters or score_llm), or ray_jobs.pipeline.",
-            )
-        found[model] = str(manifest["fingerprint"])
-    return found
+def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dict[str, str]:
+    """Fingerprint of each model's finished predictions.
+
+    Raises InputError naming a model that has none, or whose predictions are for other records or folds.
+    """
+    boosters = {booster.name for booster in run.settings.boosters}
+    return {
+        model: str(
+            run.finished(
+                f"predictions/{model}", "train_boosters" if model in boosters else "score_llm", records.fingerprint
+            )["fingerprint"]
+        )
+        for model in models
+    }
 
 
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:

@@ -34,7 +34,11 @@ class Records:
 
     def shards(self, split: str) -> list[str]:
         """File names such as train/part-00000.parquet, in input order."""
-        return sorted(name for name in self.manifest["files"] if name.startswith(f"{split}/"))
+        return [name for name in self.manifest["shards"] if name.startswith(f"{split}/")]
+
+    def shard_rows(self, shard: str) -> int:
+        """Records of one shard."""
+        return int(self.manifest["shards"][shard])
 
     def read(self, split: str, columns: list[str]) -> pa.Table:
         """Some columns of all records of a split, in input order; for ids, labels and folds, not for texts."""

@@ -23,13 +23,13 @@ Floats = npt.NDArray[np.float64]
 def report(run: Run) -> list[StageResult]:
     """Make report/metrics.json and report/index.html from the finished blend and predictions."""
     records = open_records(run)
-    blended = run.finished("blend", "blend")
+    blended = run.finished("blend", "blend", records.fingerprint)
     models = run.settings.models
     stage = Stage(
         "report",
         run.folder / "report",
-        settings={"models": models},
-        inputs={"blend": blended["fingerprint"], **predictions.model_fingerprints(run, models)},
+        settings=run.settings.model_dump(mode="json"),  # the page shows them all
+        inputs={"blend": blended["fingerprint"], **predictions.model_fingerprints(run, records, models)},
     )
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -70,7 +70,7 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
             **_scores(sets[kind][name], labels),
             "ci95": list(metrics.interval(means[:, n])),
         }
-    chosen = run.settings.blend.submission
+    chosen = blended["settings"]["submission"]
     return {
         "rows": len(labels),
         "labels": dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True)),

@@ -5,6 +5,7 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from featurize.files import unreachable_is_input_error
 from preference.errors import InputError
 from ray_jobs.artifacts import read_manifest
 from ray_jobs.settings import Settings
@@ -28,21 +29,49 @@ class Run:
     settings: Settings
     force: bool = False
 
-    @property
-    def folder(self) -> Folder:
-        """The folder that the run leaves its outputs in."""
-        return Folder(self.settings.run)
+    def __post_init__(self) -> None:
+        location = self.settings.run
+        if "://" not in location:
+            if not os.path.isabs(location) and os.environ.get("RAY_ADDRESS"):
+                raise InputError(
+                    f"the path {location!r} means another place on each machine of a cluster",
+                    where="run",
+                    fix="give an absolute path on storage that all machines share, or a URI.",
+                )
+            location = os.path.abspath(location)
+        self.folder = Folder(location)  # the folder that the run leaves its outputs in
+        with unreachable_is_input_error(location):
+            self.folder.refuse_unwritable()
 
-    def finished(self, name: str, job: str) -> dict[str, Any]:
-        """The manifest of a stage that another job must have finished. Raises InputError if it has not."""
+    def finished(self, name: str, job: str, records: str | None = None) -> dict[str, Any]:
+        """The manifest of a stage that another job must have finished, from the records of this fingerprint if given.
+
+        Raises InputError if it is not there, or made from other records: then its rows and folds are not these.
+        """
         manifest = read_manifest(self.folder / name)
-        if manifest is None:
+        if manifest is not None and records in (None, manifest["inputs"].get("records")):
+            return manifest
+        raise InputError(
+            f"{name} is not there yet" if manifest is None else f"{name} was made from other records",
+            where=self.settings.run,
+            fix=f"run `python -m ray_jobs.{job}` with the same configuration first, or ray_jobs.pipeline.",
+        )
+
+
+def require_resources(cpus: int, gpus: int, key: str) -> None:
+    """Raise InputError if a cluster of one machine, which cannot grow, lacks what the setting `key` asks for."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if os.environ.get("RAY_ADDRESS") or len(nodes) != 1:
+        return
+    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
+        if nodes[0].get(name, 0) < wanted:
             raise InputError(
-                f"{name} is not there yet",
-                where=self.settings.run,
-                fix=f"run `python -m ray_jobs.{job}` with the same configuration first, or ray_jobs.pipeline.",
+                f"asks for {wanted} {name}s, but Ray has {nodes[0].get(name, 0):g} here",
+                where=key,
+                fix="lower it, or run on a cluster that has them.",
             )
-        return manifest
 
 
 def connect(run: Run) -> None:

@@ -14,29 +14,33 @@ from typing import Any
 
 import pyarrow as pa
 
+from infer.llm_settings import LlmSettings
+from preference.errors import InputError
 from preference.packing import packing_fingerprint
 from preference.schema import TEXTS
 from ray_jobs import cli, demo_data, predictions
-from ray_jobs.artifacts import Stage
+from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Llm
 from ray_jobs.storage import Folder
 
 
 def score_llm(run: Run) -> list[StageResult]:
     """Make predictions/<name> for every language model of the settings."""
+    check(run)
     records = open_records(run)
     results = demo_data.make_checkpoints(run)
     for llm in run.settings.llms:
-        checkpoint = str(demo_data.checkpoint_folder(run, llm)) if llm.demo else str(llm.checkpoint)
+        checkpoint = _checkpoint(run, llm)
         stage = Stage(
             f"score_llm/{llm.name}",
             run.folder / f"predictions/{llm.name}",
             settings={
                 "packing": packing_fingerprint(llm.max_tokens),
-                **llm.model_dump(mode="json", include={"max_tokens", "swap", "dtype", "engine"}),
+                "dtype": _settings(run, llm).effective_dtype,
+                **llm.model_dump(mode="json", include={"max_tokens", "swap", "engine"}),
             },
             inputs={"records": records.fingerprint, "checkpoint": _checkpoint_fingerprint(checkpoint)},
         )
@@ -44,22 +48,59 @@ def score_llm(run: Run) -> list[StageResult]:
         cached = manifest is not None
         if manifest is None:
             connect(run)
-            manifest = _score(run, records, llm, checkpoint, stage)
+            require_resources(llm.cpus_per_replica, llm.gpus_per_replica, f"llms.{llm.name}")
+            manifest = _score(run, records, llm, stage)
         results.append(StageResult(stage.name, cached, manifest))
     return results
 
 
-def _checkpoint_fingerprint(checkpoint: str) -> str:
-    """What a checkpoint is: its files' names and sizes, and the content of all but the weights; for a hub id, the id.
+def check(run: Run) -> None:
+    """Raise InputError for what would stop the scoring later: vLLM missing, a checkpoint that cannot score."""
+    if not run.settings.llms:
+        return
+    from infer.llm_checkpoint import check_checkpoint, require_vllm
 
-    Gigabytes of weights are told apart by their first mebibyte, which holds the names and shapes and the first tensors.
+    for llm in run.settings.llms:
+        require_vllm(llm.gpus_per_replica)
+        if llm.checkpoint is not None:
+            check_checkpoint(llm.checkpoint, llm.max_tokens)
+        elif "://" in run.settings.run:
+            raise InputError(
+                "a model built inside the run needs the run on a file system",
+                where=f"llms.{llm.name}.demo",
+                fix="give run a path, or the model a checkpoint.",
+            )
+
+
+def _checkpoint(run: Run, llm: Llm) -> str:
+    return str(demo_data.checkpoint_folder(run, llm)) if llm.checkpoint is None else llm.checkpoint
+
+
+def _settings(run: Run, llm: Llm) -> LlmSettings:
+    return LlmSettings(
+        checkpoint=_checkpoint(run, llm),
+        seed=run.settings.seed,
+        **llm.model_dump(exclude={"name", "demo", "checkpoint"}),
+    )
+
+
+def _checkpoint_fingerprint(checkpoint: str) -> str:
+    """What a checkpoint is: the stage that made it, else the names and contents of its files; for a hub id, the id.
+
+    Whole files are read: two fine-tunes of one model can have the same sizes and differ in their last tensors alone.
     """
-    digest = hashlib.blake2b(checkpoint.encode() if not Path(checkpoint).is_dir() else b"", digest_size=16)
-    for path in sorted(Path(checkpoint).glob("*")):
-        if path.is_file() and path.name != "manifest.json":
-            digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-            with path.open("rb") as file:
-                digest.update(file.read(1 << 20))
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return checkpoint
+    manifest = read_manifest(Folder(checkpoint))
+    if manifest is not None:
+        return str(manifest["fingerprint"])
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
     return digest.hexdigest()
 
 
@@ -67,16 +108,9 @@ def _shard_file(shard: str) -> str:
     return f"shards/{shard}"
 
 
-def _score(run: Run, records: Records, llm: Llm, checkpoint: str, stage: Stage) -> dict[str, Any]:
+def _score(run: Run, records: Records, llm: Llm, stage: Stage) -> dict[str, Any]:
     from infer.llm import Shard, score_shards
-    from infer.llm_settings import LlmSettings
 
-    settings = LlmSettings(
-        name=llm.name,
-        checkpoint=checkpoint,
-        seed=run.settings.seed,
-        **llm.model_dump(exclude={"name", "demo", "checkpoint"}),
-    )
     stage.begin()
     shards = [shard for split in records.splits for shard in records.shards(split)]
     done = {
@@ -84,14 +118,14 @@ def _score(run: Run, records: Records, llm: Llm, checkpoint: str, stage: Stage) 
         for shard in shards
         if not run.force and stage.folder.table_fingerprint(_shard_file(shard)) == stage.fingerprint
     }
-    missing = [Shard(shard, _rows(records, shard)) for shard in shards if shard not in done]
+    missing = [Shard(shard, records.shard_rows(shard)) for shard in shards if shard not in done]
     read = functools.partial(_read_shard, folder=records.folder)
     progress = Progress(stage.name, "shards", total=len(shards), done=len(done))
     if missing:
         say(stage.name, "starting the engine")
     tokens = 0
     failures: dict[str, str] = {}
-    for scores in score_shards(missing, read, settings):
+    for scores in score_shards(missing, read, _settings(run, llm)):
         tokens += scores.tokens
         failures |= scores.failures
         if not scores.failures:
@@ -111,10 +145,6 @@ def _score(run: Run, records: Records, llm: Llm, checkpoint: str, stage: Stage) 
         metrics={"tokens_scored_last": tokens},
         keep={*map(_shard_file, shards), *(f"{split}.parquet" for split in tables)},
     )
-
-
-def _rows(records: Records, shard: str) -> int:
-    return len(records.folder.read_table(shard, ["id"]))
 
 
 def _read_shard(shard: str, folder: Folder) -> pa.Table:

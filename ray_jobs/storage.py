@@ -35,6 +35,20 @@ class Folder:
         filesystem, path = resolve(self.uri)
         return filesystem, f"{path}/{name}"
 
+    def refuse_unwritable(self) -> None:
+        """Raise OSError if the folder cannot be reached, or if a local one could not be made or written."""
+        filesystem, path = resolve(self.uri)
+        info = filesystem.get_file_info(path)
+        if not isinstance(filesystem, fs.LocalFileSystem):
+            return
+        while info.type == fs.FileType.NotFound:
+            path = os.path.dirname(path)
+            info = filesystem.get_file_info(path)
+        if info.type != fs.FileType.Directory:
+            raise NotADirectoryError(f"{path} is not a folder")
+        if not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} may not be written")
+
     def exists(self, name: str) -> bool:
         """Whether the folder holds a file of this name."""
         return self.size(name) is not None

@@ -19,7 +19,7 @@ from ray_jobs.artifacts import MANIFEST, Stage
 from ray_jobs.featurize import read_layout, read_matrix
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
 from ray_jobs.storage import Folder
 
@@ -35,7 +35,7 @@ _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
 def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
-    features = run.finished("features", "featurize")
+    features = run.finished("features", "featurize", records.fingerprint)
     data: Any = None
     results = []
     for booster in run.settings.boosters:
@@ -49,12 +49,18 @@ def train_boosters(run: Run) -> list[StageResult]:
             },
             inputs={"records": records.fingerprint, "features": features["fingerprint"]},
         )
-        outputs = Stage(models.name, run.folder / f"predictions/{booster.name}", {}, {"models": models.fingerprint})
+        outputs = Stage(
+            models.name,
+            run.folder / f"predictions/{booster.name}",
+            {},
+            {"records": records.fingerprint, "models": models.fingerprint},
+        )
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             connect(run)
+            require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             if data is None:
-                data = _share_data(run, records)
+                data = _share_data(run.folder / "features", features, records)
             manifest = _train(run, records, booster, models, outputs, data)
             results.append(StageResult(models.name, False, manifest))
         else:
@@ -62,13 +68,11 @@ def train_boosters(run: Run) -> list[StageResult]:
     return results
 
 
-def _share_data(run: Run, records: Records) -> "Any":  # noqa: ANN401 - a Ray object reference
+def _share_data(folder: Folder, features: dict[str, Any], records: Records) -> Any:  # noqa: ANN401 - a Ray object reference
     """The boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    folder = run.folder / "features"
-    layout = read_layout(folder, list(run.settings.featurize.families), run.settings.featurize.ngrams)
-    return ray.remote(num_cpus=1)(_load).remote(folder, layout, records)
+    return ray.remote(num_cpus=1)(_load).remote(folder, read_layout(folder, features), records)
 
 
 def _load(folder: Folder, layout: Layout, records: Records) -> "BoosterData":
@@ -149,7 +153,7 @@ def _commit_fold(result: "FoldResult", models: Stage, engine: str) -> int:
         keep.add("test.parquet")
         rows["test"] = len(result.test)
     metrics = {"rounds": result.best_iteration, "rounds_trained": result.rounds_trained}
-    stage.commit(rows=rows, metrics=metrics, keep=keep, extra={"seconds": round(result.seconds, 3)})
+    stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.best_iteration
 
 

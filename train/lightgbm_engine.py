@@ -1,8 +1,10 @@
 """LightGBM through lightgbm_ray; the only module that imports it."""
 
+import difflib
+import functools
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,14 +28,42 @@ if TYPE_CHECKING:
 
     _Pair = tuple[pd.DataFrame, pd.Series]
 
+# By LightGBM's main name of each; its aliases are refused as well.
 _RESERVED = {
-    **dict.fromkeys(("num_threads", "num_thread", "nthread", "nthreads", "n_jobs"), "set the CPUs per fold"),
-    **dict.fromkeys(("seed", "random_seed", "random_state", "data_random_seed"), "set the seed"),
-    **dict.fromkeys(("num_iterations", "num_boost_round", "n_estimators", "num_trees", "num_round"), "set the rounds"),
-    **dict.fromkeys(("early_stopping_round", "early_stopping_rounds"), "set the early stopping rounds"),
+    **dict.fromkeys(("num_threads",), "set the CPUs per fold"),
+    **dict.fromkeys(("seed", "data_random_seed"), "set the seed"),
+    **dict.fromkeys(("num_iterations",), "set the rounds"),
+    **dict.fromkeys(("early_stopping_round",), "set the early stopping rounds"),
     **dict.fromkeys(("machines", "num_machines", "local_listen_port", "tree_learner"), "folds run on one machine each"),
-    **dict.fromkeys(("objective", "num_class", "metric", "verbosity", "verbose", "deterministic"), "leave it out"),
+    **dict.fromkeys(("objective", "num_class", "metric", "verbosity", "deterministic", "task"), "leave it out"),
+    **dict.fromkeys(
+        (
+            *("config", "data", "valid", "input_model", "output_model", "save_binary", "snapshot_freq"),
+            *("forcedsplits_filename", "forcedbins_filename", "machine_list_filename", "parser_config_file"),
+        ),
+        "leave it out: training reads and writes no files of its own",
+    ),
 }
+
+
+@functools.cache
+def _main_names() -> dict[str, str]:
+    """The main name of every parameter name that LightGBM knows: its own table, which it offers no public way to."""
+    import lightgbm
+
+    table = lightgbm.basic._ConfigAliases._get_all_param_aliases()
+    return {alias: main for main, aliases in table.items() for alias in aliases}
+
+
+def _refuse_bad_names(params: Mapping[str, Any]) -> None:
+    """Raise InputError for parameters that the runner decides and, as LightGBM ignores them, for unknown ones."""
+    known = _main_names()
+    for name in params:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "see LightGBM's list of parameters"
+            raise InputError("LightGBM knows no such parameter", where=f"lightgbm params.{name}", fix=hint)
+    refuse_reserved("lightgbm", {known[name]: value for name, value in params.items()}, _RESERVED)
 
 
 def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, Any]:
@@ -42,7 +72,7 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
     LightGBM keeps random number generators that no model file holds, so each stretch between checkpoints has seeds
     of its own; the first has the given ones.
     """
-    refuse_reserved("lightgbm", settings.params, _RESERVED)
+    _refuse_bad_names(settings.params)
     given = dict(settings.params)
     for name in ("bagging_seed", "feature_fraction_seed", "extra_seed", "drop_seed", "objective_seed"):
         if name in given:
@@ -123,7 +153,7 @@ def _try_params(settings: BoosterSettings, train: tuple[Features, Labels]) -> No
     params = native_params(settings)
     try:
         lightgbm.train(params, lightgbm.Dataset(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS]), 1)
-    except lightgbm.basic.LightGBMError as error:
+    except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
         raise InputError(str(error), where="lightgbm params", fix="see LightGBM's list of parameters") from None
 
 
@@ -162,6 +192,7 @@ def _fold_model(settings: BoosterSettings, checkpoint: bytes | None, save: Calla
             train_array, valid_array = train[0].to_numpy(), valid[0].to_numpy()
 
             def early_stopping(env: "lightgbm.callback.CallbackEnv") -> None:
+                state["rounds"] = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
                 score = env.evaluation_result_list[0][2]
                 if settings.early_stopping_rounds is None or score < state["best_score"]:
                     state.update(best_score=score, best_iteration=env.iteration + 1)
@@ -189,6 +220,6 @@ def _fold_model(settings: BoosterSettings, checkpoint: bytes | None, save: Calla
             assert booster is not None  # a checkpoint always leaves rounds to do
             # Once no split gains anything, LightGBM counts on without growing trees.
             best = min(int(state["best_iteration"]), done)
-            return Fit(booster.model_to_string(num_iteration=best).encode(), best, done, resumed_at)
+            return Fit(booster.model_to_string(num_iteration=best).encode(), best, state["rounds"], resumed_at)
 
     return FoldModel

@@ -1,6 +1,9 @@
 """XGBoost through xgboost_ray; the only module that imports it."""
 
+import contextlib
+import io
 import json
+import re
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -119,11 +122,19 @@ def _try_params(params: dict[str, Any], train: tuple[Features, Labels]) -> None:
     """
     import xgboost
 
+    said = io.StringIO()
     try:
-        xgboost.train(params, xgboost.DMatrix(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS], nthread=1), 1)
-    except (xgboost.core.XGBoostError, ValueError) as error:
+        # XGBoost only prints that it does not know a parameter.
+        with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            matrix = xgboost.DMatrix(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS], nthread=1)
+            xgboost.train({**params, "validate_parameters": True}, matrix, 1)
+    except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
         reason = str(error).partition("Stack trace")[0].strip()
         raise InputError(reason, where="xgboost params", fix="see XGBoost's list of parameters") from None
+    unknown = re.search(r"Parameters: (\{.*?\})", said.getvalue() + "".join(str(each.message) for each in warned))
+    if unknown:
+        raise InputError(f"XGBoost does not know {unknown[1]}", where="xgboost params", fix="check the spelling")
 
 
 def _load(model: bytes) -> "xgboost.Booster":
@@ -157,13 +168,14 @@ def _fold_callback(settings: BoosterSettings, save: Callable[[bytes], None]) -> 
             score = evals_log["valid"]["mlogloss"][-1]
             if settings.early_stopping_rounds is None or score < self.best_score:
                 self.best_score, self.best_iteration = score, done
-            if done % settings.checkpoint_every == 0 and done < settings.rounds:
+            patience = settings.early_stopping_rounds
+            stop = patience is not None and done - self.best_iteration >= patience
+            if done % settings.checkpoint_every == 0 and done < settings.rounds and not stop:
                 self._write_state(model)
                 saved = model.save_raw("ubj")
                 save(bytes(saved))
                 model.load_model(saved)
-            patience = settings.early_stopping_rounds
-            return patience is not None and done - self.best_iteration >= patience
+            return stop
 
         def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
             self._write_state(model)

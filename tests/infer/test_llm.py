@@ -164,7 +164,7 @@ def test_one_order_poisoned_records_and_an_early_close(llama: str) -> None:
     }
     # So many more shards that the engine is still at work when the iterator is closed.
     tables |= {f"more-{seed}": make_records(200, seed=seed) for seed in range(10, 20)}
-    settings = LlmSettings("llama", llama, MAX_TOKENS, swap="none", batch_size=16, engine={"max_model_len": 300})
+    settings = LlmSettings(llama, MAX_TOKENS, swap="none", batch_size=16, engine={"max_model_len": 300})
     context = ray.data.DataContext.get_current()
     progress = context.enable_progress_bars, context.print_on_execution_start
     environment = dict(os.environ)
@@ -208,7 +208,7 @@ def test_both_orders_are_averaged_and_no_engine_is_left(gemma: str) -> None:
     tables = {"a": make_records(9, seed=0, most_words=150), "b": make_records(5, seed=1)}
     tables["swapped"] = swap_records(tables["a"])
     with EngineWatch() as watch:
-        scores = score(tables, LlmSettings("gemma", gemma, MAX_TOKENS, swap="both", batch_size=8))
+        scores = score(tables, LlmSettings(gemma, MAX_TOKENS, swap="both", batch_size=8))
         came = {one.key: one for one in scores}
     assert watch.seen
     assert all_end(list(watch.seen))

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from infer.llm_engine import engine_environment, engine_options, require_vllm
+from infer.llm_checkpoint import require_vllm
+from infer.llm_engine import engine_environment, engine_options
 from infer.llm_settings import LlmSettings
 from preference.errors import InputError
 
@@ -17,8 +18,8 @@ def test_a_missing_vllm_names_the_command_that_installs_it(monkeypatch: pytest.M
 
 
 def test_engines_on_cpus_and_gpus_differ_where_they_must(tmp_path: Path) -> None:
-    cpu = LlmSettings("m", str(tmp_path), max_tokens=256, cpus_per_replica=2)
-    gpu = LlmSettings("m", "owner/model", gpus_per_replica=4, engine={"quantization": "fp8", "seed": 7})
+    cpu = LlmSettings(str(tmp_path), max_tokens=256, cpus_per_replica=2)
+    gpu = LlmSettings("owner/model", gpus_per_replica=4, engine={"quantization": "fp8", "seed": 7})
     assert engine_options(cpu)["dtype"] == "float32"
     assert engine_options(cpu)["max_model_len"] == 257
     assert engine_environment(cpu)["OMP_NUM_THREADS"] == "2"

@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -66,11 +68,12 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
         capture_output=True,
     )
     env = environment(PATH=path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{folder}/.ray/auth_token")
+    # Not below `folder`: Ray's sockets live here, and a socket's path is limited to 107 bytes.
+    temporary = tempfile.mkdtemp(prefix="tiebreak-")
     line = [
         "ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
         "--num-cpus", str(cpus), "--dashboard-host", "127.0.0.1", "--include-dashboard", "true",
-        # Ray's sockets live below this folder, and a socket's path is limited to 107 bytes.
-        "--temp-dir", f"/tmp/tiebreak-test-{os.getpid()}", "--min-worker-port", "24000", "--max-worker-port", "24999",
+        "--temp-dir", temporary, "--min-worker-port", "24000", "--max-worker-port", "24999",
         "--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:
@@ -82,6 +85,7 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     finally:
         head.terminate()  # with --block, `ray start` ends just the processes that it started
         head.wait(timeout=60)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def wait_for(address: str, seconds: float) -> None:

@@ -41,10 +41,11 @@ def job(tmp_path, capsys):
     return run
 
 
-def predict(tmp_path, model, sharpness, drop=0):
+def predict(tmp_path, model, sharpness, drop=0, of=""):
     """Write predictions that lean towards the vote by `sharpness`, for all but the last `drop` records."""
     records, folder = Folder(f"{tmp_path}/run/records"), Folder(f"{tmp_path}/run/predictions/{model}")
-    stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop})
+    of = of or records.read_json("manifest.json")["fingerprint"]
+    stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop}, {"records": of})
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
         table = records.read_table(f"{split}/part-00000.parquet")
@@ -89,7 +90,17 @@ def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     code, captured = job(blend)
     assert code == 2
-    assert "the model 'poor' has no finished predictions" in captured.err
+    assert "predictions/poor is not there yet" in captured.err
+    assert "ray_jobs.train_boosters" in captured.err
+
+
+def test_predictions_for_other_records_are_exit_2(tmp_path, job):
+    """Their ids may agree, but not their folds: a score over the wrong folds would not be out-of-fold."""
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1, of="another ingest")
+    code, captured = job(blend)
+    assert code == 2
+    assert "predictions/poor was made from other records" in captured.err
 
 
 def test_missing_ids_are_exit_2_with_the_ids(tmp_path, job):
@@ -118,3 +129,6 @@ def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
     assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learnt"]["oof_log_loss"]
     assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
     assert "good" in captured.out
+    # The report speaks of the blend that was submitted, whatever the settings say now.
+    assert job(report, "blend.submission=preset")[0] == 0
+    assert json.loads((tmp_path / "run/report/metrics.json").read_text())["blend"]["submission"] == "learnt"

@@ -132,6 +132,20 @@ def test_bad_input_leaves_an_earlier_run_whole(tmp_path, job):
     assert (tmp_path / "run/records/manifest.json").exists()
 
 
+def test_pairs_to_score_without_votes_are_not_answered_from_made_up_ones(tmp_path, job):
+    test = write_votes(tmp_path / "test.csv", [vote(1)], COLUMNS[:1] + COLUMNS[3:6])
+    code, _, err = job(f"data.test={test}", "data.synthetic={}")
+    assert code == 2
+    assert "data.test: pairs to score but no votes to learn from" in err
+
+
+def test_a_place_that_cannot_hold_a_run_is_exit_2(tmp_path, job):
+    (tmp_path / "file").touch()
+    code, _, err = job(f"run={tmp_path}/file/run", f"data.train={tmp_path}/none.csv")
+    assert code == 2
+    assert f"error: {tmp_path}/file/run: cannot be reached" in err
+
+
 def test_unknown_settings_are_exit_2(job):
     code, _, err = job("data.trian=x")
     assert code == 2

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from .commands import ROOT, SHARED, environment, job_line, ray_head
+from .commands import ROOT, SHARED, environment, job_line, ray_head, run_job
 from .votes import COLUMNS, write_votes
 
 # Few rows and rounds: what is tested is that everything is there and fits together.
@@ -104,6 +104,26 @@ def readme_command(containing):
     lines = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
     (found,) = [line for line in lines if containing in line]
     return shlex.split(found)
+
+
+def test_readme_ingest_line(tmp_path):
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    _, *arguments = readme_command("ray_jobs.ingest")
+    line = [sys.executable, *arguments]
+    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "300 train, 500 test" in done.stdout
+
+
+def test_boosters_come_close_to_the_best_attainable_score(tmp_path):
+    """The demo's votes have known probabilities: the gap that is left is the ruler."""
+    run = tmp_path / "run"
+    done = run_job("pipeline", run, "llms=[]", "data.folds=5", "data.synthetic.test_rows=10")
+    assert done.returncode == 0, done.stderr
+    metrics = json.loads((run / "report/metrics.json").read_text())
+    prior, best = (metrics["baselines"][name]["oof_log_loss"] for name in ("class prior", "truth (best attainable)"))
+    reached = min(values["oof_log_loss"] for values in metrics["models"].values())
+    assert best < reached < best + 0.25 * (prior - best)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real votes, ../shared/data, is not beside the project")
