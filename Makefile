@@ -23,7 +23,9 @@ $(READY): requirements/lock.txt pyproject.toml
 	@echo "setting up $(VENV): $$(grep -c == requirements/lock.txt) packages, a few minutes the first time"
 	@start=$$SECONDS; set -e; \
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV); \
+	echo "  1/2 torch"; \
 	$(BIN)/python -m pip install $(QUIET) --constraint requirements/lock.txt torch; \
+	echo "  2/2 everything else"; \
 	$(BIN)/python -m pip install $(QUIET) --no-deps --requirement requirements/lock.txt; \
 	$(BIN)/python -m pip install $(QUIET) --no-deps --no-build-isolation --editable .; \
 	touch $(READY); \

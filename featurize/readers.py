@@ -57,6 +57,11 @@ def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> It
         raise InputError("the file is empty", where=file.name, fix="give a file with a header and rows.")
     with file.filesystem.open_input_stream(file.path, compression=None) as stream:
         magic = bytes(stream.read(4))
+    for ending, start in ((".gz", _GZIP), (".zst", _ZSTD), (".zstd", _ZSTD)):
+        if file.path.lower().endswith(ending) and not magic.startswith(start):
+            raise InputError(
+                f"the content is not {ending[1:]}, as its name says", file.name, "compress it, or rename it."
+            )
     compression = "gzip" if magic.startswith(_GZIP) else "zstd" if magic == _ZSTD else None
     try:
         if name.endswith(_PARQUET):

@@ -15,6 +15,7 @@ TextFormat = Literal["auto", "json", "plain"]
 
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _BROKEN_LIST = re.compile(r'\s*\[\s*(?:"|null\s*[,\]])')
+_OPTIONAL = ("model_a", "model_b")
 _TRUE, _FALSE = {"1", "1.0", "true", "True", "TRUE"}, {"0", "0.0", "false", "False", "FALSE"}
 
 
@@ -44,11 +45,10 @@ def column_check(where: str, labelled: bool) -> Callable[[list[str]], None]:
         missing = [name for name in required if name not in names]
         if not missing:
             return
-        strangers = [str(name) for name in names if name not in required]
-        near = difflib.get_close_matches(missing[0], strangers, n=1)
-        hint = (
-            f"rename {near[0]!r} to {missing[0]!r}." if near else f"add it; found: {', '.join(map(str, names))[:300]}."
-        )
+        strangers = [str(name) for name in names if name not in (*required, *_OPTIONAL)]
+        near = difflib.get_close_matches(missing[0], strangers, n=1, cutoff=0.8)
+        act = f"rename {near[0]!r} to {missing[0]!r}" if near else f"the header must name {', '.join(required)}"
+        hint = f"{act}. Found: {', '.join(map(repr, names))[:300]}"
         plural = "s" if len(missing) > 1 else ""
         raise InputError(f"missing column{plural} {', '.join(missing)}", where=where, fix=hint)
 

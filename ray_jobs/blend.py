@@ -52,6 +52,9 @@ def blend(run: Run) -> list[StageResult]:
     left_out = sorted(name for name in settings.preset if name not in models)
     if left_out and "preset" in weights:
         say("blend", f"preset weights rescaled over the models present; not in this run: {', '.join(left_out)}")
+    unnamed = [model for model in models if model not in settings.preset]
+    if unnamed and "preset" in weights:
+        say("blend", f"the preset gives no weight to {', '.join(unnamed)}")
     blends = {name: linear_pool(out_of_fold, vector) for name, vector in weights.items()}
     blends["learnt"] = nested_pool(out_of_fold, labels, folds)
 

@@ -19,9 +19,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurize.files import InputFile, expand, unreachable_is_input_error
-from featurize.readers import ENDINGS
+from featurize.readers import ENDINGS, read_rows
 from featurize.records import read_records
-from featurize.validate import TextFormat
+from featurize.validate import TextFormat, column_check
 from preference.errors import InputError
 from preference.folds import assign_folds
 from preference.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
@@ -39,6 +39,9 @@ def ingest(run: Run) -> list[StageResult]:
     made = demo_data.make_pairs(run)
     sources = _sources(run)
     files = {split: expand(location, ENDINGS) for split, location in sources.items()}
+    for split, found in files.items():
+        for file in found:  # a wrong header is told at once, before Ray starts
+            next(read_rows(file, column_check(file.name, split == "train")), None)
     stage = Stage(
         "ingest",
         run.folder / "records",

@@ -125,7 +125,15 @@ def page(run: Run, records: Records, scores: dict[str, Any]) -> str:
 
 
 def _stage_folders(run: Run) -> list[str]:
-    return ["records", "features", *(f"predictions/{name}" for name in run.settings.models), "blend"]
+    made = [f"demo/llm-{llm.name}" for llm in run.settings.llms if llm.demo]
+    return [
+        "demo/pairs",
+        "records",
+        "features",
+        *made,
+        *(f"predictions/{name}" for name in run.settings.models),
+        "blend",
+    ]
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ class Data(_Settings):
     test: str | None = None
     synthetic: Synthetic | None = None
     text_format: Literal["auto", "json", "plain"] = "auto"
-    folds: Annotated[int, Field(ge=2, le=1000)] = 10
+    folds: Annotated[int, Field(ge=2, le=100)] = 10
     shard_rows: PositiveInt = 2048
 
 
@@ -207,7 +207,9 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        raise _as_input_error(error, raw, where) from error
+        location = error.errors()[0]["loc"]
+        given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
+        raise _as_input_error(error, f"--set {given[-1]}" if given else where) from error
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:
@@ -233,6 +235,10 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         node[_index(node, last, override)] = value
 
 
+def _last_key(override: str) -> str:
+    return override.partition("=")[0].split(".")[-1]
+
+
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
     """Position in a list of settings, by number or by the items' names."""
     if not isinstance(node, list):
@@ -249,7 +255,7 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
     )
 
 
-def _as_input_error(error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
+def _as_input_error(error: ValidationError, where: str) -> InputError:
     first = error.errors()[0]
     location = [str(part) for part in first["loc"]]
     key = ".".join(location)

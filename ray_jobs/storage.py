@@ -41,13 +41,20 @@ class Folder:
         info = filesystem.get_file_info(path)
         if not isinstance(filesystem, fs.LocalFileSystem):
             return
+        missing = []
         while info.type == fs.FileType.NotFound:
+            missing.append(path)
             path = os.path.dirname(path)
             info = filesystem.get_file_info(path)
         if info.type != fs.FileType.Directory:
             raise NotADirectoryError(f"{path} is not a folder")
         if not os.access(path, os.W_OK):
             raise PermissionError(f"{path} may not be written")
+        # Only making the folder shows that it can be made; work that is refused later shall leave none behind.
+        for folder in reversed(missing):
+            os.mkdir(folder)
+        for folder in missing:
+            os.rmdir(folder)
 
     def exists(self, name: str) -> bool:
         """Whether the folder holds a file of this name."""

@@ -81,6 +81,7 @@ def test_folder_glob_and_uri(tmp_path):
         ("wrong.csv", parquet_bytes(), "this is a Parquet file"),
         ("wrong.parquet", csv_bytes(), "cannot be read"),
         ("cut.csv.gz", gzip.compress(csv_bytes() * 100)[:-20], "cannot be read"),
+        ("plain.csv.gz", csv_bytes(), "the content is not gz"),
         ("votes.xlsx", b"PK", "unknown kind of file"),
     ],
 )

@@ -61,5 +61,5 @@ def test_missing_columns_are_named_with_the_nearest_found():
         column_check("votes.csv", labelled=True)(["id", "promt", "response_a", "response_b", *VOTE])
     assert "missing column prompt" in str(caught.value)
     assert "rename 'promt'" in str(caught.value)
-    with pytest.raises(InputError, match="add it; found: id, prompt, response_a"):
+    with pytest.raises(InputError, match=r"must name id, prompt, response_a, response_b. Found: 'id', 'prompt'"):
         column_check("votes.csv", labelled=False)(["id", "prompt", "response_a"])

@@ -141,9 +141,12 @@ def test_pairs_to_score_without_votes_are_not_answered_from_made_up_ones(tmp_pat
 
 def test_a_place_that_cannot_hold_a_run_is_exit_2(tmp_path, job):
     (tmp_path / "file").touch()
-    code, _, err = job(f"run={tmp_path}/file/run", f"data.train={tmp_path}/none.csv")
-    assert code == 2
-    assert f"error: {tmp_path}/file/run: cannot be reached" in err
+    for place in (f"{tmp_path}/file/run", "/proc/none/run"):
+        code, _, err = job(f"run={place}", f"data.train={tmp_path}/none.csv")
+        assert code == 2
+        assert f"error: {place}: cannot be reached" in err
+    assert job(f"run={tmp_path}/deep/run", f"data.train={tmp_path}/none.csv")[0] == 2
+    assert not (tmp_path / "deep").exists()
 
 
 def test_unknown_settings_are_exit_2(job):
