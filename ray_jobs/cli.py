@@ -51,8 +51,8 @@ def main(
         return 1
     finally:
         # Refused input leaves nothing behind, so there the settings are not saved either.
-        if run is not None and any(run.folder.exists(f"{stage}/{MANIFEST}") for stage in ("records", "demo/pairs")):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):
+            if run is not None and any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs")):
                 run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     from ray_jobs.summary import print_summary
 
