@@ -26,8 +26,8 @@ from ray_jobs.storage import Folder
 if TYPE_CHECKING:
     from train.booster import BoosterData, FoldResult
 
-# Rounds that the death of a worker costs at most. Engines draw fresh random numbers after each checkpoint, so this
-# number is part of what makes a model, and of its fingerprint.
+# Rounds that the death of a LightGBM worker costs at most. It draws fresh random numbers after each checkpoint, so
+# this number is part of what makes a model, and of its fingerprint.
 CHECKPOINT_EVERY = 100
 _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
 

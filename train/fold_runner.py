@@ -62,7 +62,8 @@ def train_folds(
     `commit` runs in the fold's process, so that models and predictions never pass through the caller; it must be
     picklable and may be called again for a fold whose process died inside it. The number of folds at a time follows
     the CPUs that are free; while there are none and no fold runs, `on_wait` is told why after 3 s and then every 10 s.
-    A fold whose process dies is taken up from its last checkpoint by another; the result is the same, to the byte.
+    A fold whose process dies is taken up by another, from its last checkpoint if the engine takes any (LightGBM does);
+    the result is the same, to the byte.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
     when the caller closes the generator, all folds end and their processes and placement groups are gone.

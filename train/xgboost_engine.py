@@ -59,7 +59,10 @@ def fit(
     checkpoint: bytes | None,
     save: Callable[[bytes], None],
 ) -> Fit:
-    """See train.booster.Engine.fit. A checkpoint is the model as UBJ with the state of early stopping inside.
+    """See train.booster.Engine.fit. No checkpoint is taken or read: a fold whose process dies begins again.
+
+    A model that samples rows or columns does not go on from a saved one as it would have gone on by itself, since no
+    model file holds XGBoost's random state; what counts is that the result is the same.
 
     Call it in a process whose placement group holds the CPUs: the wrapper then starts its actors there, rather than
     in a group of its own that it gives up waiting for after 100 s.
@@ -69,19 +72,15 @@ def fit(
 
     params = native_params(settings)
     _try_params(params, train)
-    done = 0
-    if checkpoint is not None:
-        done = _load(checkpoint).num_boosted_rounds()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
         try:
             booster = xgboost_ray.train(
                 params,
                 xgboost_ray.RayDMatrix(train[0], train[1].astype(np.float32)),
-                num_boost_round=settings.rounds - done,
+                num_boost_round=settings.rounds,
                 evals=[(xgboost_ray.RayDMatrix(valid[0], valid[1].astype(np.float32)), "valid")],
-                callbacks=[_fold_callback(settings, save)],
-                xgb_model=checkpoint,
+                callbacks=[_fold_callback(settings)],
                 verbose_eval=False,
                 # Restarts are ours: the wrapper's begin early stopping anew and draw other random numbers.
                 ray_params=xgboost_ray.RayParams(
@@ -102,7 +101,7 @@ def fit(
     trained = booster.num_boosted_rounds()
     kept: xgboost.Booster = booster[: state["best_iteration"]]
     kept.set_attr(**{_STATE: None})
-    return Fit(bytes(kept.save_raw("ubj")), state["best_iteration"], trained, done)
+    return Fit(bytes(kept.save_raw("ubj")), state["best_iteration"], trained, 0)
 
 
 def predict(model: bytes, features: Features, threads: int) -> Probabilities:
@@ -145,12 +144,8 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _fold_callback(settings: BoosterSettings, save: Callable[[bytes], None]) -> "xgboost.callback.TrainingCallback":
-    """Early stopping and checkpoints; the state of both travels in the booster's attributes.
-
-    At a checkpoint the booster is reloaded from the saved bytes: XGBoost keeps random number generators that no model
-    file holds, and after the reload an undisturbed run goes on from exactly the state that a resumed one starts from.
-    """
+def _fold_callback(settings: BoosterSettings) -> "xgboost.callback.TrainingCallback":
+    """Early stopping; what it found travels in the booster's attributes."""
     from xgboost.callback import TrainingCallback
 
     class FoldCallback(TrainingCallback):  # type: ignore[misc]
@@ -169,13 +164,7 @@ def _fold_callback(settings: BoosterSettings, save: Callable[[bytes], None]) -> 
             if settings.early_stopping_rounds is None or score < self.best_score:
                 self.best_score, self.best_iteration = score, done
             patience = settings.early_stopping_rounds
-            stop = patience is not None and done - self.best_iteration >= patience
-            if done % settings.checkpoint_every == 0 and done < settings.rounds and not stop:
-                self._write_state(model)
-                saved = model.save_raw("ubj")
-                save(bytes(saved))
-                model.load_model(saved)
-            return stop
+            return patience is not None and done - self.best_iteration >= patience
 
         def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
             self._write_state(model)
