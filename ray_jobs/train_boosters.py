@@ -26,6 +26,8 @@ from ray_jobs.storage import Folder
 if TYPE_CHECKING:
     from train.booster import BoosterData, FoldResult
 
+# Part of the fingerprint: raise it when the same settings train other models.
+VERSION = 1
 # Rounds that the death of a LightGBM worker costs at most. It draws fresh random numbers after each checkpoint, so
 # this number is part of what makes a model, and of its fingerprint.
 CHECKPOINT_EVERY = 100
@@ -44,6 +46,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             run.folder / f"models/{booster.name}",
             settings={
                 "seed": run.settings.seed,
+                "version": VERSION,
                 "checkpoint_every": CHECKPOINT_EVERY,
                 **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
             },

@@ -54,8 +54,8 @@ class BoosterSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     cpus_per_fold: int = 1  # threads = CPUs: OpenMP threads spin while they wait, so more would only get in the way
-    # LightGBM's rounds between checkpoints: what the death of a worker costs at most. It is part of the result's recipe:
-    # fresh random numbers are drawn after each checkpoint, so that a resumed run equals an undisturbed one.
+    # LightGBM's rounds between checkpoints: what the death of a worker costs at most. It is part of the recipe: fresh
+    # random numbers are drawn after each checkpoint, so that a resumed run equals an undisturbed one.
     checkpoint_every: int = 100
 
 
