@@ -21,7 +21,7 @@ PARAMS: dict[EngineName, dict[str, Any]] = {
     "lightgbm": {"num_leaves": 7, "learning_rate": 0.2, "bagging_fraction": 0.8, "bagging_freq": 1},
     "xgboost": {"max_depth": 3, "learning_rate": 0.2, "subsample": 0.8, "colsample_bynode": 0.8},
 }
-LONG: dict[EngineName, int] = {"lightgbm": 2000, "xgboost": 2000}  # rounds that take several times the start-up
+LONG: dict[EngineName, int] = {"lightgbm": 2000, "xgboost": 8000}  # rounds that take several times the start-up
 DATA = small_data()
 
 
