@@ -7,14 +7,15 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-View = Literal["prompt", "a", "b", "difference", "ratio"]
+# From where a number is seen: the prompt, one answer, both against each other, or both without regard to their order.
+View = Literal["prompt", "a", "b", "difference", "ratio", "pair"]
 _EXCHANGED: dict[View, View] = {"a": "b", "b": "a"}
 _ANTISYMMETRIC: tuple[View, ...] = ("difference", "ratio")
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A number read off one text: its name, its unit, and what it means."""
+    """A number read off one text or a pair of texts: its name, its unit, and what it means."""
 
     name: str
     unit: str
@@ -23,7 +24,7 @@ class Feature:
 
 @dataclass(frozen=True)
 class Column:
-    """A feature seen from one side of the pair: the prompt, an answer, or both answers against each other."""
+    """A feature seen from one side of the pair: the prompt, an answer, or both answers together."""
 
     family: str
     feature: str
@@ -39,6 +40,11 @@ class Column:
     def as_dict(self) -> dict[str, str]:
         """The entry that the manifest carries."""
         return {"name": self.name, **asdict(self)}
+
+
+def columns_of(family: str, features: Sequence[Feature], views: Sequence[View]) -> list[Column]:
+    """One column per view and feature, in that order."""
+    return [Column(family, each.name, view, each.unit, each.description) for view in views for each in features]
 
 
 def exchange(columns: Sequence[Column]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

@@ -1,68 +1,159 @@
-"""Feature tables put side by side as one matrix, with the exchange of A and B that goes with its columns."""
+"""Feature files put side by side as one matrix, with the exchange of A and B that goes with its columns."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from featurize import ngrams
-from featurize.catalogue import Column, exchange
+from featurize.catalogue import Column, View, exchange
+from featurize.similarity import cosine_columns
+from preference.errors import InputError
+
+Floats = npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Block:
-    """An n-gram block as columns of a matrix.
+class Block(Protocol):
+    """One kind of feature file as columns of a matrix. `folder` is where its files are, below features/."""
 
-    `part` says which texts it was made from; for responses, `pair` gives columns for A and for B, and `difference`
-    one column per term, A minus B: half the width, and exactly antisymmetric.
-    """
-
-    name: str
-    part: str
-    view: str
-    terms: Sequence[str]
+    @property
+    def folder(self) -> str:
+        """The folder of its files below features/."""
 
     def columns(self) -> list[Column]:
         """The block's columns, in the order of `dense`."""
-        views = {"prompt": ("prompt",), "response": ("a", "b") if self.view == "pair" else ("difference",)}[self.part]
+
+    def dense(self, table: pa.Table) -> Floats:
+        """The block (n, width) of one shard's file."""
+
+
+@dataclass(frozen=True)
+class PlainBlock:
+    """Files with one column of numbers for each feature: hand-made ones, cosines."""
+
+    folder: str
+    features: Sequence[Column]
+
+    def columns(self) -> list[Column]:
+        """The columns as given."""
+        return list(self.features)
+
+    def dense(self, table: pa.Table) -> Floats:
+        """The columns (n, width). Raises InputError if the file lacks one."""
+        _require(table, [column.name for column in self.features], self.folder)
+        return np.stack([table[column.name].to_numpy() for column in self.features], axis=1)
+
+
+@dataclass(frozen=True)
+class NgramBlock:
+    """Sparse n-gram files.
+
+    `part` says which texts they were made from; for responses, `view` pair gives columns for A and for B, and
+    difference one column per term, A minus B: half the width, and exactly antisymmetric.
+    """
+
+    name: str
+    part: Literal["prompt", "response"]
+    view: Literal["pair", "difference"]
+    terms: Sequence[str]
+
+    @property
+    def folder(self) -> str:
+        """ngrams/ and the block's name."""
+        return f"ngrams/{self.name}"
+
+    def columns(self) -> list[Column]:
+        """One column per view and term."""
+        views: tuple[View, ...] = ("prompt",)
+        if self.part == "response":
+            views = ("a", "b") if self.view == "pair" else ("difference",)
         return [
-            Column(self.name, f"{number:05d}", view, "weight", f"n-gram {term!r}")  # type: ignore[arg-type]
+            Column(self.name, f"{number:05d}", view, "weight", f"n-gram {term!r}")
             for view in views
             for number, term in enumerate(self.terms)
         ]
 
-    def dense(self, table: pa.Table) -> npt.NDArray[np.float32]:
-        """The block (n, width) of a shard with the columns that featurize made: prompt, or a and b."""
-        width = len(self.terms)
-        sides = {name: ngrams.to_dense(table[name].combine_chunks(), width) for name in table.column_names}
-        if self.part == "prompt":
-            return sides["prompt"]
-        if self.view == "difference":
-            return sides["a"] - sides["b"]
-        return np.concatenate([sides["a"], sides["b"]], axis=1)
+    def dense(self, table: pa.Table) -> Floats:
+        """The block (n, width) of a file with a sparse row of terms for the prompt, or for A and B."""
+        names = ["prompt"] if self.part == "prompt" else ["a", "b"]
+        _require(table, names, self.folder)
+        sides = [ngrams.to_dense(table[name].combine_chunks(), len(self.terms)) for name in names]
+        if self.part == "response" and self.view == "difference":
+            return sides[0] - sides[1]
+        return np.concatenate(sides, axis=1)
+
+
+@dataclass(frozen=True)
+class VectorBlock:
+    """Files with a vector for each text, and the cosines between them."""
+
+    folder: str
+    family: str
+    what: str  # what the vectors are, for descriptions
+    dimensions: int
+    view: Literal["pair", "difference"]
+
+    def columns(self) -> list[Column]:
+        """The cosines, then one column per dimension for the prompt and for A and B, or for A minus B."""
+        views: tuple[View, ...] = ("prompt", "a", "b") if self.view == "pair" else ("prompt", "difference")
+        return [
+            *cosine_columns(self.family, f"cosine of the {self.what}s"),
+            *(
+                Column(self.family, f"{number:03d}", view, "component", f"dimension {number} of the {self.what}")
+                for view in views
+                for number in range(self.dimensions)
+            ),
+        ]
+
+    def dense(self, table: pa.Table) -> Floats:
+        """The block (n, width) of a file with the columns cosines, prompt, a and b."""
+        names = ["cosines", "prompt", "a", "b"]
+        _require(table, names, self.folder)
+        cosines, prompt, a, b = (from_lists(table[name]) for name in names)
+        answers = [a, b] if self.view == "pair" else [a - b]
+        return np.concatenate([cosines, prompt, *answers], axis=1)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The columns of a matrix: hand-made ones first, then each block's."""
+    """The columns of a matrix, block after block."""
 
-    handmade: Sequence[Column]
     blocks: Sequence[Block]
 
     def columns(self) -> list[Column]:
         """Every column in order."""
-        return [*self.handmade, *(column for block in self.blocks for column in block.columns())]
+        return [column for block in self.blocks for column in block.columns()]
 
-    def exchange(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    def exchange(self) -> tuple[npt.NDArray[np.int64], Floats]:
         """See featurize.catalogue.exchange."""
         return exchange(self.columns())
 
-    def dense(self, handmade: pa.Table | None, blocks: Mapping[str, pa.Table]) -> npt.NDArray[np.float32]:
-        """The matrix (n, d) of one shard from its feature tables."""
-        parts = [block.dense(blocks[block.name]) for block in self.blocks]
-        if handmade is not None:
-            names = [column.name for column in self.handmade]
-            parts.insert(0, np.stack([handmade[name].to_numpy() for name in names], axis=1))
-        return np.concatenate(parts, axis=1)
+    def dense(self, tables: Mapping[str, pa.Table]) -> Floats:
+        """The matrix (n, d) of one shard from its feature tables by folder."""
+        return np.concatenate([block.dense(tables[block.folder]) for block in self.blocks], axis=1)
+
+
+def to_lists(vectors: Floats) -> pa.FixedSizeListArray:
+    """Vectors (n, d) as an Arrow array of n lists."""
+    flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
+    return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
+
+
+def from_lists(column: pa.ChunkedArray) -> Floats:
+    """The vectors (n, d) behind `to_lists`."""
+    lists = column.combine_chunks()
+    flat: Floats = lists.flatten().to_numpy()
+    return flat.reshape(len(lists), lists.type.list_size)
+
+
+def _require(table: pa.Table, names: Sequence[str], folder: str) -> None:
+    missing = [name for name in names if name not in table.column_names]
+    if missing:
+        raise InputError(
+            f"missing column {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
+            where=f"features/{folder}",
+            fix="run ray_jobs.featurize again with --force.",
+        )

@@ -1,28 +1,29 @@
 """Word and character n-grams: a vocabulary fitted on shards and merged, and sparse blocks made with it.
 
-Tokenising and counting are scikit-learn's; only the fit is taken apart, so that shards can be counted in parallel.
+The result is scikit-learn's CountVectorizer and TfidfVectorizer, to the column; the counting is in featurize.counting.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from featurize import counting
+from featurize.coding import Analyzer, Codes, Ints
 from preference.errors import InputError
 
 # Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
 class NgramSettings:
     """One block: what is counted, and which terms are kept. The names are scikit-learn's."""
 
-    analyzer: Literal["word", "char", "char_wb"]
+    analyzer: Analyzer
     ngram_range: tuple[int, int]
     weighting: Literal["count", "tfidf"]
     min_df: float
@@ -37,76 +38,88 @@ class Vocabulary:
     idf: npt.NDArray[np.float64]
 
 
-def _vectorizer(settings: NgramSettings, **options: Any) -> Any:  # noqa: ANN401 - scikit-learn has no types
-    from sklearn.feature_extraction.text import CountVectorizer
+@dataclass(frozen=True)
+class Counts:
+    """How often each term (columns) stands in each text (rows): the arrays of a CSR matrix, columns in order."""
 
-    return CountVectorizer(analyzer=settings.analyzer, ngram_range=settings.ngram_range, **options)
+    offsets: Ints  # (rows + 1,)
+    columns: Codes  # (entries,)
+    values: npt.NDArray[np.float64]  # (entries,)
+
+    def rows(self) -> Ints:
+        """The row of each entry."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-def count_terms(texts: Sequence[str], settings: NgramSettings) -> pa.Table:
-    """Document frequency and total count of every term in some texts: columns term, documents, total."""
-    vectorizer = _vectorizer(settings)
-    try:
-        counts = vectorizer.fit_transform(texts)
-    except ValueError:  # scikit-learn's "empty vocabulary": no text of this shard has a term
-        return pa.table({"term": pa.array([], pa.string()), "documents": np.zeros(0, int), "total": np.zeros(0, int)})
-    return pa.table(
-        {
-            "term": pa.array(vectorizer.get_feature_names_out().tolist(), pa.string()),
-            "documents": np.bincount(counts.indices, minlength=counts.shape[1]),
-            "total": np.asarray(counts.sum(axis=0)).ravel(),
-        }
+def candidates(texts: Sequence[str], weights: Ints, settings: NgramSettings) -> list[str]:
+    """The terms of a shard's texts that may reach min_df over all shards, with the parts they are made of."""
+    # Rounding must not lose a term that just reaches its share in every shard.
+    return counting.frequent_terms(
+        texts, weights, settings.analyzer, settings.ngram_range, settings.min_df * int(weights.sum()) * (1 - 1e-9)
     )
 
 
-def merge_counts(*tables: pa.Table) -> pa.Table:
-    """The counts of several shards together."""
-    merged = pa.concat_tables(tables).group_by("term").aggregate([("documents", "sum"), ("total", "sum")])
-    return merged.rename_columns({"documents_sum": "documents", "total_sum": "total"})
+def matcher(terms: Sequence[str], settings: NgramSettings) -> counting.Matcher:
+    """What finds these terms in texts."""
+    return counting.Matcher.of(terms, settings.analyzer, settings.ngram_range)
 
 
-def choose_vocabulary(counts: pa.Table, texts: int, settings: NgramSettings) -> Vocabulary:
+def choose_vocabulary(
+    terms: Sequence[str], documents: Ints, totals: Ints, texts: int, settings: NgramSettings
+) -> Vocabulary:
     """The terms that scikit-learn would keep of `texts` documents, and their smoothed inverse document frequencies.
 
-    Terms in fewer than min_df of the texts go first, then all but the max_features most frequent. The argsort on
-    alphabetically ordered terms is the one in CountVectorizer._limit_features, so that ties fall the same way. idf is
-    ln((1 + texts) / (1 + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError if no
-    term is left.
+    Terms of other lengths than ngram_range go first, then those in fewer than min_df of the texts, then all but the
+    max_features most frequent. The argsort on alphabetically ordered terms is the one in
+    CountVectorizer._limit_features, so that ties fall the same way. idf is ln((1 + texts) / (1 + documents)) + 1, as in
+    TfidfTransformer with its default smoothing. Raises InputError if no term is left.
     """
-    counts = counts.sort_by("term")
-    counts = counts.filter(pc.greater_equal(counts["documents"], settings.min_df * texts))
-    kept = np.sort((-counts["total"].to_numpy()).argsort()[: settings.max_features])
-    counts = counts.take(pa.array(kept))
-    if not len(counts):
+    fewest = max(settings.min_df * texts, 1)
+    order = sorted(np.flatnonzero(documents >= fewest).tolist(), key=terms.__getitem__)
+    if not order:
         raise InputError(
             f"no term stands in at least {settings.min_df:.2%} of the {texts} texts",
             where="featurize.ngrams",
             fix="lower min_df, or leave this block out.",
         )
-    idf = np.log((1 + texts) / (1 + counts["documents"].to_numpy())) + 1
-    return Vocabulary(counts["term"].to_pylist(), idf)
+    kept = [order[place] for place in np.sort((-totals[order]).argsort()[: settings.max_features])]
+    idf = np.log((1 + texts) / (1 + documents[kept])) + 1
+    return Vocabulary([terms[n] for n in kept], idf)
 
 
-def transform(texts: Sequence[str], vocabulary: Vocabulary, settings: NgramSettings) -> pa.ListArray:
-    """One sparse row per text, as a list of structs (index int32, value float32) in index order.
+def count(texts: Sequence[str], vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
+    """How often each term of the vocabulary stands in each text."""
+    return Counts(*counting.count_matrix(texts, matcher(vocabulary.terms, settings)))
 
-    Values are counts, or tf-idf of Euclidean length 1 as TfidfVectorizer's defaults give.
-    """
-    from sklearn.preprocessing import normalize
 
-    counts = _vectorizer(settings, vocabulary=vocabulary.terms, dtype=np.float64).transform(texts)
-    if settings.weighting == "tfidf":
-        counts.data *= vocabulary.idf[counts.indices]
-        counts = normalize(counts, copy=False)
-    counts.sort_indices()
+def weigh(counts: Counts, vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
+    """The counts themselves, or tf-idf rows of Euclidean length 1 as TfidfVectorizer's defaults give."""
+    if settings.weighting == "count":
+        return counts
+    values = counts.values * vocabulary.idf[counts.columns]
+    rows = counts.rows()
+    lengths = np.sqrt(np.bincount(rows, weights=values**2, minlength=len(counts.offsets) - 1))
+    return Counts(counts.offsets, counts.columns, values / lengths[rows])
+
+
+def take(counts: Counts, rows: Ints) -> Counts:
+    """The rows in this order, some perhaps several times."""
+    lengths = np.diff(counts.offsets)[rows]
+    offsets = np.concatenate([[0], lengths.cumsum()])
+    entries = np.arange(offsets[-1]) + np.repeat(counts.offsets[rows] - offsets[:-1], lengths)
+    return Counts(offsets, counts.columns[entries], counts.values[entries])
+
+
+def to_arrow(counts: Counts) -> pa.ListArray:
+    """One list per row of structs (index int32, value float32), in index order."""
     entries = pa.StructArray.from_arrays(
-        [pa.array(counts.indices.astype(np.int32)), pa.array(counts.data.astype(np.float32))], ["index", "value"]
+        [pa.array(counts.columns.astype(np.int32)), pa.array(counts.values.astype(np.float32))], ["index", "value"]
     )
-    return pa.ListArray.from_arrays(pa.array(counts.indptr.astype(np.int32)), entries)
+    return pa.ListArray.from_arrays(pa.array(counts.offsets.astype(np.int32)), entries)
 
 
 def to_dense(rows: pa.ListArray, width: int) -> npt.NDArray[np.float32]:
-    """The dense block (n, width) of sparse rows as made by `transform`."""
+    """The dense block (n, width) of sparse rows as made by `to_arrow`."""
     dense = np.zeros((len(rows), width), dtype=np.float32)
     entries = rows.flatten()
     of_row = np.repeat(np.arange(len(rows)), rows.value_lengths().to_numpy())

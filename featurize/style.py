@@ -10,24 +10,40 @@ FEATURES = (
     Feature("bullets", "items", "items of bulleted lists"),
     Feature("numbered", "items", "items of numbered lists"),
     Feature("bold", "spans", "bold spans"),
-    Feature("code_blocks", "blocks", "fenced code blocks"),
-    Feature("inline_code", "spans", "inline code spans"),
+    Feature("quotes", "lines", "quoted lines"),
     Feature("table_rows", "rows", "rows of Markdown tables"),
+    Feature("inline_code", "spans", "inline code spans"),
+    Feature("latex", "formulas", r"LaTeX formulas between $$, \[ \] or \( \), and \begin environments"),
+    Feature("links", "links", "Markdown links and images"),
+    Feature("emoji", "emoji", "emoji and pictographs"),
+    Feature("code_blocks", "blocks", "fenced code blocks"),
+    Feature("code_chars", "characters", "characters inside fenced code blocks"),
     Feature("questions", "marks", "question marks"),
     Feature("exclamations", "marks", "exclamation marks"),
     Feature("digits", "share", "digits per character"),
     Feature("capitals", "share", "upper-case letters per character"),
     Feature("punctuation", "share", "punctuation , ; : ( ) per character"),
+    Feature("white", "share", "white space per character"),
     Feature("non_ascii", "share", "characters outside ASCII per character"),
 )
 # Patterns must take linear time on any text: ^\s* would look at a run of blank lines again from each of its lines.
+# With each goes a character that it cannot match without: looking for that first is many times faster.
 _COUNTED = tuple(
-    re.compile(pattern, re.MULTILINE)
-    for pattern in (r"^ {0,3}#{1,6}\s", r"^[ \t]*[-*+•][ \t]", r"^[ \t]*\d+[.)][ \t]", r"\*\*[^*\n]+\*\*|__[^_\n]+__")
+    (needed, re.compile(pattern, re.MULTILINE))
+    for needed, pattern in (
+        ("#", r"^ {0,3}#{1,6}\s"),
+        ("", r"^[ \t]*[-*+•][ \t]"),
+        ("", r"^[ \t]*\d+[.)][ \t]"),
+        ("", r"\*\*[^*\n]+\*\*|__[^_\n]+__"),
+        (">", r"^ {0,3}>"),
+        ("|", r"^[ \t]*\|.*\|[ \t]*$"),
+        ("`", r"`[^`\n]+`"),
+        ("", r"\$\$|\\\[|\\\(|\\begin\{"),
+        ("](", r"\]\([^()\s]+\)"),
+    )
 )
-_INLINE_CODE = re.compile(r"`[^`\n]+`")
-_TABLE_ROW = re.compile(r"^[ \t]*\|.*\|[ \t]*$", re.MULTILINE)
-_SHARES = tuple(re.compile(pattern) for pattern in (r"\d", r"[A-Z]", r"[,;:()]", r"[^\x00-\x7f]"))
+_EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\U0001f1e6-\U0001f1ff]")
+_SHARES = tuple(re.compile(pattern) for pattern in (r"\d", r"[A-Z]", r"[,;:()]", r"\s", r"[^\x00-\x7f]"))
 
 
 def describe(text: Text) -> list[float]:
@@ -35,10 +51,10 @@ def describe(text: Text) -> list[float]:
     prose = text.prose
     size = max(len(text.full), 1)
     return [
-        *(len(pattern.findall(prose)) for pattern in _COUNTED),
-        text.code_blocks,
-        len(_INLINE_CODE.findall(prose)),
-        len(_TABLE_ROW.findall(prose)),
+        *(len(pattern.findall(prose)) if needed in prose else 0 for needed, pattern in _COUNTED),
+        0 if prose.isascii() else len(_EMOJI.findall(prose)),
+        len(text.code_blocks),
+        sum(map(len, text.code_blocks)),
         prose.count("?") + prose.count("？"),
         prose.count("!") + prose.count("！"),
         *(len(pattern.findall(text.full)) / size for pattern in _SHARES),

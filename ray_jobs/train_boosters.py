@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from featurize.matrix import Layout
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import MANIFEST, Stage
-from ray_jobs.featurize import read_layout, read_matrix
+from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
-from ray_jobs.storage import Folder
 
 if TYPE_CHECKING:
     from train.booster import BoosterData, FoldResult
@@ -63,7 +61,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             connect(run)
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             if data is None:
-                data = _share_data(run.folder / "features", features, records)
+                data = _share_data(FeatureStore.open(run.folder / "features", features), records)
             manifest = _train(run, records, booster, models, outputs, data)
             results.append(StageResult(models.name, False, manifest))
         else:
@@ -71,24 +69,24 @@ def train_boosters(run: Run) -> list[StageResult]:
     return results
 
 
-def _share_data(folder: Folder, features: dict[str, Any], records: Records) -> Any:  # noqa: ANN401 - a Ray object reference
+def _share_data(features: FeatureStore, records: Records) -> Any:  # noqa: ANN401 - a Ray object reference
     """The boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    return ray.remote(num_cpus=1)(_load).remote(folder, read_layout(folder, features), records)
+    return ray.remote(num_cpus=1)(_load).remote(features, records)
 
 
-def _load(folder: Folder, layout: Layout, records: Records) -> "BoosterData":
+def _load(features: FeatureStore, records: Records) -> "BoosterData":
     from train.booster import BoosterData
 
     def matrix(split: str) -> Any:  # noqa: ANN401 - an array
         shards = [name.partition("/")[2] for name in records.shards(split)]
-        return np.concatenate([read_matrix(folder, layout, split, shard) for shard in shards])
+        return np.concatenate([features.matrix(split, shard) for shard in shards])
 
     labels, folds = records.labels_and_folds()
-    permutation, signs = layout.exchange()
+    permutation, signs = features.layout.exchange()
     test = matrix("test") if "test" in records.splits else None
-    names = [column.name for column in layout.columns()]
+    names = [column.name for column in features.layout.columns()]
     return BoosterData(matrix("train"), labels, folds, test, permutation, signs, names)
 
 

@@ -1,48 +1,107 @@
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from featurize import handmade, ngrams
-from featurize.matrix import Block, Layout
-from preference.schema import TEST_RECORDS
+from featurize import handmade, ngrams, similarity
+from featurize.matrix import Layout, NgramBlock, PlainBlock, VectorBlock, from_lists, to_lists
+from featurize.similarity import vector_cosines
+from featurize.text import Distinct
+from featurize.word2vec import Pooler, WordVectors
+from preference.errors import InputError
 from preference.swap import swap_records
 
-SETTINGS = ngrams.NgramSettings("word", (1, 1), "count", min_df=0.0, max_features=100)
+from .tables import ROWS, records
+
+WORDS = ["red", "blue", "tall", "sky"]
+COUNT = ngrams.NgramSettings("word", (1, 1), "count", min_df=0.0, max_features=100)
+TFIDF = ngrams.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=100)
+VOCABULARY = ngrams.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
+CHARACTERS = ngrams.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
+VECTORS = WordVectors(WORDS, np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
+SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
 
-def matrix(table: pa.Table, layout: Layout, vocabulary: ngrams.Vocabulary):
-    made = handmade.featurize(table, ["length"])
-    names = [column.name for column in handmade.columns(["length"])]
-    side = {"prompt": "prompt", "response_a": "a", "response_b": "b"}
-    sparse = {
-        side[part]: ngrams.transform([" ".join(turns) for turns in table[part].to_pylist()], vocabulary, SETTINGS)
-        for part in side
-    }
-    blocks = {
-        block.name: pa.table(
-            {"prompt": sparse["prompt"]} if block.part == "prompt" else {"a": sparse["a"], "b": sparse["b"]}
-        )
-        for block in layout.blocks
-    }
-    return layout.dense(pa.table({name: made[:, n] for n, name in enumerate(names)}), blocks)
-
-
-@pytest.mark.parametrize("view", ["pair", "difference"])
-def test_a_swapped_records_row_follows_by_permutation_and_sign(view):
-    texts = ["red blue", "blue blue tall", "red", "tall tall", "blue", "red tall red"]
-    rows = [
-        {"id": str(n), "position": n, "group": n, "prompt": [q], "response_a": [a], "response_b": [b]}
-        for n, (q, a, b) in enumerate(zip(texts, texts[1:], texts[2:], strict=False))
-    ]
-    table = pa.Table.from_pylist(rows, TEST_RECORDS)
-    vocabulary = ngrams.choose_vocabulary(ngrams.count_terms(texts, SETTINGS), len(texts), SETTINGS)
-    layout = Layout(
-        handmade.columns(["length"]),
-        [Block("q", "prompt", "pair", vocabulary.terms), Block("r", "response", view, vocabulary.terms)],
+def layout(view):
+    return Layout(
+        [
+            PlainBlock("handmade", handmade.columns(list(handmade.FAMILIES))),
+            PlainBlock("similarity", similarity.columns()),
+            NgramBlock("q", "prompt", "pair", WORDS),
+            NgramBlock("r", "response", view, WORDS),
+            NgramBlock("c", "response", view, CHARACTERS.terms),
+            VectorBlock("word2vec", "word2vec", "mean word vector", 5, view),
+        ]
     )
-    made = matrix(table, layout, vocabulary)
-    permutation, signs = layout.exchange()
-    assert made.shape == (4, len(layout.columns()))
-    assert len({column.name for column in layout.columns()}) == made.shape[1]
-    assert (made[:, permutation] * signs == matrix(swap_records(table), layout, vocabulary)).all()
-    assert np.abs(made[:, permutation] * signs - made).max() > 0
+
+
+def sparse(distinct, vocabulary, wanted, sides):
+    counts = ngrams.weigh(ngrams.count([t.full for t in distinct.texts], vocabulary, wanted), vocabulary, wanted)
+    return pa.table({side: ngrams.to_arrow(ngrams.take(counts, distinct.index[SIDES[side]])) for side in sides})
+
+
+def matrix(table, view):
+    distinct = Distinct.of(table)
+    made = {"handmade": handmade.featurize(distinct, list(handmade.FAMILIES))}
+    made["similarity"] = similarity.cosines(distinct, VOCABULARY)
+    named = {"handmade": handmade.columns(list(handmade.FAMILIES)), "similarity": similarity.columns()}
+    means = Pooler(VECTORS).means(distinct.texts)
+    vectors = {side: means[distinct.index[part]] for side, part in SIDES.items()}
+    tables = {
+        **{
+            folder: pa.table({column.name: made[folder][:, n] for n, column in enumerate(columns)})
+            for folder, columns in named.items()
+        },
+        "ngrams/q": sparse(distinct, VOCABULARY, COUNT, ["prompt"]),
+        "ngrams/r": sparse(distinct, VOCABULARY, COUNT, ["a", "b"]),
+        "ngrams/c": sparse(distinct, CHARACTERS, TFIDF, ["a", "b"]),
+        "word2vec": pa.table(
+            {"cosines": to_lists(vector_cosines(*vectors.values())), **{n: to_lists(v) for n, v in vectors.items()}}
+        ),
+    }
+    return layout(view).dense(tables)
+
+
+@settings(max_examples=60, deadline=None)
+@given(ROWS, st.sampled_from(["pair", "difference"]))
+def test_a_swapped_records_row_follows_by_permutation_and_sign_in_every_family(rows, view):
+    table = records(*rows)
+    made = matrix(table, view)
+    columns = layout(view).columns()
+    assert made.shape == (len(rows), len(columns))
+    assert len({column.name for column in columns}) == len(columns)
+    assert np.isfinite(made).all()
+    permutation, signs = layout(view).exchange()
+    assert (made[:, permutation] * signs == matrix(swap_records(table), view)).all()
+    assert (made[:, permutation][:, permutation] * signs * signs[permutation] == made).all()
+
+
+def test_swapping_changes_what_it_should():
+    table = records((["red sky"], ["blue sky"], ["tall"]), (["blue"], ["red red"], ["sky red"]))
+    made = matrix(table, "pair")
+    permutation, signs = layout("pair").exchange()
+    changed = (made[:, permutation] * signs != made).any(axis=0)
+    families = {column.family for column, moved in zip(layout("pair").columns(), changed, strict=True) if moved}
+    assert {"length", "overlap", "similarity", "r", "word2vec"} <= families
+    assert "q" not in families
+
+
+def test_cosines_are_those_of_the_formula():
+    table = records((["red blue"], ["blue"], ["tall green"]))
+    made = similarity.cosines(Distinct.of(table), VOCABULARY)[0]
+    blue = 2.0 / np.hypot(1.0, 2.0)
+    assert np.allclose(made, [blue, 0, blue, 0])
+
+
+def test_vectors_survive_a_file(tmp_path):
+    vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
+    pq.write_table(pa.table({"v": to_lists(vectors)}), tmp_path / "v.parquet")
+    assert (from_lists(pq.read_table(tmp_path / "v.parquet")["v"]) == vectors).all()
+
+
+def test_a_missing_column_is_named():
+    block = PlainBlock("similarity", similarity.columns())
+    with pytest.raises(InputError, match="missing column similarity_to_prompt_a and 3 more"):
+        block.dense(pa.table({"id": ["1"]}))

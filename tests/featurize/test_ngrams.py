@@ -1,9 +1,16 @@
+from collections import Counter
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from featurize import ngrams
+from featurize import counting, ngrams
+from featurize.text import Distinct
 from preference.errors import InputError
+
+from .tables import TEXT, real_records
 
 TEXTS = [
     f"{a} {b} the cat's {c} sat, {a}-{b}! {'été ' * (n % 3)}"
@@ -11,34 +18,88 @@ TEXTS = [
 ]
 
 
+def fit(shards: list[list[str]], wanted: ngrams.NgramSettings) -> ngrams.Vocabulary:
+    """The two passes over shards, as the job makes them; each shard's texts are counted by their multiplicity."""
+    counters = [Counter(shard) for shard in shards]
+    weighted = [(list(counter), np.array(list(counter.values()))) for counter in counters]
+    terms = sorted(set().union(*(ngrams.candidates(*each, wanted) for each in weighted)))
+    counts = [np.stack(counting.count_terms(*each, ngrams.matcher(terms, wanted))) for each in weighted]
+    documents, totals = sum(counts[1:], counts[0])
+    return ngrams.choose_vocabulary(terms, documents, totals, sum(map(len, shards)), wanted)
+
+
+def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted: ngrams.NgramSettings):
+    kind = CountVectorizer if wanted.weighting == "count" else TfidfVectorizer
+    theirs = kind(
+        analyzer=wanted.analyzer,
+        ngram_range=wanted.ngram_range,
+        min_df=wanted.min_df,
+        max_features=wanted.max_features,
+    )
+    expected = theirs.fit_transform(texts).toarray()
+    vocabulary = fit(shards, wanted)
+    assert vocabulary.terms == theirs.get_feature_names_out().tolist()
+    made = ngrams.weigh(ngrams.count(texts, vocabulary, wanted), vocabulary, wanted)
+    assert np.abs(ngrams.to_dense(ngrams.to_arrow(made), len(vocabulary.terms)) - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("weighting", ["count", "tfidf"])
+@pytest.mark.parametrize(
+    ("analyzer", "span"),
+    [("word", (1, 3)), ("word", (2, 2)), ("char", (1, 3)), ("char", (3, 5)), ("char_wb", (2, 4)), ("char_wb", (5, 6))],
+)
+def test_sharded_fit_and_transform_equal_scikit_learn(weighting, analyzer, span):
+    wanted = ngrams.NgramSettings(analyzer, span, weighting, min_df=0.03, max_features=40)
+    assert_equals_scikit_learn(TEXTS, [TEXTS[at : at + 17] for at in range(0, len(TEXTS), 17)], wanted)
+
+
 @pytest.mark.parametrize("weighting", ["count", "tfidf"])
 @pytest.mark.parametrize(("analyzer", "span"), [("word", (1, 3)), ("char", (1, 3)), ("char_wb", (2, 4))])
-def test_sharded_fit_and_transform_equal_scikit_learn(weighting, analyzer, span):
-    settings = ngrams.NgramSettings(analyzer, span, weighting, min_df=0.03, max_features=40)
-    kind = CountVectorizer if weighting == "count" else TfidfVectorizer
-    theirs = kind(analyzer=analyzer, ngram_range=span, min_df=0.03, max_features=40)
-    expected = theirs.fit_transform(TEXTS).toarray()
+def test_equality_with_scikit_learn_on_real_records(weighting, analyzer, span):
+    """The published recipe's settings, on shards as uneven as files can make them."""
+    distinct = Distinct.of(real_records(300))
+    texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
+    wanted = ngrams.NgramSettings(analyzer, span, weighting, min_df=0.002, max_features=1000)
+    assert_equals_scikit_learn(texts, [texts[:13], texts[13:250], texts[250:]], wanted)
 
-    counts = [ngrams.count_terms(TEXTS[at : at + 17], settings) for at in range(0, len(TEXTS), 17)]
-    merged = ngrams.merge_counts(ngrams.merge_counts(*counts[:2]), *counts[2:])
-    vocabulary = ngrams.choose_vocabulary(merged, len(TEXTS), settings)
-    made = ngrams.to_dense(ngrams.transform(TEXTS, vocabulary, settings), len(vocabulary.terms))
 
-    assert vocabulary.terms == theirs.get_feature_names_out().tolist()
-    assert np.abs(made - expected).max() < 1e-6
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(TEXT, min_size=1, max_size=12),
+    st.sampled_from([("word", (1, 2)), ("char", (1, 3)), ("char", (2, 4)), ("char_wb", (1, 3)), ("char_wb", (4, 5))]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(1, 12),
+)
+def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, cut):
+    wanted = ngrams.NgramSettings(kind[0], kind[1], "tfidf", min_df=min_df, max_features=30)
+    shards = [shard for shard in (texts[:cut], texts[cut:]) if shard]
+    try:
+        CountVectorizer(analyzer=kind[0], ngram_range=kind[1], min_df=min_df, max_features=30).fit(texts)
+    except ValueError:  # no term is left
+        with pytest.raises(InputError):
+            fit(shards, wanted)
+        return
+    assert_equals_scikit_learn(texts, shards, wanted)
+
+
+def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
+    wanted = ngrams.NgramSettings("char", (1, 3), "count", min_df=0.02, max_features=500)
+    vocabulary = fit([TEXTS], wanted)
+    by_table = ngrams.count(TEXTS, vocabulary, wanted)
+    monkeypatch.setattr(counting, "_TABLE_CELLS", 0)
+    by_search = ngrams.count(TEXTS, vocabulary, wanted)
+    for one, other in zip(vars(by_table).values(), vars(by_search).values(), strict=True):
+        assert (one == other).all()
 
 
 def test_texts_without_terms_count_as_texts_and_give_empty_rows():
-    settings = ngrams.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
-    merged = ngrams.merge_counts(
-        ngrams.count_terms(["", "!"], settings), ngrams.count_terms(["yes no", "yes"], settings)
-    )
-    vocabulary = ngrams.choose_vocabulary(merged, 4, settings)
+    wanted = ngrams.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
+    vocabulary = fit([["", "!"], ["yes no", "yes"]], wanted)
     assert vocabulary.terms == ["yes"]
-    assert ngrams.to_dense(ngrams.transform(["", "yes"], vocabulary, settings), 1).ravel().tolist() == [0, 1]
+    made = ngrams.weigh(ngrams.count(["", "yes"], vocabulary, wanted), vocabulary, wanted)
+    assert ngrams.to_dense(ngrams.to_arrow(made), 1).ravel().tolist() == [0, 1]
 
 
 def test_a_vocabulary_that_would_be_empty_says_so():
-    settings = ngrams.NgramSettings("word", (1, 1), "count", min_df=1.0, max_features=5)
     with pytest.raises(InputError, match="lower min_df"):
-        ngrams.choose_vocabulary(ngrams.count_terms(["one", "two"], settings), 2, settings)
+        fit([["one", "two"]], ngrams.NgramSettings("word", (1, 1), "count", min_df=1.0, max_features=5))

@@ -1,0 +1,258 @@
+"""Fitting what features need on the training records: n-gram vocabularies, word vectors, principal components.
+
+Shards are read by Ray tasks; what they send back does not grow with the number of records.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from featurize import counting, ngrams, similarity, word2vec
+from featurize.matrix import from_lists, to_lists
+from featurize.text import Distinct, Text
+from preference.errors import InputError
+from preference.schema import TEXTS
+from ray_jobs.feature_store import Output
+from ray_jobs.progress import Progress, say
+from ray_jobs.records import Records
+from ray_jobs.settings import NgramBlock
+from ray_jobs.storage import FINGERPRINT_KEY, Folder
+
+PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
+_MERGED_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """A vocabulary to be fitted: the texts it counts, how, and where it goes."""
+
+    output: Output
+    parts: tuple[str, ...]
+    settings: ngrams.NgramSettings
+
+    @property
+    def counted_as(self) -> tuple[Any, ...]:
+        """Vocabularies with the same value count the same n-grams of the same texts."""
+        return self.parts, self.settings.analyzer, self.settings.ngram_range
+
+
+def ngram_settings(block: NgramBlock) -> ngrams.NgramSettings:
+    """A block's settings as featurize.ngrams takes them."""
+    return ngrams.NgramSettings(block.analyzer, block.ngram_range, block.weighting, block.min_df, block.max_features)
+
+
+def vocabularies(outputs: Sequence[Output], blocks: Sequence[NgramBlock]) -> list[Vocabulary]:
+    """The vocabularies that the outputs need."""
+    by_folder = {f"ngrams/{block.name}": block for block in blocks}
+    wanted = []
+    for output in outputs:
+        if output.kind == "ngrams":
+            block = by_folder[output.folder]
+            wanted.append(Vocabulary(output, PARTS[block.part], ngram_settings(block)))
+        elif output.kind == "similarity":
+            wanted.append(Vocabulary(output, TEXTS, similarity.VOCABULARY))
+    return wanted
+
+
+def fit_vocabularies(target: Folder, records: Records, wanted: Sequence[Vocabulary], redo: bool) -> None:
+    """Fit those vocabularies that are not there yet, in two passes over the training records (featurize.counting)."""
+    import ray
+
+    missing = [each for each in wanted if redo or not _is_fitted(target, each.output)]
+    if not missing:
+        return
+    groups: dict[tuple[Any, ...], ngrams.NgramSettings] = {}
+    for each in missing:
+        known = groups.get(each.counted_as)
+        if known is None or each.settings.min_df < known.min_df:
+            groups[each.counted_as] = each.settings
+    shards = records.shards("train")
+
+    progress = Progress("featurize", "shards counted", total=2 * len(shards))
+    found = [ray.remote(num_cpus=1)(_candidates).remote(records.folder, shard, groups) for shard in shards]
+    for _ in _finished(found):
+        progress.advance()
+    union = ray.remote(num_cpus=1)(_union)
+    while len(found) > 1:
+        found = [union.remote(*found[at : at + _MERGED_AT_ONCE]) for at in range(0, len(found), _MERGED_AT_ONCE)]
+    matchers = ray.remote(num_cpus=1)(_matchers).remote(found[0], groups)
+    count = ray.remote(num_cpus=1)(_count)
+    sums: dict[tuple[Any, ...], Any] = {}
+    for done in _finished([count.remote(records.folder, shard, matchers) for shard in shards]):
+        for group, counts in ray.get(done).items():
+            sums[group] = sums.get(group, 0) + counts
+        progress.advance()
+    choose = ray.remote(num_cpus=1)(_choose)
+    chosen = [
+        choose.remote(found[0], each, sums[each.counted_as], records.rows("train") * len(each.parts), target)
+        for each in missing
+    ]
+    for each, terms in zip(missing, ray.get(chosen), strict=True):
+        say("featurize", f"{each.output.folder}: vocabulary of {terms:,} terms")
+
+
+def _finished(waiting: list[Any]) -> Iterator[Any]:
+    """Tasks as they finish. A list that nobody else holds lets go of each result once the caller has had it."""
+    import ray
+
+    while waiting:
+        done, waiting = ray.wait(waiting)
+        yield from done
+
+
+def _distinct_texts(records: Folder, shard: str, parts: tuple[str, ...]) -> tuple[list[str], Any]:
+    distinct = Distinct.of(records.read_table(shard, list(parts)), parts)
+    used, counts = distinct.used_by(parts)
+    return [distinct.texts[n].full for n in used], counts
+
+
+def _candidates(
+    records: Folder, shard: str, groups: dict[tuple[Any, ...], ngrams.NgramSettings]
+) -> dict[Any, list[str]]:
+    return {
+        group: ngrams.candidates(*_distinct_texts(records, shard, group[0]), settings)
+        for group, settings in groups.items()
+    }
+
+
+def _union(*found: dict[Any, list[str]]) -> dict[Any, list[str]]:
+    return {group: sorted(set().union(*(each[group] for each in found))) for group in found[0]}
+
+
+def _matchers(found: dict[Any, list[str]], groups: dict[tuple[Any, ...], ngrams.NgramSettings]) -> dict[Any, Any]:
+    return {group: ngrams.matcher(found[group], settings) for group, settings in groups.items()}
+
+
+def _count(records: Folder, shard: str, matchers: dict[Any, Any]) -> dict[Any, Any]:
+    return {
+        group: np.stack(counting.count_terms(*_distinct_texts(records, shard, group[0]), matcher))
+        for group, matcher in matchers.items()
+    }
+
+
+def _choose(found: dict[Any, list[str]], wanted: Vocabulary, sums: Any, texts: int, target: Folder) -> int:  # noqa: ANN401
+    documents, totals = sums
+    chosen = ngrams.choose_vocabulary(found[wanted.counted_as], documents, totals, texts, wanted.settings)
+    assert wanted.output.fitted is not None
+    fitted = {"fingerprint": wanted.output.fingerprint, "terms": chosen.terms, "idf": chosen.idf.tolist()}
+    target.write_json(wanted.output.fitted, fitted)
+    return len(chosen.terms)
+
+
+def read_vocabulary(target: Folder, output: Output) -> ngrams.Vocabulary:
+    """The fitted vocabulary of an output. Raises InputError if it was fitted for another."""
+    fitted = read_fitted(target, output)
+    return ngrams.Vocabulary(fitted["terms"], np.array(fitted["idf"]))
+
+
+def read_fitted(target: Folder, output: Output) -> dict[str, Any]:
+    """What was fitted for an output, as JSON. Raises InputError if it was fitted for another."""
+    assert output.fitted is not None
+    fitted = target.read_json(output.fitted)
+    _refuse_other(target, output, fitted.get("fingerprint"))
+    return dict(fitted)
+
+
+def _refuse_other(target: Folder, output: Output, found: str | None) -> None:
+    if found != output.fingerprint:
+        raise InputError(
+            "fitted with other settings, by another version, or on other records",
+            where=f"{target}/{output.fitted}",
+            fix="run ray_jobs.featurize again with --force.",
+        )
+
+
+def _is_fitted(target: Folder, output: Output) -> bool:
+    try:
+        read_fitted(target, output)
+    except (FileNotFoundError, ValueError, AttributeError, InputError):
+        return False
+    return True
+
+
+class _Epochs:
+    """Counts finished epochs where the driver can ask; takes no CPU."""
+
+    def __init__(self) -> None:
+        self._done = 0
+
+    def set(self, done: int) -> None:
+        self._done = done
+
+    def get(self) -> int:
+        return self._done
+
+
+def _fit_word2vec(
+    target: Folder,
+    records: Records,
+    output: Output,
+    settings: word2vec.Word2VecSettings,
+    seed: int,
+    epochs: Any,  # noqa: ANN401 - a Ray actor
+) -> int:
+    """Train on the training records and write the vectors; returns the number of words."""
+    try:
+        model = word2vec.train(_stream_texts(records), settings, seed, epochs.set.remote)
+    except ValueError as error:
+        raise InputError(str(error), where="featurize.word2vec", fix="leave word2vec out.") from error
+    table = pa.table({"word": pa.array(model.words, pa.string()), "vector": to_lists(model.vectors)})
+    assert output.fitted is not None
+    target.write_table(output.fitted, table, output.fingerprint)
+    return len(model.words)
+
+
+def _stream_texts(records: Records) -> Iterator[Text]:
+    for shard in records.shards("train"):
+        table = records.folder.read_table(shard, list(TEXTS))
+        for part in TEXTS:
+            yield from map(Text, table[part].to_pylist())
+
+
+def start_word2vec(
+    target: Folder, records: Records, output: Output, settings: word2vec.Word2VecSettings, seed: int, redo: bool
+) -> Any:  # noqa: ANN401 - Ray references
+    """Begin to train word vectors beside whatever else runs; None if they are there."""
+    import ray
+
+    assert output.fitted is not None
+    if not redo and target.table_fingerprint(output.fitted) == output.fingerprint:
+        return None
+    # A task, since an actor would keep its CPU after training, and on a machine with one CPU for ever.
+    epochs = ray.remote(num_cpus=0)(_Epochs).remote()
+    return ray.remote(num_cpus=1)(_fit_word2vec).remote(target, records, output, settings, seed, epochs), epochs
+
+
+def finish_word2vec(started: Any, total: int) -> None:  # noqa: ANN401 - what start_word2vec returned
+    """Wait for the word vectors and say how far they are."""
+    import ray
+
+    if started is None:
+        return
+    fit, epochs = started
+    progress = Progress("featurize", "Word2Vec epochs", total=total)
+    while not ray.wait([fit], timeout=2.0)[0]:
+        done = ray.get(epochs.get.remote())
+        while progress.done < done:
+            progress.advance()
+    words = ray.get(fit)
+    ray.kill(epochs)
+    say("featurize", f"word2vec: vectors of {words:,} words")
+
+
+def load_word_vectors(target: Folder, output: Output) -> Any:  # noqa: ANN401 - a Ray object reference
+    """The fitted word vectors in Ray's object store, where the tasks of a node share them."""
+    import ray
+
+    return ray.remote(num_cpus=1)(_read_word_vectors).remote(target, output)
+
+
+def _read_word_vectors(target: Folder, output: Output) -> word2vec.WordVectors:
+    assert output.fitted is not None
+    table = target.read_table(output.fitted)
+    found = (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
+    _refuse_other(target, output, found)
+    return word2vec.WordVectors(table["word"].to_pylist(), from_lists(table["vector"]))

@@ -1,0 +1,55 @@
+import numpy as np
+import pytest
+
+from featurize import word2vec
+from featurize.text import Text
+from featurize.word2vec import Pooler, Word2VecSettings, WordVectors
+
+CORPUS = [
+    Text([f"the {a} {b} of {c}"]) for a in ("red", "blue") for b in ("king", "queen") for c in ("hearts", "clubs")
+] * 20
+SMALL = Word2VecSettings(dimensions=8, window=2, epochs=3, min_count=1)
+
+
+def test_words_and_their_order_are_gensims():
+    """The vectors are not, to the bit: gensim draws other random numbers when it reads a file."""
+    from gensim.models import Word2Vec
+
+    epochs: list[int] = []
+    ours = word2vec.train(iter(CORPUS), SMALL, seed=3, on_epoch=epochs.append)
+    theirs = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
+    assert epochs == [1, 2, 3]
+    assert list(ours.words) == theirs.wv.index_to_key
+    assert ours.vectors.shape == (len(ours.words), 8)
+
+
+def test_words_in_the_same_company_become_alike():
+    model = word2vec.train(CORPUS * 20, word2vec.Word2VecSettings(8, 2, 20, 1), seed=3)
+    vectors = dict(zip(model.words, model.vectors, strict=True))
+
+    def cosine(one, other):
+        one, other = vectors[one], vectors[other]
+        return one @ other / np.linalg.norm(one) / np.linalg.norm(other)
+
+    assert cosine("red", "blue") > cosine("red", "clubs") + 0.3
+
+
+def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
+    one, again, other = (word2vec.train(CORPUS, SMALL, seed).vectors.tobytes() for seed in (3, 3, 4))
+    assert one == again != other
+
+
+def test_words_beyond_gensims_limit_of_a_line_are_learnt():
+    long = Text(["first " * 10_000 + "last"])
+    assert set(word2vec.train([long], SMALL, seed=1).words) == {"first", "last"}
+
+
+def test_texts_without_words_are_refused():
+    with pytest.raises(ValueError, match="no word"):
+        word2vec.train([Text([None]), Text(["!"])], SMALL, seed=1)
+
+
+def test_means_leave_out_unknown_words():
+    vectors = np.array([[1, 0], [0, 3]], np.float32)
+    means = Pooler(WordVectors(["a", "b"], vectors)).means([Text(["a b b x"]), Text(["x"]), Text([None])])
+    assert np.allclose(means, np.array([[1 / 3, 2], [0, 0], [0, 0]]))

@@ -1,0 +1,183 @@
+"""The featurize job: what it leaves, what it does again, and what it refuses."""
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+from preference.errors import InputError
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.featurize import featurize
+from ray_jobs.ingest import ingest
+from ray_jobs.records import open_records
+from ray_jobs.run import Run
+from ray_jobs.settings import load_settings
+
+from .commands import run_job
+from .votes import COLUMNS, vote, write_votes
+
+CONFIG = """
+run: {run}
+data: {{train: {train}, test: {test}, folds: 3, shard_rows: 20}}
+featurize:
+  ngrams:
+    - {{name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
+    - {{name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
+    - {{name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
+  word2vec: {{dimensions: 6, epochs: 2}}
+  embeddings: {{max_tokens: 16, components: 4}}
+"""
+WORDS = ["river", "stone", "cloud", "paper", "green", "quick", "seven", "music"]
+
+
+def votes(count, first=0):
+    return [
+        vote(n, response_a=json.dumps([" ".join(WORDS[(n * k) % 8] for k in range(3 + n % 5))]))
+        for n in range(first, first + count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, ray_cluster):
+    """A configuration whose features are made, with two workers."""
+    folder = tmp_path_factory.mktemp("featurize")
+    train = write_votes(folder / "train.csv", votes(90))
+    test = write_votes(folder / "test.csv", votes(30, first=1000), [COLUMNS[0], *COLUMNS[3:6]])
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(run=folder / "run", train=train, test=test))
+    run = Run(load_settings(config.read_text(), str(config)))
+    ingest(run)
+    (result,) = featurize(run)
+    return config, run, result.manifest
+
+
+def other(made, *overrides):
+    """The same run with other settings."""
+    config, _, _ = made
+    return Run(load_settings(config.read_text(), str(config), overrides))
+
+
+def files(run):
+    folder = run.folder / "features"
+    return {name: folder.read_bytes(name) for name in folder.files() if name.endswith((".parquet", ".json"))}
+
+
+def test_every_column_is_in_the_catalogue_with_its_unit(made):
+    _, run, manifest = made
+    layout = FeatureStore.open(run.folder / "features", manifest).layout
+    counted = sum(entry.get("columns", 1) for entry in manifest["catalogue"])
+    assert counted == len(layout.columns()) == manifest["metrics"]["columns"]
+    assert all(entry["unit"] and entry["description"] for entry in manifest["catalogue"])
+    families = {entry["family"] for entry in manifest["catalogue"]}
+    assert families >= {"length", "vocabulary", "entities", "style", "tone", "language", "overlap", "similarity"}
+    assert families >= {"words", "counts", "chars", "word2vec", "embeddings"}
+
+
+def test_matrices_of_both_splits_have_every_record_and_column(made):
+    _, run, manifest = made
+    records = open_records(run)
+    store = FeatureStore.open(run.folder / "features", manifest)
+    for split, rows in (("train", 90), ("test", 30)):
+        shards = [name.partition("/")[2] for name in records.shards(split)]
+        shapes = [store.matrix(split, shard).shape for shard in shards]
+        assert sum(shape[0] for shape in shapes) == rows
+        assert {shape[1] for shape in shapes} == {len(store.layout.columns())}
+
+
+def test_a_second_run_does_nothing(made):
+    (result,) = featurize(made[1])
+    assert result.cached
+
+
+def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
+    config, run, _ = made
+    for job in ("ingest", "featurize"):
+        done = run_job(job, tmp_path / "run", "ray.cpus=1", config=str(config))
+        assert done.returncode == 0, done.stderr
+    alone = Run(load_settings(config.read_text(), str(config), [f"run={tmp_path / 'run'}"]))
+    expected, found = files(run), files(alone)
+    assert set(expected) == set(found)
+    assert len(expected) > 50
+    different = [name for name in expected if not name.endswith("manifest.json") and expected[name] != found[name]]
+    assert different == []
+
+
+def test_only_the_block_that_changed_is_made_again(made):
+    _, run, _ = made
+    folder = run.folder / "features"
+    before = files(run)
+    featurize(other(made, "featurize.ngrams.words.max_features=20", "featurize.ngrams.counts.view=difference"))
+    after = files(run)
+    changed = {name.split("/")[1] for name in before if name.startswith("ngrams/") and before[name] != after[name]}
+    assert changed == {"words"}
+    assert all(before[name] == after[name] for name in before if not name.startswith(("ngrams/", "manifest")))
+    featurize(made[1])  # as it was, for the other tests
+    assert files(run).keys() == before.keys()
+    assert folder.exists("manifest.json")
+
+
+def test_what_is_fitted_does_not_see_the_test_records(made, tmp_path):
+    _, run, _ = made
+    test = write_votes(tmp_path / "test.csv", votes(5, first=5000), [COLUMNS[0], *COLUMNS[3:6]])
+    alone = other(made, f"run={tmp_path / 'run'}", f"data.test={test}", "featurize.embeddings=null")
+    ingest(alone)
+    featurize(alone)
+    for name in ("ngrams/words", "ngrams/chars", "similarity", "word2vec", "handmade"):
+        one, another = (
+            pq.read_table(f"{each.folder}/features/{name}/train/part-00000.parquet") for each in (run, alone)
+        )
+        assert one.equals(another)
+
+
+def test_features_of_another_version_are_refused_by_name(made):
+    _, run, manifest = made
+    old = {
+        **manifest,
+        "settings": {**manifest["settings"], "versions": {**manifest["settings"]["versions"], "ngrams": 0}},
+    }
+    with pytest.raises(InputError, match="ngrams features were made by version 0, this code makes version"):
+        FeatureStore.open(run.folder / "features", old)
+
+
+def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(made):
+    _, run, manifest = made
+    folder = run.folder / "features"
+    store = FeatureStore.open(folder, manifest)
+    kept = folder.read_bytes("handmade/train/part-00000.parquet")
+    vocabulary = folder.read_json("ngrams/words/vocabulary.json")
+    try:
+        folder.write_table(
+            "handmade/train/part-00000.parquet", folder.read_table("handmade/train/part-00000.parquet"), "x"
+        )
+        with pytest.raises(InputError, match=r"handmade/train/part-00000.parquet: made with other settings"):
+            store.matrix("train", "part-00000.parquet")
+    finally:
+        folder.write_bytes("handmade/train/part-00000.parquet", kept)
+    from ray_jobs.feature_store import plan
+    from ray_jobs.fit_features import read_vocabulary
+
+    (output,) = [
+        each
+        for each in plan(run.settings.featurize, open_records(run).fingerprint, run.settings.seed)
+        if each.folder == "ngrams/words"
+    ]
+    try:
+        folder.write_json("ngrams/words/vocabulary.json", {**vocabulary, "fingerprint": "x"})
+        with pytest.raises(InputError, match=r"ngrams/words/vocabulary.json: fitted with other settings"):
+            read_vocabulary(folder, output)
+    finally:
+        folder.write_json("ngrams/words/vocabulary.json", vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("featurize.spacy_model=en_core_web_xx", "python -m spacy download en_core_web_xx"),
+        ("featurize.embeddings.model=./nowhere", "no such folder"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_before_any_work(made, override, reason):
+    before = files(made[1])
+    with pytest.raises(InputError, match=reason):
+        featurize(other(made, override))
+    assert files(made[1]) == before
