@@ -14,11 +14,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
+from featurize.text import Text
+
 Analyzer = Literal["word", "char", "char_wb"]
 Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
 
-_TOKEN = re.compile(r"(?u)\b\w\w+\b")  # CountVectorizer's default token_pattern
 _WHITE = re.compile(r"\s\s+")  # its _white_spaces
 
 
@@ -44,17 +45,12 @@ class Coded:
             first = last
 
 
-def tokens(text: str) -> list[str]:
-    """The word tokens of a text, as CountVectorizer's word analyzer finds them by default."""
-    return _TOKEN.findall(text.lower())
-
-
 def split_term(term: str, analyzer: Analyzer) -> tuple[str, ...]:
     """The units (tokens or characters) that an n-gram consists of."""
     return tuple(term.split(" ")) if analyzer == "word" else tuple(term)
 
 
-def code_new(texts: Sequence[str], analyzer: Analyzer) -> tuple[Coded, list[str]]:
+def code_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[Coded, list[str]]:
     """Code texts by whatever units they hold: the codes, and the unit (token or character) behind each code."""
     if analyzer != "word":
         coded = _characters(texts, analyzer)
@@ -68,7 +64,7 @@ def code_new(texts: Sequence[str], analyzer: Analyzer) -> tuple[Coded, list[str]
     return coded, list(numbers)
 
 
-def code_known(texts: Sequence[str], analyzer: Analyzer, units: Sequence[str]) -> Coded:
+def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) -> Coded:
     """Code texts by given units; what is none of them becomes -1."""
     if analyzer == "word":
         known = {unit: number for number, unit in enumerate(units)}
@@ -90,19 +86,19 @@ def _look_up(table: Codes, codes: Codes) -> Codes:
     return found
 
 
-def _words(texts: Sequence[str], number: Callable[[str], int]) -> Coded:
+def _words(texts: Sequence[Text], number: Callable[[str], int]) -> Coded:
     codes: list[int] = []
     lengths = np.empty(len(texts), np.int64)
     for n, text in enumerate(texts):
         before = len(codes)
-        codes.extend(map(number, _TOKEN.findall(text.lower())))
+        codes.extend(map(number, text.tokens))
         codes.append(-1)
         lengths[n] = len(codes) - before
     return Coded(np.array(codes, np.int32), np.repeat(np.arange(len(texts), dtype=np.int32), lengths), None)
 
 
-def _characters(texts: Sequence[str], analyzer: Analyzer) -> Coded:
-    cleaned = [_WHITE.sub(" ", text.lower()) for text in texts]
+def _characters(texts: Sequence[Text], analyzer: Analyzer) -> Coded:
+    cleaned = [_WHITE.sub(" ", text.full.lower()) for text in texts]
     if analyzer == "char":
         stretches = cleaned
         stretch_lengths = np.fromiter(map(len, cleaned), np.int64, len(cleaned)) + 1

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.coding import Analyzer, Coded, Codes, Ints, code_known, code_new, split_term
+from featurize.text import Text
 
 # A square table of this many cells finds an n-gram by its two parts several times faster than binary search.
 _TABLE_CELLS = 1 << 22
 
 
 def frequent_terms(
-    texts: Sequence[str],
+    texts: Sequence[Text],
     weights: Ints,
     analyzer: Analyzer,
     ngram_range: tuple[int, int],
@@ -124,7 +125,7 @@ class Matcher:
             number = {gram: at for at, gram in enumerate(ordered)}
         return cls(analyzer, ngram_range[0], len(terms), nodes, keys, term_of)
 
-    def occurrences(self, texts: Sequence[str]) -> Iterator[tuple[Codes, Codes]]:
+    def occurrences(self, texts: Sequence[Text]) -> Iterator[tuple[Codes, Codes]]:
         """Every occurrence of a term as (text, term), in portions that never divide a text."""
         coded = code_known(texts, self.analyzer, self.units)
         finders = [self._finder(n) for n in range(1, len(self.keys))]
@@ -172,7 +173,7 @@ class Matcher:
         return search
 
 
-def count_terms(texts: Sequence[str], weights: Ints, matcher: Matcher) -> tuple[Ints, Ints]:
+def count_terms(texts: Sequence[Text], weights: Ints, matcher: Matcher) -> tuple[Ints, Ints]:
     """For each term of the matcher, in how many texts it stands and how often; text i counts `weights[i]` times."""
     documents, totals = np.zeros((2, matcher.width), np.int64)
     for text, term in matcher.occurrences(texts):
@@ -183,7 +184,7 @@ def count_terms(texts: Sequence[str], weights: Ints, matcher: Matcher) -> tuple[
 
 
 def count_matrix(
-    texts: Sequence[str], matcher: Matcher
+    texts: Sequence[Text], matcher: Matcher
 ) -> "tuple[npt.NDArray[np.int64], Codes, npt.NDArray[np.float64]]":
     """How often each term stands in each text, as the three arrays of a CSR matrix, columns in order."""
     rows, columns, counts = [], [], []

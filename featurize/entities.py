@@ -26,38 +26,44 @@ _MONTHS = (
     "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
     "Nov(?:ember)?|Dec(?:ember)?"
 )
-# Linear on any text: every repetition is bounded or cannot give back what it took.
+# Linear on any text: every repetition is bounded or cannot give back what it took. Patterns that begin with the rare
+# thing they look for (a digit, a sign) run several times faster than those that begin with a word's boundary.
 _NAME = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z][a-z]+(?: [A-Z][a-z]+){0,4}")
-_PATTERNS = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"\b[A-Z]{2,10}\b",
-        r"(?<![\w.])\d{1,20}(?:[.,]\d{1,9}){0,6}(?!\w)",
-        r"\b(?:1\d|20)\d\d\b",
-        r"\b\d{4}-\d\d?-\d\d?\b|\b\d\d?[/.]\d\d?[/.]\d{2,4}\b|"
-        rf"\b(?:{_MONTHS})\.? \d{{1,2}}\b|\b\d{{1,2}}\.? (?:{_MONTHS})\b",
-        r"[$€£¥₹] ?\d|\b\d{1,20}(?:[.,]\d{1,9}){0,6} ?(?:USD|EUR|GBP|dollars?|euros?|pounds?|[€£¥])",
-        r"\d ?%|\d percent\b",
-        r"https?://|\bwww\.",
-        r"(?<=\w)@\w{1,63}\.\w",
-        r"\b[a-z]{1,40}_[a-z_0-9]|\b[a-z]{1,40}[A-Z]\w|\w\(\)|\b\w{1,40}/\w{1,40}/\w",
-        r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|«[^»\n]{1,200}»",
-    )
+_ACRONYM = re.compile(r"\b[A-Z]{2,10}\b")
+_NUMBER = re.compile(r"(?<![\w.])\d{1,20}(?:[.,]\d{1,9}){0,6}(?!\w)")
+_YEAR = re.compile(r"(?<!\w)(?:1\d|20)\d\d\b")
+_DATE = re.compile(
+    r"(?<!\w)(?:\d{4}-\d\d?-\d\d?|\d\d?[/.]\d\d?[/.]\d{2,4})\b|"
+    rf"\b(?:{_MONTHS})\.? \d{{1,2}}\b|\d\.? (?:{_MONTHS})\b"
 )
+_MONEY = re.compile(r"[$€£¥₹] ?\d|\d ?(?:USD|EUR|GBP|dollars?|euros?|pounds?|[€£¥])")
+_PERCENTAGE = re.compile(r"\d ?%|\d percent\b")
+_DIGIT = re.compile(r"\d")
+_EMAIL = re.compile(r"(?<=\w)@\w{1,63}\.\w")
+_SNAKE = re.compile(r"[a-z0-9]_[a-z0-9]")
+_CAMEL = re.compile(r"[a-z][A-Z]\w")
+_PATH = re.compile(r"\w/\w{1,40}/\w")
+_QUOTATION = re.compile(r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|«[^»\n]{1,200}»")
 
 
 def describe(text: Text) -> list[float]:
     """The features of one text, in the order of FEATURES."""
     prose = text.prose
     names = _NAME.findall(prose)
-    acronyms, numbers, years, dates, money, percentages, urls, emails, identifiers, quotations = (
-        len(pattern.findall(prose)) for pattern in _PATTERNS
+    numbers = _count(_NUMBER, prose)
+    digits = _DIGIT.search(prose) is not None
+    years, dates, money, percentages = (
+        _count(pattern, prose) if digits else 0 for pattern in (_YEAR, _DATE, _MONEY, _PERCENTAGE)
     )
+    urls = prose.count("http://") + prose.count("https://") + prose.count(" www.")
+    emails = _count(_EMAIL, prose) if "@" in prose else 0
+    snakes = _count(_SNAKE, prose) if "_" in prose else 0
+    paths = _count(_PATH, prose) if "/" in prose else 0
     entities = len(names) + numbers + dates + money + urls + emails
     return [
         len(names),
         len(set(names)),
-        acronyms,
+        _count(_ACRONYM, prose),
         numbers,
         years,
         dates,
@@ -65,7 +71,11 @@ def describe(text: Text) -> list[float]:
         percentages,
         urls,
         emails,
-        identifiers,
-        quotations,
+        snakes + _count(_CAMEL, prose) + prose.count("()") + paths,
+        _count(_QUOTATION, prose),
         entities / max(len(text.words), 1),
     ]
+
+
+def _count(pattern: re.Pattern[str], text: str) -> int:
+    return len(pattern.findall(text))

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from featurize import counting
 from featurize.coding import Analyzer, Codes, Ints
+from featurize.text import Text
 from preference.errors import InputError
 
 # Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
@@ -51,7 +52,7 @@ class Counts:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-def candidates(texts: Sequence[str], weights: Ints, settings: NgramSettings) -> list[str]:
+def candidates(texts: Sequence[Text], weights: Ints, settings: NgramSettings) -> list[str]:
     """The terms of a shard's texts that may reach min_df over all shards, with the parts they are made of."""
     # Rounding must not lose a term that just reaches its share in every shard.
     return counting.frequent_terms(
@@ -87,7 +88,7 @@ def choose_vocabulary(
     return Vocabulary([terms[n] for n in kept], idf)
 
 
-def count(texts: Sequence[str], vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
+def count(texts: Sequence[Text], vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
     """How often each term of the vocabulary stands in each text."""
     return Counts(*counting.count_matrix(texts, matcher(vocabulary.terms, settings)))
 

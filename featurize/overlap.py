@@ -1,6 +1,6 @@
 """Overlap: what an answer repeats of its prompt, and what the two answers have in common."""
 
-from collections.abc import Sequence
+from collections.abc import KeysView, Sequence, Set
 from typing import Any
 
 from featurize.catalogue import Feature
@@ -60,11 +60,8 @@ def describe_pair(a: Text, b: Text) -> list[float]:
     ]
 
 
-def _words(text: Text) -> set[str]:
-    known: set[str] | None = text.memo.get("words")
-    if known is None:
-        known = text.memo["words"] = set(text.words)
-    return known
+def _words(text: Text) -> KeysView[str]:
+    return text.word_counts.keys()
 
 
 def _pairs(text: Text) -> set[tuple[str, str]]:
@@ -74,7 +71,7 @@ def _pairs(text: Text) -> set[tuple[str, str]]:
     return known
 
 
-def _jaccard(a: set[Any], b: set[Any]) -> float:
+def _jaccard(a: Set[Any], b: Set[Any]) -> float:
     return len(a & b) / len(a | b) if a or b else 0.0
 
 

@@ -41,7 +41,7 @@ def cosines(distinct: Distinct, vocabulary: ngrams.Vocabulary) -> Floats:
     """The cosines (n, 4) of the records behind `distinct`; 0 where a text has no word of the vocabulary."""
     import scipy.sparse
 
-    counts = ngrams.count([text.full for text in distinct.texts], vocabulary, VOCABULARY)
+    counts = ngrams.count(distinct.texts, vocabulary, VOCABULARY)
     weighed = ngrams.weigh(counts, vocabulary, VOCABULARY)
     rows = scipy.sparse.csr_array(
         (weighed.values, weighed.columns, weighed.offsets), shape=(len(distinct.texts), len(vocabulary.terms))

@@ -1,5 +1,6 @@
 """One text, analysed once for all families that look at it, and the distinct texts of a table of records."""
 
+import collections
 import functools
 import re
 from collections.abc import Sequence
@@ -13,8 +14,14 @@ import pyarrow as pa
 from preference.schema import TEXTS
 
 _WORD = re.compile(r"\w+")
+_TOKEN = re.compile(r"\b\w\w+\b")  # CountVectorizer's default token_pattern
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
 _SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[。！？।]+")
+
+
+def space_out(words: Sequence[str]) -> str:
+    """Words with a space of their own on either side."""
+    return f" {'  '.join(words)} "
 
 
 class Text:
@@ -29,6 +36,21 @@ class Text:
     def words(self) -> list[str]:
         """Runs of letters, digits and underscores, lower-cased."""
         return _WORD.findall(self.full.lower())
+
+    @functools.cached_property
+    def tokens(self) -> list[str]:
+        """The word tokens that scikit-learn's CountVectorizer finds by default: runs of two or more."""
+        return _TOKEN.findall(self.full.lower())
+
+    @functools.cached_property
+    def word_counts(self) -> collections.Counter[str]:
+        """How often each word occurs."""
+        return collections.Counter(self.words)
+
+    @functools.cached_property
+    def spaced(self) -> str:
+        """The words with a space of their own on either side, so that phrases can be looked for as substrings."""
+        return space_out(self.words)
 
     @functools.cached_property
     def sentences(self) -> int:
@@ -54,16 +76,16 @@ class Distinct:
     index: dict[str, npt.NDArray[np.int64]]  # for prompt, response_a and response_b: (n,) positions in `texts`
 
     @classmethod
-    def of(cls, records: pa.Table, parts: Sequence[str] = TEXTS) -> "Distinct":
-        """The texts of the columns `parts` of records."""
+    def of(cls, records: pa.Table) -> "Distinct":
+        """The texts of records."""
         numbers: dict[tuple[str | None, ...], int] = {}
         index = {}
-        for part in parts:
+        for part in TEXTS:
             turns = map(tuple, records[part].to_pylist())
             index[part] = np.array([numbers.setdefault(each, len(numbers)) for each in turns], np.int64)
         return cls([Text(turns) for turns in numbers], index)
 
-    def used_by(self, parts: Sequence[str]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Positions of the texts that stand in `parts`, and how often each stands there."""
+    def used_by(self, parts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[Text], npt.NDArray[np.int64]]:
+        """Positions of the texts that stand in `parts`, the texts, and how often each stands there."""
         used, counts = np.unique(np.concatenate([self.index[part] for part in parts]), return_counts=True)
-        return used, counts
+        return used, [self.texts[n] for n in used], counts

@@ -1,6 +1,5 @@
 """Vocabulary richness: how varied the wording is, and how hard it is to read."""
 
-import collections
 import math
 import re
 
@@ -26,7 +25,7 @@ def describe(text: Text) -> list[float]:
     words = text.words
     if not words:
         return [0.0] * len(FEATURES)
-    counts = collections.Counter(words)
+    counts = text.word_counts
     letters = sum(map(len, words))
     long_words = sum(len(word) > 6 for word in words) / len(words)
     words_per_sentence = len(words) / text.sentences

@@ -180,10 +180,10 @@ def _ngram_columns(
     settings: ngrams.NgramSettings,
     counts: dict[Any, ngrams.Counts],
 ) -> dict[str, pa.ListArray]:
-    used, _ = distinct.used_by(parts)
+    used, texts, _ = distinct.used_by(parts)
     key = (parts, settings.analyzer, settings.ngram_range, tuple(vocabulary.terms))
     if key not in counts:
-        counts[key] = ngrams.count([distinct.texts[n].full for n in used], vocabulary, settings)
+        counts[key] = ngrams.count(texts, vocabulary, settings)
     weighed = ngrams.weigh(counts[key], vocabulary, settings)
     return {
         _SIDE[part]: ngrams.to_arrow(ngrams.take(weighed, used.searchsorted(distinct.index[part]))) for part in parts

@@ -103,19 +103,11 @@ def _finished(waiting: list[Any]) -> Iterator[Any]:
         yield from done
 
 
-def _distinct_texts(records: Folder, shard: str, parts: tuple[str, ...]) -> tuple[list[str], Any]:
-    distinct = Distinct.of(records.read_table(shard, list(parts)), parts)
-    used, counts = distinct.used_by(parts)
-    return [distinct.texts[n].full for n in used], counts
-
-
 def _candidates(
     records: Folder, shard: str, groups: dict[tuple[Any, ...], ngrams.NgramSettings]
 ) -> dict[Any, list[str]]:
-    return {
-        group: ngrams.candidates(*_distinct_texts(records, shard, group[0]), settings)
-        for group, settings in groups.items()
-    }
+    distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
+    return {group: ngrams.candidates(*distinct.used_by(group[0])[1:], settings) for group, settings in groups.items()}
 
 
 def _union(*found: dict[Any, list[str]]) -> dict[Any, list[str]]:
@@ -126,9 +118,10 @@ def _matchers(found: dict[Any, list[str]], groups: dict[tuple[Any, ...], ngrams.
     return {group: ngrams.matcher(found[group], settings) for group, settings in groups.items()}
 
 
-def _count(records: Folder, shard: str, matchers: dict[Any, Any]) -> dict[Any, Any]:
+def _count(records: Folder, shard: str, matchers: dict[Any, counting.Matcher]) -> dict[Any, Any]:
+    distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
     return {
-        group: np.stack(counting.count_terms(*_distinct_texts(records, shard, group[0]), matcher))
+        group: np.stack(counting.count_terms(*distinct.used_by(group[0])[1:], matcher))
         for group, matcher in matchers.items()
     }
 

@@ -38,7 +38,7 @@ def layout(view):
 
 
 def sparse(distinct, vocabulary, wanted, sides):
-    counts = ngrams.weigh(ngrams.count([t.full for t in distinct.texts], vocabulary, wanted), vocabulary, wanted)
+    counts = ngrams.weigh(ngrams.count(distinct.texts, vocabulary, wanted), vocabulary, wanted)
     return pa.table({side: ngrams.to_arrow(ngrams.take(counts, distinct.index[SIDES[side]])) for side in sides})
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from featurize import counting, ngrams
-from featurize.text import Distinct
+from featurize.text import Distinct, Text
 from preference.errors import InputError
 
 from .tables import TEXT, real_records
@@ -21,7 +21,7 @@ TEXTS = [
 def fit(shards: list[list[str]], wanted: ngrams.NgramSettings) -> ngrams.Vocabulary:
     """The two passes over shards, as the job makes them; each shard's texts are counted by their multiplicity."""
     counters = [Counter(shard) for shard in shards]
-    weighted = [(list(counter), np.array(list(counter.values()))) for counter in counters]
+    weighted = [([Text([text]) for text in each], np.array(list(each.values()))) for each in counters]
     terms = sorted(set().union(*(ngrams.candidates(*each, wanted) for each in weighted)))
     counts = [np.stack(counting.count_terms(*each, ngrams.matcher(terms, wanted))) for each in weighted]
     documents, totals = sum(counts[1:], counts[0])
@@ -39,7 +39,7 @@ def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted
     expected = theirs.fit_transform(texts).toarray()
     vocabulary = fit(shards, wanted)
     assert vocabulary.terms == theirs.get_feature_names_out().tolist()
-    made = ngrams.weigh(ngrams.count(texts, vocabulary, wanted), vocabulary, wanted)
+    made = ngrams.weigh(ngrams.count([Text([text]) for text in texts], vocabulary, wanted), vocabulary, wanted)
     assert np.abs(ngrams.to_dense(ngrams.to_arrow(made), len(vocabulary.terms)) - expected).max() < 1e-6
 
 
@@ -85,9 +85,9 @@ def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, 
 def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
     wanted = ngrams.NgramSettings("char", (1, 3), "count", min_df=0.02, max_features=500)
     vocabulary = fit([TEXTS], wanted)
-    by_table = ngrams.count(TEXTS, vocabulary, wanted)
+    by_table = ngrams.count([Text([text]) for text in TEXTS], vocabulary, wanted)
     monkeypatch.setattr(counting, "_TABLE_CELLS", 0)
-    by_search = ngrams.count(TEXTS, vocabulary, wanted)
+    by_search = ngrams.count([Text([text]) for text in TEXTS], vocabulary, wanted)
     for one, other in zip(vars(by_table).values(), vars(by_search).values(), strict=True):
         assert (one == other).all()
 
@@ -96,7 +96,7 @@ def test_texts_without_terms_count_as_texts_and_give_empty_rows():
     wanted = ngrams.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
     vocabulary = fit([["", "!"], ["yes no", "yes"]], wanted)
     assert vocabulary.terms == ["yes"]
-    made = ngrams.weigh(ngrams.count(["", "yes"], vocabulary, wanted), vocabulary, wanted)
+    made = ngrams.weigh(ngrams.count([Text([""]), Text(["yes"])], vocabulary, wanted), vocabulary, wanted)
     assert ngrams.to_dense(ngrams.to_arrow(made), 1).ravel().tolist() == [0, 1]
 
 

@@ -5,7 +5,7 @@ import time
 from typing import Any
 
 import numpy as np
-import psutil  # type: ignore[import-untyped]
+import psutil
 import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group

@@ -1,0 +1,134 @@
+"""The other side of benchmarks/featurize.py: the same feature blocks in one process, as a careful script makes them.
+
+pandas holds the records, scikit-learn counts n-grams (once for counts and tf-idf together), gensim trains Word2Vec on
+sentences in memory, sentence-transformers encodes. Hand-made features call the project's own functions record by
+record, so there only the machinery around them is compared.
+
+Run as: python -m benchmarks.featurize_alone BLOCK RECORDS OUT; benchmarks/featurize.py does.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import scipy.sparse
+
+from benchmarks.featurize import EMBEDDING, NGRAM_KINDS, WORD2VEC
+from featurize.handmade import FAMILIES, normalised_difference
+from featurize.text import Text
+
+PARTS = ("prompt", "response_a", "response_b")
+
+
+def handmade(records: pd.DataFrame, out: Path) -> None:
+    """Every hand-made family, record by record."""
+    rows = []
+    for turns in zip(*(records[part] for part in PARTS), strict=True):
+        prompt, a, b = (Text(list(each)) for each in turns)
+        row: list[float] = []
+        for family in FAMILIES.values():
+            if family.describe is not None:
+                row += [value for text in (prompt, a, b) for value in family.describe(text)]
+            if family.describe_answer is not None:
+                row += [value for text in (a, b) for value in family.describe_answer(prompt, text)]
+            if family.describe_pair is not None:
+                row += family.describe_pair(a, b)
+        rows.append(row)
+    frame = pd.DataFrame(np.array(rows, np.float32))
+    values = frame.to_numpy()
+    half = values.shape[1] // 2
+    pairs = normalised_difference(values[:, :half], values[:, half : 2 * half])
+    frame = pd.concat([frame, pd.DataFrame(pairs)], axis=1)
+    frame.columns = [str(n) for n in range(frame.shape[1])]
+    frame.to_parquet(out / "handmade.parquet")
+
+
+def similarity(records: pd.DataFrame, out: Path) -> None:
+    """Cosines of tf-idf words between prompt and answers."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    texts = {part: _join(records[part]) for part in PARTS}
+    vectorizer = TfidfVectorizer(min_df=0.001, max_features=50_000)
+    vectorizer.fit([text for part in PARTS for text in texts[part]])
+    prompt, a, b = (vectorizer.transform(texts[part]) for part in PARTS)
+    cosines = [one.multiply(other).sum(axis=1).A1 for one, other in ((prompt, a), (prompt, b), (a, b))]
+    pd.DataFrame(dict(zip(("to_a", "to_b", "answers"), cosines, strict=True))).to_parquet(out / "similarity.parquet")
+
+
+def ngrams(records: pd.DataFrame, out: Path) -> None:
+    """The published recipe's eight blocks; counts are made once for each analyzer and part."""
+    from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
+
+    for part, analyzer, features in NGRAM_KINDS:
+        columns = ["prompt"] if part == "prompt" else ["response_a", "response_b"]
+        texts = [text for column in columns for text in _join(records[column])]
+        vectorizer = CountVectorizer(analyzer=analyzer, ngram_range=(1, 3), min_df=0.002, max_features=features)
+        counts = vectorizer.fit_transform(texts)
+        weights = TfidfTransformer().fit_transform(counts)
+        scipy.sparse.save_npz(out / f"{part}-{analyzer}-count.npz", counts.astype(np.float32))
+        scipy.sparse.save_npz(out / f"{part}-{analyzer}-tfidf.npz", weights.astype(np.float32))
+
+
+def together(records: pd.DataFrame, out: Path) -> None:
+    """All of these."""
+    handmade(records, out)
+    similarity(records, out)
+    ngrams(records, out)
+
+
+def word2vec(records: pd.DataFrame, out: Path, workers: int = 1) -> None:
+    """gensim on sentences in memory, and the mean vector of each text."""
+    from gensim.models import Word2Vec
+
+    words = {part: [Text(list(turns)).words for turns in records[part]] for part in PARTS}
+    model = Word2Vec(
+        [each for part in PARTS for each in words[part]],
+        vector_size=WORD2VEC["dimensions"],
+        window=WORD2VEC["window"],
+        min_count=WORD2VEC["min_count"],
+        epochs=WORD2VEC["epochs"],
+        seed=1,
+        workers=workers,
+    )
+    for part in PARTS:
+        known = [[word for word in each if word in model.wv] for each in words[part]]
+        means = [model.wv[each].mean(axis=0) if each else np.zeros(model.wv.vector_size) for each in known]
+        np.save(out / f"word2vec-{part}.npy", np.array(means, np.float32))
+
+
+def word2vec_2_threads(records: pd.DataFrame, out: Path) -> None:
+    """The same with two threads, whose result depends on their timing."""
+    word2vec(records, out, workers=2)
+
+
+def embeddings(records: pd.DataFrame, out: Path) -> None:
+    """Sentence embeddings and their components."""
+    from sentence_transformers import SentenceTransformer
+    from sklearn.decomposition import PCA
+
+    from featurize.embeddings import locate
+
+    model = SentenceTransformer(locate(EMBEDDING["model"]))
+    model.max_seq_length = EMBEDDING["max_tokens"]
+    texts = [text for part in PARTS for text in _join(records[part])]
+    vectors = model.encode(texts, batch_size=32, normalize_embeddings=True)
+    np.save(out / "embeddings.npy", PCA(EMBEDDING["components"]).fit_transform(vectors))
+
+
+def _join(turns: "pd.Series[str]") -> list[str]:
+    return [Text(list(each)).full for each in turns]
+
+
+def main() -> None:
+    """Make one block from the records of a folder and print the seconds it took, reading not counted."""
+    block, folder, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
+    records = pd.read_parquet(folder, columns=list(PARTS))
+    start = time.monotonic()
+    globals()[block](records, out)
+    print(f"seconds {time.monotonic() - start:.3f}")
+
+
+if __name__ == "__main__":
+    main()
