@@ -2,6 +2,8 @@
 
 import re
 
+import numpy as np
+
 from featurize.catalogue import Feature
 from featurize.text import Text
 
@@ -20,10 +22,10 @@ FEATURES = (
     Feature("code_chars", "characters", "characters inside fenced code blocks"),
     Feature("questions", "marks", "question marks"),
     Feature("exclamations", "marks", "exclamation marks"),
-    Feature("digits", "share", "digits per character"),
-    Feature("capitals", "share", "upper-case letters per character"),
+    Feature("digits", "share", "digits 0 to 9 per character"),
+    Feature("capitals", "share", "capitals A to Z per character"),
     Feature("punctuation", "share", "punctuation , ; : ( ) per character"),
-    Feature("white", "share", "white space per character"),
+    Feature("white", "share", "ASCII white space per character"),
     Feature("non_ascii", "share", "characters outside ASCII per character"),
 )
 # Patterns must take linear time on any text: ^\s* would look at a run of blank lines again from each of its lines.
@@ -43,7 +45,11 @@ _COUNTED = tuple(
     )
 )
 _EMOJI = re.compile("[\U0001f300-\U0001faff\u2600-\u27bf\U0001f1e6-\U0001f1ff]")
-_SHARES = tuple(re.compile(pattern) for pattern in (r"\d", r"[A-Z]", r"[,;:()]", r"\s", r"[^\x00-\x7f]"))
+_CLASSES = np.zeros((128, 4), np.int64)
+_CLASSES[[ord(digit) for digit in "0123456789"], 0] = 1
+_CLASSES[ord("A") : ord("Z") + 1, 1] = 1
+_CLASSES[[ord(mark) for mark in ",;:()"], 2] = 1
+_CLASSES[[ord(white) for white in " \t\n\r\f\v"], 3] = 1
 
 
 def describe(text: Text) -> list[float]:
@@ -57,5 +63,6 @@ def describe(text: Text) -> list[float]:
         sum(map(len, text.code_blocks)),
         prose.count("?") + prose.count("？"),
         prose.count("!") + prose.count("！"),
-        *(len(pattern.findall(text.full)) / size for pattern in _SHARES),
+        *(text.ascii_counts @ _CLASSES / size).tolist(),
+        1 - int(text.ascii_counts.sum()) / size if text.full else 0.0,
     ]

@@ -16,7 +16,8 @@ from preference.schema import TEXTS
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"\b\w\w+\b")  # CountVectorizer's default token_pattern
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)
-_SENTENCE_END = re.compile(r"(?<![.!?])[.!?]+(?=\s|$)|[。！？।]+")
+_STOPS = re.compile(r"([.!?。！？।]+)(\s?)")
+_FULL_WIDTH = ("。", "！", "？", "।")
 
 
 def space_out(words: Sequence[str]) -> str:
@@ -55,7 +56,15 @@ class Text:
     @functools.cached_property
     def sentences(self) -> int:
         """Stretches that end like a sentence; at least one if there is a word."""
-        return max(len(_SENTENCE_END.findall(self.full)), 1 if self.words else 0)
+        ends = sum(1 for stops, white in _STOPS.findall(self.full) if white or stops.endswith(_FULL_WIDTH))
+        ends += self.full.endswith((".", "!", "?"))
+        return max(ends, 1 if self.words else 0)
+
+    @functools.cached_property
+    def ascii_counts(self) -> npt.NDArray[np.int64]:
+        """How often each of the 128 ASCII characters occurs: one pass instead of one for each class of characters."""
+        codes = np.frombuffer(self.full.encode("utf-8", "surrogatepass"), np.uint8)
+        return np.bincount(codes, minlength=256)[:128]
 
     @functools.cached_property
     def code_blocks(self) -> list[str]:

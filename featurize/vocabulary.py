@@ -17,7 +17,7 @@ FEATURES = (
     Feature("flesch", "points", "Flesch reading ease (1948), syllables taken as runs of vowels; within -200 to 200"),
     Feature("grade", "school years", "automated readability index (Smith and Senter 1967); within -20 to 60"),
 )
-_VOWELS = re.compile(r"[aeiouyàâäáãåæèéêëìíîïòóôöõøœùúûüýаеёиоуыэюя]+", re.IGNORECASE)
+_VOWELS = re.compile(r"[aeiouyàâäáãåæèéêëìíîïòóôöõøœùúûüýаеёиоуыэюя]+")
 
 
 def describe(text: Text) -> list[float]:
@@ -29,7 +29,7 @@ def describe(text: Text) -> list[float]:
     letters = sum(map(len, words))
     long_words = sum(len(word) > 6 for word in words) / len(words)
     words_per_sentence = len(words) / text.sentences
-    syllables = max(len(_VOWELS.findall(text.full)) / len(words), 1.0)
+    syllables = max(len(_VOWELS.findall(text.full.lower())) / len(words), 1.0)
     flesch = 206.835 - 1.015 * words_per_sentence - 84.6 * syllables
     grade = 4.71 * letters / len(words) + 0.5 * words_per_sentence - 21.43
     return [
