@@ -1,10 +1,4 @@
-"""Counting n-grams level by level: pairs of overlapping (n-1)-grams become n-grams, each a number in an array.
-
-The vocabulary is fitted in two passes over the shards (Savasere, Omiecinski and Navathe 1995): a term in at least a
-share of all texts is in at least that share of the texts of some shard, so the frequent terms of each shard together
-hold every term that can count; then just these are counted everywhere. The first pass also skips n-grams whose parts
-are rare (Agrawal and Srikant 1994). What is kept never grows with the number of shards, and the result is exact.
-"""
+"""Counting n-grams level by level: pairs of overlapping (n-1)-grams become n-grams, each a number in an array."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featurize.coding import Analyzer, Coded, Codes, Ints, code_known, code_new, split_term
+from featurize.coding import Analyzer, Codes, Ints, code_known, code_new, split_term
 from featurize.text import Text
 
 # A square table of this many cells finds an n-gram by its two parts several times faster than binary search.
@@ -25,10 +19,12 @@ def frequent_terms(
     analyzer: Analyzer,
     ngram_range: tuple[int, int],
     min_documents: float,
-) -> list[str]:
-    """The n-grams that stand in at least `min_documents` of the texts; text i counts `weights[i]` times.
+    min_total: float,
+) -> tuple[list[str], Ints, Ints]:
+    """The n-grams in at least `min_documents` of the texts, or with at least `min_total` occurrences.
 
-    With the terms, those n-grams from length 1 on that they are made of.
+    Returns the terms, the number of texts that each stands in, and how often it occurs, by the texts' weights. An
+    n-gram is no more frequent than its parts, so those with a rare part are never looked at (Agrawal and Srikant 1994).
     """
     coded, units = code_new(texts, analyzer)
     pieces = list(coded.pieces())
@@ -36,6 +32,7 @@ def frequent_terms(
     separator = " " if analyzer == "word" else ""
     terms, last_units = units, units
     found: list[str] = []
+    counts: list[Ints] = [np.zeros((2, 0), np.int64)]
     for n in range(1, ngram_range[1] + 1):
         if n > 1:
             ids, prefixes, suffixes = _pair_up(ids)
@@ -44,17 +41,43 @@ def frequent_terms(
                 for prefix, suffix in zip(prefixes.tolist(), suffixes.tolist(), strict=True)
             ]
             last_units = [last_units[suffix] for suffix in suffixes.tolist()]
-        documents = _document_counts(coded, ids, pieces, len(terms), weights)
-        kept = np.flatnonzero(documents >= max(min_documents, 1))
+        level = _count_level(coded.text_of, ids, pieces, len(terms), weights)
+        kept = np.flatnonzero((level[0] >= max(min_documents, 1)) | (level[1] >= max(min_total, 1)))
         renumbered = np.full(len(terms) + 1, -1, np.int32)  # the last entry keeps -1 what it is
         renumbered[kept] = np.arange(len(kept))
         ids = renumbered[ids]
         terms = [terms[k] for k in kept.tolist()]
         last_units = [last_units[k] for k in kept.tolist()]
-        found += terms
+        if n >= ngram_range[0]:
+            found += terms
+            counts.append(level[:, kept])
+        elif coded.whole is not None:
+            # char_wb counts a word that is shorter than every n-gram as it is.
+            whole = np.where(coded.whole == n, ids, -1)
+            found += terms
+            counts.append(_count_level(coded.text_of, whole, pieces, len(terms), weights))
         if not terms:
             break
-    return found
+    documents, totals = np.concatenate(counts, axis=1)
+    return found, documents, totals
+
+
+def _count_level(text_of: Codes, ids: Codes, pieces: Sequence[slice], width: int, weights: Ints) -> Ints:
+    """In how many texts each id stands, and how often: (2, width), both by the texts' weights."""
+    counts = np.zeros((2, width), np.int64)
+    for piece in pieces:
+        there = ids[piece] >= 0
+        _add_occurrences(counts, text_of[piece][there], ids[piece][there], weights)
+    return counts
+
+
+def _add_occurrences(counts: Ints, text: Codes, term: Codes, weights: Ints) -> None:
+    import pandas as pd
+
+    width = counts.shape[1]
+    counts[1] += np.bincount(term, weights=weights[text], minlength=width).astype(np.int64)
+    pairs = pd.unique(text * np.int64(width) + term)
+    counts[0] += np.bincount(pairs % width, weights=weights[pairs // width], minlength=width).astype(np.int64)
 
 
 def _pair_up(ids: Codes) -> tuple[Codes, Ints, Ints]:
@@ -72,23 +95,6 @@ def _pair_up(ids: Codes) -> tuple[Codes, Ints, Ints]:
     paired = np.full(len(ids), -1, np.int32)
     paired[keys >= 0] = numbers
     return paired, distinct // base, distinct % base
-
-
-def _document_counts(coded: Coded, ids: Codes, pieces: Sequence[slice], width: int, weights: Ints) -> Ints:
-    """In how many texts, by weight, each id stands."""
-    counts = np.zeros(width, np.int64)
-    for piece in pieces:
-        text, term = _distinct_pairs(coded.text_of[piece], ids[piece], width)
-        counts += np.bincount(term, weights=weights[text], minlength=width).astype(np.int64)
-    return counts
-
-
-def _distinct_pairs(text_of: Codes, ids: Codes, width: int) -> tuple[Ints, Ints]:
-    import pandas as pd
-
-    there = ids >= 0
-    pairs = pd.unique(text_of[there] * np.int64(width) + ids[there])
-    return pairs // width, pairs % width
 
 
 @dataclass(frozen=True)
@@ -173,14 +179,12 @@ class Matcher:
         return search
 
 
-def count_terms(texts: Sequence[Text], weights: Ints, matcher: Matcher) -> tuple[Ints, Ints]:
-    """For each term of the matcher, in how many texts it stands and how often; text i counts `weights[i]` times."""
-    documents, totals = np.zeros((2, matcher.width), np.int64)
+def count_terms(texts: Sequence[Text], weights: Ints, matcher: Matcher) -> Ints:
+    """In how many texts each term of the matcher stands, and how often: (2, width), by the texts' weights."""
+    counts = np.zeros((2, matcher.width), np.int64)
     for text, term in matcher.occurrences(texts):
-        totals += np.bincount(term, weights=weights[text], minlength=matcher.width).astype(np.int64)
-        once_text, once_term = _distinct_pairs(text, term, matcher.width)
-        documents += np.bincount(once_term, weights=weights[once_text], minlength=matcher.width).astype(np.int64)
-    return documents, totals
+        _add_occurrences(counts, text, term, weights)
+    return counts
 
 
 def count_matrix(

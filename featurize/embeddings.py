@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurize import models
 from preference.errors import InputError
 
 # Part of the fingerprint: raise it when the same encoder gives other numbers.
@@ -55,6 +56,11 @@ def locate(model: str) -> str:
             fix="check the path, or give a model's id on the Hugging Face hub.",
         )
     return model
+
+
+def identity(model: str) -> str:
+    """What tells this model from another of the same name. Raises InputError as `locate` does."""
+    return models.identity(locate(model), PACKAGED if model == PACKAGED else None)
 
 
 class Encoder:

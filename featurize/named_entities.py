@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurize import models
 from featurize.catalogue import Column, Feature, View, columns_of
 from featurize.handmade import normalised_difference
 from featurize.text import Distinct
@@ -34,8 +35,11 @@ FEATURES = (
 _VIEWS: tuple[View, ...] = ("prompt", "a", "b", "difference", "ratio")
 
 
-def require_model(model: str) -> None:
-    """Raise InputError with the command that installs what is missing: spaCy, or the model."""
+def identity(model: str) -> str:
+    """What tells this model from another of the same name, an installed package or a folder.
+
+    Raises InputError with the command that installs what is missing: spaCy, or the model.
+    """
     where = f"featurize.spacy_model={model}"
     if importlib.util.find_spec("spacy") is None:
         raise InputError("spaCy is not installed", where=where, fix="run `pip install spacy`, or leave this out.")
@@ -45,6 +49,7 @@ def require_model(model: str) -> None:
             where=where,
             fix=f"run `python -m spacy download {model}`, name the folder of one, or leave this out.",
         )
+    return models.identity(model, None if os.path.isdir(model) else model)
 
 
 def columns() -> list[Column]:

@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from featurize import counting
 from featurize.coding import Analyzer, Codes, Ints
+from featurize.term_counts import TermCounts, report_limits
 from featurize.text import Text
 from preference.errors import InputError
 
@@ -52,12 +53,11 @@ class Counts:
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-def candidates(texts: Sequence[Text], weights: Ints, settings: NgramSettings) -> list[str]:
-    """The terms of a shard's texts that may reach min_df over all shards, with the parts they are made of."""
-    # Rounding must not lose a term that just reaches its share in every shard.
-    return counting.frequent_terms(
-        texts, weights, settings.analyzer, settings.ngram_range, settings.min_df * int(weights.sum()) * (1 - 1e-9)
-    )
+def report(texts: Sequence[Text], weights: Ints, settings: NgramSettings) -> TermCounts:
+    """What a shard says of its terms; text i counts `weights[i]` times."""
+    documents, totals, absent = report_limits(settings.min_df, int(weights.sum()))
+    found = counting.frequent_terms(texts, weights, settings.analyzer, settings.ngram_range, documents, totals)
+    return TermCounts.of_shard(*found, absent)
 
 
 def matcher(terms: Sequence[str], settings: NgramSettings) -> counting.Matcher:
@@ -65,18 +65,16 @@ def matcher(terms: Sequence[str], settings: NgramSettings) -> counting.Matcher:
     return counting.Matcher.of(terms, settings.analyzer, settings.ngram_range)
 
 
-def choose_vocabulary(
-    terms: Sequence[str], documents: Ints, totals: Ints, texts: int, settings: NgramSettings
-) -> Vocabulary:
+def choose_vocabulary(counts: TermCounts, texts: int, settings: NgramSettings) -> Vocabulary:
     """The terms that scikit-learn would keep of `texts` documents, and their smoothed inverse document frequencies.
 
-    Terms of other lengths than ngram_range go first, then those in fewer than min_df of the texts, then all but the
-    max_features most frequent. The argsort on alphabetically ordered terms is the one in
-    CountVectorizer._limit_features, so that ties fall the same way. idf is ln((1 + texts) / (1 + documents)) + 1, as in
-    TfidfTransformer with its default smoothing. Raises InputError if no term is left.
+    Terms in fewer than min_df of the texts go first, then all but the max_features most frequent. The argsort on
+    alphabetically ordered terms is the one in CountVectorizer._limit_features, so that ties fall the same way. idf is
+    ln((1 + texts) / (1 + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError if no
+    term is left.
     """
-    fewest = max(settings.min_df * texts, 1)
-    order = sorted(np.flatnonzero(documents >= fewest).tolist(), key=terms.__getitem__)
+    terms, documents, totals = counts.terms, counts.column("documents"), counts.column("totals")
+    order = sorted(np.flatnonzero(documents >= max(settings.min_df * texts, 1)).tolist(), key=terms.__getitem__)
     if not order:
         raise InputError(
             f"no term stands in at least {settings.min_df:.2%} of the {texts} texts",

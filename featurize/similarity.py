@@ -1,16 +1,22 @@
-"""TF-IDF cosines: how alike prompt and answers are in the words that tell texts apart."""
+"""TF-IDF cosines: how alike prompt and answers are in the words that tell texts apart.
+
+Words are numbered by hashing, as in scikit-learn's HashingVectorizer: a shared rare word says most, and a vocabulary
+would have to leave out the rare ones or grow with the data.
+"""
+
+import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize import ngrams
 from featurize.catalogue import Column
-from featurize.text import Distinct
+from featurize.coding import Ints
+from featurize.text import Distinct, Text
 
-# Part of the fingerprint: raise it when the same vocabulary gives other numbers.
-VERSION = 1
-# One vocabulary for prompts and answers, of words that at least one text in a thousand has.
-VOCABULARY = ngrams.NgramSettings("word", (1, 1), "tfidf", min_df=0.001, max_features=50_000)
+# Part of the fingerprint: raise it when the same texts give other numbers.
+VERSION = 2
+BUCKETS = 1 << 18  # two words of a text of 500 share one with a probability of 0.2% each
 
 Floats = npt.NDArray[np.float32]
 
@@ -37,18 +43,47 @@ def columns() -> list[Column]:
     return cosine_columns("similarity", "TF-IDF cosine of the words")
 
 
-def cosines(distinct: Distinct, vocabulary: ngrams.Vocabulary) -> Floats:
-    """The cosines (n, 4) of the records behind `distinct`; 0 where a text has no word of the vocabulary."""
+def document_counts(distinct: Distinct) -> Ints:
+    """In how many of a shard's texts, prompts and answers alike, each bucket's words stand: (BUCKETS,)."""
+    _, texts, weights = distinct.used_by(("prompt", "response_a", "response_b"))
+    offsets, buckets, _ = _bucket_words(texts)
+    text_of = np.repeat(np.arange(len(texts)), np.diff(offsets))
+    pairs = np.unique(text_of * BUCKETS + buckets)
+    counts = np.bincount(pairs % BUCKETS, weights=weights[pairs // BUCKETS], minlength=BUCKETS)
+    return counts.astype(np.int64)
+
+
+def inverse_document_frequency(counts: Ints, texts: int) -> npt.NDArray[np.float64]:
+    """ln((1 + texts) / (1 + counts)) + 1, as scikit-learn's TfidfTransformer smooths it by default."""
+    frequencies: npt.NDArray[np.float64] = np.log((1 + texts) / (1 + counts)) + 1
+    return frequencies
+
+
+def cosines(distinct: Distinct, idf: npt.NDArray[np.float64]) -> Floats:
+    """The cosines (n, 4) of the records behind `distinct`; 0 where a text has no word."""
     import scipy.sparse
 
-    counts = ngrams.count(distinct.texts, vocabulary, VOCABULARY)
-    weighed = ngrams.weigh(counts, vocabulary, VOCABULARY)
-    rows = scipy.sparse.csr_array(
-        (weighed.values, weighed.columns, weighed.offsets), shape=(len(distinct.texts), len(vocabulary.terms))
-    )
+    offsets, buckets, counts = _bucket_words(distinct.texts)
+    rows = scipy.sparse.csr_array((counts * idf[buckets], buckets, offsets), shape=(len(distinct.texts), BUCKETS))
+    rows.sum_duplicates()
+    lengths = np.sqrt((rows * rows).sum(axis=1))
+    rows.data /= np.repeat(lengths, np.diff(rows.indptr))
     prompt, a, b = (rows[distinct.index[part]] for part in ("prompt", "response_a", "response_b"))
     to_a, to_b, of_answers = ((one * other).sum(axis=1) for one, other in ((prompt, a), (prompt, b), (a, b)))
     return arrange_cosines(to_a, to_b, of_answers)
+
+
+def _bucket_words(texts: Sequence[Text]) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:
+    """For each text its distinct words' buckets and counts, one text after the other: offsets, buckets, counts."""
+    bucket: dict[str, int] = {}
+    for text in texts:
+        for word in text.word_counts:
+            if word not in bucket:
+                bucket[word] = zlib.crc32(word.encode("utf-8", "surrogatepass")) % BUCKETS
+    offsets = np.cumsum([0, *(len(text.word_counts) for text in texts)])
+    buckets = np.fromiter((bucket[word] for text in texts for word in text.word_counts), np.int64, offsets[-1])
+    counts = np.fromiter((count for text in texts for count in text.word_counts.values()), np.float64, offsets[-1])
+    return offsets, buckets, counts
 
 
 def vector_cosines(prompt: Floats, a: Floats, b: Floats) -> Floats:

@@ -23,7 +23,7 @@ _MODULES = {
 VERSIONS: dict[str, int] = {name: module.VERSION for name, module in _MODULES.items()}
 FITTED = {
     "ngrams": "vocabulary.json",
-    "similarity": "vocabulary.json",
+    "similarity": "idf.parquet",
     "word2vec": "vectors.parquet",
     "embeddings": "components.json",
 }
@@ -49,7 +49,10 @@ def handmade_families(wanted: settings.Featurize) -> list[str]:
 
 
 def plan(wanted: settings.Featurize, records: str, seed: int) -> list[Output]:
-    """The outputs that settings ask for, made from the records of this fingerprint."""
+    """The outputs that settings ask for, made from the records of this fingerprint.
+
+    Raises InputError if a model that the settings name is not installed.
+    """
 
     def output(kind: str, folder: str, made_from: object) -> Output:
         return Output(
@@ -62,9 +65,9 @@ def plan(wanted: settings.Featurize, records: str, seed: int) -> list[Output]:
     if families := handmade_families(wanted):
         outputs.append(output("handmade", "handmade", families))
     if "similarity" in wanted.families:
-        outputs.append(output("similarity", "similarity", {"ngrams": ngrams.VERSION}))
+        outputs.append(output("similarity", "similarity", {}))
     if wanted.spacy_model is not None:
-        outputs.append(output("named_entities", "named_entities", wanted.spacy_model))
+        outputs.append(output("named_entities", "named_entities", named_entities.identity(wanted.spacy_model)))
     # How boosters see a block does not change its files.
     for block in wanted.ngrams:
         outputs.append(output("ngrams", f"ngrams/{block.name}", block.model_dump(mode="json", exclude={"view"})))
@@ -72,8 +75,10 @@ def plan(wanted: settings.Featurize, records: str, seed: int) -> list[Output]:
         vectors = {"seed": seed, **wanted.word2vec.model_dump(exclude={"view"})}
         outputs.append(output("word2vec", "word2vec", vectors))
     if wanted.embeddings is not None:
-        kept = wanted.embeddings.model_dump(include={"model", "max_tokens", "components", "cpus_per_replica"})
-        outputs.append(output("embeddings", "embeddings", kept))
+        # The number of threads changes the last bits of a sum.
+        kept = wanted.embeddings.model_dump(include={"max_tokens", "components", "cpus_per_replica"})
+        made_from = {**kept, "model": embeddings.identity(wanted.embeddings.model)}
+        outputs.append(output("embeddings", "embeddings", made_from))
     return outputs
 
 
@@ -155,7 +160,7 @@ class FeatureStore:
                     fix="run ray_jobs.featurize again.",
                 )
         wanted = settings.Featurize.model_validate(manifest["settings"]["featurize"])
-        return cls(folder, layout(folder, wanted), manifest["outputs"])
+        return cls(folder, layout(folder, wanted), manifest["settings"]["outputs"])
 
     def matrix(self, split: str, shard: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The dense matrix (n, d) of one shard, for example of shard part-00000.parquet of train.

@@ -13,7 +13,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from featurize import embeddings, handmade, named_entities, ngrams, similarity, word2vec
+from featurize import handmade, named_entities, ngrams, similarity, word2vec
 from featurize.matrix import PlainBlock, to_lists
 from featurize.similarity import vector_cosines
 from featurize.text import Distinct
@@ -24,9 +24,11 @@ from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_familie
 from ray_jobs.fit_features import (
     PARTS,
     finish_word2vec,
+    fit_similarity,
     fit_vocabularies,
     load_word_vectors,
     ngram_settings,
+    read_idf,
     read_vocabulary,
     start_word2vec,
     vocabularies,
@@ -52,14 +54,13 @@ def featurize(run: Run) -> list[StageResult]:
         settings={
             "featurize": wanted.model_dump(mode="json"),
             "versions": {kind: VERSIONS[kind] for kind in sorted({output.kind for output in outputs})},
-            **({"seed": run.settings.seed} if wanted.word2vec is not None else {}),
+            "outputs": {output.folder: output.fingerprint for output in outputs},
         },
         inputs={"records": records.fingerprint},
     )
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("featurize", True, manifest)]
-    _check_models(wanted)
 
     stage.begin()
     connect(run)
@@ -73,6 +74,8 @@ def featurize(run: Run) -> list[StageResult]:
         # Training takes one core for long, so it begins first and the rest is made on the others.
         parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view"}))
         training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
+    if "similarity" in of_kind:
+        fit_similarity(folder, records, of_kind["similarity"], run.force)
     fit_vocabularies(folder, records, vocabularies(outputs, wanted.ngrams), run.force)
     make = functools.partial(_make_shard, records=records.folder, target=folder, wanted=wanted, redo=run.force)
     _on_shards(items, functools.partial(make, outputs=[o for o in outputs if o.kind not in ("word2vec", "embeddings")]))
@@ -96,20 +99,9 @@ def featurize(run: Run) -> list[StageResult]:
         schema={c.name: "float32" for block in made.blocks if isinstance(block, PlainBlock) for c in block.columns()},
         metrics={"columns": len(columns)},
         keep=keep,
-        extra={
-            "catalogue": catalogue(made),
-            "outputs": {output.folder: output.fingerprint for output in outputs},
-        },
+        extra={"catalogue": catalogue(made)},
     )
     return [StageResult("featurize", False, manifest, [f"{len(columns):,} columns for the boosters"])]
-
-
-def _check_models(wanted: Featurize) -> None:
-    """Raise InputError if a model that the settings name is not installed, before any work."""
-    if wanted.spacy_model is not None:
-        named_entities.require_model(wanted.spacy_model)
-    if wanted.embeddings is not None:
-        embeddings.locate(wanted.embeddings.model)
 
 
 def _on_shards(items: list[Item], work: Any, unit: str = "shards") -> None:  # noqa: ANN401 - see map_shards
@@ -160,7 +152,7 @@ def _make(
         values = named_entities.featurize(distinct, str(wanted.spacy_model))
         return {column.name: values[:, n] for n, column in enumerate(named_entities.columns())}
     if output.kind == "similarity":
-        values = similarity.cosines(distinct, read_vocabulary(target, output))
+        values = similarity.cosines(distinct, read_idf(target, output))
         return {column.name: values[:, n] for n, column in enumerate(similarity.columns())}
     if output.kind == "word2vec":
         import ray

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from featurize import counting, ngrams, similarity, word2vec
+from featurize import counting, ngrams, similarity, term_counts, word2vec
+from featurize.coding import Ints
 from featurize.matrix import from_lists, to_lists
+from featurize.term_counts import TermCounts
 from featurize.text import Distinct, Text
 from preference.errors import InputError
 from preference.schema import TEXTS
@@ -23,6 +25,7 @@ from ray_jobs.storage import FINGERPRINT_KEY, Folder
 
 PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
 _MERGED_AT_ONCE = 8
+Group = tuple[tuple[str, ...], str, tuple[int, int]]  # parts, analyzer, n-gram range
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Vocabulary:
     settings: ngrams.NgramSettings
 
     @property
-    def counted_as(self) -> tuple[Any, ...]:
+    def counted_as(self) -> Group:
         """Vocabularies with the same value count the same n-grams of the same texts."""
         return self.parts, self.settings.analyzer, self.settings.ngram_range
 
@@ -47,47 +50,47 @@ def ngram_settings(block: NgramBlock) -> ngrams.NgramSettings:
 def vocabularies(outputs: Sequence[Output], blocks: Sequence[NgramBlock]) -> list[Vocabulary]:
     """The vocabularies that the outputs need."""
     by_folder = {f"ngrams/{block.name}": block for block in blocks}
-    wanted = []
-    for output in outputs:
-        if output.kind == "ngrams":
-            block = by_folder[output.folder]
-            wanted.append(Vocabulary(output, PARTS[block.part], ngram_settings(block)))
-        elif output.kind == "similarity":
-            wanted.append(Vocabulary(output, TEXTS, similarity.VOCABULARY))
-    return wanted
+    return [
+        Vocabulary(output, PARTS[by_folder[output.folder].part], ngram_settings(by_folder[output.folder]))
+        for output in outputs
+        if output.kind == "ngrams"
+    ]
 
 
 def fit_vocabularies(target: Folder, records: Records, wanted: Sequence[Vocabulary], redo: bool) -> None:
-    """Fit those vocabularies that are not there yet, in two passes over the training records (featurize.counting)."""
+    """Fit those vocabularies that are not there yet on the training records: see featurize.term_counts."""
     import ray
 
     missing = [each for each in wanted if redo or not _is_fitted(target, each.output)]
     if not missing:
         return
-    groups: dict[tuple[Any, ...], ngrams.NgramSettings] = {}
+    groups: dict[Group, list[Vocabulary]] = {}
     for each in missing:
-        known = groups.get(each.counted_as)
-        if known is None or each.settings.min_df < known.min_df:
-            groups[each.counted_as] = each.settings
+        groups.setdefault(each.counted_as, []).append(each)
     shards = records.shards("train")
 
-    progress = Progress("featurize", "shards counted", total=2 * len(shards))
-    found = [ray.remote(num_cpus=1)(_candidates).remote(records.folder, shard, groups) for shard in shards]
-    for _ in _finished(found):
+    progress = Progress("featurize", "shards counted", total=len(shards))
+    report = ray.remote(num_cpus=1)(_report)
+    reports = [report.remote(records.folder, shard, groups) for shard in shards]
+    for _ in _finished(reports):
         progress.advance()
-    union = ray.remote(num_cpus=1)(_union)
-    while len(found) > 1:
-        found = [union.remote(*found[at : at + _MERGED_AT_ONCE]) for at in range(0, len(found), _MERGED_AT_ONCE)]
-    matchers = ray.remote(num_cpus=1)(_matchers).remote(found[0], groups)
-    count = ray.remote(num_cpus=1)(_count)
-    sums: dict[tuple[Any, ...], Any] = {}
-    for done in _finished([count.remote(records.folder, shard, matchers) for shard in shards]):
-        for group, counts in ray.get(done).items():
-            sums[group] = sums.get(group, 0) + counts
-        progress.advance()
+    merge = ray.remote(num_cpus=1)(_merge)
+    while len(reports) > 1:
+        reports = [merge.remote(*reports[at : at + _MERGED_AT_ONCE]) for at in range(0, len(reports), _MERGED_AT_ONCE)]
+    wanted_counts, matchers = ray.remote(num_cpus=1, num_returns=2)(_what_is_wanted).remote(
+        reports[0], groups, records.rows("train")
+    )
+    exact: dict[Group, Ints] = {}
+    if ray.get(matchers):
+        progress = Progress("featurize", "shards counted again", total=len(shards))
+        count = ray.remote(num_cpus=1)(_count)
+        for done in _finished([count.remote(records.folder, shard, matchers) for shard in shards]):
+            for group, counts in ray.get(done).items():
+                exact[group] = exact[group] + counts if group in exact else counts
+            progress.advance()
     choose = ray.remote(num_cpus=1)(_choose)
     chosen = [
-        choose.remote(found[0], each, sums[each.counted_as], records.rows("train") * len(each.parts), target)
+        choose.remote(wanted_counts, each, exact.get(each.counted_as), records.rows("train") * len(each.parts), target)
         for each in missing
     ]
     for each, terms in zip(missing, ray.get(chosen), strict=True):
@@ -103,32 +106,48 @@ def _finished(waiting: list[Any]) -> Iterator[Any]:
         yield from done
 
 
-def _candidates(
-    records: Folder, shard: str, groups: dict[tuple[Any, ...], ngrams.NgramSettings]
-) -> dict[Any, list[str]]:
+def _report(records: Folder, shard: str, groups: dict[Group, list[Vocabulary]]) -> dict[Group, TermCounts]:
     distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
-    return {group: ngrams.candidates(*distinct.used_by(group[0])[1:], settings) for group, settings in groups.items()}
+    reports = {}
+    for group, members in groups.items():
+        loosest = min((each.settings for each in members), key=lambda settings: settings.min_df)
+        reports[group] = ngrams.report(*distinct.used_by(group[0])[1:], loosest)
+    return reports
 
 
-def _union(*found: dict[Any, list[str]]) -> dict[Any, list[str]]:
-    return {group: sorted(set().union(*(each[group] for each in found))) for group in found[0]}
+def _merge(*reports: dict[Group, TermCounts]) -> dict[Group, TermCounts]:
+    return {group: term_counts.merge(*(each[group] for each in reports)) for group in reports[0]}
 
 
-def _matchers(found: dict[Any, list[str]], groups: dict[tuple[Any, ...], ngrams.NgramSettings]) -> dict[Any, Any]:
-    return {group: ngrams.matcher(found[group], settings) for group, settings in groups.items()}
+def _what_is_wanted(
+    counts: dict[Group, TermCounts], groups: dict[Group, list[Vocabulary]], rows: int
+) -> tuple[dict[Group, TermCounts], dict[Group, counting.Matcher]]:
+    """The terms that may be chosen, and those of them that must be counted once more, with what finds them."""
+    kept, again = {}, {}
+    for group, members in groups.items():
+        wanted = [
+            counts[group].wanted(rows * len(each.parts), each.settings.min_df, each.settings.max_features)
+            for each in members
+        ]
+        kept[group] = counts[group].take(np.logical_or.reduce(wanted))
+        uncertain = kept[group].take(kept[group].uncertain()).terms
+        if uncertain:
+            again[group] = ngrams.matcher(uncertain, members[0].settings)
+    return kept, again
 
 
-def _count(records: Folder, shard: str, matchers: dict[Any, counting.Matcher]) -> dict[Any, Any]:
+def _count(records: Folder, shard: str, matchers: dict[Group, counting.Matcher]) -> dict[Group, Ints]:
     distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
     return {
-        group: np.stack(counting.count_terms(*distinct.used_by(group[0])[1:], matcher))
-        for group, matcher in matchers.items()
+        group: counting.count_terms(*distinct.used_by(group[0])[1:], matcher) for group, matcher in matchers.items()
     }
 
 
-def _choose(found: dict[Any, list[str]], wanted: Vocabulary, sums: Any, texts: int, target: Folder) -> int:  # noqa: ANN401
-    documents, totals = sums
-    chosen = ngrams.choose_vocabulary(found[wanted.counted_as], documents, totals, texts, wanted.settings)
+def _choose(counts: dict[Group, TermCounts], wanted: Vocabulary, exact: Ints | None, texts: int, target: Folder) -> int:
+    known = counts[wanted.counted_as]
+    if exact is not None:
+        known = term_counts.replace(known, known.take(known.uncertain()).terms, exact)
+    chosen = ngrams.choose_vocabulary(known, texts, wanted.settings)
     assert wanted.output.fitted is not None
     fitted = {"fingerprint": wanted.output.fingerprint, "terms": chosen.terms, "idf": chosen.idf.tolist()}
     target.write_json(wanted.output.fitted, fitted)
@@ -164,6 +183,30 @@ def _is_fitted(target: Folder, output: Output) -> bool:
     except (FileNotFoundError, ValueError, AttributeError, InputError):
         return False
     return True
+
+
+def fit_similarity(target: Folder, records: Records, output: Output, redo: bool) -> None:
+    """Count in how many training texts each bucket's words stand, unless that is there."""
+    import ray
+
+    assert output.fitted is not None
+    if not redo and target.table_fingerprint(output.fitted) == output.fingerprint:
+        return
+    count = ray.remote(num_cpus=1)(_count_documents)
+    counts = np.zeros(similarity.BUCKETS, np.int64)
+    for done in _finished([count.remote(records.folder, shard) for shard in records.shards("train")]):
+        counts += ray.get(done)
+    idf = similarity.inverse_document_frequency(counts, records.rows("train") * len(TEXTS))
+    target.write_table(output.fitted, pa.table({"idf": idf}), output.fingerprint)
+
+
+def _count_documents(records: Folder, shard: str) -> Ints:
+    return similarity.document_counts(Distinct.of(records.read_table(shard, list(TEXTS))))
+
+
+def read_idf(target: Folder, output: Output) -> Any:  # noqa: ANN401 - an array
+    """The inverse document frequency of each bucket. Raises InputError if it was fitted for another output."""
+    return _read_fitted_table(target, output)["idf"].to_numpy()
 
 
 class _Epochs:
@@ -244,8 +287,12 @@ def load_word_vectors(target: Folder, output: Output) -> Any:  # noqa: ANN401 - 
 
 
 def _read_word_vectors(target: Folder, output: Output) -> word2vec.WordVectors:
+    table = _read_fitted_table(target, output)
+    return word2vec.WordVectors(table["word"].to_pylist(), from_lists(table["vector"]))
+
+
+def _read_fitted_table(target: Folder, output: Output) -> pa.Table:
     assert output.fitted is not None
     table = target.read_table(output.fitted)
-    found = (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode()
-    _refuse_other(target, output, found)
-    return word2vec.WordVectors(table["word"].to_pylist(), from_lists(table["vector"]))
+    _refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
+    return table

@@ -73,10 +73,11 @@ def _share_data(features: FeatureStore, records: Records) -> Any:  # noqa: ANN40
     """The boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    return ray.remote(num_cpus=1)(_load).remote(features, records)
+    return ray.remote(num_cpus=1)(load_data).remote(features, records)
 
 
-def _load(features: FeatureStore, records: Records) -> "BoosterData":
+def load_data(features: FeatureStore, records: Records) -> "BoosterData":
+    """The boosters' data, read from the files of finished features. Runs where it shall live, not in the driver."""
     from train.booster import BoosterData
 
     def matrix(split: str) -> Any:  # noqa: ANN401 - an array

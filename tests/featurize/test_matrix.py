@@ -21,6 +21,7 @@ TFIDF = ngrams.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=1
 VOCABULARY = ngrams.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
 CHARACTERS = ngrams.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
 VECTORS = WordVectors(WORDS, np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
+IDF = similarity.inverse_document_frequency(np.arange(similarity.BUCKETS) % 50, 100)
 SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
 
@@ -45,7 +46,7 @@ def sparse(distinct, vocabulary, wanted, sides):
 def matrix(table, view):
     distinct = Distinct.of(table)
     made = {"handmade": handmade.featurize(distinct, list(handmade.FAMILIES))}
-    made["similarity"] = similarity.cosines(distinct, VOCABULARY)
+    made["similarity"] = similarity.cosines(distinct, IDF)
     named = {"handmade": handmade.columns(list(handmade.FAMILIES)), "similarity": similarity.columns()}
     means = Pooler(VECTORS).means(distinct.texts)
     vectors = {side: means[distinct.index[part]] for side, part in SIDES.items()}
@@ -89,10 +90,16 @@ def test_swapping_changes_what_it_should():
 
 
 def test_cosines_are_those_of_the_formula():
-    table = records((["red blue"], ["blue"], ["tall green"]))
-    made = similarity.cosines(Distinct.of(table), VOCABULARY)[0]
-    blue = 2.0 / np.hypot(1.0, 2.0)
-    assert np.allclose(made, [blue, 0, blue, 0])
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    rows = [(["red blue sky"], ["blue blue"], ["tall sky"]), (["sky"], ["red"], ["red red tall"])]
+    texts = [turns[0] for row in rows for turns in row]
+    theirs = TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts).toarray()
+    distinct = Distinct.of(records(*rows))
+    idf = similarity.inverse_document_frequency(similarity.document_counts(distinct), len(texts))
+    for row, made in enumerate(similarity.cosines(distinct, idf)):
+        prompt, a, b = theirs[3 * row : 3 * row + 3]
+        assert np.allclose(made, [prompt @ a, prompt @ b, prompt @ a - prompt @ b, a @ b], atol=1e-6)
 
 
 def test_vectors_survive_a_file(tmp_path):

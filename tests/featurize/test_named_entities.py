@@ -47,7 +47,7 @@ def test_entities_are_counted_by_kind_and_follow_a_swap(model):
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
     with pytest.raises(InputError, match="python -m spacy download en_core_web_xx"):
-        named_entities.require_model("en_core_web_xx")
+        named_entities.identity("en_core_web_xx")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install spacy"):
-        named_entities.require_model("en_core_web_sm")
+        named_entities.identity("en_core_web_sm")

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
-from featurize import counting, ngrams
+from featurize import counting, ngrams, term_counts
 from featurize.text import Distinct, Text
 from preference.errors import InputError
 
@@ -18,14 +18,20 @@ TEXTS = [
 ]
 
 
-def fit(shards: list[list[str]], wanted: ngrams.NgramSettings) -> ngrams.Vocabulary:
-    """The two passes over shards, as the job makes them; each shard's texts are counted by their multiplicity."""
+def fit(shards: list[list[str]], wanted: ngrams.NgramSettings) -> tuple[ngrams.Vocabulary, int]:
+    """The passes over shards as the job makes them, and the number of terms that had to be counted again."""
     counters = [Counter(shard) for shard in shards]
     weighted = [([Text([text]) for text in each], np.array(list(each.values()))) for each in counters]
-    terms = sorted(set().union(*(ngrams.candidates(*each, wanted) for each in weighted)))
-    counts = [np.stack(counting.count_terms(*each, ngrams.matcher(terms, wanted))) for each in weighted]
-    documents, totals = sum(counts[1:], counts[0])
-    return ngrams.choose_vocabulary(terms, documents, totals, sum(map(len, shards)), wanted)
+    reports = [ngrams.report(*each, wanted) for each in weighted]
+    # Merged in two steps, as many shards are.
+    counts = term_counts.merge(term_counts.merge(*reports[:2]), *reports[2:])
+    texts = sum(map(len, shards))
+    counts = counts.take(counts.wanted(texts, wanted.min_df, wanted.max_features))
+    again = counts.take(counts.uncertain()).terms
+    if again:
+        exact = [counting.count_terms(*each, ngrams.matcher(again, wanted)) for each in weighted]
+        counts = term_counts.replace(counts, again, np.sum(exact, axis=0))
+    return ngrams.choose_vocabulary(counts, texts, wanted), len(again)
 
 
 def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted: ngrams.NgramSettings):
@@ -37,7 +43,7 @@ def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted
         max_features=wanted.max_features,
     )
     expected = theirs.fit_transform(texts).toarray()
-    vocabulary = fit(shards, wanted)
+    vocabulary, _ = fit(shards, wanted)
     assert vocabulary.terms == theirs.get_feature_names_out().tolist()
     made = ngrams.weigh(ngrams.count([Text([text]) for text in texts], vocabulary, wanted), vocabulary, wanted)
     assert np.abs(ngrams.to_dense(ngrams.to_arrow(made), len(vocabulary.terms)) - expected).max() < 1e-6
@@ -82,9 +88,20 @@ def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, 
     assert_equals_scikit_learn(texts, shards, wanted)
 
 
+def test_most_terms_are_counted_once_and_the_others_again():
+    """Frequent terms are reported by every shard; some of those near min_df are not."""
+    distinct = Distinct.of(real_records(300))
+    texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
+    shards = [texts[at : at + 60] for at in range(0, len(texts), 60)]
+    _, again = fit(shards, ngrams.NgramSettings("char", (1, 3), "count", min_df=0.05, max_features=50))
+    assert again == 0
+    _, again = fit(shards, ngrams.NgramSettings("word", (1, 3), "count", min_df=0.05, max_features=10_000))
+    assert again > 0
+
+
 def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
     wanted = ngrams.NgramSettings("char", (1, 3), "count", min_df=0.02, max_features=500)
-    vocabulary = fit([TEXTS], wanted)
+    vocabulary, _ = fit([TEXTS], wanted)
     by_table = ngrams.count([Text([text]) for text in TEXTS], vocabulary, wanted)
     monkeypatch.setattr(counting, "_TABLE_CELLS", 0)
     by_search = ngrams.count([Text([text]) for text in TEXTS], vocabulary, wanted)
@@ -94,7 +111,7 @@ def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
 
 def test_texts_without_terms_count_as_texts_and_give_empty_rows():
     wanted = ngrams.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
-    vocabulary = fit([["", "!"], ["yes no", "yes"]], wanted)
+    vocabulary, _ = fit([["", "!"], ["yes no", "yes"]], wanted)
     assert vocabulary.terms == ["yes"]
     made = ngrams.weigh(ngrams.count([Text([""]), Text(["yes"])], vocabulary, wanted), vocabulary, wanted)
     assert ngrams.to_dense(ngrams.to_arrow(made), 1).ravel().tolist() == [0, 1]
