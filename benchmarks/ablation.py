@@ -70,7 +70,7 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     import ray
 
     records = open_records(run)
-    features = FeatureStore.open(run.folder / "features", run.finished("features", "featurize", records.fingerprint))
+    features = FeatureStore.open(run, records)
     families = np.array([column.family for column in features.layout.columns()])
     names = list(dict.fromkeys(families.tolist()))
     data = ray.remote(num_cpus=1)(load_data).remote(features, records)

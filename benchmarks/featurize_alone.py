@@ -47,12 +47,12 @@ def handmade(records: pd.DataFrame, out: Path) -> None:
 
 def similarity(records: pd.DataFrame, out: Path) -> None:
     """Cosines of tf-idf words between prompt and answers."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
-    texts = {part: _join(records[part]) for part in PARTS}
-    vectorizer = TfidfVectorizer(min_df=0.001, max_features=50_000)
-    vectorizer.fit([text for part in PARTS for text in texts[part]])
-    prompt, a, b = (vectorizer.transform(texts[part]) for part in PARTS)
+    vectorizer = HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=None, token_pattern=r"\w+")
+    counts = {part: vectorizer.transform(_join(records[part])) for part in PARTS}
+    weights = TfidfTransformer().fit(scipy.sparse.vstack(list(counts.values())))
+    prompt, a, b = (weights.transform(counts[part]) for part in PARTS)
     cosines = [one.multiply(other).sum(axis=1).A1 for one, other in ((prompt, a), (prompt, b), (a, b))]
     pd.DataFrame(dict(zip(("to_a", "to_b", "answers"), cosines, strict=True))).to_parquet(out / "similarity.parquet")
 

@@ -1,6 +1,7 @@
 """Running a command and watching the memory of all its processes."""
 
 import subprocess
+import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -25,13 +26,17 @@ def measure(line: Sequence[str], every: float = 0.5) -> Measured:
     """
     start = time.monotonic()
     peak = 0
-    with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as said,  # a pipe that nobody empties would stop the command
+        subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT) as process,
+    ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
             peak = max(peak, _tree_bytes(root))
             time.sleep(every)
         seconds = time.monotonic() - start
-        output = process.stdout.read() if process.stdout else ""
+        said.seek(0)
+        output = said.read()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(line)} ended with {process.returncode}:\n{output[-3000:]}")
     return Measured(seconds, peak, output)

@@ -44,7 +44,11 @@ class Column:
 
 def columns_of(family: str, features: Sequence[Feature], views: Sequence[View]) -> list[Column]:
     """One column per view and feature, in that order."""
-    return [Column(family, each.name, view, each.unit, each.description) for view in views for each in features]
+    return [
+        Column(family, each.name, view, "ratio" if view == "ratio" else each.unit, each.description)
+        for view in views
+        for each in features
+    ]
 
 
 def exchange(columns: Sequence[Column]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

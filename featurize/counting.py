@@ -99,7 +99,7 @@ def _pair_up(ids: Codes) -> tuple[Codes, Ints, Ints]:
 
 @dataclass(frozen=True)
 class Matcher:
-    """A set of terms to be found in texts. Holds arrays and short lists only, so that it travels cheaply.
+    """A set of terms to be found in texts. Made of arrays and the list of units, so that it travels cheaply.
 
     Level n numbers the n-grams that occur in terms, be it as parts of longer ones: `keys[n]` are sorted, and made of
     the numbers of an n-gram's first and last (n-1)-gram; `term_of[n]` says which term it is, or -1.
@@ -142,12 +142,12 @@ class Matcher:
             for n, term_of in enumerate(self.term_of, start=1):
                 if n > 1:
                     ids = finders[n - 2](ids)
+                if n < self.shortest and coded.whole is None:
+                    continue
                 terms = np.append(term_of, -1)[ids]
-                if n < self.shortest:
+                if n < self.shortest and coded.whole is not None:
                     # char_wb counts a word that is shorter than every n-gram as it is.
-                    terms[0 if coded.whole is None else coded.whole[piece] != n] = -1
-                    if coded.whole is None:
-                        continue
+                    terms[coded.whole[piece] != n] = -1
                 there = np.flatnonzero(terms >= 0)
                 found.append((text_of[there], terms[there]))
             if found:

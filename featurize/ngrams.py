@@ -78,7 +78,7 @@ def choose_vocabulary(counts: TermCounts, texts: int, settings: NgramSettings) -
     if not order:
         raise InputError(
             f"no term stands in at least {settings.min_df:.2%} of the {texts} texts",
-            where="featurize.ngrams",
+            where="this n-gram block",
             fix="lower min_df, or leave this block out.",
         )
     kept = [order[place] for place in np.sort((-totals[order]).argsort()[: settings.max_features])]

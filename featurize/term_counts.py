@@ -97,16 +97,17 @@ def merge(*reports: TermCounts) -> TermCounts:
         bounds = {f"unseen_{name}": bound for name, bound in zip(("documents", "totals"), each.absent, strict=True)}
         columns = [each.column(name) - bounds.get(name, 0) for name in _COUNTED]
         tables.append(pa.table([each.table["term"], *columns], names=["term", *_COUNTED]))
-    merged = pa.concat_tables(tables).group_by("term").aggregate([(name, "sum") for name in _COUNTED])
+    merged = (
+        pa.concat_tables(tables).group_by("term", use_threads=False).aggregate([(name, "sum") for name in _COUNTED])
+    )
     columns = [merged[f"{name}_sum"].to_numpy() for name in _COUNTED]
     columns[2], columns[3] = columns[2] + absent[0], columns[3] + absent[1]
     return TermCounts(pa.table([merged["term"].combine_chunks(), *columns], names=["term", *_COUNTED]), absent)
 
 
-def replace(counts: TermCounts, terms: Sequence[str], exact: Ints) -> TermCounts:
-    """The counts with those of some of the terms now exact: (2, terms), documents and totals."""
-    place = {term: n for n, term in enumerate(counts.terms)}
-    at = np.array([place[term] for term in terms], np.int64)
+def settle(counts: TermCounts, exact: Ints) -> TermCounts:
+    """The counts with those of the uncertain terms, in their order, now exact: (2, terms), documents and totals."""
+    at = np.flatnonzero(counts.uncertain())
     columns = [counts.column(name).copy() for name in _COUNTED]
     columns[0][at], columns[1][at] = exact
     columns[2][at] = columns[3][at] = 0

@@ -13,6 +13,8 @@ import pyarrow as pa
 
 from preference.schema import TEXTS
 
+# Part of the fingerprint of all features: raise it when texts are taken apart differently.
+VERSION = 1
 _WORD = re.compile(r"\w+")
 _TOKEN = re.compile(r"\b\w\w+\b")  # CountVectorizer's default token_pattern
 _CODE_BLOCK = re.compile(r"```.*?(?:```|\Z)", re.DOTALL)

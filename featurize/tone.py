@@ -24,7 +24,7 @@ FEATURES = (
     Feature("closing_offer", "0 or 1", "1 if the last 200 characters offer more help"),
     Feature("imperative_lines", "lines", "lines that begin with a verb of instruction such as use, add, make sure"),
     Feature("ends_with_question", "0 or 1", "1 if the text ends with a question mark"),
-    Feature("cut_off", "0 or 1", "1 if the text ends in a letter, digit or comma, as one that was cut does"),
+    Feature("cut_off", "0 or 1", "1 if the text ends in a letter, digit or comma, and not in a code block"),
 )
 
 
@@ -58,7 +58,7 @@ _REFUSALS = _Lexicon(
         *("i cannot", "i can t", "i am unable", "i am not able", "i m unable", "i m not able", "i won t"),
         *("i don t have access", "i do not have access", "i don t have personal", "i do not have personal"),
         *("as an ai", "as a language model", "as an artificial", "against my guidelines", "against my programming"),
-        *("not appropriate", "not able to help", "not able to assist", "not able to provide"),
+        *("not appropriate", "not programmed to", "not designed to"),
     ),
 )
 _COUNTED = (
@@ -92,23 +92,41 @@ def describe(text: Text) -> list[float]:
     prose = text.prose
     end = prose.rstrip()
     opening = Text([prose[:200]])
+    ends_in_prose = not text.full.rstrip().endswith("```")
     return [
         *_sentiment(prose[:_SCORED_CHARS]),
         *(lexicon.count(text) for lexicon in _COUNTED),
         float(_REFUSALS.count(opening) + _APOLOGIES.count(opening) > 0),
         float(_OFFERS.count(Text([end[-200:]])) > 0),
         len(_IMPERATIVE.findall(prose)),
-        float(end.endswith(("?", "？"))),
-        float(bool(end) and (end[-1].isalnum() or end[-1] == ",")),
+        float(ends_in_prose and end.endswith(("?", "？"))),
+        float(ends_in_prose and end != "" and (end[-1].isalnum() or end[-1] == ",")),
     ]
 
 
 def _sentiment(text: str) -> tuple[float, float]:
     from textblob import en
 
-    # TextBlob's own tokenizer takes as long as its scoring, and its list of emoticons as long again.
-    words = _SENTIMENT_WORD.findall(text.lower().replace("’", "'").replace("n't", " n't"))
+    # TextBlob's own tokenizer takes as long as its scoring, and its list of emoticons as long again. Words that it does
+    # not know only end the reach of a negation or an adverb; a long one ends both, and those after it say nothing more.
+    scored = _scored_words()
+    words: list[str] = []
+    ended = False
+    for word in _SENTIMENT_WORD.findall(text.lower().replace("’", "'").replace("n't", " n't")):
+        if word in scored:
+            words.append(word)
+            ended = False
+        elif not ended:
+            words.append(word)
+            ended = len(word.strip("'")) > 2
     if not words:
         return 0.0, 0.0
     polarity, subjectivity = en.sentiment(words)
     return float(polarity), float(subjectivity)
+
+
+@functools.cache
+def _scored_words() -> frozenset[str]:
+    from textblob import en
+
+    return frozenset({*en.sentiment.keys(), *en.sentiment.negations, "!"})

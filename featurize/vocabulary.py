@@ -26,8 +26,9 @@ def describe(text: Text) -> list[float]:
     if not words:
         return [0.0] * len(FEATURES)
     counts = text.word_counts
-    letters = sum(map(len, words))
-    long_words = sum(len(word) > 6 for word in words) / len(words)
+    lengths = list(map(len, words))
+    letters = sum(lengths)
+    long_words = sum(map((6).__lt__, lengths)) / len(words)
     words_per_sentence = len(words) / text.sentences
     syllables = max(len(_VOWELS.findall(text.full.lower())) / len(words), 1.0)
     flesch = 206.835 - 1.015 * words_per_sentence - 84.6 * syllables
@@ -36,7 +37,7 @@ def describe(text: Text) -> list[float]:
         len(counts),
         len(counts) / len(words),
         len(counts) / math.sqrt(len(words)),
-        sum(count == 1 for count in counts.values()) / len(counts),
+        list(counts.values()).count(1) / len(counts),
         letters / len(words),
         long_words,
         words_per_sentence + 100 * long_words,

@@ -1,6 +1,5 @@
 """Word2Vec trained by gensim on the training records, and texts as the mean of their words' vectors."""
 
-import functools
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -8,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from featurize.text import Text
 
@@ -32,7 +33,7 @@ class Word2VecSettings:
 class WordVectors:
     """The words of a trained model, most frequent first, and a vector for each."""
 
-    words: Sequence[str]
+    words: pa.StringArray
     vectors: Floats  # (words, dimensions)
 
 
@@ -43,7 +44,7 @@ def train(
 
     The words go to a temporary file, one text a line, that gensim reads again in every epoch without Python's help: as
     fast as sentences held in memory, and memory does not grow with their number. One thread, because several would
-    make the vectors depend on their timing. Raises ValueError if no word reaches min_count.
+    make the vectors depend on their timing. Raises ValueError if no word occurs min_count times.
     """
     from gensim.models import Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -67,36 +68,44 @@ def train(
         if not found:
             raise ValueError("the training records hold no word")
         model = Word2Vec(
-            corpus_file=corpus,
             vector_size=settings.dimensions,
             window=settings.window,
             epochs=settings.epochs,
             min_count=settings.min_count,
             seed=seed,
             workers=1,
+        )
+        model.build_vocab(corpus_file=corpus)
+        if not model.wv.index_to_key:
+            raise ValueError(f"no word of the training records occurs {settings.min_count} times")
+        model.train(
+            corpus_file=corpus,
+            total_examples=model.corpus_count,
+            total_words=model.corpus_total_words,
+            epochs=settings.epochs,
             callbacks=[Epochs()],
         )
-    return WordVectors(model.wv.index_to_key, np.asarray(model.wv.vectors, np.float32))
+    return WordVectors(pa.array(model.wv.index_to_key, pa.string()), np.asarray(model.wv.vectors, np.float32))
 
 
-class Pooler:
-    """Means of word vectors. Making one costs a dictionary of all words; use it for many texts."""
+def mean_vectors(texts: Sequence[Text], model: WordVectors) -> Floats:
+    """The mean vector (texts, dimensions) of each text's known words; zeros where there are none."""
+    import scipy.sparse
 
-    def __init__(self, model: WordVectors) -> None:
-        self._vectors = model.vectors
-        self._number = functools.partial(dict(zip(model.words, range(len(model.words)), strict=True)).get)
-
-    def means(self, texts: Sequence[Text]) -> Floats:
-        """The mean vector (texts, dimensions) of each text's known words; zeros where there are none."""
-        import scipy.sparse
-
-        numbers = [[n for n in map(self._number, text.words) if n is not None] for text in texts]
-        offsets = np.concatenate([[0], np.cumsum([len(some) for some in numbers])])
-        columns = np.fromiter((n for some in numbers for n in some), np.int64, offsets[-1])
-        # As a sparse product: gathering the vectors of every word first would take 1.2 kB a word.
-        counts = scipy.sparse.csr_array(
-            (np.ones(len(columns), np.float32), columns, offsets), shape=(len(texts), len(self._vectors))
-        )
-        means: Floats = counts @ self._vectors
-        means /= np.maximum(np.diff(offsets), 1)[:, None].astype(np.float32)
-        return means
+    distinct: dict[str, int] = {}
+    for text in texts:
+        for word in text.word_counts:
+            distinct.setdefault(word, len(distinct))
+    # Arrow finds the words of a shard without making a Python string of each word of the model.
+    found = pc.index_in(pa.array(distinct, pa.string()), value_set=model.words).fill_null(-1).to_numpy()
+    offsets = np.cumsum([0, *(len(text.word_counts) for text in texts)])
+    numbers = np.fromiter((distinct[word] for text in texts for word in text.word_counts), np.int64, offsets[-1])
+    counts = np.fromiter((count for text in texts for count in text.word_counts.values()), np.float32, offsets[-1])
+    columns = found[numbers] if len(found) else numbers
+    counts[columns < 0] = 0
+    # As a sparse product: gathering the vectors of every word first would take 1.2 kB a word.
+    shape = (len(texts), len(model.vectors))
+    matrix = scipy.sparse.csr_array((counts, np.maximum(columns, 0), offsets), shape=shape)
+    means: Floats = matrix @ model.vectors
+    means /= np.maximum(matrix.sum(axis=1), 1).astype(np.float32)[:, None]
+    return means

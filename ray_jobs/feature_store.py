@@ -1,16 +1,21 @@
 """The feature files of a run: which there are, what made them, and reading them as matrices."""
 
+import importlib.metadata
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
-from featurize import embeddings, handmade, named_entities, ngrams, similarity, word2vec
+from featurize import embeddings, handmade, named_entities, ngrams, similarity, text, word2vec
 from featurize.matrix import Block, Layout, NgramBlock, PlainBlock, VectorBlock
 from preference.errors import InputError
 from ray_jobs import settings
 from ray_jobs.artifacts import fingerprint
-from ray_jobs.storage import Folder
+from ray_jobs.records import Records
+from ray_jobs.run import Run
+from ray_jobs.storage import FINGERPRINT_KEY, Folder
 
 _MODULES = {
     "handmade": handmade,
@@ -20,8 +25,15 @@ _MODULES = {
     "word2vec": word2vec,
     "embeddings": embeddings,
 }
-VERSIONS: dict[str, int] = {name: module.VERSION for name, module in _MODULES.items()}
-FITTED = {
+VERSIONS: dict[str, int] = {"text": text.VERSION, **{name: module.VERSION for name, module in _MODULES.items()}}
+# Libraries whose other versions may give other numbers.
+_LIBRARIES = {
+    "handmade": ("textblob", "py3langid", "rapidfuzz"),
+    "named_entities": ("spacy",),
+    "word2vec": ("gensim",),
+    "embeddings": ("sentence-transformers", "transformers", "torch"),
+}
+_FITTED = {
     "ngrams": "vocabulary.json",
     "similarity": "idf.parquet",
     "word2vec": "vectors.parquet",
@@ -31,16 +43,34 @@ FITTED = {
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of feature file: its folder below features/, and the fingerprint that its files must carry."""
+    """One kind of feature file: its folder below features/, and the fingerprints that its files must carry.
 
-    kind: str  # a key of VERSIONS
+    What was fitted, and the training records' files, depend on the training records alone; other records' files on
+    those records as well.
+    """
+
+    kind: str
     folder: str
     fingerprint: str
+    by_split: Mapping[str, str]
 
     @property
-    def fitted(self) -> str | None:
-        """The file that holds what was fitted on the training records, if anything was."""
-        return f"{self.folder}/{FITTED[self.kind]}" if self.kind in FITTED else None
+    def fitted(self) -> str:
+        """The file that holds what was fitted on the training records."""
+        return f"{self.folder}/{_FITTED[self.kind]}"
+
+    @property
+    def is_fitted(self) -> bool:
+        """Whether anything is fitted for it."""
+        return self.kind in _FITTED
+
+    def is_made(self, target: Folder, item: Mapping[str, str]) -> bool:
+        """Whether the file of a shard is there, as this output makes it."""
+        return target.table_fingerprint(self.file(item)) == self.by_split[item["split"]]
+
+    def file(self, item: Mapping[str, str]) -> str:
+        """The file of a shard, for example of {"split": "train", "shard": "part-00000.parquet"}."""
+        return f"{self.folder}/{item['split']}/{item['shard']}"
 
 
 def handmade_families(wanted: settings.Featurize) -> list[str]:
@@ -48,18 +78,27 @@ def handmade_families(wanted: settings.Featurize) -> list[str]:
     return [family for family in wanted.families if family in handmade.FAMILIES]
 
 
-def plan(wanted: settings.Featurize, records: str, seed: int) -> list[Output]:
-    """The outputs that settings ask for, made from the records of this fingerprint.
+def settings_of(wanted: settings.Featurize) -> dict[str, Any]:
+    """The settings that shape features; on how many machines they are made is none of them."""
+    return wanted.model_dump(mode="json", exclude={"embeddings": {"replicas"}})
+
+
+def plan(wanted: settings.Featurize, records: Records, seed: int) -> list[Output]:
+    """The outputs that settings ask for. Sentence embeddings have two: whole vectors, and what is made of them.
 
     Raises InputError if a model that the settings name is not installed.
     """
 
     def output(kind: str, folder: str, made_from: object) -> Output:
-        return Output(
-            kind,
-            folder,
-            fingerprint({"kind": kind, "version": VERSIONS[kind], "settings": made_from, "records": records}),
-        )
+        version = {name: VERSIONS[name] for name in ("text", kind if kind in VERSIONS else "embeddings")}
+        libraries = {name: importlib.metadata.version(name) for name in _LIBRARIES.get(kind, ())}
+        train = records.fingerprint_of("train")
+        made = fingerprint([kind, version, libraries, made_from, train])
+        by_split = {
+            split: made if split == "train" else fingerprint([made, records.fingerprint_of(split)])
+            for split in records.splits
+        }
+        return Output(kind, folder, made, by_split)
 
     outputs = []
     if families := handmade_families(wanted):
@@ -76,14 +115,40 @@ def plan(wanted: settings.Featurize, records: str, seed: int) -> list[Output]:
         outputs.append(output("word2vec", "word2vec", vectors))
     if wanted.embeddings is not None:
         # The number of threads changes the last bits of a sum.
-        kept = wanted.embeddings.model_dump(include={"max_tokens", "components", "cpus_per_replica"})
-        made_from = {**kept, "model": embeddings.identity(wanted.embeddings.model)}
-        outputs.append(output("embeddings", "embeddings", made_from))
+        encoded = wanted.embeddings.model_dump(include={"max_tokens", "cpus_per_replica", "gpus_per_replica"})
+        encoded["model"] = embeddings.identity(wanted.embeddings.model)
+        outputs.append(output("sentence_vectors", "embeddings/vectors", encoded))
+        outputs.append(output("embeddings", "embeddings", {**encoded, "components": wanted.embeddings.components}))
     return outputs
 
 
-def layout(folder: Folder, wanted: settings.Featurize) -> Layout:
+def read_fitted(target: Folder, output: Output) -> dict[str, Any]:
+    """What was fitted for an output, as JSON. Raises InputError if it was fitted for another."""
+    fitted = target.read_json(output.fitted)
+    refuse_other(target, output, fitted.get("fingerprint"))
+    return dict(fitted)
+
+
+def read_fitted_table(target: Folder, output: Output) -> pa.Table:
+    """What was fitted for an output, as a table. Raises InputError if it was fitted for another."""
+    table = target.read_table(output.fitted)
+    refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
+    return table
+
+
+def refuse_other(target: Folder, output: Output, found: str | None) -> None:
+    """Raise InputError if what is fitted carries another fingerprint than the output's."""
+    if found != output.fingerprint:
+        raise InputError(
+            "fitted with other settings, by another version, or on other records",
+            where=f"{target}/{output.fitted}",
+            fix="run ray_jobs.featurize again with --force.",
+        )
+
+
+def layout(folder: Folder, wanted: settings.Featurize, outputs: Sequence[Output]) -> Layout:
     """The columns of finished features, as boosters see them."""
+    by_folder = {output.folder: output for output in outputs}
     blocks: list[Block] = []
     if families := handmade_families(wanted):
         blocks.append(PlainBlock("handmade", handmade.columns(families)))
@@ -92,22 +157,15 @@ def layout(folder: Folder, wanted: settings.Featurize) -> Layout:
     if wanted.spacy_model is not None:
         blocks.append(PlainBlock("named_entities", named_entities.columns()))
     for block in wanted.ngrams:
-        terms = folder.read_json(f"ngrams/{block.name}/{FITTED['ngrams']}")["terms"]
+        terms = read_fitted(folder, by_folder[f"ngrams/{block.name}"])["terms"]
         blocks.append(NgramBlock(block.name, block.part, block.view, terms))
     if wanted.word2vec is not None:
         vectors = wanted.word2vec
         blocks.append(VectorBlock("word2vec", "word2vec", "mean word vector", vectors.dimensions, vectors.view))
     if wanted.embeddings is not None:
-        made = folder.read_json(f"embeddings/{FITTED['embeddings']}")
-        blocks.append(
-            VectorBlock(
-                "embeddings",
-                "embeddings",
-                "reduced sentence embedding",
-                len(made["directions"]),
-                wanted.embeddings.view,
-            )
-        )
+        kept = len(read_fitted(folder, by_folder["embeddings"])["directions"])
+        what = "reduced sentence embedding"
+        blocks.append(VectorBlock("embeddings", "embeddings", what, kept, wanted.embeddings.view))
     return Layout(blocks)
 
 
@@ -119,7 +177,7 @@ def catalogue(made: Layout) -> list[dict[str, Any]]:
         named = columns
         if isinstance(block, NgramBlock):
             named = []
-            what = f"weights of {len(block.terms)} n-grams; terms in {block.folder}/{FITTED['ngrams']}"
+            what = f"weights of {len(block.terms)} n-grams; terms in {block.folder}/{_FITTED['ngrams']}"
         elif isinstance(block, VectorBlock):
             named = [column for column in columns if column.unit == "cosine"]
             what = f"{block.dimensions} dimensions of the {block.what}"
@@ -146,35 +204,49 @@ class FeatureStore:
 
     folder: Folder
     layout: Layout
-    fingerprints: dict[str, str]  # by folder
+    outputs: Mapping[str, Output]  # by folder
 
     @classmethod
-    def open(cls, folder: Folder, manifest: dict[str, Any]) -> "FeatureStore":
-        """The features that a manifest describes. Raises InputError if other code made them than would read them."""
-        made_by = manifest["settings"]["versions"]
-        for kind, version in made_by.items():
+    def open(cls, run: Run, records: Records) -> "FeatureStore":
+        """The features of a run. Raises InputError if they are not there, or are not those that the settings ask for.
+
+        Then the message names the first setting or version that differs.
+        """
+        manifest = run.finished("features", "featurize", records.fingerprint)
+        made, asked = manifest["settings"], settings_of(run.settings.featurize)
+        for kind, version in made["versions"].items():
             if VERSIONS.get(kind) != version:
                 raise InputError(
                     f"{kind} features were made by version {version}, this code makes version {VERSIONS.get(kind)}",
-                    where=str(folder),
+                    where=str(run.folder / "features"),
                     fix="run ray_jobs.featurize again.",
                 )
-        wanted = settings.Featurize.model_validate(manifest["settings"]["featurize"])
-        return cls(folder, layout(folder, wanted), manifest["settings"]["outputs"])
+        for name, value in asked.items():
+            if made["featurize"].get(name) != value:
+                raise InputError(
+                    "the features were made with another value of this setting",
+                    where=f"featurize.{name}",
+                    fix="run ray_jobs.featurize with the same configuration first, or ray_jobs.pipeline.",
+                )
+        outputs = plan(run.settings.featurize, records, run.settings.seed)
+        folder = run.folder / "features"
+        made_by_folder = {output.folder: output for output in outputs}
+        return cls(folder, layout(folder, run.settings.featurize, outputs), made_by_folder)
 
     def matrix(self, split: str, shard: str) -> np.ndarray[Any, np.dtype[np.float32]]:
         """The dense matrix (n, d) of one shard, for example of shard part-00000.parquet of train.
 
         Raises InputError if a file was made with other settings or lacks a column.
         """
+        item = {"split": split, "shard": shard}
         tables = {}
         for block in self.layout.blocks:
-            name = f"{block.folder}/{split}/{shard}"
-            if self.folder.table_fingerprint(name) != self.fingerprints[block.folder]:
+            output = self.outputs[block.folder]
+            if not output.is_made(self.folder, item):
                 raise InputError(
-                    "made with other settings or from other records than the manifest says",
-                    where=f"{self.folder}/{name}",
+                    "made with other settings, by another version, or from other records",
+                    where=f"{self.folder}/{output.file(item)}",
                     fix="run ray_jobs.featurize again with --force.",
                 )
-            tables[block.folder] = self.folder.read_table(name)
+            tables[block.folder] = self.folder.read_table(output.file(item))
         return self.layout.dense(tables)

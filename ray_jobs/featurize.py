@@ -20,12 +20,11 @@ from featurize.text import Distinct
 from ray_jobs import cli
 from ray_jobs.artifacts import Stage
 from ray_jobs.embed import embed
-from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_families, layout, plan
+from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
 from ray_jobs.fit_features import (
     PARTS,
     finish_word2vec,
-    fit_similarity,
-    fit_vocabularies,
+    fit_counts,
     load_word_vectors,
     ngram_settings,
     read_idf,
@@ -34,7 +33,7 @@ from ray_jobs.fit_features import (
     vocabularies,
 )
 from ray_jobs.progress import Progress
-from ray_jobs.records import open_records
+from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Featurize
 from ray_jobs.shards import Item, map_shards
@@ -47,14 +46,14 @@ def featurize(run: Run) -> list[StageResult]:
     """Make every feature file that the settings ask for, for every split."""
     records = open_records(run)
     wanted = run.settings.featurize
-    outputs = plan(wanted, records.fingerprint, run.settings.seed)
+    outputs = plan(wanted, records, run.settings.seed)
     stage = Stage(
         "featurize",
         run.folder / "features",
         settings={
-            "featurize": wanted.model_dump(mode="json"),
-            "versions": {kind: VERSIONS[kind] for kind in sorted({output.kind for output in outputs})},
-            "outputs": {output.folder: output.fingerprint for output in outputs},
+            "featurize": settings_of(wanted),
+            "versions": VERSIONS,
+            "outputs": {output.folder: dict(output.by_split) for output in outputs},
         },
         inputs={"records": records.fingerprint},
     )
@@ -64,36 +63,18 @@ def featurize(run: Run) -> list[StageResult]:
 
     stage.begin()
     connect(run)
-    folder = stage.folder
-    items = [
-        {"split": split, "shard": name.partition("/")[2]} for split in records.splits for name in records.shards(split)
-    ]
-    of_kind = {output.kind: output for output in outputs}
-    training: Any = None
-    if wanted.word2vec is not None:
-        # Training takes one core for long, so it begins first and the rest is made on the others.
-        parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view"}))
-        training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
-    if "similarity" in of_kind:
-        fit_similarity(folder, records, of_kind["similarity"], run.force)
-    fit_vocabularies(folder, records, vocabularies(outputs, wanted.ngrams), run.force)
-    make = functools.partial(_make_shard, records=records.folder, target=folder, wanted=wanted, redo=run.force)
-    _on_shards(items, functools.partial(make, outputs=[o for o in outputs if o.kind not in ("word2vec", "embeddings")]))
     if wanted.embeddings is not None:
         key = "featurize.embeddings.cpus_per_replica"
         require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)
-        embed(folder, records, of_kind["embeddings"], wanted.embeddings, items, run.force)
-    if wanted.word2vec is not None:
-        finish_word2vec(training, wanted.word2vec.epochs)
-        vectors = load_word_vectors(folder, of_kind["word2vec"])
-        _on_shards(items, functools.partial(make, outputs=[of_kind["word2vec"]], vectors=vectors), "shards pooled")
+    items = [
+        {"split": split, "shard": name.partition("/")[2]} for split in records.splits for name in records.shards(split)
+    ]
+    _make_all(run, records, stage.folder, outputs, items)
 
-    made = layout(folder, wanted)
+    made = layout(stage.folder, wanted, outputs)
     columns = made.columns()
-    keep = {output.fitted for output in outputs if output.fitted is not None}
-    keep |= {f"{output.folder}/{item['split']}/{item['shard']}" for output in outputs for item in items}
-    if wanted.embeddings is not None:
-        keep |= {f"embeddings/vectors/{item['split']}/{item['shard']}" for item in items}
+    keep = {output.fitted for output in outputs if output.is_fitted}
+    keep |= {output.file(item) for output in outputs for item in items}
     manifest = stage.commit(
         rows={split: records.rows(split) for split in records.splits},
         schema={c.name: "float32" for block in made.blocks if isinstance(block, PlainBlock) for c in block.columns()},
@@ -102,6 +83,30 @@ def featurize(run: Run) -> list[StageResult]:
         extra={"catalogue": catalogue(made)},
     )
     return [StageResult("featurize", False, manifest, [f"{len(columns):,} columns for the boosters"])]
+
+
+def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output], items: list[Item]) -> None:
+    """Fit and make what is missing."""
+    wanted = run.settings.featurize
+    of_kind = {output.kind: output for output in outputs}
+    training: Any = None
+    if wanted.word2vec is not None:
+        # Training takes one core for long, so it begins first and the rest is made on the others.
+        parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view"}))
+        training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
+    fit_counts(folder, records, vocabularies(outputs, wanted.ngrams), of_kind.get("similarity"), run.force)
+    make = functools.partial(_make_shard, records=records.folder, target=folder, wanted=wanted, redo=run.force)
+    plain = [each for each in outputs if each.kind not in ("word2vec", "sentence_vectors", "embeddings")]
+    _on_shards(items, functools.partial(make, outputs=plain))
+    if wanted.embeddings is not None:
+        vectors, reduced = of_kind["sentence_vectors"], of_kind["embeddings"]
+        embed(folder, records, vectors, reduced, wanted.embeddings, items, run.force)
+    if wanted.word2vec is not None:
+        finish_word2vec(training, wanted.word2vec.epochs)
+        rest = [item for item in items if run.force or not of_kind["word2vec"].is_made(folder, item)]
+        word_vectors = load_word_vectors(folder, of_kind["word2vec"]) if rest else None
+        pool = functools.partial(make, outputs=[of_kind["word2vec"]], word_vectors=word_vectors)
+        _on_shards(rest, pool, "shards pooled")
 
 
 def _on_shards(items: list[Item], work: Any, unit: str = "shards") -> None:  # noqa: ANN401 - see map_shards
@@ -117,21 +122,19 @@ def _make_shard(
     outputs: list[Output],
     wanted: Featurize,
     redo: bool,
-    vectors: Any = None,  # noqa: ANN401 - a Ray object reference
+    word_vectors: Any = None,  # noqa: ANN401 - a Ray object reference
 ) -> Iterator[Item]:
-    """Make every feature file of one shard that is not there yet; `vectors` are the words', for Word2Vec's files."""
-    split, shard = item["split"], item["shard"]
-    names = {output: f"{output.folder}/{split}/{shard}" for output in outputs}
-    missing = [o for o in outputs if redo or target.table_fingerprint(names[o]) != o.fingerprint]
+    """Make every feature file of one shard that is not there yet; Word2Vec's need the word vectors."""
+    missing = [output for output in outputs if redo or not output.is_made(target, item)]
     rows = 0
     if missing:
-        table = records.read_table(f"{split}/{shard}", ["id", *_SIDE])
+        table = records.read_table(f"{item['split']}/{item['shard']}", ["id", *_SIDE])
         rows = len(table)
         distinct = Distinct.of(table)
         counts: dict[Any, ngrams.Counts] = {}
         for output in missing:
-            made = _make(output, distinct, target, wanted, counts, vectors)
-            target.write_table(names[output], pa.table({"id": table["id"], **made}), output.fingerprint)
+            made = _make(output, distinct, target, wanted, counts, word_vectors)
+            target.write_table(output.file(item), pa.table({"id": table["id"], **made}), output.by_split[item["split"]])
     yield {"rows": rows}
 
 
@@ -157,7 +160,7 @@ def _make(
     if output.kind == "word2vec":
         import ray
 
-        means = word2vec.Pooler(ray.get(word_vectors)).means(distinct.texts)
+        means = word2vec.mean_vectors(distinct.texts, ray.get(word_vectors))
         vectors = {side: means[distinct.index[part]] for part, side in _SIDE.items()}
         cosines = to_lists(vector_cosines(*vectors.values()))
         return {"cosines": cosines, **{side: to_lists(each) for side, each in vectors.items()}}

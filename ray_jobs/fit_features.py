@@ -17,14 +17,16 @@ from featurize.term_counts import TermCounts
 from featurize.text import Distinct, Text
 from preference.errors import InputError
 from preference.schema import TEXTS
-from ray_jobs.feature_store import Output
+from ray_jobs.feature_store import Output, read_fitted, read_fitted_table
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.settings import NgramBlock
-from ray_jobs.storage import FINGERPRINT_KEY, Folder
+from ray_jobs.storage import Folder
 
 PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
 _MERGED_AT_ONCE = 8
+_FEW_TEXTS = 4
+_BATCH_ROWS = 4096  # at most, since the texts of a batch are in memory together
 Group = tuple[tuple[str, ...], str, tuple[int, int]]  # parts, analyzer, n-gram range
 
 
@@ -57,12 +59,18 @@ def vocabularies(outputs: Sequence[Output], blocks: Sequence[NgramBlock]) -> lis
     ]
 
 
-def fit_vocabularies(target: Folder, records: Records, wanted: Sequence[Vocabulary], redo: bool) -> None:
-    """Fit those vocabularies that are not there yet on the training records: see featurize.term_counts."""
+def fit_counts(
+    target: Folder, records: Records, wanted: Sequence[Vocabulary], similar: Output | None, redo: bool
+) -> None:
+    """Fit what is counted on the training records, unless it is there: vocabularies and the words' rarity.
+
+    How vocabularies come about without counting everything is told in featurize.term_counts.
+    """
     import ray
 
-    missing = [each for each in wanted if redo or not _is_fitted(target, each.output)]
-    if not missing:
+    missing = [each for each in wanted if redo or not is_fitted(target, each.output)]
+    count_buckets = similar is not None and (redo or not is_fitted(target, similar))
+    if not missing and not count_buckets:
         return
     groups: dict[Group, list[Vocabulary]] = {}
     for each in missing:
@@ -70,18 +78,30 @@ def fit_vocabularies(target: Folder, records: Records, wanted: Sequence[Vocabula
     shards = records.shards("train")
 
     progress = Progress("featurize", "shards counted", total=len(shards))
-    report = ray.remote(num_cpus=1)(_report)
-    reports = [report.remote(records.folder, shard, groups) for shard in shards]
-    for _ in _finished(reports):
-        progress.advance()
+    report = ray.remote(num_cpus=1, num_returns=2)(_report)
+    parts = _batches(records, shards, groups)
+    both = [report.remote(records.folder, part, groups, count_buckets) for part in parts]
+    reports = [each[0] for each in both]
+    size = {each[1]: len(part) for each, part in zip(both, parts, strict=True)}
+    del both  # so that counts are let go as they are added up
+    documents = np.zeros(similarity.BUCKETS, np.int64)
+    for counted in _finished(list(size)):
+        documents += ray.get(counted)
+        for _ in range(size.pop(counted)):
+            progress.advance()
+    if similar is not None and count_buckets:
+        idf = similarity.inverse_document_frequency(documents, records.rows("train") * len(TEXTS))
+        target.write_table(similar.fitted, pa.table({"idf": idf}), similar.fingerprint)
+    if not missing:
+        return
     merge = ray.remote(num_cpus=1)(_merge)
     while len(reports) > 1:
         reports = [merge.remote(*reports[at : at + _MERGED_AT_ONCE]) for at in range(0, len(reports), _MERGED_AT_ONCE)]
-    wanted_counts, matchers = ray.remote(num_cpus=1, num_returns=2)(_what_is_wanted).remote(
+    wanted_counts, matchers, again = ray.remote(num_cpus=1, num_returns=3)(_what_is_wanted).remote(
         reports[0], groups, records.rows("train")
     )
     exact: dict[Group, Ints] = {}
-    if ray.get(matchers):
+    if ray.get(again):
         progress = Progress("featurize", "shards counted again", total=len(shards))
         count = ray.remote(num_cpus=1)(_count)
         for done in _finished([count.remote(records.folder, shard, matchers) for shard in shards]):
@@ -106,13 +126,36 @@ def _finished(waiting: list[Any]) -> Iterator[Any]:
         yield from done
 
 
-def _report(records: Folder, shard: str, groups: dict[Group, list[Vocabulary]]) -> dict[Group, TermCounts]:
-    distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
+def _batches(records: Records, shards: Sequence[str], groups: dict[Group, list[Vocabulary]]) -> list[list[str]]:
+    """Shards put together until a share of min_df of their texts is a few: else every term would be a frequent one."""
+    needed = min(
+        max(
+            (_FEW_TEXTS / max(each.settings.min_df, 1e-9) / len(each.parts) for g in groups.values() for each in g),
+            default=1,
+        ),
+        _BATCH_ROWS,
+    )
+    batches: list[list[str]] = []
+    rows = 0
+    for shard in shards:
+        if not batches or rows >= needed:
+            batches.append([])
+            rows = 0
+        batches[-1].append(shard)
+        rows += records.shard_rows(shard)
+    return batches
+
+
+def _report(
+    records: Folder, shards: Sequence[str], groups: dict[Group, list[Vocabulary]], count_buckets: bool
+) -> tuple[dict[Group, TermCounts], Ints]:
+    distinct = Distinct.of(pa.concat_tables([records.read_table(shard, list(TEXTS)) for shard in shards]))
     reports = {}
     for group, members in groups.items():
         loosest = min((each.settings for each in members), key=lambda settings: settings.min_df)
         reports[group] = ngrams.report(*distinct.used_by(group[0])[1:], loosest)
-    return reports
+    buckets = similarity.document_counts(distinct) if count_buckets else np.zeros(similarity.BUCKETS, np.int64)
+    return reports, buckets
 
 
 def _merge(*reports: dict[Group, TermCounts]) -> dict[Group, TermCounts]:
@@ -121,8 +164,8 @@ def _merge(*reports: dict[Group, TermCounts]) -> dict[Group, TermCounts]:
 
 def _what_is_wanted(
     counts: dict[Group, TermCounts], groups: dict[Group, list[Vocabulary]], rows: int
-) -> tuple[dict[Group, TermCounts], dict[Group, counting.Matcher]]:
-    """The terms that may be chosen, and those of them that must be counted once more, with what finds them."""
+) -> tuple[dict[Group, TermCounts], dict[Group, counting.Matcher], bool]:
+    """The terms that may be chosen, what finds those of them that must be counted once more, and if there are any."""
     kept, again = {}, {}
     for group, members in groups.items():
         wanted = [
@@ -133,7 +176,7 @@ def _what_is_wanted(
         uncertain = kept[group].take(kept[group].uncertain()).terms
         if uncertain:
             again[group] = ngrams.matcher(uncertain, members[0].settings)
-    return kept, again
+    return kept, again, bool(again)
 
 
 def _count(records: Folder, shard: str, matchers: dict[Group, counting.Matcher]) -> dict[Group, Ints]:
@@ -146,9 +189,11 @@ def _count(records: Folder, shard: str, matchers: dict[Group, counting.Matcher])
 def _choose(counts: dict[Group, TermCounts], wanted: Vocabulary, exact: Ints | None, texts: int, target: Folder) -> int:
     known = counts[wanted.counted_as]
     if exact is not None:
-        known = term_counts.replace(known, known.take(known.uncertain()).terms, exact)
-    chosen = ngrams.choose_vocabulary(known, texts, wanted.settings)
-    assert wanted.output.fitted is not None
+        known = term_counts.settle(known, exact)
+    try:
+        chosen = ngrams.choose_vocabulary(known, texts, wanted.settings)
+    except InputError as error:
+        raise InputError(error.reason, where=f"featurize.{wanted.output.folder}", fix=error.fix) from None
     fitted = {"fingerprint": wanted.output.fingerprint, "terms": chosen.terms, "idf": chosen.idf.tolist()}
     target.write_json(wanted.output.fitted, fitted)
     return len(chosen.terms)
@@ -160,53 +205,20 @@ def read_vocabulary(target: Folder, output: Output) -> ngrams.Vocabulary:
     return ngrams.Vocabulary(fitted["terms"], np.array(fitted["idf"]))
 
 
-def read_fitted(target: Folder, output: Output) -> dict[str, Any]:
-    """What was fitted for an output, as JSON. Raises InputError if it was fitted for another."""
-    assert output.fitted is not None
-    fitted = target.read_json(output.fitted)
-    _refuse_other(target, output, fitted.get("fingerprint"))
-    return dict(fitted)
+def read_idf(target: Folder, output: Output) -> Any:  # noqa: ANN401 - an array
+    """The inverse document frequency of each bucket. Raises InputError if it was fitted for another output."""
+    return read_fitted_table(target, output)["idf"].to_numpy()
 
 
-def _refuse_other(target: Folder, output: Output, found: str | None) -> None:
-    if found != output.fingerprint:
-        raise InputError(
-            "fitted with other settings, by another version, or on other records",
-            where=f"{target}/{output.fitted}",
-            fix="run ray_jobs.featurize again with --force.",
-        )
-
-
-def _is_fitted(target: Folder, output: Output) -> bool:
+def is_fitted(target: Folder, output: Output) -> bool:
+    """Whether what an output needs is fitted, as it fits it."""
+    if output.fitted.endswith(".parquet"):
+        return target.table_fingerprint(output.fitted) == output.fingerprint
     try:
         read_fitted(target, output)
     except (FileNotFoundError, ValueError, AttributeError, InputError):
         return False
     return True
-
-
-def fit_similarity(target: Folder, records: Records, output: Output, redo: bool) -> None:
-    """Count in how many training texts each bucket's words stand, unless that is there."""
-    import ray
-
-    assert output.fitted is not None
-    if not redo and target.table_fingerprint(output.fitted) == output.fingerprint:
-        return
-    count = ray.remote(num_cpus=1)(_count_documents)
-    counts = np.zeros(similarity.BUCKETS, np.int64)
-    for done in _finished([count.remote(records.folder, shard) for shard in records.shards("train")]):
-        counts += ray.get(done)
-    idf = similarity.inverse_document_frequency(counts, records.rows("train") * len(TEXTS))
-    target.write_table(output.fitted, pa.table({"idf": idf}), output.fingerprint)
-
-
-def _count_documents(records: Folder, shard: str) -> Ints:
-    return similarity.document_counts(Distinct.of(records.read_table(shard, list(TEXTS))))
-
-
-def read_idf(target: Folder, output: Output) -> Any:  # noqa: ANN401 - an array
-    """The inverse document frequency of each bucket. Raises InputError if it was fitted for another output."""
-    return _read_fitted_table(target, output)["idf"].to_numpy()
 
 
 class _Epochs:
@@ -235,8 +247,7 @@ def _fit_word2vec(
         model = word2vec.train(_stream_texts(records), settings, seed, epochs.set.remote)
     except ValueError as error:
         raise InputError(str(error), where="featurize.word2vec", fix="leave word2vec out.") from error
-    table = pa.table({"word": pa.array(model.words, pa.string()), "vector": to_lists(model.vectors)})
-    assert output.fitted is not None
+    table = pa.table({"word": model.words, "vector": to_lists(model.vectors)})
     target.write_table(output.fitted, table, output.fingerprint)
     return len(model.words)
 
@@ -254,8 +265,7 @@ def start_word2vec(
     """Begin to train word vectors beside whatever else runs; None if they are there."""
     import ray
 
-    assert output.fitted is not None
-    if not redo and target.table_fingerprint(output.fitted) == output.fingerprint:
+    if not redo and is_fitted(target, output):
         return None
     # A task, since an actor would keep its CPU after training, and on a machine with one CPU for ever.
     epochs = ray.remote(num_cpus=0)(_Epochs).remote()
@@ -287,12 +297,5 @@ def load_word_vectors(target: Folder, output: Output) -> Any:  # noqa: ANN401 - 
 
 
 def _read_word_vectors(target: Folder, output: Output) -> word2vec.WordVectors:
-    table = _read_fitted_table(target, output)
-    return word2vec.WordVectors(table["word"].to_pylist(), from_lists(table["vector"]))
-
-
-def _read_fitted_table(target: Folder, output: Output) -> pa.Table:
-    assert output.fitted is not None
-    table = target.read_table(output.fitted)
-    _refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
-    return table
+    table = read_fitted_table(target, output)
+    return word2vec.WordVectors(table["word"].combine_chunks(), from_lists(table["vector"]))

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from ray_jobs.artifacts import fingerprint
 from ray_jobs.run import Run
 from ray_jobs.storage import Folder
 
@@ -22,6 +23,13 @@ class Records:
     def fingerprint(self) -> str:
         """The fingerprint of the ingest stage."""
         return str(self.manifest["fingerprint"])
+
+    def fingerprint_of(self, split: str) -> str:
+        """The fingerprint of one split: its input and the settings that shaped it, whatever the other split is."""
+        inputs = {name: digest for name, digest in self.manifest["inputs"].items() if name.startswith(f"{split}/")}
+        return fingerprint(
+            {"schema": self.manifest["schema_version"], "settings": self.manifest["settings"], "inputs": inputs}
+        )
 
     @property
     def splits(self) -> list[str]:

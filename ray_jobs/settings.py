@@ -118,6 +118,10 @@ class Featurize(_Settings):
     @model_validator(mode="after")
     def _names_differ(self) -> "Featurize":
         _refuse_twice([block.name for block in self.ngrams], "ngrams")
+        families = {*get_args(Family), "word2vec", "embeddings", "named_entities"}
+        taken = [block.name for block in self.ngrams if block.name in families]
+        if taken:
+            raise ValueError(f"the n-gram block {taken[0]!r} has the name of a family")
         _refuse_twice(list(self.families), "families")
         if not (self.families or self.ngrams or self.spacy_model or self.word2vec or self.embeddings):
             raise ValueError("at least one family, n-gram block or kind of vectors is needed")

@@ -61,7 +61,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             connect(run)
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             if data is None:
-                data = _share_data(FeatureStore.open(run.folder / "features", features), records)
+                data = _share_data(FeatureStore.open(run, records), records)
             manifest = _train(run, records, booster, models, outputs, data)
             results.append(StageResult(models.name, False, manifest))
         else:

@@ -27,7 +27,9 @@ def test_the_packaged_encoder_knows_what_is_alike():
     assert (encoder.encode(["word " * 1_000_000]) == encoder.encode(["word " * 100])).all()
 
 
-@pytest.mark.parametrize(("model", "reason"), [("./nowhere", "no such folder"), ("/usr", "holds no config.json")])
+@pytest.mark.parametrize(
+    ("model", "reason"), [("./nowhere", "no such folder"), ("/usr", "holds no config.json or modules.json")]
+)
 def test_a_folder_that_is_no_encoder_says_so(model, reason):
     with pytest.raises(InputError, match=reason):
         embeddings.locate(model)

@@ -2,12 +2,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from featurize import handmade
+from featurize import handmade, tone
 from featurize.catalogue import exchange
 from featurize.text import Distinct
 from preference.swap import swap_records
 
-from .tables import ROWS, records
+from .tables import ROWS, real_records, records
 
 FAMILIES = list(handmade.FAMILIES)
 COLUMNS = handmade.columns(FAMILIES)
@@ -50,7 +50,7 @@ POLITE = "I'm sorry, but I cannot help. Perhaps you might ask me later, for exam
         ("length_words_a", (["Q?"], [ANSWER], [None]), 8),
         ("length_sentences_a", (["Q?"], [ANSWER], [None]), 2),
         ("length_tokens_a", (["Q?"], ["A recommendation: 42"], ["b"]), 1 + 3 + 1 + 2),
-        ("length_paragraphs_a", (["Q?"], ["one\n\ntwo\n \nthree\n"], ["b"]), 3),
+        ("length_paragraphs_a", (["Q?"], ["one\n\n\n\ntwo\n \nthree\n"], ["b"]), 3),
         ("length_words_b", (["Q?"], [ANSWER], [None]), 0),
         ("length_empty_b", (["Q?"], [ANSWER], [None]), 1),
         ("length_null_turns_b", (["Q?"], [ANSWER], [None]), 1),
@@ -78,7 +78,7 @@ POLITE = "I'm sorry, but I cannot help. Perhaps you might ask me later, for exam
         ("style_code_blocks_a", (["Q?"], [ANSWER], [None]), 1),
         ("style_inline_code_prompt", (["Why `x`?", "How?"], ["a"], ["b"]), 1),
         ("style_questions_prompt", (["Why `x`?", "How?"], ["a"], ["b"]), 2),
-        ("style_latex_a", (["Q?"], [r"so $$x$$ and \(y\)"], ["b"]), 3),
+        ("style_latex_a", (["Q?"], [r"so $$x$$ and \(y\)"], ["b"]), 2),
         ("style_emoji_a", (["Q?"], ["fine 🙂🎉"], ["b"]), 2),
         ("style_links_a", (["Q?"], ["see [this](http://x)"], ["b"]), 1),
         ("tone_refusals_a", (["Q?"], [POLITE], ["b"]), 1),
@@ -111,6 +111,16 @@ def test_sentiment_has_the_right_sign():
     assert value(row, "tone_polarity_a") > 0.5 > -0.5 > value(row, "tone_polarity_b")
 
 
+def test_sentiment_is_textblobs_of_all_words():
+    """Words that it does not know are mostly left out; that must change nothing."""
+    from textblob import en
+
+    texts = [text.prose[: tone._SCORED_CHARS] for text in Distinct.of(real_records(100)).texts]
+    for text in texts:
+        words = tone._SENTIMENT_WORD.findall(text.lower().replace("’", "'").replace("n't", " n't"))
+        assert tone._sentiment(text) == pytest.approx(tuple(en.sentiment(words)) if words else (0, 0), abs=1e-12)
+
+
 @pytest.mark.parametrize(
     "piece",
     [
@@ -141,7 +151,7 @@ def test_sentiment_has_the_right_sign():
 @pytest.mark.timeout(20)
 def test_long_runs_take_linear_time(piece):
     """A pattern that is quadratic in one of these would take hours; the limit is generous."""
-    assert np.isfinite(featurize(records((["q"], [piece * 300_000 + "x"], ["b"])))).all()
+    assert np.isfinite(featurize(records((["q"], ["x" + piece * 300_000 + "x"], ["b"])))).all()
 
 
 def test_a_large_text_is_analysed():

@@ -9,7 +9,7 @@ from featurize import handmade, ngrams, similarity
 from featurize.matrix import Layout, NgramBlock, PlainBlock, VectorBlock, from_lists, to_lists
 from featurize.similarity import vector_cosines
 from featurize.text import Distinct
-from featurize.word2vec import Pooler, WordVectors
+from featurize.word2vec import WordVectors, mean_vectors
 from preference.errors import InputError
 from preference.swap import swap_records
 
@@ -20,7 +20,7 @@ COUNT = ngrams.NgramSettings("word", (1, 1), "count", min_df=0.0, max_features=1
 TFIDF = ngrams.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=100)
 VOCABULARY = ngrams.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
 CHARACTERS = ngrams.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
-VECTORS = WordVectors(WORDS, np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
+VECTORS = WordVectors(pa.array(WORDS), np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
 IDF = similarity.inverse_document_frequency(np.arange(similarity.BUCKETS) % 50, 100)
 SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
@@ -48,7 +48,7 @@ def matrix(table, view):
     made = {"handmade": handmade.featurize(distinct, list(handmade.FAMILIES))}
     made["similarity"] = similarity.cosines(distinct, IDF)
     named = {"handmade": handmade.columns(list(handmade.FAMILIES)), "similarity": similarity.columns()}
-    means = Pooler(VECTORS).means(distinct.texts)
+    means = mean_vectors(distinct.texts, VECTORS)
     vectors = {side: means[distinct.index[part]] for side, part in SIDES.items()}
     tables = {
         **{

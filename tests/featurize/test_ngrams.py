@@ -30,7 +30,7 @@ def fit(shards: list[list[str]], wanted: ngrams.NgramSettings) -> tuple[ngrams.V
     again = counts.take(counts.uncertain()).terms
     if again:
         exact = [counting.count_terms(*each, ngrams.matcher(again, wanted)) for each in weighted]
-        counts = term_counts.replace(counts, again, np.sum(exact, axis=0))
+        counts = term_counts.settle(counts, np.sum(exact, axis=0))
     return ngrams.choose_vocabulary(counts, texts, wanted), len(again)
 
 

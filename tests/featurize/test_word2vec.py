@@ -1,9 +1,10 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from featurize import word2vec
 from featurize.text import Text
-from featurize.word2vec import Pooler, Word2VecSettings, WordVectors
+from featurize.word2vec import Word2VecSettings, WordVectors, mean_vectors
 
 CORPUS = [
     Text([f"the {a} {b} of {c}"]) for a in ("red", "blue") for b in ("king", "queen") for c in ("hearts", "clubs")
@@ -19,13 +20,13 @@ def test_words_and_their_order_are_gensims():
     ours = word2vec.train(iter(CORPUS), SMALL, seed=3, on_epoch=epochs.append)
     theirs = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
     assert epochs == [1, 2, 3]
-    assert list(ours.words) == theirs.wv.index_to_key
+    assert ours.words.to_pylist() == theirs.wv.index_to_key
     assert ours.vectors.shape == (len(ours.words), 8)
 
 
 def test_words_in_the_same_company_become_alike():
     model = word2vec.train(CORPUS * 20, word2vec.Word2VecSettings(8, 2, 20, 1), seed=3)
-    vectors = dict(zip(model.words, model.vectors, strict=True))
+    vectors = dict(zip(model.words.to_pylist(), model.vectors, strict=True))
 
     def cosine(one, other):
         one, other = vectors[one], vectors[other]
@@ -41,15 +42,17 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
 
 def test_words_beyond_gensims_limit_of_a_line_are_learnt():
     long = Text(["first " * 10_000 + "last"])
-    assert set(word2vec.train([long], SMALL, seed=1).words) == {"first", "last"}
+    assert set(word2vec.train([long], SMALL, seed=1).words.to_pylist()) == {"first", "last"}
 
 
 def test_texts_without_words_are_refused():
     with pytest.raises(ValueError, match="no word"):
         word2vec.train([Text([None]), Text(["!"])], SMALL, seed=1)
+    with pytest.raises(ValueError, match="occurs 9 times"):
+        word2vec.train([Text(["a b"])], Word2VecSettings(8, 2, 1, min_count=9), seed=1)
 
 
 def test_means_leave_out_unknown_words():
     vectors = np.array([[1, 0], [0, 3]], np.float32)
-    means = Pooler(WordVectors(["a", "b"], vectors)).means([Text(["a b b x"]), Text(["x"]), Text([None])])
+    means = mean_vectors([Text(["a b b x"]), Text(["x"]), Text([None])], WordVectors(pa.array(["a", "b"]), vectors))
     assert np.allclose(means, np.array([[1 / 3, 2], [0, 0], [0, 0]]))
