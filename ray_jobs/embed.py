@@ -12,8 +12,7 @@ from featurize import embeddings
 from featurize.matrix import from_lists, to_lists
 from featurize.similarity import vector_cosines
 from featurize.text import Distinct
-from ray_jobs.feature_store import Output, read_fitted
-from ray_jobs.fit_features import is_fitted
+from ray_jobs.feature_store import Output, is_fitted, read_fitted
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records
 from ray_jobs.settings import Embeddings

@@ -125,18 +125,29 @@ def plan(wanted: settings.Featurize, records: Records, seed: int) -> list[Output
 def read_fitted(target: Folder, output: Output) -> dict[str, Any]:
     """What was fitted for an output, as JSON. Raises InputError if it was fitted for another."""
     fitted = target.read_json(output.fitted)
-    refuse_other(target, output, fitted.get("fingerprint"))
+    _refuse_other(target, output, fitted.get("fingerprint"))
     return dict(fitted)
 
 
 def read_fitted_table(target: Folder, output: Output) -> pa.Table:
     """What was fitted for an output, as a table. Raises InputError if it was fitted for another."""
     table = target.read_table(output.fitted)
-    refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
+    _refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
     return table
 
 
-def refuse_other(target: Folder, output: Output, found: str | None) -> None:
+def is_fitted(target: Folder, output: Output) -> bool:
+    """Whether what an output needs is fitted, as it fits it."""
+    if output.fitted.endswith(".parquet"):
+        return target.table_fingerprint(output.fitted) == output.fingerprint
+    try:
+        read_fitted(target, output)
+    except (FileNotFoundError, ValueError, AttributeError, InputError):
+        return False
+    return True
+
+
+def _refuse_other(target: Folder, output: Output, found: str | None) -> None:
     """Raise InputError if what is fitted carries another fingerprint than the output's."""
     if found != output.fingerprint:
         raise InputError(

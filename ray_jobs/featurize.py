@@ -21,17 +21,8 @@ from ray_jobs import cli
 from ray_jobs.artifacts import Stage
 from ray_jobs.embed import embed
 from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
-from ray_jobs.fit_features import (
-    PARTS,
-    finish_word2vec,
-    fit_counts,
-    load_word_vectors,
-    ngram_settings,
-    read_idf,
-    read_vocabulary,
-    start_word2vec,
-    vocabularies,
-)
+from ray_jobs.fit_counts import PARTS, fit_counts, ngram_settings, read_idf, read_vocabulary, vocabularies
+from ray_jobs.fit_word2vec import finish_word2vec, load_word_vectors, start_word2vec
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources

@@ -1,27 +1,29 @@
-"""Fitting what features need on the training records: n-gram vocabularies, word vectors, principal components.
+"""Fitting what features count on the training records: n-gram vocabularies, and how rare words are.
 
 Shards are read by Ray tasks; what they send back does not grow with the number of records.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from featurize import counting, ngrams, similarity, term_counts, word2vec
+from featurize import counting, ngrams, similarity, term_counts
 from featurize.coding import Ints
-from featurize.matrix import from_lists, to_lists
 from featurize.term_counts import TermCounts
-from featurize.text import Distinct, Text
+from featurize.text import Distinct
 from preference.errors import InputError
 from preference.schema import TEXTS
-from ray_jobs.feature_store import Output, read_fitted, read_fitted_table
+from ray_jobs.feature_store import Output, is_fitted, read_fitted, read_fitted_table
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.settings import NgramBlock
 from ray_jobs.storage import Folder
+
+if TYPE_CHECKING:
+    import ray
 
 PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
 _MERGED_AT_ONCE = 8
@@ -66,7 +68,6 @@ def fit_counts(
 
     How vocabularies come about without counting everything is told in featurize.term_counts.
     """
-    import ray
 
     missing = [each for each in wanted if redo or not is_fitted(target, each.output)]
     count_buckets = similar is not None and (redo or not is_fitted(target, similar))
@@ -75,9 +76,21 @@ def fit_counts(
     groups: dict[Group, list[Vocabulary]] = {}
     for each in missing:
         groups.setdefault(each.counted_as, []).append(each)
-    shards = records.shards("train")
+    reports, documents = _first_pass(records, groups, count_buckets)
+    if similar is not None and count_buckets:
+        idf = similarity.inverse_document_frequency(documents, records.rows("train") * len(TEXTS))
+        target.write_table(similar.fitted, pa.table({"idf": idf}), similar.fingerprint)
+    if missing:
+        _choose_vocabularies(target, records, reports, groups)
 
-    progress = Progress("featurize", "shards counted", total=len(shards))
+
+def _first_pass(
+    records: Records, groups: dict[Group, list[Vocabulary]], count_buckets: bool
+) -> tuple[list["ray.ObjectRef[dict[Group, TermCounts]]"], Ints]:
+    """The shards' reports of their terms, and in how many texts each bucket's words stand."""
+    import ray
+
+    shards = records.shards("train")
     report = ray.remote(num_cpus=1, num_returns=2)(_report)
     parts = _batches(records, shards, groups)
     both = [report.remote(records.folder, part, groups, count_buckets) for part in parts]
@@ -85,23 +98,32 @@ def fit_counts(
     size = {each[1]: len(part) for each, part in zip(both, parts, strict=True)}
     del both  # so that counts are let go as they are added up
     documents = np.zeros(similarity.BUCKETS, np.int64)
+    progress = Progress("featurize", "shards counted", total=len(shards))
     for counted in _finished(list(size)):
         documents += ray.get(counted)
         for _ in range(size.pop(counted)):
             progress.advance()
-    if similar is not None and count_buckets:
-        idf = similarity.inverse_document_frequency(documents, records.rows("train") * len(TEXTS))
-        target.write_table(similar.fitted, pa.table({"idf": idf}), similar.fingerprint)
-    if not missing:
-        return
+    return reports, documents
+
+
+def _choose_vocabularies(
+    target: Folder,
+    records: Records,
+    reports: list["ray.ObjectRef[dict[Group, TermCounts]]"],
+    groups: dict[Group, list[Vocabulary]],
+) -> None:
+    """Merge the reports, count again what they leave open, choose and write the vocabularies."""
+    import ray
+
+    rows = records.rows("train")
     merge = ray.remote(num_cpus=1)(_merge)
     while len(reports) > 1:
         reports = [merge.remote(*reports[at : at + _MERGED_AT_ONCE]) for at in range(0, len(reports), _MERGED_AT_ONCE)]
-    wanted_counts, matchers, again = ray.remote(num_cpus=1, num_returns=3)(_what_is_wanted).remote(
-        reports[0], groups, records.rows("train")
-    )
+    what_is_wanted = ray.remote(num_cpus=1, num_returns=3)(_what_is_wanted)
+    wanted, matchers, again = what_is_wanted.remote(reports[0], groups, rows)
     exact: dict[Group, Ints] = {}
     if ray.get(again):
+        shards = records.shards("train")
         progress = Progress("featurize", "shards counted again", total=len(shards))
         count = ray.remote(num_cpus=1)(_count)
         for done in _finished([count.remote(records.folder, shard, matchers) for shard in shards]):
@@ -109,11 +131,11 @@ def fit_counts(
                 exact[group] = exact[group] + counts if group in exact else counts
             progress.advance()
     choose = ray.remote(num_cpus=1)(_choose)
+    members = [each for group in groups.values() for each in group]
     chosen = [
-        choose.remote(wanted_counts, each, exact.get(each.counted_as), records.rows("train") * len(each.parts), target)
-        for each in missing
+        choose.remote(wanted, each, exact.get(each.counted_as), rows * len(each.parts), target) for each in members
     ]
-    for each, terms in zip(missing, ray.get(chosen), strict=True):
+    for each, terms in zip(members, ray.get(chosen), strict=True):
         say("featurize", f"{each.output.folder}: vocabulary of {terms:,} terms")
 
 
@@ -208,94 +230,3 @@ def read_vocabulary(target: Folder, output: Output) -> ngrams.Vocabulary:
 def read_idf(target: Folder, output: Output) -> Any:  # noqa: ANN401 - an array
     """The inverse document frequency of each bucket. Raises InputError if it was fitted for another output."""
     return read_fitted_table(target, output)["idf"].to_numpy()
-
-
-def is_fitted(target: Folder, output: Output) -> bool:
-    """Whether what an output needs is fitted, as it fits it."""
-    if output.fitted.endswith(".parquet"):
-        return target.table_fingerprint(output.fitted) == output.fingerprint
-    try:
-        read_fitted(target, output)
-    except (FileNotFoundError, ValueError, AttributeError, InputError):
-        return False
-    return True
-
-
-class _Epochs:
-    """Counts finished epochs where the driver can ask; takes no CPU."""
-
-    def __init__(self) -> None:
-        self._done = 0
-
-    def set(self, done: int) -> None:
-        self._done = done
-
-    def get(self) -> int:
-        return self._done
-
-
-def _fit_word2vec(
-    target: Folder,
-    records: Records,
-    output: Output,
-    settings: word2vec.Word2VecSettings,
-    seed: int,
-    epochs: Any,  # noqa: ANN401 - a Ray actor
-) -> int:
-    """Train on the training records and write the vectors; returns the number of words."""
-    try:
-        model = word2vec.train(_stream_texts(records), settings, seed, epochs.set.remote)
-    except ValueError as error:
-        raise InputError(str(error), where="featurize.word2vec", fix="leave word2vec out.") from error
-    table = pa.table({"word": model.words, "vector": to_lists(model.vectors)})
-    target.write_table(output.fitted, table, output.fingerprint)
-    return len(model.words)
-
-
-def _stream_texts(records: Records) -> Iterator[Text]:
-    for shard in records.shards("train"):
-        table = records.folder.read_table(shard, list(TEXTS))
-        for part in TEXTS:
-            yield from map(Text, table[part].to_pylist())
-
-
-def start_word2vec(
-    target: Folder, records: Records, output: Output, settings: word2vec.Word2VecSettings, seed: int, redo: bool
-) -> Any:  # noqa: ANN401 - Ray references
-    """Begin to train word vectors beside whatever else runs; None if they are there."""
-    import ray
-
-    if not redo and is_fitted(target, output):
-        return None
-    # A task, since an actor would keep its CPU after training, and on a machine with one CPU for ever.
-    epochs = ray.remote(num_cpus=0)(_Epochs).remote()
-    return ray.remote(num_cpus=1)(_fit_word2vec).remote(target, records, output, settings, seed, epochs), epochs
-
-
-def finish_word2vec(started: Any, total: int) -> None:  # noqa: ANN401 - what start_word2vec returned
-    """Wait for the word vectors and say how far they are."""
-    import ray
-
-    if started is None:
-        return
-    fit, epochs = started
-    progress = Progress("featurize", "Word2Vec epochs", total=total)
-    while not ray.wait([fit], timeout=2.0)[0]:
-        done = ray.get(epochs.get.remote())
-        while progress.done < done:
-            progress.advance()
-    words = ray.get(fit)
-    ray.kill(epochs)
-    say("featurize", f"word2vec: vectors of {words:,} words")
-
-
-def load_word_vectors(target: Folder, output: Output) -> Any:  # noqa: ANN401 - a Ray object reference
-    """The fitted word vectors in Ray's object store, where the tasks of a node share them."""
-    import ray
-
-    return ray.remote(num_cpus=1)(_read_word_vectors).remote(target, output)
-
-
-def _read_word_vectors(target: Folder, output: Output) -> word2vec.WordVectors:
-    table = read_fitted_table(target, output)
-    return word2vec.WordVectors(table["word"].combine_chunks(), from_lists(table["vector"]))
