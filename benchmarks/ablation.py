@@ -19,13 +19,13 @@ import numpy.typing as npt
 
 from preference import metrics
 from preference.swap import swap_average
+from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, connect
 from ray_jobs.settings import load_settings
-from ray_jobs.train_boosters import load_data
 
 if TYPE_CHECKING:
     from train.booster import BoosterData
@@ -73,7 +73,7 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     features = FeatureStore.open(run, records)
     families = np.array([column.family for column in features.layout.columns()])
     names = list(dict.fromkeys(families.tolist()))
-    data = ray.remote(num_cpus=1)(load_data).remote(features, records)
+    data = ray.remote(num_cpus=1)(load_data).remote(features, records, sparse_below=0.0)
     sets = {"all": families != ""}
     sets |= {f"only {name}": families == name for name in names}
     sets |= {f"without {name}": families != name for name in names}
@@ -100,10 +100,10 @@ def _out_of_fold(data: "BoosterData", columns: npt.NDArray[np.int64], fold: int)
     """Probabilities (k, 3) of the records of a fold by a model of the others that sees these columns."""
     import lightgbm
 
-    features, labels = data.both_orders(np.flatnonzero(data.folds != fold))
-    booster = lightgbm.train(PARAMS, lightgbm.Dataset(features[:, columns], labels), ROUNDS)
-    held_out = data.features[data.folds == fold]
-    one_way, other_way = (booster.predict(each[:, columns]) for each in (held_out, data.swapped(held_out)))
+    train, labels, _ = data.sample(data.rest(fold), both_orders=True)
+    booster = lightgbm.train(PARAMS, lightgbm.Dataset(train.dense[:, columns], labels), ROUNDS)
+    held_out = data.features.rows(data.held_out(fold))
+    one_way, other_way = (booster.predict(each.dense[:, columns]) for each in (held_out, data.swapped(held_out)))
     return swap_average(one_way, other_way)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,9 @@ from featurize import ngrams
 from featurize.catalogue import Column, View, exchange
 from featurize.similarity import cosine_columns
 from preference.errors import InputError
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 Floats = npt.NDArray[np.float32]
 
@@ -76,14 +79,20 @@ class NgramBlock:
             for number, term in enumerate(self.terms)
         ]
 
-    def dense(self, table: pa.Table) -> Floats:
+    def sparse(self, table: pa.Table) -> "scipy.sparse.csr_matrix":
         """The block (n, width) of a file with a sparse row of terms for the prompt, or for A and B."""
+        import scipy.sparse
+
         names = ["prompt"] if self.part == "prompt" else ["a", "b"]
         _require(table, names, self.folder)
-        sides = [ngrams.to_dense(table[name].combine_chunks(), len(self.terms)) for name in names]
+        sides = [ngrams.to_csr(table[name].combine_chunks(), len(self.terms)) for name in names]
         if self.part == "response" and self.view == "difference":
             return sides[0] - sides[1]
-        return np.concatenate(sides, axis=1)
+        return scipy.sparse.hstack(sides, format="csr")
+
+    def dense(self, table: pa.Table) -> Floats:
+        """The same as an array (n, width)."""
+        return np.asarray(self.sparse(table).toarray())
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,21 @@ class Layout:
     def exchange(self) -> tuple[npt.NDArray[np.int64], Floats]:
         """See featurize.catalogue.exchange."""
         return exchange(self.columns())
+
+    def families(self) -> list[str]:
+        """Families and n-gram blocks, in order."""
+        return list(dict.fromkeys(column.family for column in self.columns()))
+
+    def of(self, families: Sequence[str]) -> "Layout":
+        """The columns of these families and n-gram blocks alone."""
+        blocks: list[Block] = []
+        for block in self.blocks:
+            kept = [column for column in block.columns() if column.family in families]
+            if isinstance(block, PlainBlock) and kept:
+                blocks.append(PlainBlock(block.folder, kept))
+            elif kept:
+                blocks.append(block)
+        return Layout(blocks)
 
     def dense(self, tables: Mapping[str, pa.Table]) -> Floats:
         """The matrix (n, d) of one shard from its feature tables by folder."""

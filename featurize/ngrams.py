@@ -5,7 +5,7 @@ The result is scikit-learn's CountVectorizer and TfidfVectorizer, to the column;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,9 @@ from featurize.coding import Analyzer, Codes, Ints
 from featurize.term_counts import TermCounts, report_limits
 from featurize.text import Text
 from preference.errors import InputError
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 # Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
 VERSION = 2
@@ -117,10 +120,11 @@ def to_arrow(counts: Counts) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(counts.offsets.astype(np.int32)), entries)
 
 
-def to_dense(rows: pa.ListArray, width: int) -> npt.NDArray[np.float32]:
-    """The dense block (n, width) of sparse rows as made by `to_arrow`."""
-    dense = np.zeros((len(rows), width), dtype=np.float32)
+def to_csr(rows: pa.ListArray, width: int) -> "scipy.sparse.csr_matrix":
+    """The block (n, width) of sparse rows as made by `to_arrow`."""
+    import scipy.sparse
+
     entries = rows.flatten()
-    of_row = np.repeat(np.arange(len(rows)), rows.value_lengths().to_numpy())
-    dense[of_row, entries.field("index").to_numpy()] = entries.field("value").to_numpy()
-    return dense
+    offsets = np.concatenate([[0], rows.value_lengths().to_numpy().cumsum()])
+    arrays = (entries.field("value").to_numpy(), entries.field("index").to_numpy(), offsets)
+    return scipy.sparse.csr_matrix(arrays, shape=(len(rows), width))

@@ -244,14 +244,14 @@ class FeatureStore:
         made_by_folder = {output.folder: output for output in outputs}
         return cls(folder, layout(folder, run.settings.featurize, outputs), made_by_folder)
 
-    def matrix(self, split: str, shard: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-        """The dense matrix (n, d) of one shard, for example of shard part-00000.parquet of train.
+    def tables(self, split: str, shard: str, blocks: Sequence[Block]) -> dict[str, pa.Table]:
+        """The files of one shard for these blocks, by folder; a shard of train is for example part-00000.parquet.
 
-        Raises InputError if a file was made with other settings or lacks a column.
+        Raises InputError if a file was made with other settings.
         """
         item = {"split": split, "shard": shard}
         tables = {}
-        for block in self.layout.blocks:
+        for block in blocks:
             output = self.outputs[block.folder]
             if not output.is_made(self.folder, item):
                 raise InputError(
@@ -260,4 +260,4 @@ class FeatureStore:
                     fix="run ray_jobs.featurize again with --force.",
                 )
             tables[block.folder] = self.folder.read_table(output.file(item))
-        return self.layout.dense(tables)
+        return tables

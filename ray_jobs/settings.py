@@ -115,6 +115,13 @@ class Featurize(_Settings):
     word2vec: Word2Vec | None = None
     embeddings: Embeddings | None = None
 
+    @property
+    def made(self) -> list[str]:
+        """Families and n-gram blocks that are made, by the names under which models choose among them."""
+        names = [*self.families, *(block.name for block in self.ngrams)]
+        optional = {"named_entities": self.spacy_model, "word2vec": self.word2vec, "embeddings": self.embeddings}
+        return [*names, *(name for name, wanted in optional.items() if wanted is not None)]
+
     @model_validator(mode="after")
     def _names_differ(self) -> "Featurize":
         _refuse_twice([block.name for block in self.ngrams], "ngrams")
@@ -133,9 +140,16 @@ class Booster(_Settings):
 
     name: Name
     engine: Literal["lightgbm", "xgboost"]
+    features: list[Name] | None = None  # families and n-gram blocks that it sees; all if not given
     rounds: PositiveInt = 300
-    early_stopping_rounds: PositiveInt = 30
+    early_stopping_rounds: PositiveInt | None = 30  # null trains all rounds
     params: dict[str, bool | int | float | str] = {}
+    both_orders: bool = True  # trains on swapped copies too, and averages predictions over both orders
+    # How test predictions of the folds' models are averaged; inverse_loss weighs each by 1 / its held-out log loss.
+    fold_weights: Literal["equal", "inverse_loss"] = "equal"
+    # Rounds that the death of a worker costs at most. Fresh random numbers are drawn after each checkpoint, so this
+    # number is part of what makes a model.
+    checkpoint_every: PositiveInt = 100
     cpus_per_fold: PositiveInt = 1
 
 
@@ -201,6 +215,17 @@ class Settings(_Settings):
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
         _refuse_twice(self.models, "models")
+        return self
+
+    @model_validator(mode="after")
+    def _features_are_made(self) -> "Settings":
+        made = self.featurize.made
+        for booster in self.boosters:
+            for name in booster.features or []:
+                if name not in made:
+                    near = difflib.get_close_matches(name, made, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(made)}"
+                    raise ValueError(f"booster {booster.name!r} asks for features {name!r} that are not made; {hint}")
         return self
 
 

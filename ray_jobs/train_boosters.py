@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from preference.metrics import log_loss
+
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import MANIFEST, Stage
+from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
@@ -22,13 +25,13 @@ from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
 
 if TYPE_CHECKING:
-    from train.booster import BoosterData, FoldResult
+    import numpy.typing as npt
+
+    from train.booster import FoldResult
 
 # Part of the fingerprint: raise it when the same settings train other models.
-VERSION = 1
-# Rounds that the death of a LightGBM worker costs at most. It draws fresh random numbers after each checkpoint, so
-# this number is part of what makes a model, and of its fingerprint.
-CHECKPOINT_EVERY = 100
+VERSION = 2
+IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
 _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
 
 
@@ -36,7 +39,7 @@ def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
-    data: Any = None
+    shared: dict[str, Any] = {}  # Ray object references by the features they hold
     results = []
     for booster in run.settings.boosters:
         models = Stage(
@@ -45,7 +48,6 @@ def train_boosters(run: Run) -> list[StageResult]:
             settings={
                 "seed": run.settings.seed,
                 "version": VERSION,
-                "checkpoint_every": CHECKPOINT_EVERY,
                 **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
             },
             inputs={"records": records.fingerprint, "features": features["fingerprint"]},
@@ -60,35 +62,21 @@ def train_boosters(run: Run) -> list[StageResult]:
         if manifest is None:
             connect(run)
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
-            if data is None:
-                data = _share_data(FeatureStore.open(run, records), records)
-            manifest = _train(run, records, booster, models, outputs, data)
+            seen = repr(booster.features)
+            if seen not in shared:
+                shared[seen] = _share_data(FeatureStore.open(run, records), records, booster.features)
+            manifest = _train(run, records, booster, models, outputs, shared[seen])
             results.append(StageResult(models.name, False, manifest))
         else:
             results.append(StageResult(models.name, True, manifest))
     return results
 
 
-def _share_data(features: FeatureStore, records: Records) -> Any:  # noqa: ANN401 - a Ray object reference
-    """The boosters' data, put into the object store by a worker; the driver never holds it."""
+def _share_data(features: FeatureStore, records: Records, families: list[str] | None) -> Any:  # noqa: ANN401
+    """A reference to the boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    return ray.remote(num_cpus=1)(load_data).remote(features, records)
-
-
-def load_data(features: FeatureStore, records: Records) -> "BoosterData":
-    """The boosters' data, read from the files of finished features. Runs where it shall live, not in the driver."""
-    from train.booster import BoosterData
-
-    def matrix(split: str) -> Any:  # noqa: ANN401 - an array
-        shards = [name.partition("/")[2] for name in records.shards(split)]
-        return np.concatenate([features.matrix(split, shard) for shard in shards])
-
-    labels, folds = records.labels_and_folds()
-    permutation, signs = features.layout.exchange()
-    test = matrix("test") if "test" in records.splits else None
-    names = [column.name for column in features.layout.columns()]
-    return BoosterData(matrix("train"), labels, folds, test, permutation, signs, names)
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families)
 
 
 def _fold_stage(models: Stage, fold: int) -> Stage:
@@ -120,20 +108,26 @@ def _train(
         params=booster.params,
         seed=run.settings.seed,
         cpus_per_fold=booster.cpus_per_fold,
-        checkpoint_every=CHECKPOINT_EVERY,
+        checkpoint_every=booster.checkpoint_every,
+        both_orders=booster.both_orders,
     )
-    commit = functools.partial(_commit_fold, models=models, engine=booster.engine)
+    labels, _ = records.labels_and_folds()
+    commit = functools.partial(_commit_fold, models=models, engine=booster.engine, labels=labels)
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
     trained = train_folds(booster.engine, data, missing, settings, commit, on_wait=functools.partial(say, models.name))
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
     gather = ray.remote(num_cpus=1)(_gather)
-    rows = ray.get(gather.remote(records, models, outputs, folds))
+    rows = ray.get(gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss"))
     manifests = {fold: _fold_stage(models, fold).manifest() or {} for fold in folds}
+    kept = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
     models.commit(
         rows=rows,
-        metrics={"rounds": {fold: manifest["metrics"]["rounds"] for fold, manifest in manifests.items()}},
-        keep={f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]},
+        metrics={
+            name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
+            for name in ("rounds", "log_loss")
+        },
+        keep={*kept, IMPORTANCE},
     )
     seconds = sum(manifest["seconds"] for manifest in manifests.values())
     return outputs.commit(
@@ -141,41 +135,67 @@ def _train(
     )
 
 
-def _commit_fold(result: "FoldResult", models: Stage, engine: str) -> int:
+def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.NDArray[np.int8]") -> int:
     """Runs in the fold's worker: write what the fold leaves, then its manifest. Returns the rounds kept."""
     stage = _fold_stage(models, result.fold)
     stage.begin()
     stage.folder.write_bytes(_MODEL_FILE[engine], result.model)
-    keep = {_MODEL_FILE[engine], "out_of_fold.parquet"}
+    keep = {_MODEL_FILE[engine], "out_of_fold.parquet", IMPORTANCE}
     rows = {"train": len(result.rows)}
     held_out = pa.table({"row": result.rows, **predictions.columns(result.out_of_fold)})
     stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
+    importance = {"feature": result.importance.names, "family": result.importance.families}
+    importance |= {"gain": result.importance.gain, "shap": result.importance.shap}
+    stage.folder.write_table(IMPORTANCE, pa.table(importance), stage.fingerprint)
     if result.test is not None:
         stage.folder.write_table("test.parquet", pa.table(predictions.columns(result.test)), stage.fingerprint)
         keep.add("test.parquet")
         rows["test"] = len(result.test)
-    metrics = {"rounds": result.best_iteration, "rounds_trained": result.rounds_trained}
+    metrics = {
+        "rounds": result.best_iteration,
+        "rounds_trained": result.rounds_trained,
+        "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
+    }
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.best_iteration
 
 
-def _gather(records: Records, models: Stage, outputs: Stage, folds: list[int]) -> dict[str, int]:
-    """Put the folds' predictions together: out-of-fold by row, test as the mean over folds."""
-    _, fold_of = records.labels_and_folds()
+def _gather(records: Records, models: Stage, outputs: Stage, folds: list[int], inverse_loss: bool) -> dict[str, int]:
+    """Put together what the folds leave: predictions out-of-fold by row and for test as a mean, importances."""
+    labels, fold_of = records.labels_and_folds()
     out_of_fold = np.full((len(fold_of), 3), np.nan)
-    test: Any = 0.0
+    tests, losses, importances = [], [], []
     for fold in folds:
         folder = _fold_stage(models, fold).folder
         held_out = folder.read_table("out_of_fold.parquet")
-        out_of_fold[held_out["row"].to_numpy()] = predictions.probabilities(held_out)
+        rows = held_out["row"].to_numpy()
+        out_of_fold[rows] = predictions.probabilities(held_out)
+        losses.append(log_loss(out_of_fold[rows], labels[rows]))
+        importances.append(folder.read_table(IMPORTANCE))
         if "test" in records.splits:
-            test = test + predictions.probabilities(folder.read_table("test.parquet")) / len(folds)
+            tests.append(predictions.probabilities(folder.read_table("test.parquet")))
+    weights = 1 / np.array(losses) if inverse_loss else np.ones(len(folds))
     tables = {"train": predictions.table(records.read("train", ["id"])["id"], out_of_fold, fold_of)}
-    if "test" in records.splits:
+    if tests:
+        test = np.average(tests, axis=0, weights=weights)
         tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
     for split, table in tables.items():
         outputs.folder.write_table(f"{split}.parquet", table, outputs.fingerprint)
+    models.folder.write_table(IMPORTANCE, _mean_importance(importances), models.fingerprint)
     return {split: len(table) for split, table in tables.items()}
+
+
+def _mean_importance(folds: list[pa.Table]) -> pa.Table:
+    """Means over the folds' models by feature: its share of the whole gain, and mean |SHAP value|."""
+    gains = np.stack([table["gain"].to_numpy() for table in folds])
+    shares = gains / np.maximum(gains.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    shap = np.mean([table["shap"].to_numpy() for table in folds], axis=0)
+    return (
+        folds[0]
+        .select(["feature", "family"])
+        .append_column("gain_share", pa.array(shares.mean(axis=0)))
+        .append_column("shap", pa.array(shap))
+    )
 
 
 if __name__ == "__main__":

@@ -9,40 +9,68 @@ import numpy.typing as npt
 
 from preference.errors import InputError
 from preference.swap import swap_labels
+from train.matrix import Matrix, Rows, stack
 
 TRIAL_ROWS = 64  # on which an engine tries its parameters before it starts processes
 
-Features = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float32]
 Labels = npt.NDArray[np.int8]
 Probabilities = npt.NDArray[np.float64]
+Doubles = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class BoosterData:
     """Features of training and test records. It lives once in Ray's object store; its arrays are read without a copy.
 
-    The features of a record with A and B exchanged are `features[:, permutation] * signs`.
+    Records of other sources than the primary one stand behind its own: they are trained on, but never held out.
     """
 
-    features: Features  # (n, d), without nan
+    features: Matrix  # n rows
     labels: Labels  # (n,)
-    folds: npt.NDArray[np.int16]  # (n,)
-    test_features: Features | None  # (m, d)
-    permutation: npt.NDArray[np.intp]  # (d,)
-    signs: Features  # (d,)
+    folds: npt.NDArray[np.int16]  # (n,); -1 for records of other sources whose prompt is in no fold
+    test_features: Matrix | None  # m rows
+    permutation: npt.NDArray[np.intp]  # (d,); see train.matrix.Matrix.exchanged
+    signs: Floats  # (d,)
     names: list[str]  # (d,)
+    families: list[str]  # (d,)
+    primary: int  # the first records, which can be held out
+    weights: Floats | None = None  # (n,) of the records in training and in early stopping; None weighs all alike
 
-    def swapped(self, features: Features) -> Features:
-        """The features (k, d) of the same records with A and B exchanged."""
-        # take() along rows keeps C order, which fancy indexing of columns does not.
-        swapped = np.take(features, self.permutation, axis=1)
-        swapped *= self.signs
-        return swapped
+    def swapped(self, features: Matrix) -> Matrix:
+        """The features of the same records with A and B exchanged."""
+        return features.exchanged(self.permutation, self.signs)
 
-    def both_orders(self, rows: npt.NDArray[np.intp]) -> tuple[Features, Labels]:
-        """Features (2k, d) and labels (2k,) of records `rows` (k,), followed by their swapped copies."""
-        features, labels = self.features[rows], self.labels[rows]
-        return np.concatenate([features, self.swapped(features)]), np.concatenate([labels, swap_labels(labels)])
+    def held_out(self, fold: int) -> Rows:
+        """The primary records of a fold."""
+        return np.flatnonzero(self.folds[: self.primary] == fold)
+
+    def rest(self, fold: int) -> Rows:
+        """All records outside a fold, those of other sources too; none shares a prompt with the fold."""
+        used = self.folds != fold
+        if self.weights is not None:
+            used &= self.weights > 0
+        return np.flatnonzero(used)
+
+    def sample(self, rows: Rows, both_orders: bool) -> "Sample":
+        """Records to train or stop on; with `both_orders` followed by their swapped copies."""
+        features, labels = self.features.rows(rows), self.labels[rows]
+        weights = None if self.weights is None else self.weights[rows]
+        if not both_orders:
+            return Sample(features, labels, weights)
+        return Sample(
+            stack([features, self.swapped(features)]),
+            np.concatenate([labels, swap_labels(labels)]),
+            None if weights is None else np.concatenate([weights, weights]),
+        )
+
+
+class Sample(NamedTuple):
+    """Rows to train on: features, labels (k,), weights (k,) or None."""
+
+    features: Matrix
+    labels: Labels
+    weights: Floats | None
 
 
 @dataclass(frozen=True)
@@ -54,9 +82,10 @@ class BoosterSettings:
     params: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 0
     cpus_per_fold: int = 1  # threads = CPUs: OpenMP threads spin while they wait, so more would only get in the way
-    # LightGBM's rounds between checkpoints: what the death of a worker costs at most. It is part of the recipe: fresh
-    # random numbers are drawn after each checkpoint, so that a resumed run equals an undisturbed one.
+    # Rounds between checkpoints: what the death of a worker costs at most. It is part of the recipe: fresh random
+    # numbers are drawn after each checkpoint, so that a resumed run equals an undisturbed one.
     checkpoint_every: int = 100
+    both_orders: bool = True  # train on swapped copies too, and average predictions over both orders
 
 
 class Fit(NamedTuple):
@@ -69,6 +98,16 @@ class Fit(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Importance:
+    """What each column (d,) gave to the model of a fold."""
+
+    names: list[str]
+    families: list[str]
+    gain: Doubles  # total decrease of the loss by splits on it, in the library's own units
+    shap: Doubles  # mean |contribution to a class's raw score|, over held-out records and classes
+
+
+@dataclass(frozen=True)
 class FoldResult:
     """What a fold leaves behind: predictions are averaged over both orders of each record."""
 
@@ -77,34 +116,47 @@ class FoldResult:
     best_iteration: int
     rounds_trained: int
     resumed_at: int  # rounds that came from the checkpoint of a process that died; 0 if none did
-    rows: npt.NDArray[np.intp]  # (k,) of the held-out records
+    rows: Rows  # (k,) of the held-out records
     out_of_fold: Probabilities  # (k, 3)
     test: Probabilities | None  # (m, 3)
+    importance: Importance
     seconds: float
 
 
 class Engine(Protocol):
     """What train.lightgbm_engine and train.xgboost_engine have in common."""
 
+    def check(self, data: BoosterData, settings: BoosterSettings) -> None:
+        """Raise InputError if the library refuses the parameters, on a few rows and before any process starts."""
+
+    def host(self, body: Callable[[], None], settings: BoosterSettings) -> None:
+        """Run `body` in a training process of the wrapper; returns when it ends.
+
+        Raises WorkerDiedError if the process died; what `body` raises is its own to report.
+        """
+
+    def prepare(self, data: BoosterData, settings: BoosterSettings) -> Any:  # noqa: ANN401 - the engine's own
+        """What all folds of one training process share, such as binned features."""
+
     def fit(
         self,
-        train: tuple[Features, Labels],
-        valid: tuple[Features, Labels],
+        prepared: Any,  # noqa: ANN401 - the engine's own
+        fold: int,
         settings: BoosterSettings,
         checkpoint: bytes | None,
         save: Callable[[bytes], None],
     ) -> Fit:
-        """Train on (n, d) features and (n,) labels, stop early on the held-out ones, go on from `checkpoint` if any.
+        """Train a fold, stop early on its held-out records, go on from `checkpoint` if any; `save` each new one."""
 
-        `save` is called in the training process with each new checkpoint. Raises WorkerDiedError if that process died.
-        """
-
-    def predict(self, model: bytes, features: Features, threads: int) -> Probabilities:
+    def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
         """Probabilities (n, 3) in the order A, B, tie."""
+
+    def importance(self, model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
+        """Gain (d,), and mean absolute SHAP values (d,) on these records; see Importance."""
 
 
 class WorkerDiedError(Exception):
-    """A process that trains a fold died (killed, out of memory); another may go on from its checkpoint."""
+    """A process that trains folds died (killed, out of memory); another may go on from its checkpoint."""
 
 
 class FoldError(Exception):
@@ -125,3 +177,9 @@ def refuse_reserved(engine: str, params: Mapping[str, Any], reserved: Mapping[st
     for name in params:
         if name in reserved:
             raise InputError("this parameter is decided elsewhere", where=f"{engine} params.{name}", fix=reserved[name])
+
+
+def mean_absolute(contributions: Doubles) -> Doubles:
+    """Mean |SHAP value| (d,) from contributions (n, classes, d + 1), whose last column is the expected score."""
+    mean: Doubles = np.abs(contributions[:, :, :-1]).mean(axis=(0, 1))
+    return mean

@@ -1,32 +1,21 @@
-"""Places on the cluster where a fold can train: one placement group and one process that coordinates it."""
+"""Places on the cluster where folds can train, and what it means when a process there is lost."""
 
 import ray
 from ray.exceptions import RayActorError, RayTaskError
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-
-# A group that fits is placed in well under a second; one that does not (the free CPUs lie on several nodes, or the
-# count of free CPUs was old) is taken back after this time.
-PLACEMENT_SECONDS = 2.0
+from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
 
-def free_cpus() -> float:
-    """CPUs that no task, actor or placement group holds, over all nodes."""
-    return float(ray.available_resources().get("CPU", 0.0))
+def ask_for(cpus: int) -> PlacementGroup:
+    """A placement group of `cpus` CPUs on one node, at once or when they are free.
+
+    Until then an autoscaler sees that they are wanted.
+    """
+    return placement_group([{"CPU": cpus}])
 
 
-def reserve(cpus: int) -> PlacementGroup | None:
-    """A placement group of `cpus` CPUs on one node, or None if none fits now; it leaves no pending group behind."""
-    if free_cpus() < cpus:
-        return None
-    group = placement_group([{"CPU": cpus}])
-    try:
-        if group.wait(PLACEMENT_SECONDS):
-            return group
-    except BaseException:
-        remove_placement_group(group)
-        raise
-    remove_placement_group(group)
-    return None
+def is_placed(group: PlacementGroup) -> bool:
+    """Whether the group has its CPUs. (Its own `ready()` would start a process to find out.)"""
+    return bool(placement_group_table(group)["state"] == "CREATED")
 
 
 def describe_shortage(cpus: int) -> str:
@@ -34,7 +23,8 @@ def describe_shortage(cpus: int) -> str:
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     if max(nodes, default=0.0) < cpus:
         return f"each fold needs {cpus} CPUs on one node, but the largest of {len(nodes)} nodes has {max(nodes):g}"
-    return f"each fold needs {cpus} free CPUs on one node; {free_cpus():g} of {sum(nodes):g} are free"
+    free = float(ray.available_resources().get("CPU", 0.0))
+    return f"each fold needs {cpus} free CPUs on one node; {free:g} of {sum(nodes):g} are free"
 
 
 def root_cause(error: BaseException) -> BaseException:

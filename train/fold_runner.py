@@ -1,8 +1,10 @@
 """Boosters' folds on Ray: as many at a time as the cluster holds, each resumable, all cancelled when one fails.
 
-A *slot* is a placement group of ours with the CPUs of one fold and, inside it, one coordinator process that imports the
-wrapper once and trains fold after fold. The wrappers see that they run in a placement group and make none of their own,
-so they never queue for one; to end a slot, whatever it is doing, is to remove its group, which ends all its processes.
+A *slot* is a placement group of ours with the CPUs of one fold. In it a coordinator calls the wrapper once, and the
+wrapper's training process takes fold after fold from the board until none is left: what a call of the wrapper costs
+(three processes) is paid once for each slot. The wrappers see that they run in a placement group and make none of their
+own, so they never queue for one; to end a slot, whatever it is doing, is to remove its group, which ends all its
+processes.
 """
 
 import ctypes
@@ -11,7 +13,6 @@ import os
 import signal
 import sys
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -25,17 +26,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from preference.errors import InputError
 from preference.swap import swap_average
+from train.board import Board, Failed, Finished
 from train.booster import (
     BoosterData,
     BoosterSettings,
     Engine,
-    Features,
     FoldError,
     FoldResult,
+    Importance,
     Probabilities,
     WorkerDiedError,
 )
-from train.cluster import describe_shortage, reserve
+from train.cluster import ask_for, describe_shortage, is_placed
+from train.matrix import Matrix
 
 __all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "train_folds"]
 
@@ -43,10 +46,11 @@ EngineName = Literal["lightgbm", "xgboost"]
 Committed = TypeVar("Committed")
 
 DEATHS_ALLOWED = 3  # of one fold's processes; a fold that keeps dying would rather have more memory than more tries
-LOOK_SECONDS = 1.0  # between looks for freed CPUs
+LOOK_SECONDS = 0.3  # between looks at the board
 QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back take a moment to show
 REPORT_SECONDS = 10.0  # between messages while waiting
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
+EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
 
 
 def train_folds(
@@ -60,99 +64,106 @@ def train_folds(
     """Train `folds` and yield (fold, what `commit` returned) as each finishes.
 
     `commit` runs in the fold's process, so that models and predictions never pass through the caller; it must be
-    picklable and may be called again for a fold whose process died inside it. The number of folds at a time follows
-    the CPUs that are free; while there are none and no fold runs, `on_wait` is told why after 3 s and then every 10 s.
-    A fold whose process dies is taken up by another, from its last checkpoint if the engine takes any (LightGBM does);
-    the result is the same, to the byte.
+    picklable and may be called again for a fold whose process died inside it. There are as many slots as folds if the
+    cluster has the CPUs, and fewer else; while no fold runs, `on_wait` is told why after 3 s and then every 10 s.
+    A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
     when the caller closes the generator, all folds end and their processes and placement groups are gone.
     """
-    pending = deque(folds)
-    deaths = dict.fromkeys(folds, 0)
-    idle: list[_Slot] = []
-    running: dict[ray.ObjectRef[Any], tuple[int, _Slot]] = {}
-    # Checkpoints outlive every slot, so they are kept beside the caller.
+    # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    checkpoints = ray.remote(_Checkpoints).options(num_cpus=0, scheduling_strategy=here).remote()
-    next_report = None
+    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
+    start = functools.partial(_start, engine, data, settings, commit, board)
+    slots: list[_Slot] = []
+    deaths: dict[int | None, int] = {}
+    left, waiting, opened = len(folds), len(folds), 0
+    next_report = time.monotonic() + QUIET_SECONDS
     try:
-        while pending or running:
-            while pending and (slot := idle.pop() if idle else _open_slot(settings.cpus_per_fold)):
-                fold = pending.popleft()
-                task = slot.coordinator.run.remote(engine, fold, data, settings, commit, checkpoints)
-                running[task] = fold, slot
-            if not running:
-                now = time.monotonic()
-                next_report = now + QUIET_SECONDS if next_report is None else next_report
-                if now >= next_report:
-                    next_report = now + REPORT_SECONDS
-                    on_wait(f"{engine}: {len(pending)} folds wait: {describe_shortage(settings.cpus_per_fold)}")
-                time.sleep(LOOK_SECONDS)
-                continue
-            next_report = None
-            finished, _ = ray.wait(list(running), timeout=LOOK_SECONDS)
-            for task in finished:
-                fold, slot = running.pop(task)
-                try:
-                    committed = ray.get(task)
-                except (RayActorError, RayTaskError) as error:
-                    slot.close()  # what a dead process left behind in it goes with it
-                    cause = error.cause if isinstance(error, RayTaskError) else error
-                    if isinstance(cause, InputError):
-                        raise cause from error
-                    deaths[fold] += 1
-                    if not isinstance(cause, WorkerDiedError | RayActorError) or deaths[fold] > DEATHS_ALLOWED:
-                        raise FoldError(engine, fold, f"{type(cause).__name__}: {cause}") from error
-                    pending.appendleft(fold)
-                else:
-                    if pending:
-                        idle.append(slot)
-                    else:
-                        slot.close()  # others may use the CPUs while the last folds train
-                    yield fold, committed
+        while left:
+            # One slot asked for and not yet placed for each fold that waits: less hides demand from an autoscaler.
+            while sum(slot.task is None for slot in slots) < waiting:
+                slots.append(_Slot(opened, ask_for(settings.cpus_per_fold)))
+                opened += 1
+            for slot in slots:
+                if slot.task is None and is_placed(slot.group):
+                    start(slot)
+            running = {slot.task: slot for slot in slots if slot.task is not None}
+            if running:
+                next_report = time.monotonic() + QUIET_SECONDS
+            elif time.monotonic() >= next_report:
+                next_report = time.monotonic() + REPORT_SECONDS
+                on_wait(f"{engine}: {left} folds wait: {describe_shortage(settings.cpus_per_fold)}")
+            time.sleep(LOOK_SECONDS)
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+            for task in ended:
+                slot = running[task]
+                slots.remove(slot)
+                slot.close()  # others may use its CPUs; what a dead process left behind in it goes with it
+                died = _why_died(task)
+                if died is not None:
+                    fold = ray.get(board.lost.remote(slot.number))
+                    deaths[fold] = deaths.get(fold, 0) + 1
+                    if deaths[fold] > DEATHS_ALLOWED:
+                        raise FoldError(engine, folds[0] if fold is None else fold, died)
+            events, waiting = ray.get(board.look.remote())
+            for event in events:
+                if isinstance(event, Failed):
+                    if isinstance(event.error, InputError):
+                        raise event.error
+                    raise FoldError(engine, event.fold, str(event.error))
+                left -= 1
+                yield event.fold, event.committed
+            # Slots that were asked for and are not needed any more give up their place in the queue.
+            for slot in [slot for slot in slots if slot.task is None][waiting:]:
+                slots.remove(slot)
+                slot.close()
     finally:
-        for slot in [*idle, *(slot for _, slot in running.values())]:
+        for slot in slots:
             slot.close()
-        ray.kill(checkpoints)
+        ray.kill(board)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Slot:
+    number: int
     group: PlacementGroup
-    coordinator: ActorHandle
+    task: "ray.ObjectRef[None] | None" = None  # of its coordinator, once the group is placed
+    coordinator: ActorHandle | None = None  # kept, since an actor without a handle ends
 
     def close(self) -> None:
         """End whatever runs in the slot and give its CPUs back."""
         remove_placement_group(self.group)
 
 
-def _open_slot(cpus: int) -> _Slot | None:
-    group = reserve(cpus)
-    if group is None:
-        return None
-    strategy = PlacementGroupSchedulingStrategy(group, placement_group_capture_child_tasks=True)
-    return _Slot(group, ray.remote(_Coordinator).options(num_cpus=0, scheduling_strategy=strategy).remote())
+def _start(
+    engine: EngineName,
+    data: "ray.ObjectRef[BoosterData]",
+    settings: BoosterSettings,
+    commit: Callable[[FoldResult], Any],
+    board: ActorHandle,
+    slot: _Slot,
+) -> None:
+    strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
+    slot.coordinator = ray.remote(_Coordinator).options(num_cpus=0, scheduling_strategy=strategy).remote()
+    # Inside a list the reference stays one: the coordinator hands it on.
+    slot.task = slot.coordinator.run.remote(engine, slot.number, [data], settings, commit, board)
 
 
-class _Checkpoints:
-    """The last checkpoint of each fold in training."""
-
-    def __init__(self) -> None:
-        self._states: dict[int, bytes] = {}
-
-    def save(self, fold: int, state: bytes) -> None:
-        self._states[fold] = state
-
-    def load(self, fold: int) -> bytes | None:
-        return self._states.get(fold)
-
-    def drop(self, fold: int) -> None:
-        self._states.pop(fold, None)
+def _why_died(task: "ray.ObjectRef[None]") -> str | None:
+    """Why a slot's process died, or None if the slot ended well. Raises whatever else ended it."""
+    try:
+        ray.get(task)
+    except (RayActorError, RayTaskError) as error:
+        cause = error.cause if isinstance(error, RayTaskError) else error
+        if isinstance(cause, WorkerDiedError | RayActorError):
+            return f"{type(cause).__name__}: {cause}"
+        raise cause from error
+    return None
 
 
 class _Coordinator:
-    """Trains fold after fold in one slot; takes no CPU itself while the wrapper's actor trains."""
+    """Calls the wrapper in one slot; takes no CPU itself while the wrapper's process trains."""
 
     def __init__(self) -> None:
         os.register_at_fork(after_in_child=_die_with_parent)
@@ -160,21 +171,15 @@ class _Coordinator:
     def run(
         self,
         engine: EngineName,
-        fold: int,
-        data: BoosterData,
+        slot: int,
+        data: "list[ray.ObjectRef[BoosterData]]",
         settings: BoosterSettings,
-        commit: Callable[[FoldResult], Committed],
-        checkpoints: ActorHandle,
-    ) -> Committed:
-        save = functools.partial(_save_checkpoint, checkpoints, fold)
-        result = _train_fold(engine, fold, data, settings, ray.get(checkpoints.load.remote(fold)), save)
-        committed = commit(result)
-        checkpoints.drop.remote(fold)
-        return committed
-
-
-def _save_checkpoint(checkpoints: ActorHandle, fold: int, state: bytes) -> None:
-    checkpoints.save.remote(fold, state)
+        commit: Callable[[FoldResult], Any],
+        board: ActorHandle,
+    ) -> None:
+        library = _engine(engine)
+        library.check(ray.get(data[0]), settings)
+        library.host(functools.partial(_train_from, board, slot, engine, data, settings, commit), settings)
 
 
 def _die_with_parent() -> None:
@@ -194,33 +199,69 @@ def _engine(name: EngineName) -> Engine:
     return xgboost_engine
 
 
-def _train_fold(
+def _train_from(
+    board: ActorHandle,
+    slot: int,
     engine: EngineName,
-    fold: int,
+    shared: "list[ray.ObjectRef[BoosterData]]",
+    settings: BoosterSettings,
+    commit: Callable[[FoldResult], Any],
+) -> None:
+    """Train fold after fold from the board. Runs in the wrapper's training process."""
+    library = _engine(engine)
+    data = ray.get(shared[0])
+    prepared: Any = None
+    while (taken := ray.get(board.take.remote(slot))) is not None:
+        fold, checkpoint = taken
+        try:
+            if prepared is None:
+                prepared = library.prepare(data, settings)
+            save = functools.partial(_save_checkpoint, board, fold)
+            committed = commit(_train_fold(library, data, prepared, fold, settings, checkpoint, save))
+        except InputError as error:
+            ray.get(board.post.remote(slot, Failed(fold, error)))
+            return
+        except Exception as error:  # any failure of a fold ends the whole training, which tells of it
+            # As text, since not every exception survives the way.
+            ray.get(board.post.remote(slot, Failed(fold, RuntimeError(f"{type(error).__name__}: {error}"))))
+            return
+        ray.get(board.post.remote(slot, Finished(fold, committed)))
+
+
+def _save_checkpoint(board: ActorHandle, fold: int, checkpoint: bytes) -> None:
+    board.save.remote(fold, checkpoint)
+
+
+def _train_fold(
+    library: Engine,
     data: BoosterData,
+    prepared: Any,  # noqa: ANN401 - the engine's own
+    fold: int,
     settings: BoosterSettings,
     checkpoint: bytes | None,
     save: Callable[[bytes], None],
 ) -> FoldResult:
     started = time.monotonic()
-    held_out = np.flatnonzero(data.folds == fold)
-    rest = np.flatnonzero(data.folds != fold)
-    if not len(held_out) or not len(rest):
+    held_out = data.held_out(fold)
+    if not len(held_out) or len(held_out) == len(data.labels):
         raise InputError(
-            f"fold {fold} holds {len(held_out)} of {len(data.folds)} records", fix="ask only for folds the data has"
+            f"fold {fold} holds {len(held_out)} of {len(data.labels)} records", fix="ask only for folds the data has"
         )
-    library = _engine(engine)
-    fit = library.fit(data.both_orders(rest), data.both_orders(held_out), settings, checkpoint, save)
+    fit = library.fit(prepared, fold, settings, checkpoint, save)
 
-    def predict(features: Features) -> Probabilities:
-        averages = []
+    def predict(features: Matrix) -> Probabilities:
+        parts = []
         for start in range(0, len(features), PREDICT_ROWS):
-            part = features[start : start + PREDICT_ROWS]
-            one_way = library.predict(fit.model, part, settings.cpus_per_fold)
-            other_way = library.predict(fit.model, data.swapped(part), settings.cpus_per_fold)
-            averages.append(swap_average(one_way, other_way))
-        return np.concatenate(averages) if averages else np.empty((0, 3))
+            part = features.rows(slice(start, start + PREDICT_ROWS))
+            probabilities = library.predict(fit.model, part, settings.cpus_per_fold)
+            if settings.both_orders:
+                other_way = library.predict(fit.model, data.swapped(part), settings.cpus_per_fold)
+                probabilities = swap_average(probabilities, other_way)
+            parts.append(probabilities)
+        return np.concatenate(parts) if parts else np.empty((0, 3))
 
+    explained = data.features.rows(held_out[:EXPLAIN_ROWS])
+    gain, shap = library.importance(fit.model, explained, settings.cpus_per_fold)
     return FoldResult(
         fold=fold,
         model=fit.model,
@@ -228,7 +269,8 @@ def _train_fold(
         rounds_trained=fit.rounds_trained,
         resumed_at=fit.resumed_at,
         rows=held_out,
-        out_of_fold=predict(data.features[held_out]),
+        out_of_fold=predict(data.features.rows(held_out)),
         test=None if data.test_features is None else predict(data.test_features),
+        importance=Importance(data.names, data.families, gain, shap),
         seconds=time.monotonic() - started,
     )

@@ -3,30 +3,30 @@
 import difflib
 import functools
 import json
+import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from preference.errors import InputError
 from train.booster import (
     TRIAL_ROWS,
+    BoosterData,
     BoosterSettings,
-    Features,
+    Doubles,
     Fit,
-    Labels,
     Probabilities,
     WorkerDiedError,
+    mean_absolute,
     refuse_reserved,
 )
 from train.cluster import is_death, root_cause
+from train.matrix import Matrix
 
 if TYPE_CHECKING:
     import lightgbm
-    import pandas as pd
-
-    _Pair = tuple[pd.DataFrame, pd.Series]
 
 # By LightGBM's main name of each; its aliases are refused as well.
 _RESERVED = {
@@ -91,38 +91,56 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
     }
 
 
-def fit(
-    train: tuple[Features, Labels],
-    valid: tuple[Features, Labels],
-    settings: BoosterSettings,
-    checkpoint: bytes | None,
-    save: Callable[[bytes], None],
-) -> Fit:
-    """See train.booster.Engine.fit. A checkpoint is JSON: the model as text and the state of early stopping.
+def check(data: BoosterData, settings: BoosterSettings) -> None:
+    """See train.booster.Engine.check."""
+    import lightgbm
 
-    Call it in a process whose placement group holds the CPUs: the wrapper then starts its actors there. Groups of its
-    own it would not remove after a failure.
+    params = native_params(settings)
+    sample = data.sample(np.arange(min(TRIAL_ROWS, len(data.labels))), both_orders=False)
+    try:
+        lightgbm.train(params, lightgbm.Dataset(sample.features.joined(), sample.labels), 1)
+    except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
+        raise InputError(str(error), where="lightgbm params", fix="see LightGBM's list of parameters") from None
+
+
+def host(body: Callable[[], None], settings: BoosterSettings) -> None:
+    """See train.booster.Engine.host. Call it in a process whose placement group holds the CPUs.
+
+    lightgbm_ray makes the class that it is given (`model_factory`) in its actor and fits it there; this one's fit is
+    `body`, which trains fold after fold. One call of the wrapper for every fold would start three processes for each.
     """
     import lightgbm_ray
+    from lightgbm_ray.main import DistributedCallback
 
-    _try_params(settings, train)
+    class Host:
+        def __init__(self, **params: object) -> None:
+            self._other_params = params  # the wrapper removes its own entries after fit
+            self.evals_result_: dict[str, Any] = {}
+
+        def fit(self, *_: object, **__: object) -> None:
+            body()
+
+    class LocalStop(DistributedCallback):  # type: ignore[misc]
+        def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
+            # The wrapper's own event is an actor that it asks ten times a second; ours end with their processes.
+            actor.set_stop_event(threading.Event())
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
         warnings.filterwarnings("ignore", message="cpus_per_actor is set to less than 2")
         try:
-            model = lightgbm_ray.train(
+            lightgbm_ray.train(
                 {},
-                lightgbm_ray.RayDMatrix(*train),
-                model_factory=_fold_model(settings, checkpoint, save),
-                evals=[(lightgbm_ray.RayDMatrix(*valid), "valid")],
+                lightgbm_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32)),
+                model_factory=Host,
                 verbose_eval=False,
-                # Restarts are ours: the wrapper's begin early stopping anew and draw other random numbers.
                 ray_params=lightgbm_ray.RayParams(
                     num_actors=1,
                     cpus_per_actor=settings.cpus_per_fold,
                     gpus_per_actor=0,
-                    max_actor_restarts=0,
+                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds
                     checkpoint_frequency=0,
+                    distributed_callbacks=[LocalStop()],
                     verbose=False,
                     allow_less_than_two_cpus=True,
                 ),
@@ -132,94 +150,101 @@ def fit(
             if is_death(cause):
                 raise WorkerDiedError(str(cause)) from error
             raise cause from None
-    if model.error is not None:
-        raise model.error
-    result: Fit = model.result
-    return result
 
 
-def predict(model: bytes, features: Features, threads: int) -> Probabilities:
-    """Probabilities (n, 3) of the text `model` for features (n, d)."""
+class _Prepared(NamedTuple):
+    data: BoosterData
+    binned: "lightgbm.Dataset"  # all records, and behind them all swapped copies
+
+
+def prepare(data: BoosterData, settings: BoosterSettings) -> _Prepared:
+    """See train.booster.Engine.prepare. All records are binned once, as in lightgbm.cv; a fold is a subset of them."""
+    import lightgbm
+
+    everything = data.sample(np.arange(len(data.labels)), settings.both_orders)
+    binned = lightgbm.Dataset(
+        everything.features.joined(),
+        everything.labels,
+        weight=everything.weights,
+        params=native_params(settings),
+        free_raw_data=False,  # trees after a checkpoint start from the scores of those before
+    )
+    return _Prepared(data, binned.construct())
+
+
+def fit(
+    prepared: _Prepared,
+    fold: int,
+    settings: BoosterSettings,
+    checkpoint: bytes | None,
+    save: Callable[[bytes], None],
+) -> Fit:
+    """See train.booster.Engine.fit. A checkpoint is JSON: the model as text and the state of early stopping.
+
+    It trains from checkpoint to checkpoint, each time from the model as saved, so that an undisturbed run goes the very
+    way of a resumed one.
+    """
+    import lightgbm
+
+    data, binned = prepared
+    state: dict[str, Any] = {"model": None, "best_score": float("inf"), "best_iteration": 0}
+    if checkpoint is not None:
+        state = json.loads(checkpoint)
+    booster = None if state["model"] is None else lightgbm.Booster(model_str=state["model"])
+    done = resumed_at = 0 if booster is None else booster.current_iteration()
+
+    def subset(rows: "np.ndarray[Any, np.dtype[np.intp]]") -> "lightgbm.Dataset":
+        both = np.concatenate([rows, rows + len(data.labels)]) if settings.both_orders else rows
+        return binned.subset(both)
+
+    train, valid = subset(data.rest(fold)), subset(data.held_out(fold))
+
+    def early_stopping(env: "lightgbm.callback.CallbackEnv") -> None:
+        state["rounds"] = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
+        score = env.evaluation_result_list[0][2]
+        if settings.early_stopping_rounds is None or score < state["best_score"]:
+            state.update(best_score=score, best_iteration=env.iteration + 1)
+        elif env.iteration + 1 - state["best_iteration"] >= settings.early_stopping_rounds:
+            raise lightgbm.callback.EarlyStopException(state["best_iteration"] - 1, env.evaluation_result_list)
+
+    while done < settings.rounds:
+        target = min(settings.rounds, done + settings.checkpoint_every)
+        booster = lightgbm.train(
+            native_params(settings, done),
+            train,
+            num_boost_round=target - done,
+            init_model=booster,
+            valid_sets=[valid],
+            valid_names=["valid"],
+            callbacks=[early_stopping],
+        )
+        done = booster.current_iteration()
+        if done < target or done == settings.rounds:
+            break
+        state["model"] = booster.model_to_string(num_iteration=-1)
+        save(json.dumps(state).encode())
+        booster = lightgbm.Booster(model_str=state["model"])
+    assert booster is not None  # a checkpoint always leaves rounds to do
+    # Once no split gains anything, LightGBM counts on without growing trees.
+    best = min(int(state["best_iteration"]), done)
+    return Fit(booster.model_to_string(num_iteration=best).encode(), best, state["rounds"], resumed_at)
+
+
+def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:
+    """Probabilities (n, 3) of the text `model`."""
     import lightgbm
 
     booster = lightgbm.Booster(model_str=model.decode())
-    return np.asarray(booster.predict(features, num_threads=threads))
+    return np.asarray(booster.predict(features.joined(), num_threads=threads))
 
 
-def _try_params(settings: BoosterSettings, train: tuple[Features, Labels]) -> None:
-    """Raise InputError if LightGBM refuses the parameters, on a few rows and before any process starts."""
+def importance(model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
+    """See train.booster.Engine.importance; TreeSHAP is LightGBM's own."""
     import lightgbm
 
-    params = native_params(settings)
-    try:
-        lightgbm.train(params, lightgbm.Dataset(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS]), 1)
-    except (lightgbm.basic.LightGBMError, ValueError, TypeError) as error:
-        raise InputError(str(error), where="lightgbm params", fix="see LightGBM's list of parameters") from None
-
-
-def _fold_model(settings: BoosterSettings, checkpoint: bytes | None, save: Callable[[bytes], None]) -> type:
-    """The class that lightgbm_ray makes and fits in its actor (its argument `model_factory`).
-
-    It trains from checkpoint to checkpoint, each time from the model as saved, so that an undisturbed run goes the very
-    way of a resumed one. The parameters that the wrapper adds (its ports and machines) are left aside: they serve
-    several machines and would make the model's text differ from run to run. So are its callbacks, which ask an actor
-    before each round whether to stop; a cancelled fold loses its processes instead.
-    """
-
-    class FoldModel:
-        def __init__(self, **wrapper_params: object) -> None:
-            self._other_params = wrapper_params  # the wrapper removes its own entries after fit
-            self.evals_result_: dict[str, Any] = {}
-            self.result: Fit | None = None
-            self.error: Exception | None = None
-
-        def fit(self, features: "pd.DataFrame", labels: "pd.Series", *, eval_set: "list[_Pair]", **_: object) -> None:
-            # The wrapper reports only that "training failed"; the reason comes home here.
-            try:
-                self.result = self._train((features, labels), eval_set[0])
-            except Exception as error:
-                self.error = error
-
-        def _train(self, train: "_Pair", valid: "_Pair") -> Fit:
-            import lightgbm
-
-            state: dict[str, Any] = {"model": None, "best_score": float("inf"), "best_iteration": 0}
-            if checkpoint is not None:
-                state = json.loads(checkpoint)
-            booster = None if state["model"] is None else lightgbm.Booster(model_str=state["model"])
-            done = 0 if booster is None else booster.current_iteration()
-            resumed_at = done
-            train_array, valid_array = train[0].to_numpy(), valid[0].to_numpy()
-
-            def early_stopping(env: "lightgbm.callback.CallbackEnv") -> None:
-                state["rounds"] = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
-                score = env.evaluation_result_list[0][2]
-                if settings.early_stopping_rounds is None or score < state["best_score"]:
-                    state.update(best_score=score, best_iteration=env.iteration + 1)
-                elif env.iteration + 1 - state["best_iteration"] >= settings.early_stopping_rounds:
-                    raise lightgbm.callback.EarlyStopException(state["best_iteration"] - 1, env.evaluation_result_list)
-
-            while done < settings.rounds:
-                params = native_params(settings, done)
-                target = min(settings.rounds, done + settings.checkpoint_every)
-                dataset = lightgbm.Dataset(train_array, train[1].to_numpy(), params=params)
-                booster = lightgbm.train(
-                    params,
-                    dataset,
-                    num_boost_round=target - done,
-                    init_model=booster,
-                    valid_sets=[lightgbm.Dataset(valid_array, valid[1].to_numpy(), reference=dataset, params=params)],
-                    callbacks=[early_stopping],
-                )
-                done = booster.current_iteration()
-                if done < target or done == settings.rounds:
-                    break
-                state["model"] = booster.model_to_string(num_iteration=-1)
-                save(json.dumps(state).encode())
-                booster = lightgbm.Booster(model_str=state["model"])
-            assert booster is not None  # a checkpoint always leaves rounds to do
-            # Once no split gains anything, LightGBM counts on without growing trees.
-            best = min(int(state["best_iteration"]), done)
-            return Fit(booster.model_to_string(num_iteration=best).encode(), best, state["rounds"], resumed_at)
-
-    return FoldModel
+    booster = lightgbm.Booster(model_str=model.decode())
+    contributions = booster.predict(features.joined(), pred_contrib=True, num_threads=threads)
+    if isinstance(contributions, list):  # of sparse matrices, one for each class, for sparse features
+        contributions = np.stack([each.toarray() for each in contributions], axis=1)
+    by_class = np.asarray(contributions).reshape(len(features), 3, features.width + 1)
+    return np.asarray(booster.feature_importance("gain"), np.float64), mean_absolute(by_class)

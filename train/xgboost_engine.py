@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import re
+import threading
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -13,15 +14,18 @@ import numpy as np
 from preference.errors import InputError
 from train.booster import (
     TRIAL_ROWS,
+    BoosterData,
     BoosterSettings,
-    Features,
+    Doubles,
     Fit,
-    Labels,
     Probabilities,
+    Sample,
     WorkerDiedError,
+    mean_absolute,
     refuse_reserved,
 )
 from train.cluster import is_death, root_cause
+from train.matrix import Matrix
 
 if TYPE_CHECKING:
     import xgboost
@@ -36,8 +40,12 @@ _RESERVED = {
 _STATE = "tiebreak_early_stopping"
 
 
-def native_params(settings: BoosterSettings) -> dict[str, Any]:
-    """The parameters that `xgboost.train` gets for the same model."""
+def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, Any]:
+    """The parameters that `xgboost.train` gets for the rounds from `first_round` up to the next checkpoint.
+
+    XGBoost keeps random state that no model file holds, so each stretch between checkpoints has a seed of its own; the
+    first has the given one.
+    """
     refuse_reserved("xgboost", settings.params, _RESERVED)
     return {
         "tree_method": "hist",
@@ -46,49 +54,68 @@ def native_params(settings: BoosterSettings) -> dict[str, Any]:
         "num_class": 3,
         "eval_metric": "mlogloss",
         "nthread": settings.cpus_per_fold,
-        "seed": settings.seed,
-        "seed_per_iteration": True,
+        "seed": settings.seed + first_round,
         "verbosity": 1,
     }
 
 
-def fit(
-    train: tuple[Features, Labels],
-    valid: tuple[Features, Labels],
-    settings: BoosterSettings,
-    checkpoint: bytes | None,
-    save: Callable[[bytes], None],
-) -> Fit:
-    """See train.booster.Engine.fit. No checkpoint is taken or read: a fold whose process dies begins again.
-
-    A model that samples rows or columns does not go on from a saved one as it would have gone on by itself, since no
-    model file holds XGBoost's random state; what counts is that the result is the same.
-
-    Call it in a process whose placement group holds the CPUs: the wrapper then starts its actors there, rather than
-    in a group of its own that it gives up waiting for after 100 s.
-    """
+def check(data: BoosterData, settings: BoosterSettings) -> None:
+    """See train.booster.Engine.check."""
     import xgboost
-    import xgboost_ray
 
-    params = native_params(settings)
-    _try_params(params, train)
+    said = io.StringIO()
+    sample = data.sample(np.arange(min(TRIAL_ROWS, len(data.labels))), both_orders=False)
+    try:
+        # XGBoost only prints that it does not know a parameter.
+        with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            xgboost.train({**native_params(settings), "validate_parameters": True}, _matrix(sample, settings), 1)
+    except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
+        reason = str(error).partition("Stack trace")[0].strip()
+        raise InputError(reason, where="xgboost params", fix="see XGBoost's list of parameters") from None
+    unknown = re.search(r"Parameters: (\{.*?\})", said.getvalue() + "".join(str(each.message) for each in warned))
+    if unknown:
+        raise InputError(f"XGBoost does not know {unknown[1]}", where="xgboost params", fix="check the spelling")
+
+
+def host(body: Callable[[], None], settings: BoosterSettings) -> None:
+    """See train.booster.Engine.host. Call it in a process whose placement group holds the CPUs: the wrapper then
+    starts its actor there, rather than in a group of its own that it gives up waiting for after 100 s.
+
+    xgboost_ray calls a callback's `before_training` in its actor; this one's is `body`, which trains fold after fold,
+    before the wrapper boosts its own single round on three rows. One call of the wrapper for every fold would start
+    three processes for each.
+    """
+    import xgboost_ray
+    from xgboost.callback import TrainingCallback
+    from xgboost_ray.callback import DistributedCallback
+
+    class Host(TrainingCallback):  # type: ignore[misc]
+        def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+            body()
+            return model
+
+    class LocalStop(DistributedCallback):  # type: ignore[misc]
+        def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
+            # The wrapper's own event is an actor that it asks ten times a second; ours end with their processes.
+            actor.set_stop_event(threading.Event())
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
         try:
-            booster = xgboost_ray.train(
-                params,
-                xgboost_ray.RayDMatrix(train[0], train[1].astype(np.float32)),
-                num_boost_round=settings.rounds,
-                evals=[(xgboost_ray.RayDMatrix(valid[0], valid[1].astype(np.float32)), "valid")],
-                callbacks=[_fold_callback(settings)],
+            xgboost_ray.train(
+                {"objective": "multi:softprob", "num_class": 3, "nthread": settings.cpus_per_fold},
+                xgboost_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32)),
+                num_boost_round=1,
+                callbacks=[Host()],
                 verbose_eval=False,
-                # Restarts are ours: the wrapper's begin early stopping anew and draw other random numbers.
                 ray_params=xgboost_ray.RayParams(
                     num_actors=1,
                     cpus_per_actor=settings.cpus_per_fold,
                     gpus_per_actor=0,
-                    max_actor_restarts=0,
-                    checkpoint_frequency=settings.rounds + 1,
+                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds
+                    checkpoint_frequency=2,  # of one round: none
+                    distributed_callbacks=[LocalStop()],
                     verbose=False,
                 ),
             )
@@ -97,43 +124,86 @@ def fit(
             if is_death(cause):
                 raise WorkerDiedError(str(cause)) from error
             raise cause from None
-    state = json.loads(booster.attr(_STATE))
-    trained = booster.num_boosted_rounds()
+
+
+def prepare(data: BoosterData, settings: BoosterSettings) -> BoosterData:
+    """See train.booster.Engine.prepare. XGBoost's binned matrices know no subsets, so each fold bins its own."""
+    return data
+
+
+def fit(
+    prepared: BoosterData,
+    fold: int,
+    settings: BoosterSettings,
+    checkpoint: bytes | None,
+    save: Callable[[bytes], None],
+) -> Fit:
+    """See train.booster.Engine.fit. A checkpoint is the model as UBJ with the state of early stopping inside.
+
+    It trains from checkpoint to checkpoint, each time from the model as saved, so that an undisturbed run goes the very
+    way of a resumed one.
+    """
+    import xgboost
+
+    train = _matrix(prepared.sample(prepared.rest(fold), settings.both_orders), settings)
+    valid = _matrix(prepared.sample(prepared.held_out(fold), settings.both_orders), settings)
+    state = {"best_score": float("inf"), "best_iteration": 0}
+    done = resumed_at = 0
+    if checkpoint is not None:
+        saved = _load(checkpoint)
+        state, done = json.loads(saved.attr(_STATE)), saved.num_boosted_rounds()
+        resumed_at = done
+    stop = _early_stopping(state, settings)
+    while True:
+        target = min(settings.rounds, done + settings.checkpoint_every)
+        booster = xgboost.train(
+            native_params(settings, done),
+            train,
+            num_boost_round=target - done,
+            evals=[(valid, "valid")],
+            callbacks=[stop],
+            xgb_model=None if checkpoint is None else bytearray(checkpoint),
+            verbose_eval=False,
+        )
+        done = booster.num_boosted_rounds()
+        if done < target or done == settings.rounds:
+            break
+        booster.set_attr(**{_STATE: json.dumps(state)})
+        checkpoint = bytes(booster.save_raw("ubj"))
+        save(checkpoint)
     kept: xgboost.Booster = booster[: state["best_iteration"]]
     kept.set_attr(**{_STATE: None})
-    return Fit(bytes(kept.save_raw("ubj")), state["best_iteration"], trained, 0)
+    return Fit(bytes(kept.save_raw("ubj")), int(state["best_iteration"]), done, resumed_at)
 
 
-def predict(model: bytes, features: Features, threads: int) -> Probabilities:
-    """Probabilities (n, 3) of UBJ `model` for features (n, d)."""
+def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:
+    """Probabilities (n, 3) of UBJ `model`."""
     import xgboost
 
     booster = _load(model)
     booster.set_param({"nthread": threads})
-    probabilities = booster.predict(xgboost.DMatrix(features, nthread=threads)).astype(np.float64)
+    probabilities = booster.predict(xgboost.DMatrix(features.joined(), nthread=threads)).astype(np.float64)
     return np.asarray(probabilities / probabilities.sum(axis=1, keepdims=True))  # float32 sums to 1 only to 1e-7
 
 
-def _try_params(params: dict[str, Any], train: tuple[Features, Labels]) -> None:
-    """Raise InputError if XGBoost refuses the parameters, on a few rows and before any process starts.
-
-    The wrapper would lose the reason, and take 5 s to give up its tracker.
-    """
+def importance(model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
+    """See train.booster.Engine.importance; TreeSHAP is XGBoost's own."""
     import xgboost
 
-    said = io.StringIO()
-    try:
-        # XGBoost only prints that it does not know a parameter.
-        with contextlib.redirect_stdout(said), warnings.catch_warnings(record=True) as warned:
-            warnings.simplefilter("always")
-            matrix = xgboost.DMatrix(train[0][:TRIAL_ROWS], train[1][:TRIAL_ROWS], nthread=1)
-            xgboost.train({**params, "validate_parameters": True}, matrix, 1)
-    except (xgboost.core.XGBoostError, ValueError, TypeError) as error:
-        reason = str(error).partition("Stack trace")[0].strip()
-        raise InputError(reason, where="xgboost params", fix="see XGBoost's list of parameters") from None
-    unknown = re.search(r"Parameters: (\{.*?\})", said.getvalue() + "".join(str(each.message) for each in warned))
-    if unknown:
-        raise InputError(f"XGBoost does not know {unknown[1]}", where="xgboost params", fix="check the spelling")
+    booster = _load(model)
+    booster.set_param({"nthread": threads})
+    gain = np.zeros(features.width)
+    for name, value in booster.get_score(importance_type="total_gain").items():
+        gain[int(name[1:])] = value  # columns are called f0, f1, ...
+    contributions = booster.predict(xgboost.DMatrix(features.joined(), nthread=threads), pred_contribs=True)
+    return gain, mean_absolute(np.asarray(contributions, np.float64))
+
+
+def _matrix(sample: Sample, settings: BoosterSettings) -> "xgboost.DMatrix":
+    import xgboost
+
+    features, labels, weights = sample
+    return xgboost.DMatrix(features.joined(), labels, weight=weights, nthread=settings.cpus_per_fold)
 
 
 def _load(model: bytes) -> "xgboost.Booster":
@@ -144,34 +214,19 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _fold_callback(settings: BoosterSettings) -> "xgboost.callback.TrainingCallback":
-    """Early stopping; what it found travels in the booster's attributes."""
+def _early_stopping(state: dict[str, float], settings: BoosterSettings) -> "xgboost.callback.TrainingCallback":
+    """Early stopping that goes on across checkpoints: what it knows is in `state`."""
     from xgboost.callback import TrainingCallback
 
-    class FoldCallback(TrainingCallback):  # type: ignore[misc]
-        def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
-            saved = model.attr(_STATE)
-            state = json.loads(saved) if saved else {"best_score": float("inf"), "best_iteration": 0}
-            self.best_score, self.best_iteration = state["best_score"], state["best_iteration"]
-            return model
-
+    class EarlyStopping(TrainingCallback):  # type: ignore[misc]
         def after_iteration(
             self, model: "xgboost.Booster", epoch: int, evals_log: "dict[str, dict[str, list[float]]]"
         ) -> bool:
-            # Wrapper and library count rounds on from a checkpoint's, so a resumed run sees the same numbers.
             done = model.num_boosted_rounds()
             score = evals_log["valid"]["mlogloss"][-1]
-            if settings.early_stopping_rounds is None or score < self.best_score:
-                self.best_score, self.best_iteration = score, done
             patience = settings.early_stopping_rounds
-            return patience is not None and done - self.best_iteration >= patience
+            if patience is None or score < state["best_score"]:
+                state.update(best_score=score, best_iteration=done)
+            return patience is not None and done - state["best_iteration"] >= patience
 
-        def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
-            self._write_state(model)
-            return model
-
-        def _write_state(self, model: "xgboost.Booster") -> None:
-            state = {"best_score": self.best_score, "best_iteration": self.best_iteration}
-            model.set_attr(**{_STATE: json.dumps(state)})
-
-    return FoldCallback()
+    return EarlyStopping()

@@ -1,15 +1,20 @@
 """A small problem for boosters: features with a symmetry, and labels that depend on them."""
 
 import numpy as np
+import scipy.sparse
 
 from preference.swap import swap_labels
 from train.booster import BoosterData
+from train.matrix import Matrix
 
 RECORDS, PAIRS, FOLDS = 300, 4, 3
 
 
-def small_data() -> BoosterData:
-    """Features: PAIRS columns of A, as many of B, as many differences A - B; the vote follows the first difference."""
+def small_data(sparse: bool = False) -> BoosterData:
+    """Features: PAIRS columns of A, as many of B, as many differences A - B; the vote follows the first difference.
+
+    With `sparse` the columns of A and B are mostly zero and kept in a sparse part, behind the differences.
+    """
     rng = np.random.default_rng(7)
 
     def features(count: int) -> np.ndarray:
@@ -21,12 +26,28 @@ def small_data() -> BoosterData:
     labels = np.where(lead > 0.5, 0, np.where(lead < -0.5, 1, 2)).astype(np.int8)
     assert (swap_labels(labels) != labels).any()
     columns = np.arange(PAIRS)
+    names = [f"{kind}_{i}" for kind in ("a", "b", "difference") for i in range(PAIRS)]
+    permutation = np.concatenate([columns + PAIRS, columns, columns + 2 * PAIRS])
+    signs = np.repeat([1, 1, -1], PAIRS).astype(np.float32)
+    order = np.arange(3 * PAIRS)
+    if sparse:
+        order = np.concatenate([columns + 2 * PAIRS, columns, columns + PAIRS])
+        permutation = np.concatenate([columns, columns + 2 * PAIRS, columns + PAIRS])
+
+    def matrix(values: np.ndarray) -> Matrix:
+        if not sparse:
+            return Matrix(values)
+        thinned = np.where(np.abs(values[:, : 2 * PAIRS]) > 1, values[:, : 2 * PAIRS], 0)
+        return Matrix(np.ascontiguousarray(values[:, 2 * PAIRS :]), scipy.sparse.csr_matrix(thinned))
+
     return BoosterData(
-        features=train,
+        features=matrix(train),
         labels=labels,
         folds=(np.arange(RECORDS) % FOLDS).astype(np.int16),
-        test_features=features(40),
-        permutation=np.concatenate([columns + PAIRS, columns, columns + 2 * PAIRS]),
-        signs=np.repeat([1, 1, -1], PAIRS).astype(np.float32),
-        names=[f"{kind}_{i}" for kind in ("a", "b", "difference") for i in range(PAIRS)],
+        test_features=matrix(features(40)),
+        permutation=permutation,
+        signs=signs[order],
+        names=[names[i] for i in order],
+        families=[names[i].partition("_")[0] for i in order],
+        primary=RECORDS,
     )

@@ -1,0 +1,82 @@
+"""Finished features and records as what boosters train on."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurize.matrix import Layout, NgramBlock
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.records import Records
+
+if TYPE_CHECKING:
+    from train.booster import BoosterData
+    from train.matrix import Matrix
+
+# Share of entries below which an n-gram block stays sparse: an entry takes 8 bytes sparse, 4 dense.
+SPARSE_BELOW = 0.5
+
+
+def load_data(
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None = None,
+    sparse_below: float = SPARSE_BELOW,
+) -> "BoosterData":
+    """The features of some families (all if None), read from the files of a run.
+
+    Call it where the data shall live, not in the driver. Whether an n-gram block is sparse is decided on the training
+    records.
+    """
+    from train.booster import BoosterData
+    from train.matrix import stack
+
+    layout = features.layout if families is None else features.layout.of(families)
+    dense, sparse = _by_density(features, records, layout, sparse_below)
+    arranged = Layout([*dense.blocks, *sparse.blocks])
+
+    def matrix(split: str) -> "Matrix":
+        shards = [name.partition("/")[2] for name in records.shards(split)]
+        return stack([_matrix(features, split, shard, dense, sparse) for shard in shards])
+
+    labels, folds = records.labels_and_folds()
+    permutation, signs = arranged.exchange()
+    columns = arranged.columns()
+    return BoosterData(
+        features=matrix("train"),
+        labels=labels,
+        folds=folds,
+        test_features=matrix("test") if "test" in records.splits else None,
+        permutation=permutation,
+        signs=signs,
+        names=[column.name for column in columns],
+        families=[column.family for column in columns],
+        primary=len(labels),
+    )
+
+
+def _by_density(features: FeatureStore, records: Records, layout: Layout, sparse_below: float) -> tuple[Layout, Layout]:
+    """The blocks to keep as arrays, and those to keep sparse."""
+    blocks = [block for block in layout.blocks if isinstance(block, NgramBlock)]
+    entries = dict.fromkeys((block.name for block in blocks), 0)
+    for name in records.shards("train"):
+        tables = features.tables("train", name.partition("/")[2], blocks)
+        for block in blocks:
+            entries[block.name] += block.sparse(tables[block.folder]).nnz
+    rows = records.rows("train")
+    sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
+    return Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse)
+
+
+def _matrix(features: FeatureStore, split: str, shard: str, dense: Layout, sparse: Layout) -> "Matrix":
+    import scipy.sparse
+
+    from train.matrix import Matrix
+
+    tables = features.tables(split, shard, [*dense.blocks, *sparse.blocks])
+    rows = next(iter(tables.values())).num_rows
+    array: Any = dense.dense(tables) if dense.blocks else np.empty((rows, 0), np.float32)
+    if not sparse.blocks:
+        return Matrix(array)
+    parts = [block.sparse(tables[block.folder]) for block in sparse.blocks if isinstance(block, NgramBlock)]
+    return Matrix(array, scipy.sparse.hstack(parts, format="csr"))

@@ -1,0 +1,117 @@
+"""The engines on their own: what a fold's model is made of, without Ray."""
+
+import importlib
+
+import numpy as np
+import pytest
+
+from tests.train.boosters import small_data
+from train.booster import BoosterSettings, Engine
+from train.fold_runner import EngineName
+
+ENGINES: tuple[EngineName, ...] = ("lightgbm", "xgboost")
+SAMPLING = {
+    "lightgbm": {"num_leaves": 5, "bagging_fraction": 0.7, "bagging_freq": 1, "feature_fraction": 0.5},
+    "xgboost": {"max_depth": 3, "subsample": 0.7, "colsample_bytree": 0.6, "colsample_bynode": 0.7, "eta": 0.1},
+}
+
+
+def library(engine: EngineName) -> Engine:
+    found: Engine = importlib.import_module(f"train.{engine}_engine")  # type: ignore[assignment]
+    return found
+
+
+def settings(engine: EngineName, stop: int | None = None, every: int = 10) -> BoosterSettings:
+    return BoosterSettings(35, stop, SAMPLING[engine], seed=3, checkpoint_every=every)
+
+
+@pytest.mark.parametrize("stop", [None, 4])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_fold_taken_up_at_any_checkpoint_ends_in_the_same_bytes(engine: EngineName, stop: int | None) -> None:
+    data, asked = small_data(), settings(engine, stop)
+    saved: list[bytes] = []
+    prepared = library(engine).prepare(data, asked)
+    whole = library(engine).fit(prepared, 1, asked, None, saved.append)
+    assert len(saved) == (3 if stop is None else len(saved))
+    assert saved
+    for number, checkpoint in enumerate(saved, start=1):
+        fresh = library(engine).prepare(data, asked)
+        resumed = library(engine).fit(fresh, 1, asked, checkpoint, lambda _: None)
+        assert resumed.resumed_at == 10 * number
+        assert resumed.model == whole.model
+        assert resumed.best_iteration == whole.best_iteration
+        assert resumed.rounds_trained == whole.rounds_trained
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_learning_goes_on_behind_a_checkpoint_as_without(engine: EngineName) -> None:
+    """The rounds behind a checkpoint keep their parameters: a learning rate that is lost would overfit at once."""
+    data = small_data()
+    losses = []
+    for every in (7, 100):
+        asked = settings(engine, None, every)
+        fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+        held = data.held_out(0)
+        predicted = library(engine).predict(fit.model, data.features.rows(held), 1)
+        losses.append(-np.log(predicted[np.arange(len(held)), data.labels[held]]).mean())
+    assert abs(losses[0] - losses[1]) < 0.05
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> None:
+    data, asked = small_data(sparse=True), settings(engine, None, 100)
+    fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+    held = data.features.rows(data.held_out(0))
+    predicted = library(engine).predict(fit.model, held, 1)
+    if engine == "lightgbm":  # for which a missing entry is a zero
+        import dataclasses
+
+        from train.matrix import Matrix
+
+        def dense(each: Matrix) -> Matrix:
+            return Matrix(each.joined().toarray())
+
+        arrays = dataclasses.replace(data, features=dense(data.features), test_features=None)
+        other = library(engine).fit(library(engine).prepare(arrays, asked), 0, asked, None, lambda _: None)
+        assert np.abs(library(engine).predict(other.model, dense(held), 1) - predicted).max() < 1e-12
+    else:
+        import xgboost
+
+        train, labels, _ = data.sample(data.rest(0), both_orders=True)
+        params = {**SAMPLING[engine], "objective": "multi:softprob", "num_class": 3, "tree_method": "hist", "nthread": 1}
+        matrix = xgboost.DMatrix(train.joined(), labels)
+        direct = xgboost.train(params | {"seed": 3}, matrix, 35).predict(xgboost.DMatrix(held.joined()))
+        assert np.abs(direct - predicted).max() < 1e-6
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_importances_name_the_column_that_decides(engine: EngineName, sparse: bool) -> None:
+    data, asked = small_data(sparse), settings(engine)
+    fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+    gain, shap = library(engine).importance(fit.model, data.features.rows(data.held_out(0)), 1)
+    decides = data.names.index("difference_0")
+    assert gain.argmax() == shap.argmax() == decides
+    assert gain.shape == shap.shape == (len(data.names),)
+    assert (gain >= 0).all()
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_exchanging_twice_changes_nothing(sparse: bool) -> None:
+    data = small_data(sparse)
+    once = data.swapped(data.features)
+    twice = data.swapped(once)
+    original = data.features.joined()
+    if sparse:
+        assert (once.joined() != original).nnz
+        assert (twice.joined() != original).nnz == 0
+    else:
+        assert (once.joined() != original).any()
+        assert (twice.joined() == original).all()
+
+
+def test_without_both_orders_only_the_given_order_is_seen() -> None:
+    data = small_data()
+    features, labels, weights = data.sample(data.rest(0), both_orders=False)
+    assert len(features) == len(labels) == 200
+    assert weights is None

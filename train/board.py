@@ -1,0 +1,61 @@
+"""The board from which training processes take folds, and where they leave what they finish."""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+
+class Finished(NamedTuple):
+    """A fold is done; `committed` is what its commit returned."""
+
+    fold: int
+    committed: Any
+
+
+class Failed(NamedTuple):
+    """A fold failed; the message starts with the kind of error unless `error` is an InputError to raise as it is."""
+
+    fold: int
+    error: Exception
+
+
+Event = Finished | Failed
+
+
+class Board:
+    """Folds to train, who works on which, and the last checkpoint of each. Lives in an actor beside the caller."""
+
+    def __init__(self, folds: Sequence[int]) -> None:
+        self._waiting = deque(folds)
+        self._taken: dict[int, int] = {}  # fold by slot
+        self._checkpoints: dict[int, bytes] = {}
+        self._events: list[Event] = []
+
+    def take(self, slot: int) -> tuple[int, bytes | None] | None:
+        """The next fold for a slot, with its last checkpoint if a process died over it; None if there is none left."""
+        if not self._waiting:
+            return None
+        fold = self._taken[slot] = self._waiting.popleft()
+        return fold, self._checkpoints.get(fold)
+
+    def save(self, fold: int, checkpoint: bytes) -> None:
+        """Keep a fold's latest checkpoint."""
+        self._checkpoints[fold] = checkpoint
+
+    def post(self, slot: int, event: Event) -> None:
+        """A slot is done with its fold."""
+        del self._taken[slot]
+        self._checkpoints.pop(event.fold, None)
+        self._events.append(event)
+
+    def lost(self, slot: int) -> int | None:
+        """A slot's process died: its fold, which waits again before all others; None if it had none."""
+        fold = self._taken.pop(slot, None)
+        if fold is not None:
+            self._waiting.appendleft(fold)
+        return fold
+
+    def look(self) -> tuple[list[Event], int]:
+        """What has happened since the last look, and how many folds wait for a slot."""
+        events, self._events = self._events, []
+        return events, len(self._waiting)
