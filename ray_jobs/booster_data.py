@@ -1,13 +1,13 @@
 """Finished features and records as what boosters train on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurize.matrix import Layout, NgramBlock
 from ray_jobs.feature_store import FeatureStore
-from ray_jobs.records import Records
+from ray_jobs.records import SOURCE, Records
 
 if TYPE_CHECKING:
     from train.booster import BoosterData
@@ -21,12 +21,13 @@ def load_data(
     features: FeatureStore,
     records: Records,
     families: Sequence[str] | None = None,
+    weights: Mapping[str, float] = {},
     sparse_below: float = SPARSE_BELOW,
 ) -> "BoosterData":
     """The features of some families (all if None), read from the files of a run.
 
-    Call it where the data shall live, not in the driver. Whether an n-gram block is sparse is decided on the training
-    records.
+    `weights` are those of other sources by their names; one without a weight is left out. Call it where the data shall
+    live, not in the driver. Whether an n-gram block is sparse is decided on the training records.
     """
     from train.booster import BoosterData
     from train.matrix import stack
@@ -39,11 +40,15 @@ def load_data(
         shards = [name.partition("/")[2] for name in records.shards(split)]
         return stack([_matrix(features, split, shard, dense, sparse) for shard in shards])
 
-    labels, folds = records.labels_and_folds()
+    sources = [split for split in records.sources if weights.get(split.removeprefix(SOURCE))]
+    votes = [records.labels_and_folds(split) for split in ("train", *sources)]
+    labels, folds = (np.concatenate(each) for each in zip(*votes, strict=True))
+    weighed = [np.full(records.rows(split), weights[split.removeprefix(SOURCE)], np.float32) for split in sources]
+    primary = records.rows("train")
     permutation, signs = arranged.exchange()
     columns = arranged.columns()
     return BoosterData(
-        features=matrix("train"),
+        features=stack([matrix(split) for split in ("train", *sources)]) if sources else matrix("train"),
         labels=labels,
         folds=folds,
         test_features=matrix("test") if "test" in records.splits else None,
@@ -51,7 +56,8 @@ def load_data(
         signs=signs,
         names=[column.name for column in columns],
         families=[column.family for column in columns],
-        primary=len(labels),
+        primary=primary,
+        weights=np.concatenate([np.ones(primary, np.float32), *weighed]) if sources else None,
     )
 
 

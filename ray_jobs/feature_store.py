@@ -5,7 +5,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from featurize import embeddings, handmade, named_entities, ngrams, similarity, text, word2vec
@@ -96,7 +95,7 @@ def plan(wanted: settings.Featurize, records: Records, seed: int) -> list[Output
         made = fingerprint([kind, version, libraries, made_from, train])
         by_split = {
             split: made if split == "train" else fingerprint([made, records.fingerprint_of(split)])
-            for split in records.splits
+            for split in [*records.splits, *records.sources]
         }
         return Output(kind, folder, made, by_split)
 

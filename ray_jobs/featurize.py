@@ -57,9 +57,8 @@ def featurize(run: Run) -> list[StageResult]:
     if wanted.embeddings is not None:
         key = "featurize.embeddings.cpus_per_replica"
         require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)
-    items = [
-        {"split": split, "shard": name.partition("/")[2]} for split in records.splits for name in records.shards(split)
-    ]
+    splits = [*records.splits, *records.sources]
+    items = [{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)]
     _make_all(run, records, stage.folder, outputs, items)
 
     made = layout(stage.folder, wanted, outputs)
@@ -67,7 +66,7 @@ def featurize(run: Run) -> list[StageResult]:
     keep = {output.fitted for output in outputs if output.is_fitted}
     keep |= {output.file(item) for output in outputs for item in items}
     manifest = stage.commit(
-        rows={split: records.rows(split) for split in records.splits},
+        rows={split: records.rows(split) for split in splits},
         schema={c.name: "float32" for block in made.blocks if isinstance(block, PlainBlock) for c in block.columns()},
         metrics={"columns": len(columns)},
         keep=keep,

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,6 +29,7 @@ from preference.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
 from ray_jobs import cli, demo_data
 from ray_jobs.artifacts import Stage
 from ray_jobs.progress import Progress
+from ray_jobs.records import SOURCE
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
@@ -41,7 +43,7 @@ def ingest(run: Run) -> list[StageResult]:
     files = {split: expand(location, ENDINGS) for split, location in sources.items()}
     for split, found in files.items():
         for file in found:  # a wrong header is told at once, before Ray starts
-            next(read_rows(file, column_check(file.name, split == "train")), None)
+            next(read_rows(file, column_check(file.name, split != "test")), None)
     stage = Stage(
         "ingest",
         run.folder / "records",
@@ -69,7 +71,7 @@ def ingest(run: Run) -> list[StageResult]:
 
 def _sources(run: Run) -> dict[str, str]:
     data = run.settings.data
-    train, test = data.train, data.test
+    train, test = data.primary, data.test
     if demo_data.is_synthetic(run) and test is None:
         pairs = demo_data.pairs_folder(run)
         train, test = f"{pairs}/train.csv", f"{pairs}/test.csv"
@@ -81,7 +83,11 @@ def _sources(run: Run) -> dict[str, str]:
             where="data.train",
             fix="give --set data.train=FILE, or data.synthetic for made-up pairs.",
         )
-    return {"train": train} if test is None else {"train": train, "test": test}
+    return {
+        "train": train,
+        **({} if test is None else {"test": test}),
+        **{f"{SOURCE}{source.name}": source.path for source in data.others},
+    }
 
 
 def _digest(file: InputFile) -> str:
@@ -121,8 +127,8 @@ def _ingest(
     plan = ray.remote(num_cpus=1)(_plan)
     shards: list[Item] = []
     metrics: dict[str, Any] = {}
-    for split in sources:
-        names = [part["name"] for part in parts if part["split"] == split and part["rows"]]
+    names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
+    for split in sources:  # train before other sources, whose folds follow from its own
         planned = ray.get(plan.remote(staged, split, names, data.folds, run.settings.seed, sources[split]))
         shards += planned["shards"]
         metrics |= planned["metrics"]
@@ -157,7 +163,7 @@ def _validate_file(
     split, file = item["split"], files[item["split"]][item["file"]]
     nothing = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
     try:
-        tables = read_records(file, split == "train", text_format, shard_rows)
+        tables = read_records(file, split != "test", text_format, shard_rows)
         for number, (records, rejected) in enumerate(tables):
             name = f"{split}/file-{item['file']:05d}-{number:06d}.parquet"
             staged.write_table(name, records)
@@ -201,30 +207,52 @@ def _refuse_empty(location: str, parts: list[Item]) -> None:
     )
 
 
-def _plan(staged: Folder, split: str, names: list[str], folds: int, seed: int, location: str) -> dict[str, Any]:
+def _plan(
+    staged: Folder, split: str, by_split: dict[str, list[str]], folds: int, seed: int, location: str
+) -> dict[str, Any]:
     """Check the ids, compute the folds, and lay out the final shards. Reads only ids, groups and labels."""
-    columns = ["id", "group", "row"] + (["label"] if split == "train" else [])
+    names = by_split[split]
+    columns = ["id", "group", "row"] + ([] if split == "test" else ["label"])
     tables = [staged.read_table(name, columns) for name in names]
     table = pa.concat_tables(tables)
     _refuse_duplicates(table, names, tables, location)
     metrics: dict[str, Any] = {}
+    fold: Any = None
     if split == "train":
         labels = table["label"].to_numpy()
         try:
             fold = assign_folds(labels, table["group"].to_numpy(), folds, seed)
         except ValueError as error:
             raise InputError(str(error), where=location, fix="give more records or a smaller data.folds.") from error
-        metrics["labels"] = dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True))
+        metrics["labels"] = _label_counts(labels)
         metrics["fold_rows"] = np.bincount(fold, minlength=folds).tolist()
         metrics["prompts"] = len(pc.unique(table["group"]))
+    elif split != "test":
+        fold = _folds_of_other_source(staged, by_split["train"], table["group"].to_numpy())
+        shared = {"labels": _label_counts(table["label"].to_numpy()), "with_a_prompt_of_train": int((fold >= 0).sum())}
+        metrics[split] = shared
     shards = []
     offset = 0
     for number, (name, part) in enumerate(zip(names, tables, strict=True)):
-        if split == "train":
+        if fold is not None:
             staged.write_table(f"folds/{name}", pa.table({"fold": fold[offset : offset + len(part)]}))
         shards.append({"split": split, "staged": name, "number": number, "offset": offset, "rows": len(part)})
         offset += len(part)
     return {"shards": shards, "metrics": metrics}
+
+
+def _label_counts(labels: npt.NDArray[np.int8]) -> dict[str, int]:
+    return dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True))
+
+
+def _folds_of_other_source(staged: Folder, train: list[str], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
+    """The fold (n,) of train that has the same prompt, from whose models a record is kept away; -1 if none has."""
+    theirs = np.concatenate([staged.read_table(name, ["group"])["group"].to_numpy() for name in train])
+    folds = np.concatenate([staged.read_table(f"folds/{name}")["fold"].to_numpy() for name in train])
+    known, first = np.unique(theirs, return_index=True)
+    place = np.minimum(np.searchsorted(known, groups), len(known) - 1)
+    found: npt.NDArray[np.int16] = np.where(known[place] == groups, folds[first[place]], -1).astype(np.int16)
+    return found
 
 
 def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table], location: str) -> None:
@@ -251,9 +279,9 @@ def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str)
     table = staged.read_table(item["staged"]).drop_columns(["row"])
     position = pa.array(np.arange(item["offset"], item["offset"] + item["rows"]))
     table = table.append_column("position", position)
-    if split == "train":
+    if split != "test":
         table = table.append_column("fold", staged.read_table(f"folds/{item['staged']}")["fold"])
-    schema = TRAIN_RECORDS if split == "train" else TEST_RECORDS
+    schema = TEST_RECORDS if split == "test" else TRAIN_RECORDS
     name = f"{split}/part-{item['number']:05d}.parquet"
     target.write_table(name, table.select(schema.names).cast(schema), fingerprint)
     yield {"file": name, "rows": item["rows"]}

@@ -11,6 +11,8 @@ from ray_jobs.artifacts import fingerprint
 from ray_jobs.run import Run
 from ray_jobs.storage import Folder
 
+SOURCE = "source-"  # with a name behind it, the split of a source of votes other than the primary one
+
 
 @dataclass(frozen=True)
 class Records:
@@ -36,6 +38,11 @@ class Records:
         """The splits there are: train, and test if there was test input."""
         return [split for split in ("train", "test") if split in self.manifest["rows"]]
 
+    @property
+    def sources(self) -> list[str]:
+        """The splits of other sources of votes: trained on, never held out, not scored."""
+        return [split for split in self.manifest["rows"] if split.startswith(SOURCE)]
+
     def rows(self, split: str) -> int:
         """Records of a split."""
         return int(self.manifest["rows"][split])
@@ -52,9 +59,9 @@ class Records:
         """Some columns of all records of a split, in input order; for ids, labels and folds, not for texts."""
         return pa.concat_tables([self.folder.read_table(name, columns) for name in self.shards(split)])
 
-    def labels_and_folds(self) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
-        """Labels (n,) and folds (n,) of the training records."""
-        table = self.read("train", ["label", "fold"])
+    def labels_and_folds(self, split: str = "train") -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
+        """Labels (n,) and folds (n,) of the training records, or of another source's."""
+        table = self.read(split, ["label", "fold"])
         return table["label"].to_numpy(), table["fold"].to_numpy()
 
 

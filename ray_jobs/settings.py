@@ -37,15 +37,43 @@ class Synthetic(_Settings):
     test_rows: PositiveInt = 500
 
 
+class Source(_Settings):
+    """Votes from one place. Of several, the first is the primary one: only its records are held out and scored."""
+
+    name: Name
+    path: Annotated[str, Field(min_length=1)]
+    weight: Annotated[float, Field(ge=0)] = 1.0  # of each of its records in training; 0 leaves them out
+
+
 class Data(_Settings):
     """Input and its division into folds and shards."""
 
-    train: str | None = None
+    train: str | list[Source] | None = None
     test: str | None = None
     synthetic: Synthetic | None = None
     text_format: Literal["auto", "json", "plain"] = "auto"
     folds: Annotated[int, Field(ge=2, le=100)] = 10
     shard_rows: PositiveInt = 2048
+
+    @property
+    def primary(self) -> str | None:
+        """Where the votes are that folds are made of, if they are given."""
+        return self.train[0].path if isinstance(self.train, list) else self.train
+
+    @property
+    def others(self) -> list[Source]:
+        """Further sources, which are trained on but never held out."""
+        return self.train[1:] if isinstance(self.train, list) else []
+
+    @model_validator(mode="after")
+    def _sources_differ(self) -> "Data":
+        if isinstance(self.train, list):
+            if not self.train:
+                raise ValueError("a list of sources needs at least one")
+            _refuse_twice([source.name for source in self.train], "sources")
+            if self.train[0].weight != 1:
+                raise ValueError("the first source is the primary one, against whose weight of 1 the others are set")
+        return self
 
 
 # How boosters see what is made of both answers: columns for each answer, or for A minus B.

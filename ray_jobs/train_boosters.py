@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 
 from preference.metrics import log_loss
-
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import MANIFEST, Stage
 from ray_jobs.booster_data import load_data
@@ -39,6 +38,7 @@ def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
+    weights = {source.name: source.weight for source in run.settings.data.others}
     shared: dict[str, Any] = {}  # Ray object references by the features they hold
     results = []
     for booster in run.settings.boosters:
@@ -49,6 +49,7 @@ def train_boosters(run: Run) -> list[StageResult]:
                 "seed": run.settings.seed,
                 "version": VERSION,
                 **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
+                "sources": weights,
             },
             inputs={"records": records.fingerprint, "features": features["fingerprint"]},
         )
@@ -64,7 +65,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             seen = repr(booster.features)
             if seen not in shared:
-                shared[seen] = _share_data(FeatureStore.open(run, records), records, booster.features)
+                shared[seen] = _share_data(FeatureStore.open(run, records), records, booster.features, weights)
             manifest = _train(run, records, booster, models, outputs, shared[seen])
             results.append(StageResult(models.name, False, manifest))
         else:
@@ -72,11 +73,11 @@ def train_boosters(run: Run) -> list[StageResult]:
     return results
 
 
-def _share_data(features: FeatureStore, records: Records, families: list[str] | None) -> Any:  # noqa: ANN401
+def _share_data(features: FeatureStore, records: Records, families: list[str] | None, weights: dict[str, float]) -> Any:  # noqa: ANN401 - a Ray object reference
     """A reference to the boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, families)
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights)
 
 
 def _fold_stage(models: Stage, fold: int) -> Stage:
@@ -120,14 +121,14 @@ def _train(
     gather = ray.remote(num_cpus=1)(_gather)
     rows = ray.get(gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss"))
     manifests = {fold: _fold_stage(models, fold).manifest() or {} for fold in folds}
-    kept = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
+    files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
     models.commit(
         rows=rows,
         metrics={
             name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
             for name in ("rounds", "log_loss")
         },
-        keep={*kept, IMPORTANCE},
+        keep={*files, IMPORTANCE},
     )
     seconds = sum(manifest["seconds"] for manifest in manifests.values())
     return outputs.commit(
@@ -144,9 +145,9 @@ def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.
     rows = {"train": len(result.rows)}
     held_out = pa.table({"row": result.rows, **predictions.columns(result.out_of_fold)})
     stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
-    importance = {"feature": result.importance.names, "family": result.importance.families}
-    importance |= {"gain": result.importance.gain, "shap": result.importance.shap}
-    stage.folder.write_table(IMPORTANCE, pa.table(importance), stage.fingerprint)
+    of = result.importance
+    importance = pa.table({"feature": of.names, "family": of.families, "gain": of.gain, "shap": of.shap})
+    stage.folder.write_table(IMPORTANCE, importance, stage.fingerprint)
     if result.test is not None:
         stage.folder.write_table("test.parquet", pa.table(predictions.columns(result.test)), stage.fingerprint)
         keep.add("test.parquet")
@@ -190,12 +191,8 @@ def _mean_importance(folds: list[pa.Table]) -> pa.Table:
     gains = np.stack([table["gain"].to_numpy() for table in folds])
     shares = gains / np.maximum(gains.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
     shap = np.mean([table["shap"].to_numpy() for table in folds], axis=0)
-    return (
-        folds[0]
-        .select(["feature", "family"])
-        .append_column("gain_share", pa.array(shares.mean(axis=0)))
-        .append_column("shap", pa.array(shap))
-    )
+    names = folds[0].select(["feature", "family"])
+    return names.append_column("gain_share", pa.array(shares.mean(axis=0))).append_column("shap", pa.array(shap))
 
 
 if __name__ == "__main__":

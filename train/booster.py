@@ -123,6 +123,25 @@ class FoldResult:
     seconds: float
 
 
+class Trainer(Protocol):
+    """One fold in training. It goes from checkpoint to checkpoint, each time from the model as saved, so that an
+    undisturbed training goes the very way of a resumed one.
+    """
+
+    done: int  # rounds
+    finished: bool  # all rounds are done, or it stopped early
+    best_score: float  # least held-out log loss of a round so far; of the last round without early stopping
+
+    def advance(self) -> None:
+        """Train up to the next checkpoint, or to the end if that comes first."""
+
+    def checkpoint(self) -> bytes:
+        """What `Engine.start` goes on from."""
+
+    def fit(self) -> Fit:
+        """The trained model."""
+
+
 class Engine(Protocol):
     """What train.lightgbm_engine and train.xgboost_engine have in common."""
 
@@ -135,18 +154,14 @@ class Engine(Protocol):
         Raises WorkerDiedError if the process died; what `body` raises is its own to report.
         """
 
-    def prepare(self, data: BoosterData, settings: BoosterSettings) -> Any:  # noqa: ANN401 - the engine's own
-        """What all folds of one training process share, such as binned features."""
+    def prepare(self, data: BoosterData, settings: BoosterSettings, keep_folds: bool = False) -> Any:  # noqa: ANN401
+        """What all folds of one process share, such as binned features; with `keep_folds` each fold's own as well.
 
-    def fit(
-        self,
-        prepared: Any,  # noqa: ANN401 - the engine's own
-        fold: int,
-        settings: BoosterSettings,
-        checkpoint: bytes | None,
-        save: Callable[[bytes], None],
-    ) -> Fit:
-        """Train a fold, stop early on its held-out records, go on from `checkpoint` if any; `save` each new one."""
+        It serves any settings that differ from these in training parameters alone.
+        """
+
+    def start(self, prepared: Any, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "Trainer":  # noqa: ANN401
+        """A fold to train, from its beginning or from a checkpoint."""
 
     def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
         """Probabilities (n, 3) in the order A, B, tie."""

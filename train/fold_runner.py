@@ -247,7 +247,12 @@ def _train_fold(
         raise InputError(
             f"fold {fold} holds {len(held_out)} of {len(data.labels)} records", fix="ask only for folds the data has"
         )
-    fit = library.fit(prepared, fold, settings, checkpoint, save)
+    trainer = library.start(prepared, fold, settings, checkpoint)
+    while not trainer.finished:
+        trainer.advance()
+        if not trainer.finished:
+            save(trainer.checkpoint())
+    fit = trainer.fit()
 
     def predict(features: Matrix) -> Probabilities:
         parts = []

@@ -6,7 +6,8 @@ import json
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from train.booster import (
     refuse_reserved,
 )
 from train.cluster import is_death, root_cause
-from train.matrix import Matrix
+from train.matrix import Matrix, Rows
 
 if TYPE_CHECKING:
     import lightgbm
@@ -35,7 +36,9 @@ _RESERVED = {
     **dict.fromkeys(("num_iterations",), "set the rounds"),
     **dict.fromkeys(("early_stopping_round",), "set the early stopping rounds"),
     **dict.fromkeys(("machines", "num_machines", "local_listen_port", "tree_learner"), "folds run on one machine each"),
-    **dict.fromkeys(("objective", "num_class", "metric", "verbosity", "deterministic", "task"), "leave it out"),
+    **dict.fromkeys(
+        ("objective", "num_class", "metric", "verbosity", "deterministic", "task", "feature_pre_filter"), "leave it out"
+    ),
     **dict.fromkeys(
         (
             *("config", "data", "valid", "input_model", "output_model", "save_binary", "snapshot_freq"),
@@ -87,6 +90,7 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
         "seed": settings.seed + first_round,
         "data_random_seed": settings.seed,  # the histograms' bins stay the same throughout
         "deterministic": True,
+        "feature_pre_filter": False,  # what a column may split on shall not depend on which settings came first
         "verbosity": -1,
     }
 
@@ -152,12 +156,28 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
             raise cause from None
 
 
-class _Prepared(NamedTuple):
+@dataclass
+class _Prepared:
     data: BoosterData
     binned: "lightgbm.Dataset"  # all records, and behind them all swapped copies
+    both_orders: bool
+    kept: "dict[int, tuple[lightgbm.Dataset, lightgbm.Dataset]] | None"
+
+    def of_fold(self, fold: int) -> "tuple[lightgbm.Dataset, lightgbm.Dataset]":
+        """What a fold trains on, and what is held out."""
+        if self.kept is not None and fold in self.kept:
+            return self.kept[fold]
+        pair = self._subset(self.data.rest(fold)), self._subset(self.data.held_out(fold))
+        if self.kept is not None:
+            self.kept[fold] = pair
+        return pair
+
+    def _subset(self, rows: Rows) -> "lightgbm.Dataset":
+        both = np.concatenate([rows, rows + len(self.data.labels)]) if self.both_orders else rows
+        return self.binned.subset(both)
 
 
-def prepare(data: BoosterData, settings: BoosterSettings) -> _Prepared:
+def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = False) -> _Prepared:
     """See train.booster.Engine.prepare. All records are binned once, as in lightgbm.cv; a fold is a subset of them."""
     import lightgbm
 
@@ -169,65 +189,72 @@ def prepare(data: BoosterData, settings: BoosterSettings) -> _Prepared:
         params=native_params(settings),
         free_raw_data=False,  # trees after a checkpoint start from the scores of those before
     )
-    return _Prepared(data, binned.construct())
+    return _Prepared(data, binned.construct(), settings.both_orders, {} if keep_folds else None)
 
 
-def fit(
-    prepared: _Prepared,
-    fold: int,
-    settings: BoosterSettings,
-    checkpoint: bytes | None,
-    save: Callable[[bytes], None],
-) -> Fit:
-    """See train.booster.Engine.fit. A checkpoint is JSON: the model as text and the state of early stopping.
+def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "LightgbmTrainer":
+    """See train.booster.Engine.start."""
+    return LightgbmTrainer(*prepared.of_fold(fold), settings, checkpoint)
 
-    It trains from checkpoint to checkpoint, each time from the model as saved, so that an undisturbed run goes the very
-    way of a resumed one.
-    """
-    import lightgbm
 
-    data, binned = prepared
-    state: dict[str, Any] = {"model": None, "best_score": float("inf"), "best_iteration": 0}
-    if checkpoint is not None:
-        state = json.loads(checkpoint)
-    booster = None if state["model"] is None else lightgbm.Booster(model_str=state["model"])
-    done = resumed_at = 0 if booster is None else booster.current_iteration()
+class LightgbmTrainer:
+    """See train.booster.Trainer. A checkpoint is JSON: the model as text and the state of early stopping."""
 
-    def subset(rows: "np.ndarray[Any, np.dtype[np.intp]]") -> "lightgbm.Dataset":
-        both = np.concatenate([rows, rows + len(data.labels)]) if settings.both_orders else rows
-        return binned.subset(both)
+    def __init__(
+        self, train: "lightgbm.Dataset", valid: "lightgbm.Dataset", settings: BoosterSettings, checkpoint: bytes | None
+    ) -> None:
+        import lightgbm
 
-    train, valid = subset(data.rest(fold)), subset(data.held_out(fold))
+        state = {} if checkpoint is None else json.loads(checkpoint)
+        self._train, self._valid, self._settings = train, valid, settings
+        self._booster = lightgbm.Booster(model_str=state["model"]) if state else None
+        self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.current_iteration())
+        self.finished = False
+        self.best_score = float(state.get("best_score", "inf"))
+        self._best_iteration = int(state.get("best_iteration", 0))
+        self._rounds = self.done
 
-    def early_stopping(env: "lightgbm.callback.CallbackEnv") -> None:
-        state["rounds"] = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
-        score = env.evaluation_result_list[0][2]
-        if settings.early_stopping_rounds is None or score < state["best_score"]:
-            state.update(best_score=score, best_iteration=env.iteration + 1)
-        elif env.iteration + 1 - state["best_iteration"] >= settings.early_stopping_rounds:
-            raise lightgbm.callback.EarlyStopException(state["best_iteration"] - 1, env.evaluation_result_list)
+    def advance(self) -> None:
+        """See train.booster.Trainer."""
+        import lightgbm
 
-    while done < settings.rounds:
-        target = min(settings.rounds, done + settings.checkpoint_every)
+        target = min(self._settings.rounds, self.done + self._settings.checkpoint_every)
         booster = lightgbm.train(
-            native_params(settings, done),
-            train,
-            num_boost_round=target - done,
-            init_model=booster,
-            valid_sets=[valid],
+            native_params(self._settings, self.done),
+            self._train,
+            num_boost_round=target - self.done,
+            init_model=self._booster,
+            valid_sets=[self._valid],
             valid_names=["valid"],
-            callbacks=[early_stopping],
+            callbacks=[self._early_stopping],
         )
-        done = booster.current_iteration()
-        if done < target or done == settings.rounds:
-            break
-        state["model"] = booster.model_to_string(num_iteration=-1)
-        save(json.dumps(state).encode())
-        booster = lightgbm.Booster(model_str=state["model"])
-    assert booster is not None  # a checkpoint always leaves rounds to do
-    # Once no split gains anything, LightGBM counts on without growing trees.
-    best = min(int(state["best_iteration"]), done)
-    return Fit(booster.model_to_string(num_iteration=best).encode(), best, state["rounds"], resumed_at)
+        self.done = booster.current_iteration()
+        self.finished = self.done < target or self.done == self._settings.rounds
+        self._booster = booster if self.finished else lightgbm.Booster(model_str=booster.model_to_string(-1))
+
+    def _early_stopping(self, env: "lightgbm.callback.CallbackEnv") -> None:
+        import lightgbm
+
+        self._rounds = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
+        score = env.evaluation_result_list[0][2]
+        patience = self._settings.early_stopping_rounds
+        if patience is None or score < self.best_score:
+            self.best_score, self._best_iteration = score, self._rounds
+        elif self._rounds - self._best_iteration >= patience:
+            raise lightgbm.callback.EarlyStopException(self._best_iteration - 1, env.evaluation_result_list)
+
+    def checkpoint(self) -> bytes:
+        """See train.booster.Trainer."""
+        assert self._booster is not None
+        state = {"model": self._booster.model_to_string(-1), "best_score": self.best_score}
+        return json.dumps({**state, "best_iteration": self._best_iteration}).encode()
+
+    def fit(self) -> Fit:
+        """See train.booster.Trainer."""
+        assert self._booster is not None
+        # Once no split gains anything, LightGBM counts on without growing trees.
+        best = min(self._best_iteration, self.done)
+        return Fit(self._booster.model_to_string(best).encode(), best, self._rounds, self._resumed_at)
 
 
 def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:

@@ -30,7 +30,7 @@ class Matrix:
     @property
     def width(self) -> int:
         """Columns of both parts."""
-        return self.dense.shape[1] + (0 if self.sparse is None else int(self.sparse.shape[1]))
+        return int(self.dense.shape[1] + (0 if self.sparse is None else self.sparse.shape[1]))
 
     def rows(self, chosen: Rows | slice) -> "Matrix":
         """Some rows, in this order; a view of the dense part if they are a slice."""

@@ -7,6 +7,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -126,54 +127,87 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
             raise cause from None
 
 
-def prepare(data: BoosterData, settings: BoosterSettings) -> BoosterData:
+@dataclass
+class _Prepared:
+    data: BoosterData
+    settings: BoosterSettings
+    kept: "dict[int, tuple[xgboost.DMatrix, xgboost.DMatrix]] | None"
+
+    def of_fold(self, fold: int) -> "tuple[xgboost.DMatrix, xgboost.DMatrix]":
+        """What a fold trains on, and what is held out."""
+        if self.kept is not None and fold in self.kept:
+            return self.kept[fold]
+        both = self.settings.both_orders
+        train, valid = (self.data.sample(rows, both) for rows in (self.data.rest(fold), self.data.held_out(fold)))
+        pair = _matrix(train, self.settings), _matrix(valid, self.settings)
+        if self.kept is not None:
+            self.kept[fold] = pair
+        return pair
+
+
+def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = False) -> _Prepared:
     """See train.booster.Engine.prepare. XGBoost's binned matrices know no subsets, so each fold bins its own."""
-    return data
+    return _Prepared(data, settings, {} if keep_folds else None)
 
 
-def fit(
-    prepared: BoosterData,
-    fold: int,
-    settings: BoosterSettings,
-    checkpoint: bytes | None,
-    save: Callable[[bytes], None],
-) -> Fit:
-    """See train.booster.Engine.fit. A checkpoint is the model as UBJ with the state of early stopping inside.
+def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "XgboostTrainer":
+    """See train.booster.Engine.start."""
+    return XgboostTrainer(*prepared.of_fold(fold), settings, checkpoint)
 
-    It trains from checkpoint to checkpoint, each time from the model as saved, so that an undisturbed run goes the very
-    way of a resumed one.
-    """
-    import xgboost
 
-    train = _matrix(prepared.sample(prepared.rest(fold), settings.both_orders), settings)
-    valid = _matrix(prepared.sample(prepared.held_out(fold), settings.both_orders), settings)
-    state = {"best_score": float("inf"), "best_iteration": 0}
-    done = resumed_at = 0
-    if checkpoint is not None:
-        saved = _load(checkpoint)
-        state, done = json.loads(saved.attr(_STATE)), saved.num_boosted_rounds()
-        resumed_at = done
-    stop = _early_stopping(state, settings)
-    while True:
-        target = min(settings.rounds, done + settings.checkpoint_every)
-        booster = xgboost.train(
-            native_params(settings, done),
-            train,
-            num_boost_round=target - done,
-            evals=[(valid, "valid")],
-            callbacks=[stop],
-            xgb_model=None if checkpoint is None else bytearray(checkpoint),
+class XgboostTrainer:
+    """See train.booster.Trainer. A checkpoint is the model as UBJ with the state of early stopping inside."""
+
+    def __init__(
+        self, train: "xgboost.DMatrix", valid: "xgboost.DMatrix", settings: BoosterSettings, checkpoint: bytes | None
+    ) -> None:
+        self._train, self._valid, self._settings = train, valid, settings
+        self._saved = checkpoint
+        self._booster = None if checkpoint is None else _load(checkpoint)
+        state = {} if self._booster is None else json.loads(self._booster.attr(_STATE))
+        self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.num_boosted_rounds())
+        self.finished = False
+        self.best_score = float(state.get("best_score", "inf"))
+        self._best_iteration = int(state.get("best_iteration", 0))
+
+    def advance(self) -> None:
+        """See train.booster.Trainer."""
+        import xgboost
+
+        target = min(self._settings.rounds, self.done + self._settings.checkpoint_every)
+        self._booster = xgboost.train(
+            native_params(self._settings, self.done),
+            self._train,
+            num_boost_round=target - self.done,
+            evals=[(self._valid, "valid")],
+            callbacks=[_after_rounds(self._early_stopping)],
+            xgb_model=None if self._saved is None else bytearray(self._saved),
             verbose_eval=False,
         )
-        done = booster.num_boosted_rounds()
-        if done < target or done == settings.rounds:
-            break
-        booster.set_attr(**{_STATE: json.dumps(state)})
-        checkpoint = bytes(booster.save_raw("ubj"))
-        save(checkpoint)
-    kept: xgboost.Booster = booster[: state["best_iteration"]]
-    kept.set_attr(**{_STATE: None})
-    return Fit(bytes(kept.save_raw("ubj")), int(state["best_iteration"]), done, resumed_at)
+        self.done = self._booster.num_boosted_rounds()
+        self.finished = self.done < target or self.done == self._settings.rounds
+        if not self.finished:
+            state = {"best_score": self.best_score, "best_iteration": self._best_iteration}
+            self._booster.set_attr(**{_STATE: json.dumps(state)})
+            self._saved = bytes(self._booster.save_raw("ubj"))
+
+    def _early_stopping(self, done: int, score: float) -> bool:
+        patience = self._settings.early_stopping_rounds
+        if patience is None or score < self.best_score:
+            self.best_score, self._best_iteration = score, done
+        return patience is not None and done - self._best_iteration >= patience
+
+    def checkpoint(self) -> bytes:
+        """See train.booster.Trainer."""
+        assert self._saved is not None
+        return self._saved
+
+    def fit(self) -> Fit:
+        """See train.booster.Trainer."""
+        assert self._booster is not None
+        kept = self._booster[: self._best_iteration]
+        kept.set_attr(**{_STATE: None})
+        return Fit(bytes(kept.save_raw("ubj")), self._best_iteration, self.done, self._resumed_at)
 
 
 def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:
@@ -214,19 +248,14 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _early_stopping(state: dict[str, float], settings: BoosterSettings) -> "xgboost.callback.TrainingCallback":
-    """Early stopping that goes on across checkpoints: what it knows is in `state`."""
+def _after_rounds(stop: Callable[[int, float], bool]) -> "xgboost.callback.TrainingCallback":
+    """A callback that asks `stop` after each round, given the rounds done and the held-out log loss."""
     from xgboost.callback import TrainingCallback
 
-    class EarlyStopping(TrainingCallback):  # type: ignore[misc]
+    class AfterRounds(TrainingCallback):  # type: ignore[misc]
         def after_iteration(
             self, model: "xgboost.Booster", epoch: int, evals_log: "dict[str, dict[str, list[float]]]"
         ) -> bool:
-            done = model.num_boosted_rounds()
-            score = evals_log["valid"]["mlogloss"][-1]
-            patience = settings.early_stopping_rounds
-            if patience is None or score < state["best_score"]:
-                state.update(best_score=score, best_iteration=done)
-            return patience is not None and done - state["best_iteration"] >= patience
+            return stop(model.num_boosted_rounds(), evals_log["valid"]["mlogloss"][-1])
 
-    return EarlyStopping()
+    return AfterRounds()

@@ -7,6 +7,7 @@ import pytest
 
 from preference.errors import InputError
 from ray_jobs import feature_store
+from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
@@ -78,11 +79,29 @@ def test_matrices_of_both_splits_have_every_record_and_column(made):
     _, run, _ = made
     records = open_records(run)
     store = FeatureStore.open(run, open_records(run))
-    for split, rows in (("train", 90), ("test", 30)):
-        shards = [name.partition("/")[2] for name in records.shards(split)]
-        shapes = [store.matrix(split, shard).shape for shard in shards]
-        assert sum(shape[0] for shape in shapes) == rows
-        assert {shape[1] for shape in shapes} == {len(store.layout.columns())}
+    data = load_data(store, records)
+    assert data.test_features is not None
+    assert (len(data.features), len(data.test_features)) == (90, 30)
+    assert data.features.width == data.test_features.width == len(data.names) == len(store.layout.columns())
+    # What is kept sparse is what is kept dense.
+    arrays = load_data(store, records, sparse_below=0.0)
+    assert data.features.sparse is not None
+    assert arrays.features.sparse is None
+    place = [data.names.index(name) for name in arrays.names]
+    assert (data.features.joined().toarray()[:, place] == arrays.features.dense).all()
+    swapped = data.swapped(data.features).joined().toarray()[:, place]
+    assert (swapped == arrays.swapped(arrays.features).dense).all()
+
+
+def test_a_model_may_see_some_families_alone(made):
+    _, run, _ = made
+    records = open_records(run)
+    store = FeatureStore.open(run, records)
+    data = load_data(store, records, ["style", "words"])
+    assert set(data.families) == {"style", "words"}
+    everything = load_data(store, records)
+    place = [everything.names.index(name) for name in data.names]
+    assert (everything.features.joined()[:, place] != data.features.joined()).nnz == 0
 
 
 def test_a_second_run_does_nothing(made):
@@ -167,7 +186,7 @@ def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(mad
             "handmade/train/part-00000.parquet", folder.read_table("handmade/train/part-00000.parquet"), "x"
         )
         with pytest.raises(InputError, match=r"handmade/train/part-00000.parquet: made with other settings"):
-            store.matrix("train", "part-00000.parquet")
+            load_data(store, open_records(run))
     finally:
         folder.write_bytes("handmade/train/part-00000.parquet", kept)
     try:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.train.boosters import small_data
-from train.booster import BoosterSettings, Engine
+from train.booster import BoosterData, BoosterSettings, Engine, Fit
 from train.fold_runner import EngineName
 
 ENGINES: tuple[EngineName, ...] = ("lightgbm", "xgboost")
@@ -17,8 +17,20 @@ SAMPLING = {
 
 
 def library(engine: EngineName) -> Engine:
-    found: Engine = importlib.import_module(f"train.{engine}_engine")  # type: ignore[assignment]
-    return found
+    return importlib.import_module(f"train.{engine}_engine")
+
+
+def train(
+    engine: EngineName, data: BoosterData, fold: int, asked: BoosterSettings, checkpoint: bytes | None = None
+) -> tuple[Fit, list[bytes]]:
+    """A fold's model, trained in a fresh process as it were, and its checkpoints."""
+    trainer = library(engine).start(library(engine).prepare(data, asked), fold, asked, checkpoint)
+    saved = []
+    while not trainer.finished:
+        trainer.advance()
+        if not trainer.finished:
+            saved.append(trainer.checkpoint())
+    return trainer.fit(), saved
 
 
 def settings(engine: EngineName, stop: int | None = None, every: int = 10) -> BoosterSettings:
@@ -29,14 +41,11 @@ def settings(engine: EngineName, stop: int | None = None, every: int = 10) -> Bo
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_fold_taken_up_at_any_checkpoint_ends_in_the_same_bytes(engine: EngineName, stop: int | None) -> None:
     data, asked = small_data(), settings(engine, stop)
-    saved: list[bytes] = []
-    prepared = library(engine).prepare(data, asked)
-    whole = library(engine).fit(prepared, 1, asked, None, saved.append)
+    whole, saved = train(engine, data, 1, asked)
     assert len(saved) == (3 if stop is None else len(saved))
     assert saved
     for number, checkpoint in enumerate(saved, start=1):
-        fresh = library(engine).prepare(data, asked)
-        resumed = library(engine).fit(fresh, 1, asked, checkpoint, lambda _: None)
+        resumed, _ = train(engine, data, 1, asked, checkpoint)
         assert resumed.resumed_at == 10 * number
         assert resumed.model == whole.model
         assert resumed.best_iteration == whole.best_iteration
@@ -50,7 +59,7 @@ def test_learning_goes_on_behind_a_checkpoint_as_without(engine: EngineName) -> 
     losses = []
     for every in (7, 100):
         asked = settings(engine, None, every)
-        fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+        fit, _ = train(engine, data, 0, asked)
         held = data.held_out(0)
         predicted = library(engine).predict(fit.model, data.features.rows(held), 1)
         losses.append(-np.log(predicted[np.arange(len(held)), data.labels[held]]).mean())
@@ -60,7 +69,7 @@ def test_learning_goes_on_behind_a_checkpoint_as_without(engine: EngineName) -> 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> None:
     data, asked = small_data(sparse=True), settings(engine, None, 100)
-    fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+    fit, _ = train(engine, data, 0, asked)
     held = data.features.rows(data.held_out(0))
     predicted = library(engine).predict(fit.model, held, 1)
     if engine == "lightgbm":  # for which a missing entry is a zero
@@ -72,14 +81,20 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> 
             return Matrix(each.joined().toarray())
 
         arrays = dataclasses.replace(data, features=dense(data.features), test_features=None)
-        other = library(engine).fit(library(engine).prepare(arrays, asked), 0, asked, None, lambda _: None)
+        other, _ = train(engine, arrays, 0, asked)
         assert np.abs(library(engine).predict(other.model, dense(held), 1) - predicted).max() < 1e-12
     else:
         import xgboost
 
-        train, labels, _ = data.sample(data.rest(0), both_orders=True)
-        params = {**SAMPLING[engine], "objective": "multi:softprob", "num_class": 3, "tree_method": "hist", "nthread": 1}
-        matrix = xgboost.DMatrix(train.joined(), labels)
+        rest, labels, _ = data.sample(data.rest(0), both_orders=True)
+        params = {
+            **SAMPLING[engine],
+            "objective": "multi:softprob",
+            "num_class": 3,
+            "tree_method": "hist",
+            "nthread": 1,
+        }
+        matrix = xgboost.DMatrix(rest.joined(), labels)
         direct = xgboost.train(params | {"seed": 3}, matrix, 35).predict(xgboost.DMatrix(held.joined()))
         assert np.abs(direct - predicted).max() < 1e-6
 
@@ -88,7 +103,7 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_importances_name_the_column_that_decides(engine: EngineName, sparse: bool) -> None:
     data, asked = small_data(sparse), settings(engine)
-    fit = library(engine).fit(library(engine).prepare(data, asked), 0, asked, None, lambda _: None)
+    fit, _ = train(engine, data, 0, asked)
     gain, shap = library(engine).importance(fit.model, data.features.rows(data.held_out(0)), 1)
     decides = data.names.index("difference_0")
     assert gain.argmax() == shap.argmax() == decides
