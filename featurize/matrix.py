@@ -104,12 +104,13 @@ class VectorBlock:
     what: str  # what the vectors are, for descriptions
     dimensions: int
     view: Literal["pair", "difference"]
+    cosines: bool = True
 
     def columns(self) -> list[Column]:
         """The cosines, then one column per dimension for the prompt and for A and B, or for A minus B."""
         views: tuple[View, ...] = ("prompt", "a", "b") if self.view == "pair" else ("prompt", "difference")
         return [
-            *cosine_columns(self.family, f"cosine of the {self.what}s"),
+            *(cosine_columns(self.family, f"cosine of the {self.what}s") if self.cosines else []),
             *(
                 Column(self.family, f"{number:03d}", view, "component", f"dimension {number} of the {self.what}")
                 for view in views
@@ -123,7 +124,7 @@ class VectorBlock:
         _require(table, names, self.folder)
         cosines, prompt, a, b = (from_lists(table[name]) for name in names)
         answers = [a, b] if self.view == "pair" else [a - b]
-        return np.concatenate([cosines, prompt, *answers], axis=1)
+        return np.concatenate([*([cosines] if self.cosines else []), prompt, *answers], axis=1)
 
 
 @dataclass(frozen=True)

@@ -110,7 +110,7 @@ def plan(wanted: settings.Featurize, records: Records, seed: int) -> list[Output
     for block in wanted.ngrams:
         outputs.append(output("ngrams", f"ngrams/{block.name}", block.model_dump(mode="json", exclude={"view"})))
     if wanted.word2vec is not None:
-        vectors = {"seed": seed, **wanted.word2vec.model_dump(exclude={"view"})}
+        vectors = {"seed": seed, **wanted.word2vec.model_dump(exclude={"view", "cosines"})}
         outputs.append(output("word2vec", "word2vec", vectors))
     if wanted.embeddings is not None:
         # The number of threads changes the last bits of a sum.
@@ -171,7 +171,8 @@ def layout(folder: Folder, wanted: settings.Featurize, outputs: Sequence[Output]
         blocks.append(NgramBlock(block.name, block.part, block.view, terms))
     if wanted.word2vec is not None:
         vectors = wanted.word2vec
-        blocks.append(VectorBlock("word2vec", "word2vec", "mean word vector", vectors.dimensions, vectors.view))
+        what = "mean word vector"
+        blocks.append(VectorBlock("word2vec", "word2vec", what, vectors.dimensions, vectors.view, vectors.cosines))
     if wanted.embeddings is not None:
         kept = len(read_fitted(folder, by_folder["embeddings"])["directions"])
         what = "reduced sentence embedding"

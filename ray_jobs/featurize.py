@@ -82,7 +82,7 @@ def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output],
     training: Any = None
     if wanted.word2vec is not None:
         # Training takes one core for long, so it begins first and the rest is made on the others.
-        parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view"}))
+        parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view", "cosines"}))
         training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
     fit_counts(folder, records, vocabularies(outputs, wanted.ngrams), of_kind.get("similarity"), run.force)
     make = functools.partial(_make_shard, records=records.folder, target=folder, wanted=wanted, redo=run.force)

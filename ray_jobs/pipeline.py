@@ -16,6 +16,7 @@ from ray_jobs.run import Run, StageResult
 from ray_jobs.score_llm import check as check_llms
 from ray_jobs.score_llm import score_llm
 from ray_jobs.train_boosters import train_boosters
+from ray_jobs.tune import tune
 
 Job = Callable[[Run], list[StageResult]]
 
@@ -24,7 +25,7 @@ def jobs(run: Run) -> list[Job]:
     """The jobs that the settings ask for, in the order in which they need each other."""
     wanted: list[Job] = [ingest]
     if run.settings.boosters:
-        wanted += [featurize, train_boosters]
+        wanted += [featurize, *([tune] if run.settings.tune else []), train_boosters]
     if run.settings.llms:
         wanted += [score_llm]
     return [*wanted, blend, report]

@@ -118,6 +118,7 @@ class Word2Vec(_Settings):
     epochs: PositiveInt = 10
     min_count: PositiveInt = 1
     view: PairView = "pair"
+    cosines: bool = True  # whether boosters see the cosines of the mean vectors beside the vectors themselves
 
 
 class Embeddings(_Settings):
@@ -181,6 +182,36 @@ class Booster(_Settings):
     cpus_per_fold: PositiveInt = 1
 
 
+class Dimension(_Settings):
+    """Values of one parameter between `low` and `high`, both included."""
+
+    low: float
+    high: float
+    log: bool = False  # drawn evenly in the logarithm
+    whole: bool = False  # whole numbers
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> "Dimension":
+        if self.low >= self.high:
+            raise ValueError("low must be below high")
+        if self.log and self.low <= 0:
+            raise ValueError("a logarithm needs low above 0")
+        return self
+
+
+class Search(_Settings):
+    """The search for one booster's settings; train_boosters then trains with the best ones found."""
+
+    booster: Name
+    trials: PositiveInt = 30
+    sampler: Literal["random", "tpe"] = "random"
+    # `published` is the notebook's for XGBoost; a mapping names parameters, and rounds, with their ranges.
+    space: Literal["ours", "published"] | dict[str, Dimension] = "ours"
+    folds: Annotated[int, Field(ge=2, le=100)] = 5  # of a trial: the data's folds, put together into so many
+    grace_rounds: PositiveInt = 100  # before which ASHA stops no trial
+    reduction: Annotated[int, Field(ge=2)] = 3  # one trial in so many goes on at each of ASHA's rungs
+
+
 class TinyLlm(_Settings):
     """A tiny checkpoint that the demo builds itself: random weights, a few seconds of training."""
 
@@ -231,6 +262,7 @@ class Settings(_Settings):
     data: Data = Data()
     featurize: Featurize = Featurize()
     boosters: list[Booster] = []
+    tune: list[Search] = []
     llms: list[Llm] = []
     blend: Blend = Blend()
     ray: RayCluster = RayCluster()
@@ -243,6 +275,21 @@ class Settings(_Settings):
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
         _refuse_twice(self.models, "models")
+        return self
+
+    @model_validator(mode="after")
+    def _searches_fit(self) -> "Settings":
+        _refuse_twice([search.booster for search in self.tune], "searches")
+        engines = {booster.name: booster.engine for booster in self.boosters}
+        for search in self.tune:
+            if search.booster not in engines:
+                raise ValueError(
+                    f"tune asks for a booster {search.booster!r}; there are {', '.join(engines) or 'none'}"
+                )
+            if search.space == "published" and engines[search.booster] != "xgboost":
+                raise ValueError("the published space is one for xgboost")
+            if search.folds > self.data.folds:
+                raise ValueError(f"tune.folds are made of data.folds: at most {self.data.folds}")
         return self
 
     @model_validator(mode="after")

@@ -16,20 +16,19 @@ import pyarrow as pa
 from preference.metrics import log_loss
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import MANIFEST, Stage
-from ray_jobs.booster_data import load_data
+from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
+from ray_jobs.tune import best_parameters
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from train.booster import FoldResult
 
-# Part of the fingerprint: raise it when the same settings train other models.
-VERSION = 2
 IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
 _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
 
@@ -38,20 +37,16 @@ def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
-    weights = {source.name: source.weight for source in run.settings.data.others}
-    shared: dict[str, Any] = {}  # Ray object references by the features they hold
+    shared: dict[str, Any] = {}  # references to data by the features it holds
     results = []
-    for booster in run.settings.boosters:
+    for configured in run.settings.boosters:
+        booster, search = _with_best(run, configured, records.fingerprint, features["fingerprint"])
+        inputs = {"records": records.fingerprint, "features": features["fingerprint"]}
         models = Stage(
             f"train_boosters/{booster.name}",
             run.folder / f"models/{booster.name}",
-            settings={
-                "seed": run.settings.seed,
-                "version": VERSION,
-                **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
-                "sources": weights,
-            },
-            inputs={"records": records.fingerprint, "features": features["fingerprint"]},
+            settings=booster_stage_settings(run, booster),
+            inputs=inputs if search is None else {**inputs, "search": search},
         )
         outputs = Stage(
             models.name,
@@ -65,7 +60,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             seen = repr(booster.features)
             if seen not in shared:
-                shared[seen] = _share_data(FeatureStore.open(run, records), records, booster.features, weights)
+                shared[seen] = share_data(run, FeatureStore.open(run, records), records, booster)
             manifest = _train(run, records, booster, models, outputs, shared[seen])
             results.append(StageResult(models.name, False, manifest))
         else:
@@ -73,11 +68,11 @@ def train_boosters(run: Run) -> list[StageResult]:
     return results
 
 
-def _share_data(features: FeatureStore, records: Records, families: list[str] | None, weights: dict[str, float]) -> Any:  # noqa: ANN401 - a Ray object reference
-    """A reference to the boosters' data, put into the object store by a worker; the driver never holds it."""
-    import ray
-
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights)
+def _with_best(run: Run, booster: Booster, records: str, features: str) -> tuple[Booster, str | None]:
+    """A booster with the parameters that its search found, if it has one, and the search's fingerprint."""
+    found, search = best_parameters(run, booster, records, features)
+    rounds = found.pop("rounds", booster.rounds)
+    return booster.model_copy(update={"params": {**booster.params, **found}, "rounds": rounds}), search
 
 
 def _fold_stage(models: Stage, fold: int) -> Stage:
@@ -96,26 +91,18 @@ def _train(
 ) -> dict[str, Any]:
     import ray
 
-    from train.booster import BoosterSettings
     from train.fold_runner import train_folds
 
     models.begin()
     outputs.begin()
     folds = list(range(len(records.manifest["metrics"]["fold_rows"])))
     missing = [fold for fold in folds if run.force or _fold_stage(models, fold).manifest() is None]
-    settings = BoosterSettings(
-        rounds=booster.rounds,
-        early_stopping_rounds=booster.early_stopping_rounds,
-        params=booster.params,
-        seed=run.settings.seed,
-        cpus_per_fold=booster.cpus_per_fold,
-        checkpoint_every=booster.checkpoint_every,
-        both_orders=booster.both_orders,
-    )
     labels, _ = records.labels_and_folds()
     commit = functools.partial(_commit_fold, models=models, engine=booster.engine, labels=labels)
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
-    trained = train_folds(booster.engine, data, missing, settings, commit, on_wait=functools.partial(say, models.name))
+    asked = booster_settings(run, booster)
+    on_wait = functools.partial(say, models.name)
+    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait)
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
     gather = ray.remote(num_cpus=1)(_gather)

@@ -12,16 +12,17 @@ MAY_IMPORT = {
     "preference": set(),
     "featurize": {"preference"},
     "train": {"preference", "featurize"},
+    "tune": {"preference", "featurize", "train"},
     "infer": {"preference"},
     "demo": {"preference"},
-    "ray_jobs": {"preference", "featurize", "train", "infer", "demo"},
+    "ray_jobs": {"preference", "featurize", "train", "tune", "infer", "demo"},
 }
 ONE_MODULE = {
     "xgboost_ray": "train/xgboost_engine.py",
     "lightgbm_ray": "train/lightgbm_engine.py",
     "ray.data.llm": "infer/llm_engine.py",
 }
-JOBS = ["ingest", "featurize", "train_boosters", "score_llm", "blend", "report", "pipeline"]
+JOBS = ["ingest", "featurize", "tune", "train_boosters", "score_llm", "blend", "report", "pipeline"]
 
 
 def imports(path: Path) -> set[str]:

@@ -40,7 +40,7 @@ from train.booster import (
 from train.cluster import ask_for, describe_shortage, is_placed
 from train.matrix import Matrix
 
-__all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "train_folds"]
+__all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "engine_of", "train_folds"]
 
 EngineName = Literal["lightgbm", "xgboost"]
 Committed = TypeVar("Committed")
@@ -177,7 +177,7 @@ class _Coordinator:
         commit: Callable[[FoldResult], Any],
         board: ActorHandle,
     ) -> None:
-        library = _engine(engine)
+        library = engine_of(engine)
         library.check(ray.get(data[0]), settings)
         library.host(functools.partial(_train_from, board, slot, engine, data, settings, commit), settings)
 
@@ -189,7 +189,8 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
-def _engine(name: EngineName) -> Engine:
+def engine_of(name: EngineName) -> Engine:
+    """The module of an engine, imported only where it trains."""
     if name == "lightgbm":
         from train import lightgbm_engine
 
@@ -208,7 +209,7 @@ def _train_from(
     commit: Callable[[FoldResult], Any],
 ) -> None:
     """Train fold after fold from the board. Runs in the wrapper's training process."""
-    library = _engine(engine)
+    library = engine_of(engine)
     data = ray.get(shared[0])
     prepared: Any = None
     while (taken := ray.get(board.take.remote(slot))) is not None:

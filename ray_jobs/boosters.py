@@ -1,0 +1,52 @@
+"""What the jobs that train boosters share: their settings as training takes them, and their data."""
+
+from typing import TYPE_CHECKING, Any
+
+from ray_jobs.booster_data import load_data
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.records import Records
+from ray_jobs.run import Run
+from ray_jobs.settings import Booster
+
+if TYPE_CHECKING:
+    from train.booster import BoosterSettings
+
+# Part of fingerprints: raise it when the same settings train other models.
+VERSION = 2
+
+
+def booster_settings(run: Run, booster: Booster) -> "BoosterSettings":
+    """How training takes a booster's settings."""
+    from train.booster import BoosterSettings
+
+    return BoosterSettings(
+        rounds=booster.rounds,
+        early_stopping_rounds=booster.early_stopping_rounds,
+        params=booster.params,
+        seed=run.settings.seed,
+        cpus_per_fold=booster.cpus_per_fold,
+        checkpoint_every=booster.checkpoint_every,
+        both_orders=booster.both_orders,
+    )
+
+
+def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
+    """What makes a booster's models, for fingerprints."""
+    return {
+        "seed": run.settings.seed,
+        "version": VERSION,
+        **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
+        "sources": source_weights(run),
+    }
+
+
+def source_weights(run: Run) -> dict[str, float]:
+    """Weights of other sources of votes by their names."""
+    return {source.name: source.weight for source in run.settings.data.others}
+
+
+def share_data(run: Run, features: FeatureStore, records: Records, booster: Booster) -> Any:  # noqa: ANN401
+    """A reference to a booster's data, put into the object store by a worker; the driver never holds it."""
+    import ray
+
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, booster.features, source_weights(run))

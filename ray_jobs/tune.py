@@ -1,0 +1,175 @@
+"""Search for boosters' settings with Ray Tune; train_boosters then trains with the best ones.
+
+Run as: python -m ray_jobs.tune --config configs/demo.yaml
+
+The unit of resume is the trial: each leaves a file in tune/<booster>/trials as it ends, and none of them is run again.
+"""
+
+import csv
+import dataclasses
+import io
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+from preference.errors import InputError
+from ray_jobs import cli
+from ray_jobs.artifacts import Stage, fingerprint
+from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.progress import Progress
+from ray_jobs.records import open_records
+from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.settings import Booster, Search
+
+if TYPE_CHECKING:
+    from tune.search import SearchSettings, TrialResult
+
+# Part of the fingerprint: raise it when the same settings search in another way.
+VERSION = 1
+BEST = "best.json"
+TRIALS = "trials.csv"
+
+
+def tune(run: Run) -> list[StageResult]:
+    """Make tune/<booster> for every search of the settings."""
+    records = open_records(run)
+    features = run.finished("features", "featurize", records.fingerprint)
+    results = []
+    for wanted in run.settings.tune:
+        booster = next(each for each in run.settings.boosters if each.name == wanted.booster)
+        stage = search_stage(run, booster, wanted, records.fingerprint, features["fingerprint"])
+        manifest = None if run.force else stage.manifest()
+        cached = manifest is not None
+        if manifest is None:
+            connect(run)
+            require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
+            data = share_data(run, FeatureStore.open(run, records), records, booster)
+            manifest = _search(run, stage, booster, wanted, data, records.rows("train"))
+        best = manifest["metrics"]["best"]
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())
+        note = f"best of {manifest['metrics']['trials']} trials {best['log_loss']:.4f}: {shown}"
+        results.append(StageResult(stage.name, cached, manifest, [note]))
+    return results
+
+
+def search_stage(run: Run, booster: Booster, wanted: Search, records: str, features: str) -> Stage:
+    """The stage of a search; `records` and `features` are fingerprints."""
+    return Stage(
+        f"tune/{booster.name}",
+        run.folder / f"tune/{booster.name}",
+        settings={
+            "version": VERSION,
+            "search": wanted.model_dump(mode="json"),
+            "booster": booster_stage_settings(run, booster),
+        },
+        inputs={"records": records, "features": features},
+    )
+
+
+def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any, rows: int) -> dict[str, Any]:  # noqa: ANN401
+    from tune.search import TrialResult, search
+
+    stage.begin()
+    made_by = _trial_fingerprint(stage)
+    finished: list[TrialResult] = []
+    for name in sorted(stage.folder.files()):
+        if name.startswith("trials/") and not run.force:
+            saved = stage.folder.read_json(name)
+            if saved.pop("fingerprint", None) == made_by:
+                finished.append(TrialResult(**saved))
+    progress = Progress(stage.name, "trials", total=wanted.trials, done=len(finished))
+
+    def keep(result: TrialResult) -> None:
+        saved = {"fingerprint": made_by, **dataclasses.asdict(result)}
+        stage.folder.write_json(_trial_file(result), saved)
+        finished.append(result)
+        best = min(each.log_loss for each in finished)
+        stopped = f", stopped at round {result.rounds}" if result.stopped else ""
+        progress.advance(note=f"trial {result.number}: {result.log_loss:.4f}{stopped}, best {best:.4f}")
+
+    work = run.folder / f".work/tune-{booster.name}"
+    work.delete_all()
+    try:
+        search(data, search_settings(run, booster, wanted), list(finished), keep, work.uri)
+    finally:
+        work.delete_all()
+    best = min(finished, key=lambda result: (result.log_loss, result.number))
+    stage.folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
+    stage.folder.write_bytes(TRIALS, trial_table(finished))
+    return stage.commit(
+        rows={"train": rows},
+        metrics={"trials": len(finished), "best": {"parameters": best.parameters, "log_loss": best.log_loss}},
+        keep={BEST, TRIALS, *map(_trial_file, finished)},
+        seconds=max(result.at for result in finished),
+    )
+
+
+def _trial_fingerprint(stage: Stage) -> str:
+    """What a trial depends on: all that its search does, but not how many trials there are."""
+    search = {name: value for name, value in stage.settings["search"].items() if name != "trials"}
+    return fingerprint({"settings": {**stage.settings, "search": search}, "inputs": stage.inputs})
+
+
+def _trial_file(result: "TrialResult") -> str:
+    return f"trials/{result.number:05d}.json"
+
+
+def search_settings(run: Run, booster: Booster, wanted: Search) -> "SearchSettings":
+    """What tune.search is asked for."""
+    from tune.search import SearchSettings
+    from tune.space import OURS, PUBLISHED, Dimension
+
+    if isinstance(wanted.space, dict):
+        space = {name: Dimension(**each.model_dump()) for name, each in wanted.space.items()}
+    else:
+        space = dict(PUBLISHED if wanted.space == "published" else OURS[booster.engine])
+    return SearchSettings(
+        engine=booster.engine,
+        base=booster_settings(run, booster),
+        space=space,
+        trials=wanted.trials,
+        sampler=wanted.sampler,
+        groups=wanted.folds,
+        grace_rounds=wanted.grace_rounds,
+        reduction=wanted.reduction,
+        seed=run.settings.seed,
+    )
+
+
+def trial_table(results: "list[TrialResult]") -> bytes:
+    """The trials as CSV, one line each in their order, a column for each parameter and each fold."""
+    ordered = sorted(results, key=lambda result: result.number)
+    parameters = list(dict.fromkeys(name for result in ordered for name in result.parameters))
+    folds = [f"fold_{n}" for n in range(len(ordered[0].fold_losses))]
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    names = ["rounds_limit" if name == "rounds" else name for name in parameters]
+    writer.writerow(["trial", "log_loss", *folds, "rounds", "stopped", "seconds", "at", *names])
+    for each in ordered:
+        values = [each.parameters.get(name, "") for name in parameters]
+        row = [each.number, each.log_loss, *each.fold_losses, each.rounds, int(each.stopped)]
+        writer.writerow([*row, round(each.seconds, 3), round(each.at, 3), *values])
+    return text.getvalue().encode()
+
+
+def best_parameters(run: Run, booster: Booster, records: str, features: str) -> tuple[dict[str, Any], str | None]:
+    """The best parameters of a booster's search, with the fingerprint of the search; nothing if it has none.
+
+    Raises InputError if the search has not been run for these settings.
+    """
+    wanted = next((each for each in run.settings.tune if each.booster == booster.name), None)
+    if wanted is None:
+        return {}, None
+    stage = search_stage(run, booster, wanted, records, features)
+    if stage.manifest() is None:
+        raise InputError(
+            "the search for its settings is not there yet, or was made for others",
+            where=f"boosters.{booster.name}",
+            fix="run `python -m ray_jobs.tune` with the same configuration first, or ray_jobs.pipeline.",
+        )
+    return dict(json.loads(stage.folder.read_bytes(BEST))["parameters"]), stage.fingerprint
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("tune", __doc__, tune))

@@ -1,0 +1,99 @@
+"""The search as a job: what it leaves, what it does not do twice, and who uses what it found."""
+
+import csv
+import json
+
+import pytest
+
+from preference.errors import InputError
+from ray_jobs.featurize import featurize
+from ray_jobs.ingest import ingest
+from ray_jobs.run import Run
+from ray_jobs.settings import load_settings
+from ray_jobs.train_boosters import train_boosters
+from ray_jobs.tune import tune
+
+from .votes import vote, write_votes
+
+CONFIG = """
+data: {folds: 3, shard_rows: 60}
+featurize: {families: [length, style]}
+boosters: [{name: small, engine: xgboost, rounds: 20, early_stopping_rounds: 5, checkpoint_every: 10}]
+tune:
+  - booster: small
+    trials: 3
+    folds: 3
+    grace_rounds: 20
+    space: {rounds: {low: 10, high: 20, whole: true}, eta: {low: 0.05, high: 0.5, log: true}}
+"""
+
+
+def run_with(folder, *overrides):
+    return Run(load_settings(CONFIG, "test.yaml", [f"run={folder}/run", f"data.train={folder}/votes.csv", *overrides]))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, ray_cluster):
+    folder = tmp_path_factory.mktemp("tune")
+    write_votes(folder / "votes.csv", [vote(n) for n in range(120)])
+    run = run_with(folder)
+    ingest(run)
+    featurize(run)
+    with pytest.raises(InputError, match="the search for its settings is not there yet"):
+        train_boosters(run)
+    (result,) = tune(run)
+    return folder, run, result
+
+
+def trials(run):
+    text = run.folder.read_bytes("tune/small/trials.csv").decode()
+    return list(csv.DictReader(text.splitlines()))
+
+
+def test_table_and_best_agree(made):
+    _, run, result = made
+    table = trials(run)
+    best = run.folder.read_json("tune/small/best.json")
+    assert [row["trial"] for row in table] == ["0", "1", "2"]
+    least = min(table, key=lambda row: float(row["log_loss"]))
+    assert best["trial"] == int(least["trial"])
+    assert best["log_loss"] == float(least["log_loss"])
+    assert best["parameters"] == {"rounds": int(least["rounds_limit"]), "eta": float(least["eta"])}
+    assert f"best of 3 trials {best['log_loss']:.4f}" in result.notes[0]
+
+
+def test_training_takes_the_best_settings_by_reference(made):
+    _, run, _ = made
+    (trained,) = train_boosters(run)
+    best = run.folder.read_json("tune/small/best.json")
+    settings = json.loads(run.folder.read_bytes("models/small/manifest.json"))["settings"]
+    assert settings["params"]["eta"] == best["parameters"]["eta"]
+    assert settings["rounds"] == best["parameters"]["rounds"]
+    assert not trained.cached
+    assert train_boosters(run)[0].cached
+
+
+def test_more_trials_keep_those_there_are(made):
+    folder, run, _ = made
+    before = run.folder.read_json("tune/small/trials/00001.json")
+    (again,) = tune(run)
+    assert again.cached
+    more = run_with(folder, "tune.0.trials=4")
+    (result,) = tune(more)
+    assert not result.cached
+    assert run.folder.read_json("tune/small/trials/00001.json") == before
+    assert len(trials(run)) == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("tune.0.booster=smal", "tune asks for a booster 'smal'; there are small"),
+        ("tune.0.folds=4", "at most 3"),
+        ("tune.0.space={eta: {low: 2, high: 1}}", "low must be below high"),
+        ("boosters.small.features=[lenght]", "did you mean 'length'"),
+    ],
+)
+def test_impossible_searches_are_refused_before_any_work(tmp_path, override, says):
+    with pytest.raises(InputError, match=says):
+        run_with(tmp_path, override)

@@ -1,0 +1,116 @@
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+
+from preference.errors import InputError
+from preference.swap import swap_labels
+from tests.train.boosters import FOLDS, small_data
+from train.booster import BoosterData, BoosterSettings
+from train.fold_runner import EngineName
+from tune.search import SearchSettings, TrialResult, search
+from tune.space import ROUNDS, Dimension, draw
+
+SPACES = {
+    "lightgbm": {"num_leaves": Dimension(2, 8, whole=True), "learning_rate": Dimension(0.02, 0.6, log=True)},
+    "xgboost": {
+        ROUNDS: Dimension(15, 25, whole=True),
+        "eta": Dimension(0.02, 0.6, log=True),
+        "subsample": Dimension(0.4, 0.9),
+    },
+}
+DATA = small_data()
+
+
+def settings(engine: EngineName, trials: int, **changes: Any) -> SearchSettings:
+    base = BoosterSettings(20, None, {}, seed=2, checkpoint_every=5)
+    asked = SearchSettings(engine, base, SPACES[engine], trials, "random", FOLDS, 20, 3, seed=6)
+    return dataclasses.replace(asked, **changes)
+
+
+@pytest.fixture(scope="module")
+def data(ray_cluster: None) -> "ray.ObjectRef[BoosterData]":
+    return ray.put(DATA)
+
+
+def run(data: Any, asked: SearchSettings, folder: Any, finished: Any = ()) -> dict[int, TrialResult]:
+    found: list[TrialResult] = []
+    search(data, asked, finished, found.append, str(folder))
+    return {result.number: result for result in found}
+
+
+def direct_loss(candidate: dict[str, Any]) -> float:
+    """The mean over folds of the library's own held-out log loss, on rows and swapped copies written out anew."""
+    import xgboost
+
+    features = DATA.features.dense
+    x = np.concatenate([features, np.concatenate([features[:, 4:8], features[:, :4], -features[:, 8:]], axis=1)])
+    y = np.concatenate([DATA.labels, swap_labels(DATA.labels)])
+    folds = np.concatenate([DATA.folds, DATA.folds])
+    losses = []
+    for fold in range(FOLDS):
+        held = folds == fold
+        model, score = None, {}
+        for done in range(0, int(candidate[ROUNDS]), 5):
+            params = {"objective": "multi:softprob", "num_class": 3, "eval_metric": "mlogloss", "nthread": 1}
+            params |= {name: value for name, value in candidate.items() if name != ROUNDS} | {"seed": 2 + done}
+            model = xgboost.train(
+                params | {"tree_method": "hist"},
+                xgboost.DMatrix(x[~held], y[~held]),
+                min(5, int(candidate[ROUNDS]) - done),
+                evals=[(xgboost.DMatrix(x[held], y[held]), "valid")],
+                evals_result=score,
+                xgb_model=model,
+                verbose_eval=False,
+            )
+        losses.append(score["valid"]["mlogloss"][-1])
+    return float(np.mean(losses))
+
+
+def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_path: Any) -> None:
+    asked = settings("xgboost", 3)
+    results = run(data, asked, tmp_path)
+    assert [results[n].parameters for n in range(3)] == draw(asked.space, asked.seed, 3)
+    for result in results.values():
+        assert not result.stopped
+        assert result.rounds == result.parameters[ROUNDS]
+        assert abs(result.log_loss - direct_loss(result.parameters)) < 1e-6
+        assert abs(result.log_loss - np.mean(result.fold_losses)) < 1e-12
+
+
+def test_finished_trials_are_not_run_again(data: Any, tmp_path: Any) -> None:
+    whole = run(data, settings("lightgbm", 4), tmp_path / "whole")
+    first = run(data, settings("lightgbm", 2), tmp_path / "first")
+    rest = run(data, settings("lightgbm", 4), tmp_path / "rest", list(first.values()))
+    assert sorted(rest) == [2, 3]
+    for number, result in {**first, **rest}.items():
+        assert result.log_loss == whole[number].log_loss
+    assert min(result.at for result in rest.values()) > max(result.at for result in first.values())
+    assert not run(data, settings("lightgbm", 4), tmp_path / "none", list(whole.values()))
+
+
+def test_hopeless_trials_are_stopped_before_their_end(data: Any, tmp_path: Any) -> None:
+    good, bad = {"learning_rate": 0.2, "num_leaves": 4}, {"learning_rate": 1e-5, "num_leaves": 4}
+    asked = settings("lightgbm", 6, candidates=[good, good, *[bad] * 4], grace_rounds=5)
+    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, rounds=60))
+    results = run(data, asked, tmp_path)
+    assert len(results) == 6
+    assert any(result.stopped and result.rounds < 60 for number, result in results.items() if number >= 2)
+    assert min(results.values(), key=lambda result: result.log_loss).number < 2
+
+
+def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
+    asked = settings("lightgbm", 5, sampler="tpe")
+    first = run(data, dataclasses.replace(asked, trials=3), tmp_path / "first")
+    rest = run(data, asked, tmp_path / "rest", list(first.values()))
+    assert sorted({**first, **rest}) == [0, 1, 2, 3, 4]
+    drawn = [tuple(result.parameters.values()) for result in [*first.values(), *rest.values()]]
+    assert len(set(drawn)) == 5
+
+
+def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None:
+    asked = settings("xgboost", 1, candidates=[{"max_depht": 3}])
+    with pytest.raises(InputError, match="max_depht"):
+        run(data, asked, tmp_path)

@@ -1,0 +1,30 @@
+import numpy as np
+import pytest
+
+from tune.space import OURS, PUBLISHED, Dimension, distributions, draw
+
+
+@pytest.mark.parametrize("space", [PUBLISHED, *OURS.values()])
+def test_candidates_lie_inside_and_follow_from_the_seed(space):
+    drawn = draw(space, seed=4, count=50)
+    assert draw(space, seed=4, count=20) == drawn[:20]
+    assert draw(space, seed=5, count=50) != drawn
+    for name, dimension in space.items():
+        values = [candidate[name] for candidate in drawn]
+        assert dimension.low <= min(values) < max(values) <= dimension.high
+        assert all(isinstance(value, int if dimension.whole else float) for value in values)
+
+
+def test_logarithmic_values_are_even_in_their_logarithm():
+    rng = np.random.default_rng(1)
+    dimension = Dimension(0.01, 100.0, log=True)
+    below_one = np.mean([dimension.draw(rng) < 1 for _ in range(2000)])
+    assert abs(below_one - 0.5) < 0.05
+
+
+def test_optuna_is_given_the_same_space():
+    made = distributions({"a": Dimension(1, 4, whole=True), "b": Dimension(0.1, 1.0, log=True), "c": Dimension(0, 1)})
+    assert (made["a"].low, made["a"].high, made["a"].log) == (1, 4, False)
+    assert (made["b"].low, made["b"].high, made["b"].log) == (0.1, 1.0, True)
+    assert (made["c"].low, made["c"].high, made["c"].log) == (0.0, 1.0, False)
+    assert type(made["a"]).__name__ == "IntDistribution"

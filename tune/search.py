@@ -1,0 +1,167 @@
+"""The search for a booster's settings: Ray Tune over candidates, ASHA over boosting rounds."""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import ray
+from ray import tune
+from ray.tune.schedulers import ASHAScheduler
+
+from train.booster import BoosterData, BoosterSettings
+from train.fold_runner import EngineName
+from tune.space import ROUNDS, Parameters, Space, distributions, draw
+from tune.trial import FoldsTrial
+
+DEATHS_ALLOWED = 3  # of a trial's process
+
+
+@dataclass(frozen=True)
+class SearchSettings:
+    """What is searched, and how."""
+
+    engine: EngineName
+    base: BoosterSettings  # what the space does not name
+    space: Space
+    trials: int
+    sampler: Literal["random", "tpe"]
+    groups: int  # folds of a trial, made of the data's own
+    grace_rounds: int  # no trial is stopped before
+    reduction: int  # one trial in so many goes on at each rung
+    seed: int
+    candidates: Sequence[Parameters] | None = None  # instead of drawing from the space
+
+
+@dataclass(frozen=True)
+class TrialResult:
+    """A finished trial. ASHA may have stopped it: then its loss is that of the rounds it got."""
+
+    number: int
+    parameters: Parameters
+    log_loss: float  # mean over folds of the least held-out log loss
+    fold_losses: list[float]
+    rounds: int
+    stopped: bool  # by ASHA
+    seconds: float  # of training
+    at: float  # seconds after the search began, those of interrupted attempts counted
+
+
+def search(
+    data: "ray.ObjectRef[BoosterData]",
+    settings: SearchSettings,
+    finished: Sequence[TrialResult],
+    on_finished: Callable[[TrialResult], None],
+    storage: str,
+) -> None:
+    """Run the trials that are not among `finished`, as many at a time as the cluster has free CPUs.
+
+    `on_finished` is called as each ends. Random candidates and what becomes of them depend on the seed alone, but for
+    ASHA, which compares a trial with those that happen to be further; TPE's candidates follow from the results so far.
+    `storage` is a folder or URI that all nodes can write, for checkpoints while the search lasts.
+    Raises what a trial fails with.
+    """
+    reporter = _Reporter(finished, on_finished)
+    configured = _candidates(settings, finished)
+    if configured is None:
+        return
+    trainable = tune.with_resources(
+        tune.with_parameters(
+            FoldsTrial, engine=settings.engine, shared=[data], settings=settings.base, groups=settings.groups
+        ),
+        {"CPU": settings.base.cpus_per_fold},
+    )
+    most = max([settings.base.rounds, *(int(each.high) for name, each in settings.space.items() if name == ROUNDS)])
+    # Tune's own logs would fill the run; ours are in the trial table.
+    os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    tuner = tune.Tuner(
+        trainable,
+        param_space=configured.param_space,
+        tune_config=tune.TuneConfig(
+            num_samples=configured.samples,
+            search_alg=configured.algorithm,
+            scheduler=ASHAScheduler(
+                time_attr="rounds",
+                metric="log_loss",
+                mode="min",
+                max_t=most + 1,  # trials end by themselves
+                grace_period=min(settings.grace_rounds, most),
+                reduction_factor=settings.reduction,
+            ),
+            reuse_actors=True,
+        ),
+        run_config=tune.RunConfig(
+            name="trials",
+            storage_path=storage,
+            verbose=0,
+            callbacks=[reporter],
+            failure_config=tune.FailureConfig(max_failures=DEATHS_ALLOWED),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
+        ),
+    )
+    results = tuner.fit()
+    if results.errors:
+        raise results.errors[0]
+
+
+@dataclass(frozen=True)
+class _Configured:
+    param_space: dict[str, Any]
+    samples: int
+    algorithm: Any
+
+
+def _candidates(settings: SearchSettings, finished: Sequence[TrialResult]) -> _Configured | None:
+    """What Ray Tune shall try, or None if nothing is left."""
+    left = settings.trials - len(finished)
+    if settings.candidates is not None or settings.sampler == "random":
+        drawn = settings.candidates or draw(settings.space, settings.seed, settings.trials)
+        done = {result.number for result in finished}
+        missing = [n for n in range(len(drawn)) if n not in done]
+        if not missing:
+            return None
+        grid = [{"number": n, "candidate": drawn[n]} for n in missing]
+        return _Configured({"trial": tune.grid_search(grid)}, 1, None)
+    if left <= 0:
+        return None
+    from ray.tune.search.optuna import OptunaSearch
+
+    algorithm = OptunaSearch(
+        space=distributions(settings.space),
+        metric="log_loss",
+        mode="min",
+        seed=settings.seed + len(finished),  # else it would propose again what it proposed before
+        points_to_evaluate=[result.parameters for result in finished] or None,
+        evaluated_rewards=[result.log_loss for result in finished] or None,
+    )
+    return _Configured({}, left, algorithm)
+
+
+class _Reporter(tune.Callback):  # type: ignore[misc]
+    """Turns Ray Tune's events into trial results."""
+
+    def __init__(self, finished: Sequence[TrialResult], on_finished: Callable[[TrialResult], None]) -> None:
+        self._on_finished = on_finished
+        self._next = max([result.number for result in finished], default=-1) + 1
+        self._before = max([result.at for result in finished], default=0.0)
+        self._started = time.monotonic()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
+        """A trial ended by itself or was stopped by ASHA."""
+        last = trial.last_result
+        drawn = trial.config.get("trial")
+        number = self._next if drawn is None else int(drawn["number"])
+        self._next += drawn is None
+        self._on_finished(
+            TrialResult(
+                number=number,
+                parameters=dict(trial.config if drawn is None else drawn["candidate"]),
+                log_loss=float(last["log_loss"]),
+                fold_losses=[float(loss) for loss in last["fold_losses"]],
+                rounds=int(last["rounds"]),
+                stopped=not last["finished"],
+                seconds=float(last["time_total_s"]),
+                at=self._before + time.monotonic() - self._started,
+            )
+        )

@@ -1,0 +1,93 @@
+"""One trial of a search: the folds of one candidate, trained side by side in one process."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+from ray import tune
+
+from train.booster import BoosterData, BoosterSettings, Engine, Trainer
+from train.fold_runner import EngineName, engine_of
+from tune.space import ROUNDS, Parameters
+
+
+def regrouped(data: BoosterData, groups: int) -> BoosterData:
+    """The same data with its folds put together into `groups` folds; prompts still straddle none."""
+    folds = np.where(data.folds < 0, -1, data.folds % groups).astype(np.int16)
+    return dataclasses.replace(data, folds=folds, test_features=None)
+
+
+def with_parameters(settings: BoosterSettings, candidate: Parameters) -> BoosterSettings:
+    """Settings with a candidate's parameters instead of their own."""
+    own = {name: value for name, value in candidate.items() if name != ROUNDS}
+    rounds = int(candidate.get(ROUNDS, settings.rounds))
+    return dataclasses.replace(settings, rounds=rounds, params={**settings.params, **own})
+
+
+class FoldsTrial(tune.Trainable):  # type: ignore[misc]
+    """Trains all folds of a candidate from checkpoint to checkpoint and reports their mean held-out log loss.
+
+    What does not depend on the candidate (binned features, the folds' matrices) is made once in a process, which Ray
+    Tune hands from trial to trial (`reuse_actors`). A trial whose process dies goes on from its last checkpoint.
+    """
+
+    def setup(
+        self,
+        config: dict[str, Any],
+        *,
+        engine: EngineName = "lightgbm",
+        shared: "list[ray.ObjectRef[BoosterData]] | None" = None,
+        settings: BoosterSettings | None = None,
+        groups: int = 2,
+    ) -> None:
+        """Called by Ray Tune in the trial's process; the keywords come from tune.with_parameters."""
+        assert shared is not None
+        assert settings is not None
+        self._library: Engine = engine_of(engine)
+        self._settings, self._groups = settings, groups
+        self._data = regrouped(ray.get(shared[0]), groups)
+        self._prepared = self._library.prepare(self._data, settings, keep_folds=True)
+        self._begin(config, [None] * groups)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Called by Ray Tune to begin another trial in this process."""
+        self._begin(new_config, [None] * self._groups)
+        return True
+
+    def _begin(self, config: dict[str, Any], checkpoints: list[bytes | None]) -> None:
+        asked = with_parameters(self._settings, config["trial"]["candidate"] if "trial" in config else config)
+        self._library.check(self._data, asked)
+        self._trainers: list[Trainer] = [
+            self._library.start(self._prepared, fold, asked, checkpoint) for fold, checkpoint in enumerate(checkpoints)
+        ]
+        self._checkpoints = checkpoints
+
+    def step(self) -> dict[str, Any]:
+        """All folds up to their next checkpoint. `rounds` counts those of the fold that got furthest."""
+        for fold, trainer in enumerate(self._trainers):
+            if not trainer.finished:
+                trainer.advance()
+            if not trainer.finished:
+                self._checkpoints[fold] = trainer.checkpoint()
+        finished = all(trainer.finished for trainer in self._trainers)
+        losses = [trainer.best_score for trainer in self._trainers]
+        return {
+            "log_loss": float(np.mean(losses)),
+            "fold_losses": losses,
+            "rounds": max(trainer.done for trainer in self._trainers),
+            "finished": finished,
+            "done": finished,
+        }
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """A file for each fold that has reached a checkpoint; a finished fold would train its last stretch again."""
+        for fold, checkpoint in enumerate(self._checkpoints):
+            if checkpoint is not None:
+                Path(checkpoint_dir, f"fold-{fold}").write_bytes(checkpoint)
+
+    def load_checkpoint(self, checkpoint: Any) -> None:  # noqa: ANN401 - Ray Tune's
+        """Go on from files of `save_checkpoint`."""
+        files = [Path(checkpoint, f"fold-{fold}") for fold in range(self._groups)]
+        self._begin(self.config, [file.read_bytes() if file.exists() else None for file in files])
