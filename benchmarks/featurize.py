@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for rows in options.rows:
-            run = _write_records(folder, rows, options.shard_rows)
+            run = write_records(folder, rows, options.shard_rows)
             for block in options.blocks:
                 alone = _alone(block, run, folder / "out")
                 ours = _ours(block, run, options.shard_rows)
@@ -72,7 +73,7 @@ def main() -> None:
             shutil.rmtree(run)
 
 
-def _write_records(folder: Path, rows: int, shard_rows: int) -> Path:
+def write_records(folder: Path, rows: int, shard_rows: int) -> Path:
     """A run with ingested records: the shared full-size generator's if it is there, else the demo's."""
     run = folder / f"run-{rows}"
     line = [sys.executable, "-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
@@ -97,7 +98,7 @@ def _alone(block: str, run: Path, out: Path) -> Measured:
     out.mkdir(exist_ok=True)
     done = measure([sys.executable, "-m", "benchmarks.featurize_alone", block, f"{run}/records/train", str(out)])
     shutil.rmtree(out)
-    return Measured(float(done.output.rsplit("seconds ", 1)[1]), done.peak_bytes, done.output)
+    return replace(done, seconds=float(done.output.rsplit("seconds ", 1)[1]))
 
 
 def _print(rows: int, block: str, ours: Measured, alone: Measured) -> None:

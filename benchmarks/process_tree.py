@@ -1,4 +1,4 @@
-"""Running a command and watching the memory of all its processes."""
+"""Running a command and watching the memory and the cores that all its processes take."""
 
 import subprocess
 import tempfile
@@ -16,6 +16,7 @@ class Measured:
     seconds: float
     peak_bytes: int  # of all its processes at one time; memory that they share counts once
     output: str
+    core_seconds: float  # of all its processes, up to the last look at each
 
 
 def measure(line: Sequence[str], every: float = 0.5) -> Measured:
@@ -26,23 +27,25 @@ def measure(line: Sequence[str], every: float = 0.5) -> Measured:
     """
     start = time.monotonic()
     peak = 0
+    cores: dict[int, float] = {}
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as said,  # a pipe that nobody empties would stop the command
         subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT) as process,
     ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, _tree_bytes(root))
+            peak = max(peak, _look(root, cores))
             time.sleep(every)
         seconds = time.monotonic() - start
         said.seek(0)
         output = said.read()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(line)} ended with {process.returncode}:\n{output[-3000:]}")
-    return Measured(seconds, peak, output)
+    return Measured(seconds, peak, output, sum(cores.values()))
 
 
-def _tree_bytes(root: psutil.Process) -> int:
+def _look(root: psutil.Process, cores: dict[int, float]) -> int:
+    """Bytes of all processes now; notes in `cores` the core-seconds that each has taken so far."""
     total = 0
     try:
         processes = [root, *root.children(recursive=True)]
@@ -51,6 +54,8 @@ def _tree_bytes(root: psutil.Process) -> int:
     for process in processes:
         try:
             total += process.memory_full_info().pss
+            times = process.cpu_times()
         except psutil.Error:  # it ended meanwhile
             continue
+        cores[process.pid] = times.user + times.system
     return total

@@ -15,6 +15,7 @@ from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.records import Records, open_records
+from ray_jobs.report_boosters import importances, searches
 from ray_jobs.run import Run, StageResult
 
 Floats = npt.NDArray[np.float64]
@@ -82,6 +83,8 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
             "weights": blended["metrics"]["weights"],
             "variants": scored["variants"],
         },
+        "importance": importances(run),
+        "search": searches(run),
     }
 
 

@@ -52,7 +52,8 @@ def direct_loss(candidate: dict[str, Any]) -> float:
     losses = []
     for fold in range(FOLDS):
         held = folds == fold
-        model, score = None, {}
+        model: Any = None
+        score: dict[str, Any] = {}
         for done in range(0, int(candidate[ROUNDS]), 5):
             params = {"objective": "multi:softprob", "num_class": 3, "eval_metric": "mlogloss", "nthread": 1}
             params |= {name: value for name, value in candidate.items() if name != ROUNDS} | {"seed": 2 + done}

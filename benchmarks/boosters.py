@@ -1,0 +1,188 @@
+"""Ten folds of a booster: ours against a loop over folds with all threads, and against Ray tasks without the wrappers.
+
+Run as: python -m benchmarks.boosters --rows 1000 5000 20000
+(5,000 rows alone take about 6 minutes on 2 cores)
+
+All three sides train the same folds with the same parameters on the same features, and predict their held-out records
+in both orders. Seconds count from when the features are in memory and, where there is Ray, it has started; core-seconds
+and peak memory are those of all processes of a side from its start to its end, Ray's own among them.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.featurize import ROOT, write_records
+from benchmarks.process_tree import Measured, measure
+from preference.metrics import log_loss
+from preference.swap import swap_average
+from ray_jobs.booster_data import load_data
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.records import open_records
+from ray_jobs.run import Run, connect
+from ray_jobs.settings import load_settings
+
+if TYPE_CHECKING:
+    from train.booster import BoosterData, BoosterSettings
+    from train.fold_runner import EngineName, FoldResult
+
+CONFIG = ROOT / "configs/demo.yaml"
+FOLDS = 10
+SIDES = ("ours", "loop", "tasks")
+Probabilities = np.ndarray[Any, np.dtype[np.float64]]
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[5000])
+    parser.add_argument("--engines", nargs="+", default=["lightgbm", "xgboost"], choices=["lightgbm", "xgboost"])
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        print("result", json.dumps(run_side(options.side, options.engines[0], options.run)))
+        return
+    print(f"{os.cpu_count()} cores, {FOLDS} folds, parameters and features of {CONFIG.name}")
+    print("rows    engine    columns  side   seconds  to ours  core-s  peak GiB  log loss")
+    with tempfile.TemporaryDirectory() as name:
+        for rows in options.rows:
+            run = write_records(Path(name), rows, 2048)
+            line = [sys.executable, "-m", "ray_jobs.featurize", "--config", str(CONFIG), "--set", f"run={run}"]
+            subprocess.run([*line, "--set", "data.shard_rows=2048"], check=True, cwd=ROOT, capture_output=True)
+            for engine in options.engines:
+                _print(rows, engine, {side: _measure(side, engine, run) for side in SIDES})
+
+
+def _measure(side: str, engine: str, run: Path) -> tuple[Measured, dict[str, Any]]:
+    line = [sys.executable, "-m", "benchmarks.boosters", "--side", side, "--engines", engine, "--run", str(run)]
+    done = measure(line)
+    return done, json.loads(done.output.rpartition("result ")[2])
+
+
+def _print(rows: int, engine: str, found: dict[str, tuple[Measured, dict[str, Any]]]) -> None:
+    ours = found["ours"][1]["seconds"]
+    for side, (measured, result) in found.items():
+        print(
+            f"{rows:<7} {engine:<9} {result['columns']:7}  {side:<6} {result['seconds']:7.1f}"
+            f"  {result['seconds'] / ours:7.2f}  {measured.core_seconds:6.0f}  {measured.peak_bytes / 2**30:8.2f}"
+            f"  {result['log_loss']:.4f}"
+        )
+    overhead = (found["ours"][0].core_seconds - found["tasks"][0].core_seconds) / FOLDS
+    print(f"        the wrapper and what goes with it: {overhead:.1f} core-seconds a fold", flush=True)
+
+
+def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]:
+    """Train and predict all folds in the way of one side."""
+    overrides = [f"run={run_folder}", "data.shard_rows=2048"]
+    run = Run(load_settings(CONFIG.read_text(encoding="utf-8"), CONFIG.name, overrides))
+    records = open_records(run)
+    features = FeatureStore.open(run, records)
+    booster = next(each for each in run.settings.boosters if each.engine == engine)
+    from ray_jobs.boosters import booster_settings
+
+    settings = booster_settings(run, booster)
+    sides: dict[str, Callable[..., tuple[float, dict[int, Probabilities]]]]
+    sides = {"ours": _ours, "loop": _loop, "tasks": _tasks}
+    seconds, predicted = sides[side](engine, lambda: load_data(features, records), settings, run)
+    labels, folds = records.labels_and_folds()
+    out_of_fold = np.empty((len(labels), 3))
+    for fold, probabilities in predicted.items():
+        out_of_fold[folds == fold] = probabilities
+    columns = len(features.layout.columns())
+    return {"seconds": seconds, "columns": columns, "log_loss": log_loss(out_of_fold, labels)}
+
+
+def _ours(
+    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+) -> tuple[float, dict[int, Probabilities]]:
+    import ray
+
+    from train.fold_runner import train_folds
+
+    connect(run)
+    data = ray.remote(num_cpus=1)(load).remote()
+    ray.wait([data], fetch_local=False)
+    start = time.monotonic()
+    predicted = dict(train_folds(engine, data, range(FOLDS), settings, _out_of_fold))
+    return time.monotonic() - start, predicted
+
+
+def _out_of_fold(result: "FoldResult") -> Probabilities:
+    return result.out_of_fold
+
+
+def _loop(
+    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+) -> tuple[float, dict[int, Probabilities]]:
+    data = load()
+    start = time.monotonic()
+    predicted = {fold: _plain_fold(engine, data, fold, settings, os.cpu_count() or 1) for fold in range(FOLDS)}
+    return time.monotonic() - start, predicted
+
+
+def _tasks(
+    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+) -> tuple[float, dict[int, Probabilities]]:
+    import ray
+
+    connect(run)
+    data = ray.remote(num_cpus=1)(load).remote()
+    ray.wait([data], fetch_local=False)
+    start = time.monotonic()
+    task = ray.remote(num_cpus=1)(_plain_fold)
+    jobs = {fold: task.remote(engine, data, fold, settings, 1) for fold in range(FOLDS)}
+    predicted = {fold: ray.get(job) for fold, job in jobs.items()}
+    return time.monotonic() - start, predicted
+
+
+def _plain_fold(
+    engine: "EngineName", data: "BoosterData", fold: int, settings: "BoosterSettings", threads: int
+) -> Probabilities:
+    """A fold as a careful script trains it with the library alone, predicted in both orders."""
+    train, valid = (data.sample(rows, both_orders=True) for rows in (data.rest(fold), data.held_out(fold)))
+    held_out = data.features.rows(data.held_out(fold))
+    orders = [held_out, data.swapped(held_out)]
+    if engine == "lightgbm":
+        import lightgbm
+
+        params = {"objective": "multiclass", "num_class": 3, "num_threads": threads, "verbosity": -1}
+        train_set = lightgbm.Dataset(train.features.joined(), train.labels)
+        booster = lightgbm.train(
+            {**settings.params, **params, "seed": settings.seed, "deterministic": True, "force_row_wise": True},
+            train_set,
+            settings.rounds,
+            [lightgbm.Dataset(valid.features.joined(), valid.labels, reference=train_set)],
+            callbacks=[lightgbm.early_stopping(settings.early_stopping_rounds or settings.rounds, verbose=False)],
+        )
+        one_way, other_way = (booster.predict(each.joined(), num_threads=threads) for each in orders)
+    else:
+        import xgboost
+
+        params = {"objective": "multi:softprob", "num_class": 3, "nthread": threads, "tree_method": "hist"}
+        booster = xgboost.train(
+            {**settings.params, **params, "seed": settings.seed},
+            xgboost.DMatrix(train.features.joined(), train.labels, nthread=threads),
+            settings.rounds,
+            evals=[(xgboost.DMatrix(valid.features.joined(), valid.labels, nthread=threads), "valid")],
+            early_stopping_rounds=settings.early_stopping_rounds,
+            verbose_eval=False,
+        )
+        best = (0, booster.best_iteration + 1)
+        one_way, other_way = (
+            booster.predict(xgboost.DMatrix(each.joined(), nthread=threads), iteration_range=best) for each in orders
+        )
+    return swap_average(np.asarray(one_way, np.float64), np.asarray(other_way, np.float64))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,139 @@
+"""The search: ours against scikit-learn's RandomizedSearchCV, with the same candidates and folds.
+
+Run as: python -m benchmarks.search
+(about 20 minutes on 2 cores, most of them scikit-learn's)
+
+Both sides get 10 candidates of the published space for XGBoost and 3 grouped folds, on the 900 Word2Vec columns of the
+published recipe: of the shared 1,000 real votes if they are there, else of the demo's pairs. scikit-learn uses both
+cores (n_jobs=2, one thread each) and is timed from when its features are in memory; ours from before Ray starts.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.featurize import ROOT
+from benchmarks.process_tree import measure
+from ray_jobs.booster_data import load_data
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.records import open_records
+from ray_jobs.run import Run, connect
+from ray_jobs.settings import load_settings
+
+if TYPE_CHECKING:
+    from train.booster import BoosterData
+
+VOTES = ROOT.parent / "shared/data/kaggle1000.csv"
+CANDIDATES, FOLDS, SEED = 10, 3, 1
+CLOSE = 0.001  # nats; a loss that near counts as reached
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--side", choices=["ours", "scikit-learn"], help=argparse.SUPPRESS)
+    parser.add_argument("--run", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        result = _ours(options.run) if options.side == "ours" else _scikit_learn(options.run)
+        print("result", json.dumps(result))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        for job in ("ingest", "featurize"):
+            line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/seed.yaml"]
+            sets = [part for each in _overrides(f"{name}/run") for part in ("--set", each)]
+            subprocess.run([*line, *sets], check=True, cwd=ROOT, capture_output=True)
+        found = {}
+        for side in ("ours", "scikit-learn"):
+            line = [sys.executable, "-m", "benchmarks.search", "--side", side, "--run", f"{name}/run"]
+            found[side] = json.loads(measure(line).output.rpartition("result ")[2])
+    theirs, ours = found["scikit-learn"], found["ours"]
+    print(f"{os.cpu_count()} cores, {CANDIDATES} candidates x {FOLDS} folds, {theirs['rows']} x {theirs['columns']}")
+    print(f"RandomizedSearchCV: best mean loss {theirs['best']:.4f} after {theirs['seconds']:.0f} s")
+    reached = [at for at, loss in ours["trials"] if loss <= theirs["best"] + CLOSE]
+    print(
+        f"ours: best mean loss {ours['best']:.4f} after {ours['seconds']:.0f} s; {ours['stopped']} trials stopped early"
+    )
+    if reached:
+        share = min(reached) / theirs["seconds"]
+        print(f"ours reaches theirs (within {CLOSE}) after {min(reached):.0f} s, {share:.2f} of their time")
+    else:
+        print("ours never reaches theirs")
+
+
+def _overrides(run: str) -> list[str]:
+    made_up = "data.synthetic={train_rows: 1000, test_rows: 1}"
+    votes = f"data.train={VOTES}" if VOTES.exists() else made_up
+    return [f"run={run}", votes, f"data.folds={FOLDS}", "featurize.ngrams=[]", "boosters=[]", "data.shard_rows=256"]
+
+
+def _load(run_folder: str) -> "tuple[Run, BoosterData]":
+    run = Run(load_settings((ROOT / "configs/seed.yaml").read_text("utf-8"), "seed.yaml", _overrides(run_folder)))
+    records = open_records(run)
+    return run, load_data(FeatureStore.open(run, records), records)
+
+
+def _candidates() -> list[dict[str, Any]]:
+    from tune.space import PUBLISHED, draw
+
+    return draw(PUBLISHED, SEED, CANDIDATES)
+
+
+def _scikit_learn(run_folder: str) -> dict[str, Any]:
+    from sklearn.model_selection import PredefinedSplit, RandomizedSearchCV
+    from xgboost import XGBClassifier
+
+    _, data = _load(run_folder)
+    names = {"rounds": "n_estimators", "eta": "learning_rate", "alpha": "reg_alpha", "lambda": "reg_lambda"}
+    # A list of dicts with one value each is drawn without replacement: each candidate once.
+    space = [{names.get(name, name): [value] for name, value in each.items()} for each in _candidates()]
+    search = RandomizedSearchCV(
+        XGBClassifier(tree_method="hist", n_jobs=1, random_state=SEED),
+        space,
+        n_iter=CANDIDATES,
+        scoring="neg_log_loss",
+        cv=PredefinedSplit(data.folds),
+        n_jobs=2,
+        refit=False,
+    )
+    start = time.monotonic()
+    search.fit(data.features.dense, data.labels)
+    seconds = time.monotonic() - start
+    rows, columns = data.features.dense.shape
+    best = float(-np.max(search.cv_results_["mean_test_score"]))
+    return {"seconds": seconds, "best": best, "rows": rows, "columns": columns}
+
+
+def _ours(run_folder: str) -> dict[str, Any]:
+    import ray
+
+    from train.booster import BoosterSettings
+    from tune.search import SearchSettings, TrialResult, search
+    from tune.space import PUBLISHED
+
+    run, data = _load(run_folder)
+    found: list[TrialResult] = []
+    base = BoosterSettings(280, 30, {}, seed=SEED, checkpoint_every=50, both_orders=False)
+    asked = SearchSettings("xgboost", base, PUBLISHED, CANDIDATES, "random", FOLDS, 50, 3, SEED, _candidates())
+    start = time.monotonic()
+    connect(run)
+    before = time.monotonic() - start
+    with tempfile.TemporaryDirectory() as storage:
+        search(ray.put(data), asked, [], found.append, storage)
+    return {
+        "seconds": time.monotonic() - start,
+        "best": min(result.log_loss for result in found),
+        "trials": [(before + result.at, result.log_loss) for result in found],
+        "stopped": sum(result.stopped for result in found),
+    }
+
+
+if __name__ == "__main__":
+    main()

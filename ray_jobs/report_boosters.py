@@ -1,0 +1,57 @@
+"""What the report says of boosters: what drives them, and how their settings were searched."""
+
+import csv
+from typing import Any
+
+import pyarrow.compute as pc
+
+from ray_jobs.artifacts import read_manifest
+from ray_jobs.run import Run
+from ray_jobs.train_boosters import IMPORTANCE
+from ray_jobs.tune import TRIALS
+
+TOP_FEATURES = 20
+
+
+def importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """By booster: families, and the most important features, each with its share of gain and of SHAP values."""
+    found = {}
+    for booster in run.settings.boosters:
+        folder = run.folder / f"models/{booster.name}"
+        if not folder.exists(IMPORTANCE):
+            continue
+        table = folder.read_table(IMPORTANCE)
+        total = max(pc.sum(table["shap"]).as_py(), 1e-12)
+        table = table.append_column("shap_share", pc.divide(table["shap"], total))
+        by_family = table.group_by("family").aggregate([("gain_share", "sum"), ("shap_share", "sum")])
+        by_family = by_family.rename_columns(["family", "gain_share", "shap_share"])
+        order = [("shap_share", "descending")]
+        found[booster.name] = {
+            "families": by_family.sort_by(order).to_pylist(),
+            "features": table.sort_by(order).slice(0, TOP_FEATURES).drop_columns(["shap"]).to_pylist(),
+        }
+    return found
+
+
+def searches(run: Run) -> dict[str, dict[str, Any]]:
+    """By booster: the trials in the order of their ends, and the best of them."""
+    found = {}
+    for wanted in run.settings.tune:
+        folder = run.folder / f"tune/{wanted.booster}"
+        manifest = read_manifest(folder)
+        if manifest is None:
+            continue
+        rows = list(csv.DictReader(folder.read_bytes(TRIALS).decode().splitlines()))
+        trials = [
+            {
+                "trial": int(row["trial"]),
+                "at": float(row["at"]),
+                "log_loss": float(row["log_loss"]),
+                "rounds": int(row["rounds"]),
+                "stopped": row["stopped"] == "1",
+            }
+            for row in rows
+        ]
+        ordered = sorted(trials, key=lambda trial: float(trial["at"]))
+        found[wanted.booster] = {"trials": ordered, "best": manifest["metrics"]["best"]}
+    return found
