@@ -390,8 +390,9 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
 
 
 def _as_input_error(error: ValidationError, where: str) -> InputError:
-    first = error.errors()[0]
-    location = [str(part) for part in first["loc"]]
+    # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant.
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    location = [str(part) for part in first["loc"] if not _is_alternative(part)]
     key = ".".join(location)
     if first["type"] == "extra_forbidden":
         valid = _valid_names(location[:-1])
@@ -409,6 +410,11 @@ def _as_input_error(error: ValidationError, where: str) -> InputError:
         where=where,
         fix=f"change {key or 'it'}.",
     )
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of an error's location names a type that a setting may have, rather than a key."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
 
 
 def _valid_names(location: Sequence[str]) -> list[str]:

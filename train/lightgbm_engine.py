@@ -161,24 +161,18 @@ class _Prepared:
     data: BoosterData
     binned: "lightgbm.Dataset"  # all records, and behind them all swapped copies
     both_orders: bool
-    kept: "dict[int, tuple[lightgbm.Dataset, lightgbm.Dataset]] | None"
 
-    def of_fold(self, fold: int) -> "tuple[lightgbm.Dataset, lightgbm.Dataset]":
-        """What a fold trains on, and what is held out."""
-        if self.kept is not None and fold in self.kept:
-            return self.kept[fold]
-        pair = self._subset(self.data.rest(fold)), self._subset(self.data.held_out(fold))
-        if self.kept is not None:
-            self.kept[fold] = pair
-        return pair
-
-    def _subset(self, rows: Rows) -> "lightgbm.Dataset":
+    def subset(self, rows: Rows) -> "lightgbm.Dataset":
+        """Some records in both orders. Made anew for each training: what was trained before leaves its scores in it."""
         both = np.concatenate([rows, rows + len(self.data.labels)]) if self.both_orders else rows
         return self.binned.subset(both)
 
 
 def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = False) -> _Prepared:
-    """See train.booster.Engine.prepare. All records are binned once, as in lightgbm.cv; a fold is a subset of them."""
+    """See train.booster.Engine.prepare. All records are binned once, as in lightgbm.cv; a fold is a subset of them.
+
+    A subset costs a copy of its bins, so folds are not kept.
+    """
     import lightgbm
 
     everything = data.sample(np.arange(len(data.labels)), settings.both_orders)
@@ -189,12 +183,13 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
         params=native_params(settings),
         free_raw_data=False,  # trees after a checkpoint start from the scores of those before
     )
-    return _Prepared(data, binned.construct(), settings.both_orders, {} if keep_folds else None)
+    return _Prepared(data, binned.construct(), settings.both_orders)
 
 
 def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "LightgbmTrainer":
     """See train.booster.Engine.start."""
-    return LightgbmTrainer(*prepared.of_fold(fold), settings, checkpoint)
+    train, valid = prepared.data.rest(fold), prepared.data.held_out(fold)
+    return LightgbmTrainer(prepared.subset(train), prepared.subset(valid), settings, checkpoint)
 
 
 class LightgbmTrainer:

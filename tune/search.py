@@ -1,5 +1,6 @@
 """The search for a booster's settings: Ray Tune over candidates, ASHA over boosting rounds."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -8,12 +9,14 @@ from typing import Any, Literal
 
 import ray
 from ray import tune
+from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
 from train.booster import BoosterData, BoosterSettings
-from train.fold_runner import EngineName
+from train.cluster import root_cause
+from train.fold_runner import EngineName, engine_of
 from tune.space import ROUNDS, Parameters, Space, distributions, draw
-from tune.trial import FoldsTrial
+from tune.trial import FoldsTrial, with_parameters
 
 DEATHS_ALLOWED = 3  # of a trial's process
 
@@ -66,6 +69,16 @@ def search(
     configured = _candidates(settings, finished)
     if configured is None:
         return
+    # What would end every trial ends the search before any.
+    first = (settings.candidates or draw(settings.space, settings.seed, 1))[0]
+    try:
+        ray.get(
+            ray.remote(num_cpus=settings.base.cpus_per_fold)(_check).remote(
+                settings.engine, [data], with_parameters(settings.base, first)
+            )
+        )
+    except RayTaskError as error:
+        raise root_cause(error) from None
     trainable = tune.with_resources(
         tune.with_parameters(
             FoldsTrial, engine=settings.engine, shared=[data], settings=settings.base, groups=settings.groups
@@ -75,6 +88,9 @@ def search(
     most = max([settings.base.rounds, *(int(each.high) for name, each in settings.space.items() if name == ROUNDS)])
     # Tune's own logs would fill the run; ours are in the trial table.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # whose banner comes even with verbose=0
+    # Tune saves its own state now and then, which nobody reads: what a search resumes from are its trials' results.
+    logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
         trainable,
         param_space=configured.param_space,
@@ -102,7 +118,11 @@ def search(
     )
     results = tuner.fit()
     if results.errors:
-        raise results.errors[0]
+        raise root_cause(results.errors[0])
+
+
+def _check(engine: EngineName, shared: "list[ray.ObjectRef[BoosterData]]", settings: BoosterSettings) -> None:
+    engine_of(engine).check(ray.get(shared[0]), settings)
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,9 @@
-import contextlib
 import importlib
 import threading
 import time
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
@@ -13,6 +11,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from preference.errors import InputError
 from preference.swap import swap_probabilities
 from tests.train.boosters import FOLDS, small_data
+from tests.train.processes import processes, wait_until
 from train.booster import BoosterData, BoosterSettings
 from train.fold_runner import EngineName, FoldError, FoldResult, train_folds
 from train.matrix import Matrix
@@ -50,15 +49,6 @@ def results(data: "ray.ObjectRef[BoosterData]") -> Results:
 def everything_given_back() -> bool:
     groups = [group for group in placement_group_table().values() if group["state"] != "REMOVED"]
     return not groups and ray.available_resources().get("CPU") == 2.0
-
-
-def wait_until(condition: Any, seconds: float) -> bool:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return False
 
 
 def expected(engine: EngineName, fold: int) -> tuple[np.ndarray, np.ndarray]:
@@ -232,13 +222,3 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
     assert (disturbed.out_of_fold == undisturbed.out_of_fold).all()
     assert wait_until(everything_given_back, 5)
     assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
-
-
-def processes(*names: str) -> "list[psutil.Process]":
-    """This test's own Ray processes of these names; other clusters may run on the machine."""
-    found = []
-    for child in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and "".join(child.cmdline()).startswith(names):
-                found.append(child)
-    return found

@@ -1,4 +1,5 @@
 import dataclasses
+import threading
 from typing import Any
 
 import numpy as np
@@ -8,6 +9,7 @@ import ray
 from preference.errors import InputError
 from preference.swap import swap_labels
 from tests.train.boosters import FOLDS, small_data
+from tests.train.processes import processes, wait_until
 from train.booster import BoosterData, BoosterSettings
 from train.fold_runner import EngineName
 from tune.search import SearchSettings, TrialResult, search
@@ -63,7 +65,7 @@ def direct_loss(candidate: dict[str, Any]) -> float:
                 min(5, int(candidate[ROUNDS]) - done),
                 evals=[(xgboost.DMatrix(x[held], y[held]), "valid")],
                 evals_result=score,
-                xgb_model=model,
+                xgb_model=model and bytearray(model.save_raw("ubj")),
                 verbose_eval=False,
             )
         losses.append(score["valid"]["mlogloss"][-1])
@@ -115,3 +117,31 @@ def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None
     asked = settings("xgboost", 1, candidates=[{"max_depht": 3}])
     with pytest.raises(InputError, match="max_depht"):
         run(data, asked, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_killed_trial_goes_on_and_changes_nothing(data: Any, tmp_path: Any) -> None:
+    """kill -9 of a trial's process: Ray Tune starts it again from its last checkpoint."""
+    asked = settings("xgboost", 2, candidates=[{"eta": 0.01, "subsample": 0.5}, {"eta": 0.02, "subsample": 0.6}])
+    base = dataclasses.replace(asked.base, rounds=1500, checkpoint_every=100)
+    asked = dataclasses.replace(asked, base=base, grace_rounds=1500)
+    undisturbed = run(data, asked, tmp_path / "undisturbed")
+    killed = []
+
+    def kill() -> None:
+        def has_checkpoint() -> bool:
+            return any((tmp_path / "disturbed").rglob("checkpoint_*/fold-*"))
+
+        assert wait_until(has_checkpoint, 60)
+        killed.extend(processes("ray::ResourceTrainable"))
+        for process in killed:
+            process.kill()
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    disturbed = run(data, asked, tmp_path / "disturbed")
+    killer.join()
+    assert killed
+    assert {n: result.log_loss for n, result in disturbed.items()} == {
+        n: result.log_loss for n, result in undisturbed.items()
+    }
