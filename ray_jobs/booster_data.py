@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featurize.matrix import Layout, NgramBlock
 from ray_jobs.feature_store import FeatureStore
@@ -22,12 +23,14 @@ def load_data(
     records: Records,
     families: Sequence[str] | None = None,
     weights: Mapping[str, float] = {},
+    used_sources: npt.NDArray[np.bool_] | None = None,
     sparse_below: float = SPARSE_BELOW,
 ) -> "BoosterData":
     """The features of some families (all if None), read from the files of a run.
 
-    `weights` are those of other sources by their names; one without a weight is left out. Call it where the data shall
-    live, not in the driver. Whether an n-gram block is sparse is decided on the training records.
+    `weights` are those of other sources by their names, in order; `used_sources` says which folds train on which. Call
+    it where the data shall live, not in the driver. Whether an n-gram block is sparse is decided on the training
+    records.
     """
     from train.booster import BoosterData
     from train.matrix import stack
@@ -40,15 +43,14 @@ def load_data(
         shards = [name.partition("/")[2] for name in records.shards(split)]
         return stack([_matrix(features, split, shard, dense, sparse) for shard in shards])
 
-    sources = [split for split in records.sources if weights.get(split.removeprefix(SOURCE))]
-    votes = [records.labels_and_folds(split) for split in ("train", *sources)]
+    splits = ["train", *(f"{SOURCE}{name}" for name in weights)]
+    votes = [records.labels_and_folds(split) for split in splits]
     labels, folds = (np.concatenate(each) for each in zip(*votes, strict=True))
-    weighed = [np.full(records.rows(split), weights[split.removeprefix(SOURCE)], np.float32) for split in sources]
-    primary = records.rows("train")
+    rows = [records.rows(split) for split in splits]
     permutation, signs = arranged.exchange()
     columns = arranged.columns()
     return BoosterData(
-        features=stack([matrix(split) for split in ("train", *sources)]) if sources else matrix("train"),
+        features=stack([matrix(split) for split in splits]),
         labels=labels,
         folds=folds,
         test_features=matrix("test") if "test" in records.splits else None,
@@ -56,8 +58,9 @@ def load_data(
         signs=signs,
         names=[column.name for column in columns],
         families=[column.family for column in columns],
-        primary=primary,
-        weights=np.concatenate([np.ones(primary, np.float32), *weighed]) if sources else None,
+        sources=np.repeat(np.arange(len(splits), dtype=np.int16), rows),
+        weights=np.repeat(np.array([1.0, *weights.values()], np.float32), rows) if weights else None,
+        used_sources=used_sources,
     )
 
 

@@ -1,5 +1,6 @@
 """What the jobs that train boosters share: their settings as training takes them, and their data."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs.booster_data import load_data
@@ -9,6 +10,9 @@ from ray_jobs.run import Run
 from ray_jobs.settings import Booster
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from train.booster import BoosterSettings
 
 # Part of fingerprints: raise it when the same settings train other models.
@@ -41,12 +45,18 @@ def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
 
 
 def source_weights(run: Run) -> dict[str, float]:
-    """Weights of other sources of votes by their names."""
-    return {source.name: source.weight for source in run.settings.data.others}
+    """Weights of other sources of votes by their names, in order; those of weight 0 are left out."""
+    return {source.name: source.weight for source in run.settings.data.others if source.weight > 0}
 
 
-def share_data(run: Run, features: FeatureStore, records: Records, booster: Booster) -> Any:  # noqa: ANN401
-    """A reference to a booster's data, put into the object store by a worker; the driver never holds it."""
+def share_data(
+    run: Run,
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None,
+    used_sources: "npt.NDArray[np.bool_] | None" = None,
+) -> Any:  # noqa: ANN401 - a Ray object reference
+    """A reference to boosters' data, put into the object store by a worker; the driver never holds it."""
     import ray
 
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, booster.features, source_weights(run))
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, source_weights(run), used_sources)

@@ -15,7 +15,7 @@ from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.records import Records, open_records
-from ray_jobs.report_boosters import importances, searches
+from ray_jobs.report_boosters import importances, searches, source_study
 from ray_jobs.run import Run, StageResult
 
 Floats = npt.NDArray[np.float64]
@@ -85,6 +85,7 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
         },
         "importance": importances(run),
         "search": searches(run),
+        "sources": source_study(run),
     }
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ray_jobs.artifacts import read_manifest
+from ray_jobs.boosters import source_weights
 from ray_jobs.run import Run
 from ray_jobs.train_boosters import IMPORTANCE
 from ray_jobs.tune import TRIALS
@@ -31,6 +32,12 @@ def importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
             "features": table.sort_by(order).slice(0, TOP_FEATURES).drop_columns(["shap"]).to_pylist(),
         }
     return found
+
+
+def source_study(run: Run) -> dict[str, Any]:
+    """By name of each other source of votes: what it is worth."""
+    manifest = read_manifest(run.folder / "sources") if source_weights(run) else None
+    return {} if manifest is None else dict(manifest["metrics"]["sources"])
 
 
 def searches(run: Run) -> dict[str, dict[str, Any]]:

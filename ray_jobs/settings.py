@@ -49,6 +49,8 @@ class Data(_Settings):
     """Input and its division into folds and shards."""
 
     train: str | list[Source] | None = None
+    # Of the other sources, whether a fold trains on those that lower the loss of records outside it, or on all.
+    sources: Literal["chosen", "all"] = "chosen"
     test: str | None = None
     synthetic: Synthetic | None = None
     text_format: Literal["auto", "json", "plain"] = "auto"

@@ -22,6 +22,7 @@ from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
+from ray_jobs.sources import study_sources, used_sources
 from ray_jobs.tune import best_parameters
 
 if TYPE_CHECKING:
@@ -37,11 +38,14 @@ def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
+    study = study_sources(run, records, features["fingerprint"])
+    results = [] if study is None else [study]
+    inputs = {"records": records.fingerprint, "features": features["fingerprint"]}
+    if study is not None and run.settings.data.sources == "chosen":
+        inputs["sources"] = study.manifest["fingerprint"]
     shared: dict[str, Any] = {}  # references to data by the features it holds
-    results = []
     for configured in run.settings.boosters:
         booster, search = _with_best(run, configured, records.fingerprint, features["fingerprint"])
-        inputs = {"records": records.fingerprint, "features": features["fingerprint"]}
         models = Stage(
             f"train_boosters/{booster.name}",
             run.folder / f"models/{booster.name}",
@@ -60,7 +64,8 @@ def train_boosters(run: Run) -> list[StageResult]:
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
             seen = repr(booster.features)
             if seen not in shared:
-                shared[seen] = share_data(run, FeatureStore.open(run, records), records, booster)
+                store = FeatureStore.open(run, records)
+                shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _train(run, records, booster, models, outputs, shared[seen])
             results.append(StageResult(models.name, False, manifest))
         else:

@@ -21,6 +21,7 @@ from ray_jobs.progress import Progress
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster, Search
+from ray_jobs.sources import study_sources, used_sources
 
 if TYPE_CHECKING:
     from tune.search import SearchSettings, TrialResult
@@ -36,6 +37,7 @@ def tune(run: Run) -> list[StageResult]:
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
     results = []
+    study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
     for wanted in run.settings.tune:
         booster = next(each for each in run.settings.boosters if each.name == wanted.booster)
         stage = search_stage(run, booster, wanted, records.fingerprint, features["fingerprint"])
@@ -44,7 +46,8 @@ def tune(run: Run) -> list[StageResult]:
         if manifest is None:
             connect(run)
             require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
-            data = share_data(run, FeatureStore.open(run, records), records, booster)
+            store = FeatureStore.open(run, records)
+            data = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _search(run, stage, booster, wanted, data, records.rows("train"))
         best = manifest["metrics"]["best"]
         shown = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())

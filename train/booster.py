@@ -34,8 +34,9 @@ class BoosterData:
     signs: Floats  # (d,)
     names: list[str]  # (d,)
     families: list[str]  # (d,)
-    primary: int  # the first records, which can be held out
-    weights: Floats | None = None  # (n,) of the records in training and in early stopping; None weighs all alike
+    sources: npt.NDArray[np.int16]  # (n,) 0 for the primary source, whose records come first
+    weights: Floats | None = None  # (n,) of the records in training; None weighs all alike
+    used_sources: npt.NDArray[np.bool_] | None = None  # (folds, other sources): which a fold trains on; None for all
 
     def swapped(self, features: Matrix) -> Matrix:
         """The features of the same records with A and B exchanged."""
@@ -43,14 +44,17 @@ class BoosterData:
 
     def held_out(self, fold: int) -> Rows:
         """The primary records of a fold."""
-        return np.flatnonzero(self.folds[: self.primary] == fold)
+        return np.flatnonzero((self.folds == fold) & (self.sources == 0))
 
     def rest(self, fold: int) -> Rows:
-        """All records outside a fold, those of other sources too; none shares a prompt with the fold."""
-        used = self.folds != fold
-        if self.weights is not None:
-            used &= self.weights > 0
-        return np.flatnonzero(used)
+        """The records that a fold trains on: the primary ones outside it, and those of other sources that it uses.
+
+        None shares a prompt with the fold.
+        """
+        outside = self.folds != fold
+        if self.used_sources is not None:
+            outside &= np.concatenate([[True], self.used_sources[fold]])[self.sources]
+        return np.flatnonzero(outside)
 
     def sample(self, rows: Rows, both_orders: bool) -> "Sample":
         """Records to train or stop on; with `both_orders` followed by their swapped copies."""

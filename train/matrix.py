@@ -77,7 +77,9 @@ class Matrix:
 
 
 def stack(parts: Sequence[Matrix]) -> Matrix:
-    """The rows of all parts, one after another."""
+    """The rows of all parts, one after another; a single part as it is."""
+    if len(parts) == 1:
+        return parts[0]
     dense = np.concatenate([part.dense for part in parts])
     sparse = [part.sparse for part in parts if part.sparse is not None]
     if not sparse:

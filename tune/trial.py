@@ -16,7 +16,10 @@ from tune.space import ROUNDS, Parameters
 def regrouped(data: BoosterData, groups: int) -> BoosterData:
     """The same data with its folds put together into `groups` folds; prompts still straddle none."""
     folds = np.where(data.folds < 0, -1, data.folds % groups).astype(np.int16)
-    return dataclasses.replace(data, folds=folds, test_features=None)
+    used = data.used_sources
+    if used is not None:  # a source that all folds of a group use
+        used = np.array([used[np.arange(len(used)) % groups == group].all(axis=0) for group in range(groups)])
+    return dataclasses.replace(data, folds=folds, test_features=None, used_sources=used)
 
 
 def with_parameters(settings: BoosterSettings, candidate: Parameters) -> BoosterSettings:

@@ -49,5 +49,5 @@ def small_data(sparse: bool = False) -> BoosterData:
         signs=signs[order],
         names=[names[i] for i in order],
         families=[names[i].partition("_")[0] for i in order],
-        primary=RECORDS,
+        sources=np.zeros(RECORDS, np.int16),
     )

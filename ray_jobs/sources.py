@@ -1,0 +1,78 @@
+"""Which other sources of votes boosters are trained on, and what each is worth."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from preference import metrics
+from ray_jobs.artifacts import Stage
+from ray_jobs.boosters import share_data, source_weights
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.progress import say
+from ray_jobs.records import Records
+from ray_jobs.run import Run, StageResult, connect
+
+# Part of the fingerprint: raise it when the study comes out differently.
+VERSION = 1
+STUDY = "study.json"
+
+
+def study_sources(run: Run, records: Records, features: str) -> StageResult | None:
+    """Make sources/study.json if there are other sources; `features` is the features' fingerprint."""
+    weights = source_weights(run)
+    if not weights:
+        return None
+    stage = Stage(
+        "sources",
+        run.folder / "sources",
+        settings={"version": VERSION, "seed": run.settings.seed, "weights": weights},
+        inputs={"records": records.fingerprint, "features": features},
+    )
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return StageResult("sources", True, manifest, _notes(manifest["metrics"]))
+
+    from train.source_study import choose, source_gains
+
+    connect(run)
+    stage.begin()
+    say("sources", f"a plain model without other sources, and with each of {', '.join(weights)}")
+    _, folds = records.labels_and_folds()
+    data = share_data(run, FeatureStore.open(run, records), records, None)
+    gains = source_gains(data, len(weights), len(folds), folds, run.settings.seed)
+    groups = records.read("train", ["group"])["group"].to_numpy()
+    used = choose(gains, folds)
+    samples = metrics.bootstrap_means(gains.T, groups, seed=run.settings.seed)
+    found = {
+        name: {
+            "weight": weight,
+            "rows": records.rows(f"source-{name}"),
+            "gain": float(gains[n].mean()),
+            "ci95": list(metrics.interval(samples[:, n])),
+            "used_in_folds": int(used[:, n].sum()),
+        }
+        for n, (name, weight) in enumerate(weights.items())
+    }
+    stage.folder.write_json(STUDY, {"sources": found, "used": used.tolist()})
+    manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": found}, keep={STUDY})
+    return StageResult("sources", False, manifest, _notes(manifest["metrics"]))
+
+
+def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":
+    """Which folds train on which sources (folds, sources), as the study chose; None if they train on all."""
+    if not source_weights(run) or run.settings.data.sources == "all":
+        return None
+    return np.array((run.folder / "sources").read_json(STUDY)["used"], dtype=np.bool_)
+
+
+def _notes(found: dict[str, Any]) -> list[str]:
+    return [describe(name, values) for name, values in found["sources"].items()]
+
+
+def describe(name: str, values: dict[str, Any]) -> str:
+    """What a source is worth, in a sentence."""
+    low, high = values["ci95"]
+    verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no clear difference"
+    gain = f"{values['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
+    return f"{name} {verdict}: it takes {gain} off the log loss; trained on in {values['used_in_folds']} folds"
