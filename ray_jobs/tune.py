@@ -7,6 +7,7 @@ The unit of resume is the trial: each leaves a file in tune/<booster>/trials as 
 
 import csv
 import dataclasses
+import functools
 import io
 import json
 import sys
@@ -17,7 +18,7 @@ from ray_jobs import cli
 from ray_jobs.artifacts import Stage, fingerprint
 from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
-from ray_jobs.progress import Progress
+from ray_jobs.progress import Progress, say
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster, Search
@@ -91,10 +92,11 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
         stopped = f", stopped at round {result.rounds}" if result.stopped else ""
         progress.advance(note=f"trial {result.number}: {result.log_loss:.4f}{stopped}, best {best:.4f}")
 
+    on_wait = functools.partial(say, stage.name)
     work = run.folder / f".work/tune-{booster.name}"
     work.delete_all()
     try:
-        search(data, search_settings(run, booster, wanted), list(finished), keep, work.uri)
+        search(data, search_settings(run, booster, wanted), list(finished), keep, work.uri, on_wait)
     finally:
         work.delete_all()
     best = min(finished, key=lambda result: (result.log_loss, result.number))

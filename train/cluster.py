@@ -1,8 +1,16 @@
 """Places on the cluster where folds can train, and what it means when a process there is lost."""
 
+import time
+from collections.abc import Callable
+from typing import Any
+
 import ray
 from ray.exceptions import RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
+
+LOOK_SECONDS = 0.3  # between looks at what has ended
+QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back take a moment to show
+REPORT_SECONDS = 10.0  # between messages while waiting
 
 
 def ask_for(cpus: int) -> PlacementGroup:
@@ -18,13 +26,23 @@ def is_placed(group: PlacementGroup) -> bool:
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 
-def describe_shortage(cpus: int) -> str:
-    """Why `cpus` CPUs cannot be had now, for the person who waits."""
+def describe_shortage(what: str, cpus: int) -> str:
+    """Why `cpus` CPUs cannot be had now for `what`, for the person who waits."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     if max(nodes, default=0.0) < cpus:
-        return f"each fold needs {cpus} CPUs on one node, but the largest of {len(nodes)} nodes has {max(nodes):g}"
+        largest = max(nodes, default=0.0)
+        return f"{what} needs {cpus} CPUs on one node, but the largest of {len(nodes)} nodes has {largest:g}"
     free = float(ray.available_resources().get("CPU", 0.0))
-    return f"each fold needs {cpus} free CPUs on one node; {free:g} of {sum(nodes):g} are free"
+    return f"{what} needs {cpus} free CPUs on one node; {free:g} of {sum(nodes):g} are free"
+
+
+def wait_for(reference: "ray.ObjectRef[Any]", what: str, on_wait: Callable[[str], None]) -> None:
+    """Wait until a task that takes one CPU has ended, saying why nothing happens as long as no CPU is free."""
+    quiet_until = time.monotonic() + QUIET_SECONDS
+    while not ray.wait([reference], timeout=LOOK_SECONDS, fetch_local=False)[0]:
+        if time.monotonic() >= quiet_until and ray.available_resources().get("CPU", 0.0) < 1:
+            on_wait(describe_shortage(what, 1))
+            quiet_until = time.monotonic() + REPORT_SECONDS
 
 
 def root_cause(error: BaseException) -> BaseException:

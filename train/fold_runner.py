@@ -37,7 +37,15 @@ from train.booster import (
     Probabilities,
     WorkerDiedError,
 )
-from train.cluster import ask_for, describe_shortage, is_placed
+from train.cluster import (
+    LOOK_SECONDS,
+    QUIET_SECONDS,
+    REPORT_SECONDS,
+    ask_for,
+    describe_shortage,
+    is_placed,
+    wait_for,
+)
 from train.matrix import Matrix
 
 __all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "engine_of", "train_folds"]
@@ -46,9 +54,6 @@ EngineName = Literal["lightgbm", "xgboost"]
 Committed = TypeVar("Committed")
 
 DEATHS_ALLOWED = 3  # of one fold's processes; a fold that keeps dying would rather have more memory than more tries
-LOOK_SECONDS = 0.3  # between looks at the board
-QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back take a moment to show
-REPORT_SECONDS = 10.0  # between messages while waiting
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
 EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
 
@@ -71,6 +76,8 @@ def train_folds(
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
     when the caller closes the generator, all folds end and their processes and placement groups are gone.
     """
+    # A slot that took the last CPU before the data is there would wait for it for ever.
+    wait_for(data, "reading the features", on_wait)
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
@@ -93,7 +100,7 @@ def train_folds(
                 next_report = time.monotonic() + QUIET_SECONDS
             elif time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
-                on_wait(f"{engine}: {left} folds wait: {describe_shortage(settings.cpus_per_fold)}")
+                on_wait(f"{engine}: {left} folds wait: {describe_shortage('each fold', settings.cpus_per_fold)}")
             time.sleep(LOOK_SECONDS)
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
             for task in ended:

@@ -13,7 +13,7 @@ from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
 from train.booster import BoosterData, BoosterSettings
-from train.cluster import root_cause
+from train.cluster import root_cause, wait_for
 from train.fold_runner import EngineName, engine_of
 from tune.space import ROUNDS, Parameters, Space, distributions, draw
 from tune.trial import FoldsTrial, with_parameters
@@ -57,18 +57,20 @@ def search(
     finished: Sequence[TrialResult],
     on_finished: Callable[[TrialResult], None],
     storage: str,
+    on_wait: Callable[[str], None] = lambda reason: None,
 ) -> None:
     """Run the trials that are not among `finished`, as many at a time as the cluster has free CPUs.
 
     `on_finished` is called as each ends. Random candidates and what becomes of them depend on the seed alone, but for
     ASHA, which compares a trial with those that happen to be further; TPE's candidates follow from the results so far.
-    `storage` is a folder or URI that all nodes can write, for checkpoints while the search lasts.
-    Raises what a trial fails with.
+    `on_wait` is told why nothing happens while no CPU is free. `storage` is a folder or URI that all nodes can write,
+    for checkpoints while the search lasts. Raises what a trial fails with.
     """
     reporter = _Reporter(finished, on_finished)
     configured = _candidates(settings, finished)
     if configured is None:
         return
+    wait_for(data, "reading the features", on_wait)
     # What would end every trial ends the search before any.
     first = (settings.candidates or draw(settings.space, settings.seed, 1))[0]
     try:

@@ -1,0 +1,138 @@
+"""Ours against AutoGluon's best_quality, with the same features and the time that ours took, on common held-out rows.
+
+Run as: python -m benchmarks.autogluon --environment DIR --config configs/best.yaml --votes votes.csv
+(about 2 times what ours takes for each split; the first time it installs AutoGluon into DIR, a virtual environment)
+
+Each split trains both sides on four fifths of the votes and scores them on the fifth that neither saw; prompts straddle
+nothing. AutoGluon gets our feature matrix; it weighs, stacks and bags its models as it likes within the time that our
+whole pipeline took, reading and featurizing included.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+import tempfile
+import time
+import venv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.featurize import ROOT
+from benchmarks.search import VOTES
+from featurize.files import expand
+from featurize.readers import ENDINGS, read_rows
+from preference import metrics
+from preference.folds import assign_folds
+from preference.schema import LABELS
+from ray_jobs.booster_data import load_data
+from ray_jobs.feature_store import FeatureStore
+from ray_jobs.predictions import probabilities
+from ray_jobs.records import open_records
+from ray_jobs.run import Run
+from ray_jobs.settings import load_settings
+
+PACKAGES = ["torch==2.13.0", "autogluon.tabular[lightgbm,xgboost,catboost,fastai]"]
+SPLITS = 5
+THEIRS = """
+import json, sys
+import numpy as np
+import pandas as pd
+from autogluon.tabular import TabularPredictor
+
+folder, seconds = sys.argv[1], float(sys.argv[2])
+data = np.load(f"{folder}/features.npz")
+names = [f"f{n}" for n in range(data["train"].shape[1])]
+train = pd.DataFrame(data["train"], columns=names).assign(label=data["labels"])
+predictor = TabularPredictor("label", eval_metric="log_loss", path=f"{folder}/autogluon", verbosity=1)
+predictor.fit(train, presets="best_quality", time_limit=seconds)
+predicted = predictor.predict_proba(pd.DataFrame(data["test"], columns=names))
+np.save(f"{folder}/predicted.npy", predicted[sorted(predicted.columns)].to_numpy(np.float64))
+"""
+Floats = npt.NDArray[np.float64]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--environment", required=True, help="folder of AutoGluon's virtual environment")
+    parser.add_argument("--config", default="configs/best.yaml")
+    parser.add_argument("--votes", default=str(VOTES))
+    parser.add_argument("--splits", type=int, default=SPLITS, help="how many of the five splits to run")
+    options = parser.parse_args()
+    python = _environment(Path(options.environment))
+    losses: dict[str, list[Floats]] = {"ours": [], "autogluon": [], "prior": []}
+    groups: list[npt.NDArray[np.int64]] = []
+    with tempfile.TemporaryDirectory() as name:
+        whole = _records(Path(name) / "whole", options.config, options.votes)
+        split_of = assign_folds(whole["label"], whole["group"], SPLITS, seed=0)
+        for split in range(options.splits):
+            folder = Path(name) / f"split-{split}"
+            folder.mkdir()
+            held_out = split_of == split
+            ours, seconds = _ours(folder, options, held_out)
+            subprocess.run([python, "-c", THEIRS, folder, str(seconds)], check=True, capture_output=True)
+            labels = whole["label"][held_out]
+            prior = np.bincount(whole["label"][~held_out], minlength=len(LABELS)) / (~held_out).sum()
+            predicted = {"ours": ours, "autogluon": np.load(folder / "predicted.npy")}
+            predicted["prior"] = np.tile(prior, (held_out.sum(), 1))
+            for side, values in predicted.items():
+                losses[side].append(metrics.record_log_loss(values, labels))
+            groups.append(whole["group"][held_out])
+            shown = ", ".join(f"{side} {values[-1].mean():.4f}" for side, values in losses.items())
+            print(f"split {split}: {held_out.sum()} rows, {seconds:.0f} s each; {shown}", flush=True)
+    together = {side: np.concatenate(values) for side, values in losses.items()}
+    columns = np.stack([*together.values(), together["ours"] - together["autogluon"]], axis=1)
+    samples = metrics.bootstrap_means(columns, np.concatenate(groups))
+    for n, side in enumerate([*together, "ours less autogluon"]):
+        low, high = metrics.interval(samples[:, n])
+        print(f"{side:<20} {columns[:, n].mean():+.4f} ({low:+.4f} to {high:+.4f})")
+
+
+def _environment(folder: Path) -> str:
+    """AutoGluon's own Python, installed if need be."""
+    python = folder / "bin/python"
+    if not python.exists():
+        venv.create(folder, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    return str(python)
+
+
+def _records(run: Path, config: str, votes: str) -> dict[str, Any]:
+    line = ["ray_jobs.ingest", "--config", config, "--set", f"run={run}", "--set", f"data.train={votes}"]
+    subprocess.run([sys.executable, "-m", *line], check=True, cwd=ROOT, capture_output=True)
+    records = open_records(Run(load_settings(Path(config).read_text("utf-8"), config, [f"run={run}"])))
+    table = records.read("train", ["label", "group"])
+    return {name: table[name].to_numpy() for name in ("label", "group")}
+
+
+def _ours(folder: Path, options: argparse.Namespace, held_out: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
+    """The blend's predictions for the held-out rows (k, 3), and the seconds that the pipeline took."""
+    (file,) = expand(options.votes, ENDINGS)
+    rows = [row for _, row in read_rows(file, lambda names: None) if isinstance(row, dict)]
+    for name, chosen in (("train", ~held_out), ("test", held_out)):
+        with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
+            writer = csv.DictWriter(target, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(row for row, wanted in zip(rows, chosen, strict=True) if wanted)
+    run = folder / "run"
+    overrides = [f"run={run}", f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
+    line = [sys.executable, "-m", "ray_jobs.pipeline", "--config", options.config]
+    start = time.monotonic()
+    sets = [part for each in overrides for part in ("--set", each)]
+    subprocess.run([*line, *sets], check=True, cwd=ROOT, capture_output=True)
+    seconds = time.monotonic() - start
+    settings = Run(load_settings(Path(options.config).read_text("utf-8"), options.config, overrides))
+    records = open_records(settings)
+    data = load_data(FeatureStore.open(settings, records), records, sparse_below=0.0)
+    assert data.test_features is not None
+    train, test = data.features.dense, data.test_features.dense
+    np.savez(folder / "features.npz", train=train, labels=data.labels, test=test)
+    return probabilities((settings.folder / "blend").read_table("test.parquet")), seconds
+
+
+if __name__ == "__main__":
+    main()
