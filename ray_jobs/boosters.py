@@ -29,6 +29,7 @@ def booster_settings(run: Run, booster: Booster) -> "BoosterSettings":
         params=booster.params,
         seed=run.settings.seed,
         cpus_per_fold=booster.cpus_per_fold,
+        actors_per_fold=booster.actors_per_fold,
         checkpoint_every=booster.checkpoint_every,
         both_orders=booster.both_orders,
     )

@@ -182,6 +182,9 @@ class Booster(_Settings):
     # number is part of what makes a model.
     checkpoint_every: PositiveInt = 100
     cpus_per_fold: PositiveInt = 1
+    # Training processes that share a fold, each with cpus_per_fold CPUs: for folds too large for one machine's memory
+    # or patience. Many folds on one CPU each beat one fold on many.
+    actors_per_fold: PositiveInt = 1
 
 
 class Dimension(_Settings):

@@ -61,7 +61,8 @@ def train_boosters(run: Run) -> list[StageResult]:
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             connect(run)
-            require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
+            cpus = booster.cpus_per_fold * booster.actors_per_fold
+            require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
             seen = repr(booster.features)
             if seen not in shared:
                 store = FeatureStore.open(run, records)

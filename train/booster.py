@@ -90,6 +90,9 @@ class BoosterSettings:
     # numbers are drawn after each checkpoint, so that a resumed run equals an undisturbed one.
     checkpoint_every: int = 100
     both_orders: bool = True  # train on swapped copies too, and average predictions over both orders
+    # Training processes that share a fold's records, each with `cpus_per_fold` CPUs; for folds too large for one. Sums
+    # over processes round differently, so another number gives another model.
+    actors_per_fold: int = 1
 
 
 class Fit(NamedTuple):
@@ -134,7 +137,10 @@ class Trainer(Protocol):
 
     done: int  # rounds
     finished: bool  # all rounds are done, or it stopped early
-    best_score: float  # least held-out log loss of a round so far; of the last round without early stopping
+
+    @property
+    def best_score(self) -> float:
+        """Least held-out log loss of a round so far; that of the last round without early stopping."""
 
     def advance(self) -> None:
         """Train up to the next checkpoint, or to the end if that comes first."""
@@ -166,6 +172,19 @@ class Engine(Protocol):
 
     def start(self, prepared: Any, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "Trainer":  # noqa: ANN401
         """A fold to train, from its beginning or from a checkpoint."""
+
+    def start_distributed(
+        self,
+        shared: Any,  # noqa: ANN401 - a list with a reference to the data
+        data: BoosterData,
+        fold: int,
+        settings: BoosterSettings,
+        checkpoint: bytes | None,
+    ) -> "Trainer":
+        """A fold to train in several processes of the wrapper, which `Trainer.advance` starts.
+
+        `advance` raises WorkerDiedError if one of them died.
+        """
 
     def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
         """Probabilities (n, 3) in the order A, B, tie."""

@@ -13,12 +13,12 @@ QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back 
 REPORT_SECONDS = 10.0  # between messages while waiting
 
 
-def ask_for(cpus: int) -> PlacementGroup:
-    """A placement group of `cpus` CPUs on one node, at once or when they are free.
+def ask_for(cpus: int, places: int = 1) -> PlacementGroup:
+    """A placement group of so many places with `cpus` CPUs each, at once or when they are free.
 
     Until then an autoscaler sees that they are wanted.
     """
-    return placement_group([{"CPU": cpus}])
+    return placement_group([{"CPU": cpus}] * places)
 
 
 def is_placed(group: PlacementGroup) -> bool:

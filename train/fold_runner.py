@@ -4,7 +4,8 @@ A *slot* is a placement group of ours with the CPUs of one fold. In it a coordin
 wrapper's training process takes fold after fold from the board until none is left: what a call of the wrapper costs
 (three processes) is paid once for each slot. The wrappers see that they run in a placement group and make none of their
 own, so they never queue for one; to end a slot, whatever it is doing, is to remove its group, which ends all its
-processes.
+processes. A fold that shall have several training processes (`actors_per_fold`) has a slot of as many places, in which
+the coordinator takes the folds and the wrapper spreads each over its processes.
 """
 
 import ctypes
@@ -35,6 +36,7 @@ from train.booster import (
     FoldResult,
     Importance,
     Probabilities,
+    Trainer,
     WorkerDiedError,
 )
 from train.cluster import (
@@ -90,7 +92,7 @@ def train_folds(
         while left:
             # One slot asked for and not yet placed for each fold that waits: less hides demand from an autoscaler.
             while sum(slot.task is None for slot in slots) < waiting:
-                slots.append(_Slot(opened, ask_for(settings.cpus_per_fold)))
+                slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))
                 opened += 1
             for slot in slots:
                 if slot.task is None and is_placed(slot.group):
@@ -186,7 +188,11 @@ class _Coordinator:
     ) -> None:
         library = engine_of(engine)
         library.check(ray.get(data[0]), settings)
-        library.host(functools.partial(_train_from, board, slot, engine, data, settings, commit), settings)
+        train = functools.partial(_train_from, board, slot, engine, data, settings, commit)
+        if settings.actors_per_fold > 1:
+            train()
+        else:
+            library.host(train, settings)
 
 
 def _die_with_parent() -> None:
@@ -215,17 +221,24 @@ def _train_from(
     settings: BoosterSettings,
     commit: Callable[[FoldResult], Any],
 ) -> None:
-    """Train fold after fold from the board. Runs in the wrapper's training process."""
+    """Train fold after fold from the board. Raises WorkerDiedError if a process of the wrapper's died."""
     library = engine_of(engine)
     data = ray.get(shared[0])
     prepared: Any = None
     while (taken := ray.get(board.take.remote(slot))) is not None:
         fold, checkpoint = taken
         try:
-            if prepared is None:
-                prepared = library.prepare(data, settings)
             save = functools.partial(_save_checkpoint, board, fold)
-            committed = commit(_train_fold(library, data, prepared, fold, settings, checkpoint, save))
+            _refuse_empty(data, fold)
+            started = time.monotonic()
+            if settings.actors_per_fold > 1:
+                trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
+            else:
+                prepared = library.prepare(data, settings) if prepared is None else prepared
+                trainer = library.start(prepared, fold, settings, checkpoint)
+            committed = commit(_train_fold(library, data, trainer, fold, settings, save, started))
+        except WorkerDiedError:
+            raise
         except InputError as error:
             ray.get(board.post.remote(slot, Failed(fold, error)))
             return
@@ -240,27 +253,29 @@ def _save_checkpoint(board: ActorHandle, fold: int, checkpoint: bytes) -> None:
     board.save.remote(fold, checkpoint)
 
 
+def _refuse_empty(data: BoosterData, fold: int) -> None:
+    held_out = len(data.held_out(fold))
+    if not held_out or not len(data.rest(fold)):
+        raise InputError(
+            f"fold {fold} holds {held_out} of {len(data.labels)} records", fix="ask only for folds the data has"
+        )
+
+
 def _train_fold(
     library: Engine,
     data: BoosterData,
-    prepared: Any,  # noqa: ANN401 - the engine's own
+    trainer: Trainer,
     fold: int,
     settings: BoosterSettings,
-    checkpoint: bytes | None,
     save: Callable[[bytes], None],
+    started: float,
 ) -> FoldResult:
-    started = time.monotonic()
-    held_out = data.held_out(fold)
-    if not len(held_out) or len(held_out) == len(data.labels):
-        raise InputError(
-            f"fold {fold} holds {len(held_out)} of {len(data.labels)} records", fix="ask only for folds the data has"
-        )
-    trainer = library.start(prepared, fold, settings, checkpoint)
     while not trainer.finished:
         trainer.advance()
         if not trainer.finished:
             save(trainer.checkpoint())
     fit = trainer.fit()
+    held_out = data.held_out(fold)
 
     def predict(features: Matrix) -> Probabilities:
         parts = []

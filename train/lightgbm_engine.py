@@ -1,5 +1,6 @@
 """LightGBM through lightgbm_ray; the only module that imports it."""
 
+import dataclasses
 import difflib
 import functools
 import json
@@ -24,10 +25,12 @@ from train.booster import (
     refuse_reserved,
 )
 from train.cluster import is_death, root_cause
+from train.fold_matrix import fold_matrix
 from train.matrix import Matrix, Rows
 
 if TYPE_CHECKING:
     import lightgbm
+    import ray
 
 # By LightGBM's main name of each; its aliases are refused as well.
 _RESERVED = {
@@ -114,7 +117,6 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
     `body`, which trains fold after fold. One call of the wrapper for every fold would start three processes for each.
     """
     import lightgbm_ray
-    from lightgbm_ray.main import DistributedCallback
 
     class Host:
         def __init__(self, **params: object) -> None:
@@ -123,6 +125,15 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
 
         def fit(self, *_: object, **__: object) -> None:
             body()
+
+    rows = lightgbm_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
+    _train_with_wrapper(Host, rows, [], dataclasses.replace(settings, actors_per_fold=1))
+
+
+def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: BoosterSettings) -> Any:  # noqa: ANN401
+    """One call of lightgbm_ray: the fitted `model` of its first process. Raises WorkerDiedError if a process died."""
+    import lightgbm_ray
+    from lightgbm_ray.main import DistributedCallback
 
     class LocalStop(DistributedCallback):  # type: ignore[misc]
         def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
@@ -133,17 +144,18 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
         warnings.filterwarnings("ignore", message="cpus_per_actor is set to less than 2")
         try:
-            lightgbm_ray.train(
+            return lightgbm_ray.train(
                 {},
-                lightgbm_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32)),
-                model_factory=Host,
+                train,
+                model_factory=model,
+                evals=evals,
                 verbose_eval=False,
                 ray_params=lightgbm_ray.RayParams(
-                    num_actors=1,
+                    num_actors=settings.actors_per_fold,
                     cpus_per_actor=settings.cpus_per_fold,
                     gpus_per_actor=0,
-                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds
-                    checkpoint_frequency=0,
+                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
+                    checkpoint_frequency=0,  # so are checkpoints
                     distributed_callbacks=[LocalStop()],
                     verbose=False,
                     allow_less_than_two_cpus=True,
@@ -188,68 +200,136 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
 
 def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "LightgbmTrainer":
     """See train.booster.Engine.start."""
-    train, valid = prepared.data.rest(fold), prepared.data.held_out(fold)
-    return LightgbmTrainer(prepared.subset(train), prepared.subset(valid), settings, checkpoint)
+    train, valid = (prepared.subset(rows) for rows in (prepared.data.rest(fold), prepared.data.held_out(fold)))
+
+    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping) -> str:
+        return _boost(params, rounds, state, train, valid)
+
+    return LightgbmTrainer(boost, settings, checkpoint)
+
+
+def start_distributed(
+    shared: "list[ray.ObjectRef[BoosterData]]",
+    data: BoosterData,
+    fold: int,
+    settings: BoosterSettings,
+    checkpoint: bytes | None,
+) -> "LightgbmTrainer":
+    """See train.booster.Engine.start_distributed. Every stretch between checkpoints is a call of lightgbm_ray."""
+    import lightgbm_ray
+
+    train = fold_matrix(lightgbm_ray.RayDMatrix, shared, data.rest(fold), settings.both_orders)
+    # LightGBM's processes do not share what they see of held-out records, and all must stop at the same round.
+    valid = fold_matrix(lightgbm_ray.RayDMatrix, shared, data.held_out(fold), settings.both_orders, whole=True)
+
+    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping) -> str:
+        class Stretch:
+            def __init__(self, **wrapper_params: Any) -> None:  # noqa: ANN401 - the wrapper's
+                self._other_params = wrapper_params
+                network = ("machines", "local_listen_port", "num_machines", "time_out", "tree_learner")
+                self.network = {name: wrapper_params[name] for name in network}
+                self.evals_result_: dict[str, Any] = {}
+                self.found: tuple[str, EarlyStopping] | None = None
+
+            def fit(self, features: Any, labels: Any, *, sample_weight: Any, eval_set: Any, **_: object) -> None:  # noqa: ANN401
+                import lightgbm
+
+                asked = params | self.network
+                train_set = lightgbm.Dataset(features, labels, weight=sample_weight, params=asked, free_raw_data=False)
+                valid_set = lightgbm.Dataset(*eval_set[0], reference=train_set, params=asked, free_raw_data=False)
+                self.found = _boost(asked, rounds, state, train_set, valid_set), state
+
+        fitted = _train_with_wrapper(Stretch, train, [(valid, "valid")], settings)
+        model, theirs = fitted.found
+        state.__dict__.update(theirs.__dict__)
+        return str(model)
+
+    return LightgbmTrainer(boost, settings, checkpoint)
+
+
+@dataclass
+class EarlyStopping:
+    """The model so far, and what early stopping knows of it."""
+
+    patience: int | None
+    model: str | None = None
+    best_score: float = float("inf")
+    best_iteration: int = 0
+    rounds: int = 0  # trained, of which LightGBM forgets those after the best when it stops early
+
+    def look(self, env: "lightgbm.callback.CallbackEnv") -> None:
+        """LightGBM's callback after each round. Raises its EarlyStopException."""
+        import lightgbm
+
+        self.rounds = env.iteration + 1
+        score = env.evaluation_result_list[0][2]
+        if self.patience is None or score < self.best_score:
+            self.best_score, self.best_iteration = score, self.rounds
+        elif self.rounds - self.best_iteration >= self.patience:
+            raise lightgbm.callback.EarlyStopException(self.best_iteration - 1, env.evaluation_result_list)
+
+
+def _boost(
+    params: dict[str, Any], rounds: int, state: EarlyStopping, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
+) -> str:
+    """Train some rounds more than `state` has; returns the model."""
+    import lightgbm
+
+    booster = lightgbm.train(
+        params,
+        train,
+        num_boost_round=rounds,
+        init_model=None if state.model is None else lightgbm.Booster(model_str=state.model),
+        valid_sets=[valid],
+        valid_names=["valid"],
+        callbacks=[state.look],
+    )
+    return str(booster.model_to_string(num_iteration=-1))
+
+
+Boost = Callable[[dict[str, Any], int, EarlyStopping], str]
 
 
 class LightgbmTrainer:
     """See train.booster.Trainer. A checkpoint is JSON: the model as text and the state of early stopping."""
 
-    def __init__(
-        self, train: "lightgbm.Dataset", valid: "lightgbm.Dataset", settings: BoosterSettings, checkpoint: bytes | None
-    ) -> None:
-        import lightgbm
-
-        state = {} if checkpoint is None else json.loads(checkpoint)
-        self._train, self._valid, self._settings = train, valid, settings
-        self._booster = lightgbm.Booster(model_str=state["model"]) if state else None
-        self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.current_iteration())
+    def __init__(self, boost: Boost, settings: BoosterSettings, checkpoint: bytes | None) -> None:
+        self._boost, self._settings = boost, settings
+        self._state = EarlyStopping(**json.loads(checkpoint)) if checkpoint else EarlyStopping(self._patience)
+        self.done = self._resumed_at = self._state.rounds
         self.finished = False
-        self.best_score = float(state.get("best_score", "inf"))
-        self._best_iteration = int(state.get("best_iteration", 0))
-        self._rounds = self.done
+
+    @property
+    def _patience(self) -> int | None:
+        return self._settings.early_stopping_rounds
+
+    @property
+    def best_score(self) -> float:
+        """See train.booster.Trainer."""
+        return self._state.best_score
 
     def advance(self) -> None:
         """See train.booster.Trainer."""
-        import lightgbm
-
         target = min(self._settings.rounds, self.done + self._settings.checkpoint_every)
-        booster = lightgbm.train(
-            native_params(self._settings, self.done),
-            self._train,
-            num_boost_round=target - self.done,
-            init_model=self._booster,
-            valid_sets=[self._valid],
-            valid_names=["valid"],
-            callbacks=[self._early_stopping],
-        )
-        self.done = booster.current_iteration()
-        self.finished = self.done < target or self.done == self._settings.rounds
-        self._booster = booster if self.finished else lightgbm.Booster(model_str=booster.model_to_string(-1))
-
-    def _early_stopping(self, env: "lightgbm.callback.CallbackEnv") -> None:
-        import lightgbm
-
-        self._rounds = env.iteration + 1  # when it stops early, LightGBM forgets those after the best
-        score = env.evaluation_result_list[0][2]
-        patience = self._settings.early_stopping_rounds
-        if patience is None or score < self.best_score:
-            self.best_score, self._best_iteration = score, self._rounds
-        elif self._rounds - self._best_iteration >= patience:
-            raise lightgbm.callback.EarlyStopException(self._best_iteration - 1, env.evaluation_result_list)
+        self._state.model = self._boost(native_params(self._settings, self.done), target - self.done, self._state)
+        # Stopped early, the model ends at its best round, and `rounds` tells how far it went.
+        stopped = self._patience is not None and self._state.rounds - self._state.best_iteration >= self._patience
+        self.done = self._state.rounds
+        self.finished = stopped or self.done < target or self.done == self._settings.rounds
 
     def checkpoint(self) -> bytes:
         """See train.booster.Trainer."""
-        assert self._booster is not None
-        state = {"model": self._booster.model_to_string(-1), "best_score": self.best_score}
-        return json.dumps({**state, "best_iteration": self._best_iteration}).encode()
+        return json.dumps(dataclasses.asdict(self._state)).encode()
 
     def fit(self) -> Fit:
         """See train.booster.Trainer."""
-        assert self._booster is not None
+        import lightgbm
+
+        assert self._state.model is not None
+        booster = lightgbm.Booster(model_str=self._state.model)
         # Once no split gains anything, LightGBM counts on without growing trees.
-        best = min(self._best_iteration, self.done)
-        return Fit(self._booster.model_to_string(best).encode(), best, self._rounds, self._resumed_at)
+        best = min(self._state.best_iteration, booster.current_iteration())
+        return Fit(booster.model_to_string(num_iteration=best).encode(), best, self._state.rounds, self._resumed_at)
 
 
 def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:

@@ -1,6 +1,7 @@
 """XGBoost through xgboost_ray; the only module that imports it."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
@@ -26,9 +27,11 @@ from train.booster import (
     refuse_reserved,
 )
 from train.cluster import is_death, root_cause
+from train.fold_matrix import fold_matrix
 from train.matrix import Matrix
 
 if TYPE_CHECKING:
+    import ray
     import xgboost
 
 _RESERVED = {
@@ -89,33 +92,52 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
     """
     import xgboost_ray
     from xgboost.callback import TrainingCallback
-    from xgboost_ray.callback import DistributedCallback
 
     class Host(TrainingCallback):  # type: ignore[misc]
         def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
             body()
             return model
 
+    rows = xgboost_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
+    params = {"objective": "multi:softprob", "num_class": 3, "nthread": settings.cpus_per_fold}
+    _train_with_wrapper(params, rows, 1, [], Host(), None, dataclasses.replace(settings, actors_per_fold=1))
+
+
+def _train_with_wrapper(
+    params: dict[str, Any],
+    train: Any,  # noqa: ANN401 - a RayDMatrix
+    rounds: int,
+    evals: list[Any],
+    callback: "xgboost.callback.TrainingCallback",
+    start_from: bytes | None,
+    settings: BoosterSettings,
+) -> "xgboost.Booster":
+    """One call of xgboost_ray. Raises WorkerDiedError if a training process died."""
+    import xgboost_ray
+    from xgboost_ray.callback import DistributedCallback
+
     class LocalStop(DistributedCallback):  # type: ignore[misc]
         def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
-            # The wrapper's own event is an actor that it asks ten times a second; ours end with their processes.
+            # The wrapper's own event is an actor that each round asks; ours end with their processes.
             actor.set_stop_event(threading.Event())
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
         try:
-            xgboost_ray.train(
-                {"objective": "multi:softprob", "num_class": 3, "nthread": settings.cpus_per_fold},
-                xgboost_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32)),
-                num_boost_round=1,
-                callbacks=[Host()],
+            return xgboost_ray.train(
+                params,
+                train,
+                num_boost_round=rounds,
+                evals=evals,
+                callbacks=[callback],
+                xgb_model=start_from,
                 verbose_eval=False,
                 ray_params=xgboost_ray.RayParams(
-                    num_actors=1,
+                    num_actors=settings.actors_per_fold,
                     cpus_per_actor=settings.cpus_per_fold,
                     gpus_per_actor=0,
-                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds
-                    checkpoint_frequency=2,  # of one round: none
+                    max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
+                    checkpoint_frequency=rounds + 1,  # so are checkpoints
                     distributed_callbacks=[LocalStop()],
                     verbose=False,
                 ),
@@ -152,50 +174,95 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
 
 def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "XgboostTrainer":
     """See train.booster.Engine.start."""
-    return XgboostTrainer(*prepared.of_fold(fold), settings, checkpoint)
+    train, valid = prepared.of_fold(fold)
+
+    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping, model: bytes | None) -> "xgboost.Booster":
+        import xgboost
+
+        return xgboost.train(
+            params,
+            train,
+            num_boost_round=rounds,
+            evals=[(valid, "valid")],
+            callbacks=[_early_stopping(state)],
+            xgb_model=None if model is None else bytearray(model),
+            verbose_eval=False,
+        )
+
+    return XgboostTrainer(boost, settings, checkpoint)
+
+
+def start_distributed(
+    shared: "list[ray.ObjectRef[BoosterData]]",
+    data: BoosterData,
+    fold: int,
+    settings: BoosterSettings,
+    checkpoint: bytes | None,
+) -> "XgboostTrainer":
+    """See train.booster.Engine.start_distributed. Every stretch between checkpoints is a call of xgboost_ray."""
+    import xgboost_ray
+
+    train, valid = (
+        fold_matrix(xgboost_ray.RayDMatrix, shared, rows, settings.both_orders)
+        for rows in (data.rest(fold), data.held_out(fold))
+    )
+
+    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping, model: bytes | None) -> "xgboost.Booster":
+        evals = [(valid, "valid")]
+        return _train_with_wrapper(params, train, rounds, evals, _early_stopping(state), model, settings)
+
+    return XgboostTrainer(boost, settings, checkpoint)
+
+
+@dataclass
+class EarlyStopping:
+    """What early stopping knows. It travels in the booster's attributes, also from other processes."""
+
+    patience: int | None
+    best_score: float = float("inf")
+    best_iteration: int = 0
+
+    def look(self, done: int, score: float) -> bool:
+        """Note a round's held-out log loss; whether to stop."""
+        if self.patience is None or score < self.best_score:
+            self.best_score, self.best_iteration = score, done
+        return self.patience is not None and done - self.best_iteration >= self.patience
+
+
+Boost = Callable[[dict[str, Any], int, EarlyStopping, bytes | None], "xgboost.Booster"]
 
 
 class XgboostTrainer:
     """See train.booster.Trainer. A checkpoint is the model as UBJ with the state of early stopping inside."""
 
-    def __init__(
-        self, train: "xgboost.DMatrix", valid: "xgboost.DMatrix", settings: BoosterSettings, checkpoint: bytes | None
-    ) -> None:
-        self._train, self._valid, self._settings = train, valid, settings
+    def __init__(self, boost: Boost, settings: BoosterSettings, checkpoint: bytes | None) -> None:
+        self._boost, self._settings = boost, settings
         self._saved = checkpoint
         self._booster = None if checkpoint is None else _load(checkpoint)
-        state = {} if self._booster is None else json.loads(self._booster.attr(_STATE))
+        self._state = EarlyStopping(settings.early_stopping_rounds)
+        if self._booster is not None:
+            self._read_state(self._booster)
         self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.num_boosted_rounds())
         self.finished = False
-        self.best_score = float(state.get("best_score", "inf"))
-        self._best_iteration = int(state.get("best_iteration", 0))
+
+    def _read_state(self, booster: "xgboost.Booster") -> None:
+        self._state = EarlyStopping(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
+
+    @property
+    def best_score(self) -> float:
+        """See train.booster.Trainer."""
+        return self._state.best_score
 
     def advance(self) -> None:
         """See train.booster.Trainer."""
-        import xgboost
-
         target = min(self._settings.rounds, self.done + self._settings.checkpoint_every)
-        self._booster = xgboost.train(
-            native_params(self._settings, self.done),
-            self._train,
-            num_boost_round=target - self.done,
-            evals=[(self._valid, "valid")],
-            callbacks=[_after_rounds(self._early_stopping)],
-            xgb_model=None if self._saved is None else bytearray(self._saved),
-            verbose_eval=False,
-        )
+        params = native_params(self._settings, self.done)
+        self._booster = self._boost(params, target - self.done, self._state, self._saved)
+        self._read_state(self._booster)
         self.done = self._booster.num_boosted_rounds()
         self.finished = self.done < target or self.done == self._settings.rounds
         if not self.finished:
-            state = {"best_score": self.best_score, "best_iteration": self._best_iteration}
-            self._booster.set_attr(**{_STATE: json.dumps(state)})
             self._saved = bytes(self._booster.save_raw("ubj"))
-
-    def _early_stopping(self, done: int, score: float) -> bool:
-        patience = self._settings.early_stopping_rounds
-        if patience is None or score < self.best_score:
-            self.best_score, self._best_iteration = score, done
-        return patience is not None and done - self._best_iteration >= patience
 
     def checkpoint(self) -> bytes:
         """See train.booster.Trainer."""
@@ -205,9 +272,10 @@ class XgboostTrainer:
     def fit(self) -> Fit:
         """See train.booster.Trainer."""
         assert self._booster is not None
-        kept = self._booster[: self._best_iteration]
+        best = self._state.best_iteration
+        kept = self._booster[:best]
         kept.set_attr(**{_STATE: None})
-        return Fit(bytes(kept.save_raw("ubj")), self._best_iteration, self.done, self._resumed_at)
+        return Fit(bytes(kept.save_raw("ubj")), best, self.done, self._resumed_at)
 
 
 def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:
@@ -248,14 +316,19 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _after_rounds(stop: Callable[[int, float], bool]) -> "xgboost.callback.TrainingCallback":
-    """A callback that asks `stop` after each round, given the rounds done and the held-out log loss."""
+def _early_stopping(state: EarlyStopping) -> "xgboost.callback.TrainingCallback":
+    """Stops training when `state` says so, and leaves it in the booster's attributes."""
     from xgboost.callback import TrainingCallback
 
-    class AfterRounds(TrainingCallback):  # type: ignore[misc]
+    class Stop(TrainingCallback):  # type: ignore[misc]
         def after_iteration(
             self, model: "xgboost.Booster", epoch: int, evals_log: "dict[str, dict[str, list[float]]]"
         ) -> bool:
-            return stop(model.num_boosted_rounds(), evals_log["valid"]["mlogloss"][-1])
+            return state.look(model.num_boosted_rounds(), evals_log["valid"]["mlogloss"][-1])
 
-    return AfterRounds()
+        def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+            known = {"best_score": state.best_score, "best_iteration": state.best_iteration}
+            model.set_attr(**{_STATE: json.dumps(known)})
+            return model
+
+    return Stop()

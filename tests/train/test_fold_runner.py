@@ -1,3 +1,4 @@
+import dataclasses
 import importlib
 import threading
 import time
@@ -150,6 +151,27 @@ def test_waits_visibly_for_a_cpu_and_one_slot_gives_the_same_bytes(
     assert "0 of 2 are free" in reasons[0]
     assert again[1].model == results[engine][1].model
     assert (again[1].out_of_fold == results[engine][1].out_of_fold).all()
+    assert wait_until(everything_given_back, 5)
+
+
+@pytest.mark.parametrize(("engine", "sparse"), [("lightgbm", False), ("xgboost", True)])
+def test_several_processes_may_share_a_fold(ray_cluster: None, engine: EngineName, sparse: bool) -> None:
+    """Two processes with half the rows each learn what one learns, up to where bins and sums are rounded."""
+    shared = small_data(sparse)
+    # Without sampling, so that the two differ by rounding alone; two stretches, so that the second starts from a model.
+    params = {"learning_rate": 0.3, "max_depth": 3}
+    asked = BoosterSettings(20, 8, params, seed=5, checkpoint_every=12)
+    reference = ray.put(shared)
+    ((_, one),) = train_folds(engine, reference, [1], asked, keep)
+    ((_, two),) = train_folds(engine, reference, [1], dataclasses.replace(asked, actors_per_fold=2), keep)
+
+    def loss(result: FoldResult) -> float:
+        labels = shared.labels[result.rows]
+        return float(-np.log(result.out_of_fold[np.arange(len(labels)), labels]).mean())
+
+    assert two.rounds_trained > 12
+    assert abs(loss(one) - loss(two)) < 0.03
+    assert loss(two) < 0.8
     assert wait_until(everything_given_back, 5)
 
 
