@@ -23,12 +23,12 @@ from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
 from ray_jobs.sources import study_sources, used_sources
-from ray_jobs.tune import best_parameters
+from ray_jobs.tune import Found, found_by_search, read_model
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from train.booster import FoldResult
+    from train.booster import Fit, FoldResult
 
 IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
 _MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
@@ -45,12 +45,13 @@ def train_boosters(run: Run) -> list[StageResult]:
         inputs["sources"] = study.manifest["fingerprint"]
     shared: dict[str, Any] = {}  # references to data by the features it holds
     for configured in run.settings.boosters:
-        booster, search = _with_best(run, configured, records.fingerprint, features["fingerprint"])
+        found = found_by_search(run, configured, records.fingerprint, features["fingerprint"])
+        booster = configured if found is None else _with_best(configured, found)
         models = Stage(
             f"train_boosters/{booster.name}",
             run.folder / f"models/{booster.name}",
             settings=booster_stage_settings(run, booster),
-            inputs=inputs if search is None else {**inputs, "search": search},
+            inputs=inputs if found is None else {**inputs, "search": found.fingerprint},
         )
         outputs = Stage(
             models.name,
@@ -67,18 +68,18 @@ def train_boosters(run: Run) -> list[StageResult]:
             if seen not in shared:
                 store = FeatureStore.open(run, records)
                 shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
-            manifest = _train(run, records, booster, models, outputs, shared[seen])
+            manifest = _train(run, records, booster, models, outputs, shared[seen], found)
             results.append(StageResult(models.name, False, manifest))
         else:
             results.append(StageResult(models.name, True, manifest))
     return results
 
 
-def _with_best(run: Run, booster: Booster, records: str, features: str) -> tuple[Booster, str | None]:
-    """A booster with the parameters that its search found, if it has one, and the search's fingerprint."""
-    found, search = best_parameters(run, booster, records, features)
-    rounds = found.pop("rounds", booster.rounds)
-    return booster.model_copy(update={"params": {**booster.params, **found}, "rounds": rounds}), search
+def _with_best(booster: Booster, found: Found) -> Booster:
+    """A booster with the parameters that its search found."""
+    own = {name: value for name, value in found.parameters.items() if name != "rounds"}
+    rounds = found.parameters.get("rounds", booster.rounds)
+    return booster.model_copy(update={"params": {**booster.params, **own}, "rounds": rounds})
 
 
 def _fold_stage(models: Stage, fold: int) -> Stage:
@@ -94,6 +95,7 @@ def _train(
     models: Stage,
     outputs: Stage,
     data: Any,  # noqa: ANN401 - a Ray object reference
+    found: Found | None,
 ) -> dict[str, Any]:
     import ray
 
@@ -108,7 +110,8 @@ def _train(
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
     asked = booster_settings(run, booster)
     on_wait = functools.partial(say, models.name)
-    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait)
+    ready = _no_model if found is None else functools.partial(read_model, found.folder, found.parameters, len(folds))
+    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready)
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
     gather = ray.remote(num_cpus=1)(_gather)
@@ -127,6 +130,10 @@ def _train(
     return outputs.commit(
         rows=rows, metrics={"fold_seconds": round(seconds, 3)}, keep={f"{name}.parquet" for name in rows}
     )
+
+
+def _no_model(fold: int) -> "Fit | None":
+    return None
 
 
 def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.NDArray[np.int8]") -> int:

@@ -9,8 +9,8 @@ import csv
 import dataclasses
 import functools
 import io
-import json
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from preference.errors import InputError
@@ -23,8 +23,10 @@ from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster, Search
 from ray_jobs.sources import study_sources, used_sources
+from ray_jobs.storage import Folder
 
 if TYPE_CHECKING:
+    from train.booster import Fit
     from tune.search import SearchSettings, TrialResult
 
 # Part of the fingerprint: raise it when the same settings search in another way.
@@ -96,7 +98,15 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
     work = run.folder / f".work/tune-{booster.name}"
     work.delete_all()
     try:
-        search(data, search_settings(run, booster, wanted), list(finished), keep, work.uri, on_wait)
+        search(
+            data,
+            search_settings(run, booster, wanted),
+            list(finished),
+            keep,
+            work.uri,
+            on_wait,
+            _keep_models(run, booster, wanted, stage),
+        )
     finally:
         work.delete_all()
     best = min(finished, key=lambda result: (result.log_loss, result.number))
@@ -105,9 +115,43 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
     return stage.commit(
         rows={"train": rows},
         metrics={"trials": len(finished), "best": {"parameters": best.parameters, "log_loss": best.log_loss}},
-        keep={BEST, TRIALS, *map(_trial_file, finished)},
+        keep={BEST, TRIALS, *map(_trial_file, finished), *_model_files(run, best.parameters)},
         seconds=max(result.at for result in finished),
     )
+
+
+def _keep_models(
+    run: Run, booster: Booster, wanted: Search, stage: Stage
+) -> "Callable[[dict[str, Any], list[Fit]], None] | None":
+    """What keeps a trial's models, if they are the very models that train_boosters would train."""
+    if wanted.folds != run.settings.data.folds or booster.actors_per_fold > 1:
+        return None
+    return functools.partial(_write_models, stage.folder)
+
+
+def _write_models(folder: Folder, parameters: dict[str, Any], fits: "list[Fit]") -> None:
+    for (model, rest), fit in zip(_model_names(parameters, len(fits)), fits, strict=True):
+        folder.write_bytes(model, fit.model)
+        folder.write_json(rest, {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained})
+
+
+def read_model(folder: Folder, parameters: dict[str, Any], folds: int, fold: int) -> "Fit | None":
+    """The model of a fold that the trial with these parameters has left, if it has."""
+    from train.booster import Fit
+
+    model, rest = _model_names(parameters, folds)[fold]
+    if not folder.exists(model) or not folder.exists(rest):
+        return None
+    return Fit(model=folder.read_bytes(model), resumed_at=0, **folder.read_json(rest))
+
+
+def _model_names(parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
+    place = f"models/{fingerprint(parameters)}"
+    return [(f"{place}/fold-{fold}.model", f"{place}/fold-{fold}.json") for fold in range(folds)]
+
+
+def _model_files(run: Run, parameters: dict[str, Any]) -> set[str]:
+    return {name for names in _model_names(parameters, run.settings.data.folds) for name in names}
 
 
 def _trial_fingerprint(stage: Stage) -> str:
@@ -158,14 +202,23 @@ def trial_table(results: "list[TrialResult]") -> bytes:
     return text.getvalue().encode()
 
 
-def best_parameters(run: Run, booster: Booster, records: str, features: str) -> tuple[dict[str, Any], str | None]:
-    """The best parameters of a booster's search, with the fingerprint of the search; nothing if it has none.
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found for a booster."""
+
+    parameters: dict[str, Any]
+    fingerprint: str  # of the search
+    folder: Folder
+
+
+def found_by_search(run: Run, booster: Booster, records: str, features: str) -> Found | None:
+    """What a booster's search found; None if the settings ask for none.
 
     Raises InputError if the search has not been run for these settings.
     """
     wanted = next((each for each in run.settings.tune if each.booster == booster.name), None)
     if wanted is None:
-        return {}, None
+        return None
     stage = search_stage(run, booster, wanted, records, features)
     if stage.manifest() is None:
         raise InputError(
@@ -173,7 +226,7 @@ def best_parameters(run: Run, booster: Booster, records: str, features: str) -> 
             where=f"boosters.{booster.name}",
             fix="run `python -m ray_jobs.tune` with the same configuration first, or ray_jobs.pipeline.",
         )
-    return dict(json.loads(stage.folder.read_bytes(BEST))["parameters"]), stage.fingerprint
+    return Found(stage.folder.read_json(BEST)["parameters"], stage.fingerprint, stage.folder)
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from train.booster import (
     BoosterData,
     BoosterSettings,
     Engine,
+    Fit,
     FoldError,
     FoldResult,
     Importance,
@@ -67,12 +68,14 @@ def train_folds(
     settings: BoosterSettings,
     commit: Callable[[FoldResult], Committed],
     on_wait: Callable[[str], None] = lambda reason: None,
+    ready: Callable[[int], Fit | None] = lambda fold: None,
 ) -> Iterator[tuple[int, Committed]]:
     """Train `folds` and yield (fold, what `commit` returned) as each finishes.
 
     `commit` runs in the fold's process, so that models and predictions never pass through the caller; it must be
     picklable and may be called again for a fold whose process died inside it. There are as many slots as folds if the
     cluster has the CPUs, and fewer else; while no fold runs, `on_wait` is told why after 3 s and then every 10 s.
+    `ready` also runs there: it gives the model of a fold that has been trained elsewhere with these very settings.
     A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
@@ -83,7 +86,7 @@ def train_folds(
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
-    start = functools.partial(_start, engine, data, settings, commit, board)
+    start = functools.partial(_start, engine, data, settings, commit, ready, board)
     slots: list[_Slot] = []
     deaths: dict[int | None, int] = {}
     left, waiting, opened = len(folds), len(folds), 0
@@ -150,13 +153,14 @@ def _start(
     data: "ray.ObjectRef[BoosterData]",
     settings: BoosterSettings,
     commit: Callable[[FoldResult], Any],
+    ready: Callable[[int], Fit | None],
     board: ActorHandle,
     slot: _Slot,
 ) -> None:
     strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
     slot.coordinator = ray.remote(_Coordinator).options(num_cpus=0, scheduling_strategy=strategy).remote()
     # Inside a list the reference stays one: the coordinator hands it on.
-    slot.task = slot.coordinator.run.remote(engine, slot.number, [data], settings, commit, board)
+    slot.task = slot.coordinator.run.remote(engine, slot.number, [data], settings, commit, ready, board)
 
 
 def _why_died(task: "ray.ObjectRef[None]") -> str | None:
@@ -184,11 +188,12 @@ class _Coordinator:
         data: "list[ray.ObjectRef[BoosterData]]",
         settings: BoosterSettings,
         commit: Callable[[FoldResult], Any],
+        ready: Callable[[int], Fit | None],
         board: ActorHandle,
     ) -> None:
         library = engine_of(engine)
         library.check(ray.get(data[0]), settings)
-        train = functools.partial(_train_from, board, slot, engine, data, settings, commit)
+        train = functools.partial(_train_from, board, slot, engine, data, settings, commit, ready)
         if settings.actors_per_fold > 1:
             train()
         else:
@@ -220,6 +225,7 @@ def _train_from(
     shared: "list[ray.ObjectRef[BoosterData]]",
     settings: BoosterSettings,
     commit: Callable[[FoldResult], Any],
+    ready: Callable[[int], Fit | None],
 ) -> None:
     """Train fold after fold from the board. Raises WorkerDiedError if a process of the wrapper's died."""
     library = engine_of(engine)
@@ -231,12 +237,15 @@ def _train_from(
             save = functools.partial(_save_checkpoint, board, fold)
             _refuse_empty(data, fold)
             started = time.monotonic()
-            if settings.actors_per_fold > 1:
-                trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
-            else:
-                prepared = library.prepare(data, settings) if prepared is None else prepared
-                trainer = library.start(prepared, fold, settings, checkpoint)
-            committed = commit(_train_fold(library, data, trainer, fold, settings, save, started))
+            fit = ready(fold)
+            if fit is None:
+                if settings.actors_per_fold > 1:
+                    trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
+                else:
+                    prepared = library.prepare(data, settings) if prepared is None else prepared
+                    trainer = library.start(prepared, fold, settings, checkpoint)
+                fit = _train(trainer, save)
+            committed = commit(_predict_fold(library, data, fit, fold, settings, started))
         except WorkerDiedError:
             raise
         except InputError as error:
@@ -261,20 +270,17 @@ def _refuse_empty(data: BoosterData, fold: int) -> None:
         )
 
 
-def _train_fold(
-    library: Engine,
-    data: BoosterData,
-    trainer: Trainer,
-    fold: int,
-    settings: BoosterSettings,
-    save: Callable[[bytes], None],
-    started: float,
-) -> FoldResult:
+def _train(trainer: Trainer, save: Callable[[bytes], None]) -> Fit:
     while not trainer.finished:
         trainer.advance()
         if not trainer.finished:
             save(trainer.checkpoint())
-    fit = trainer.fit()
+    return trainer.fit()
+
+
+def _predict_fold(
+    library: Engine, data: BoosterData, fit: Fit, fold: int, settings: BoosterSettings, started: float
+) -> FoldResult:
     held_out = data.held_out(fold)
 
     def predict(features: Matrix) -> Probabilities:

@@ -16,7 +16,7 @@ from train.booster import BoosterData, BoosterSettings
 from train.cluster import root_cause, wait_for
 from train.fold_runner import EngineName, engine_of
 from tune.space import ROUNDS, Parameters, Space, distributions, draw
-from tune.trial import FoldsTrial, with_parameters
+from tune.trial import FoldsTrial, Keep, with_parameters
 
 DEATHS_ALLOWED = 3  # of a trial's process
 
@@ -58,13 +58,15 @@ def search(
     on_finished: Callable[[TrialResult], None],
     storage: str,
     on_wait: Callable[[str], None] = lambda reason: None,
+    keep: Keep | None = None,
 ) -> None:
     """Run the trials that are not among `finished`, as many at a time as the cluster has free CPUs.
 
     `on_finished` is called as each ends. Random candidates and what becomes of them depend on the seed alone, but for
     ASHA, which compares a trial with those that happen to be further; TPE's candidates follow from the results so far.
     `on_wait` is told why nothing happens while no CPU is free. `storage` is a folder or URI that all nodes can write,
-    for checkpoints while the search lasts. Raises what a trial fails with.
+    for checkpoints while the search lasts. `keep` is called in a trial's process with its candidate and its folds'
+    models when it has trained them to their end. Raises what a trial fails with.
     """
     reporter = _Reporter(finished, on_finished)
     configured = _candidates(settings, finished)
@@ -83,7 +85,12 @@ def search(
         raise root_cause(error) from None
     trainable = tune.with_resources(
         tune.with_parameters(
-            FoldsTrial, engine=settings.engine, shared=[data], settings=settings.base, groups=settings.groups
+            FoldsTrial,
+            engine=settings.engine,
+            shared=[data],
+            settings=settings.base,
+            groups=settings.groups,
+            keep=keep,
         ),
         {"CPU": settings.base.cpus_per_fold},
     )

@@ -1,6 +1,7 @@
 """One trial of a search: the folds of one candidate, trained side by side in one process."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,9 +9,11 @@ import numpy as np
 import ray
 from ray import tune
 
-from train.booster import BoosterData, BoosterSettings, Engine, Trainer
+from train.booster import BoosterData, BoosterSettings, Engine, Fit, Trainer
 from train.fold_runner import EngineName, engine_of
 from tune.space import ROUNDS, Parameters
+
+Keep = Callable[[Parameters, list[Fit]], None]
 
 
 def regrouped(data: BoosterData, groups: int) -> BoosterData:
@@ -44,12 +47,13 @@ class FoldsTrial(tune.Trainable):  # type: ignore[misc]
         shared: "list[ray.ObjectRef[BoosterData]] | None" = None,
         settings: BoosterSettings | None = None,
         groups: int = 2,
+        keep: Keep | None = None,
     ) -> None:
         """Called by Ray Tune in the trial's process; the keywords come from tune.with_parameters."""
         assert shared is not None
         assert settings is not None
         self._library: Engine = engine_of(engine)
-        self._settings, self._groups = settings, groups
+        self._settings, self._groups, self._keep = settings, groups, keep
         self._data = regrouped(ray.get(shared[0]), groups)
         self._prepared = self._library.prepare(self._data, settings, keep_folds=True)
         self._begin(config, [None] * groups)
@@ -60,7 +64,8 @@ class FoldsTrial(tune.Trainable):  # type: ignore[misc]
         return True
 
     def _begin(self, config: dict[str, Any], checkpoints: list[bytes | None]) -> None:
-        asked = with_parameters(self._settings, config["trial"]["candidate"] if "trial" in config else config)
+        self._candidate = config["trial"]["candidate"] if "trial" in config else config
+        asked = with_parameters(self._settings, self._candidate)
         self._library.check(self._data, asked)
         self._trainers: list[Trainer] = [
             self._library.start(self._prepared, fold, asked, checkpoint) for fold, checkpoint in enumerate(checkpoints)
@@ -75,6 +80,8 @@ class FoldsTrial(tune.Trainable):  # type: ignore[misc]
             if not trainer.finished:
                 self._checkpoints[fold] = trainer.checkpoint()
         finished = all(trainer.finished for trainer in self._trainers)
+        if finished and self._keep is not None:
+            self._keep(self._candidate, [trainer.fit() for trainer in self._trainers])
         losses = [trainer.best_score for trainer in self._trainers]
         return {
             "log_loss": float(np.mean(losses)),

@@ -1,6 +1,7 @@
 """The search as a job: what it leaves, what it does not do twice, and who uses what it found."""
 
 import csv
+import dataclasses
 import json
 
 import pytest
@@ -71,6 +72,22 @@ def test_training_takes_the_best_settings_by_reference(made):
     assert settings["rounds"] == best["parameters"]["rounds"]
     assert not trained.cached
     assert train_boosters(run)[0].cached
+
+
+def test_the_best_trials_models_are_taken_as_they_are(made, monkeypatch):
+    """With as many folds as the data has, and what is trained anew is the same to the byte."""
+    _, run, _ = made
+    kept = {name for name in (run.folder / "tune/small").files() if name.startswith("models/")}
+    assert len(kept) == 6
+    train_boosters(run)
+    taken = {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)}
+    assert [run.folder.read_bytes(f"tune/small/{name}") for name in sorted(kept) if name.endswith(".model")] == list(
+        taken.values()
+    )
+    monkeypatch.setattr("ray_jobs.train_boosters.read_model", lambda *_: None)
+    (trained,) = train_boosters(dataclasses.replace(run, force=True))
+    assert not trained.cached
+    assert {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)} == taken
 
 
 def test_more_trials_keep_those_there_are(made):
