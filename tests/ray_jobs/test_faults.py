@@ -1,5 +1,6 @@
 """Killing a run in the middle: finished folds and shards are kept, and the result is that of an undisturbed run."""
 
+import csv
 import os
 import signal
 import subprocess
@@ -85,3 +86,33 @@ def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
             assert mine["id"].equals(theirs["id"])
             for column in PROBABILITIES:
                 assert abs(mine[column].to_numpy() - theirs[column].to_numpy()).max() < 1e-5
+
+
+def test_killed_in_the_middle_of_a_search(tmp_path):
+    search = "tune=[{booster: xgboost, trials: 6, folds: 6, grace_rounds: 400}]"
+    overrides = [*SMALL, "boosters.xgboost.rounds=400", "boosters.xgboost.early_stopping_rounds=null", search]
+    runs = [tmp_path / "undisturbed", tmp_path / "killed"]
+    for run in runs:
+        for job in ("ingest", "featurize"):
+            assert run_job(job, run, *overrides).returncode == 0
+    done = run_job("tune", runs[0], *overrides)
+    assert done.returncode == 0, done.stderr
+
+    def finished():
+        return sorted((runs[1] / "tune/xgboost/trials").glob("*.json"))
+
+    kill_when(job_line("tune", runs[1], *overrides), lambda: len(finished()) >= 2)
+    kept = stamps(finished())
+    assert 2 <= len(kept) < 6
+    done = run_job("tune", runs[1], *overrides)
+    assert done.returncode == 0, done.stderr
+    assert f"{len(kept)}/6 trials found finished, resuming" in done.stderr
+    assert stamps(kept) == kept
+
+    def losses(run):
+        with (run / "tune/xgboost/trials.csv").open(newline="") as file:
+            return [(row["trial"], row["log_loss"], row["eta"]) for row in csv.DictReader(file)]
+
+    assert losses(runs[0]) == losses(runs[1])
+    best = [(run / "tune/xgboost/best.json").read_text() for run in runs]
+    assert best[0] == best[1]
