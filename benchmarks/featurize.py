@@ -39,7 +39,7 @@ _NGRAMS = [
     for part, analyzer, features in NGRAM_KINDS
     for weighting in ("tfidf", "count")
 ]
-_HANDMADE = ["length", "vocabulary", "entities", "style", "tone", "language", "overlap"]
+_HANDMADE = ["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap"]
 OURS: dict[str, dict[str, Any]] = {
     "handmade": {"families": _HANDMADE},
     "similarity": {"families": ["similarity"]},

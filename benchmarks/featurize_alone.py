@@ -46,7 +46,7 @@ def handmade(records: pd.DataFrame, out: Path) -> None:
 
 
 def similarity(records: pd.DataFrame, out: Path) -> None:
-    """Cosines of tf-idf words between prompt and answers."""
+    """Cosines of tf-idf words between prompt and answers, and the mean rarity of the answers' words and new words."""
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
     vectorizer = HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=None, token_pattern=r"\w+")
@@ -54,7 +54,14 @@ def similarity(records: pd.DataFrame, out: Path) -> None:
     weights = TfidfTransformer().fit(scipy.sparse.vstack(list(counts.values())))
     prompt, a, b = (weights.transform(counts[part]) for part in PARTS)
     cosines = [one.multiply(other).sum(axis=1).A1 for one, other in ((prompt, a), (prompt, b), (a, b))]
-    pd.DataFrame(dict(zip(("to_a", "to_b", "answers"), cosines, strict=True))).to_parquet(out / "similarity.parquet")
+    frame = pd.DataFrame(dict(zip(("to_a", "to_b", "answers"), cosines, strict=True)))
+    for part in PARTS[1:]:
+        words, asked = counts[part], counts["prompt"] > 0
+        frame[f"{part}_idf"] = words @ weights.idf_ / np.maximum(words.sum(axis=1).A1, 1)
+        new = (words > 0).astype(np.float64)
+        new = new - new.multiply(asked)
+        frame[f"{part}_new_idf"] = new @ weights.idf_ / np.maximum(new.sum(axis=1).A1, 1)
+    frame.to_parquet(out / "similarity.parquet")
 
 
 def ngrams(records: pd.DataFrame, out: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featurize import entities, language, length, overlap, style, tone, vocabulary
+from featurize import entities, language, length, opening, overlap, style, tone, vocabulary
 from featurize.catalogue import Column, Feature, View, columns_of
 from featurize.text import Distinct, Text
 
@@ -35,6 +35,7 @@ FAMILIES = {
     "style": Family(style.FEATURES, style.describe),
     "tone": Family(tone.FEATURES, tone.describe),
     "language": Family(language.FEATURES, language.describe, language.ANSWER_FEATURES, language.describe_answer),
+    "opening": Family(answer=opening.FEATURES, describe_answer=opening.describe_answer),
     "overlap": Family(
         answer=overlap.ANSWER_FEATURES,
         describe_answer=overlap.describe_answer,

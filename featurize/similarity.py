@@ -1,4 +1,4 @@
-"""TF-IDF cosines: how alike prompt and answers are in the words that tell texts apart.
+"""TF-IDF: how alike prompt and answers are in the words that tell texts apart, and how rare an answer's words are.
 
 Words are numbered by hashing, as in scikit-learn's HashingVectorizer: a shared rare word says most, and a vocabulary
 would have to leave out the rare ones or grow with the data.
@@ -6,19 +6,26 @@ would have to leave out the rare ones or grow with the data.
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize.catalogue import Column
+from featurize.catalogue import Column, Feature, columns_of
 from featurize.coding import Ints
 from featurize.text import Distinct, Text
+from preference.schema import TEXTS
 
 # Part of the fingerprint: raise it when the same texts give other numbers.
-VERSION = 2
+VERSION = 3
 BUCKETS = 1 << 18  # two words of a text of 500 share one with a probability of 0.2% each
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
+SPECIFICITY = (
+    Feature("mean_idf", "idf", "inverse document frequency of the answer's words, on average"),
+    Feature("mean_new_idf", "idf", "the same of its distinct words that are not in the prompt"),
+)
 
 
 def cosine_columns(family: str, what: str) -> list[Column]:
@@ -39,8 +46,9 @@ def arrange_cosines(to_a: Floats, to_b: Floats, of_answers: Floats) -> Floats:
 
 
 def columns() -> list[Column]:
-    """The columns that `cosines` makes."""
-    return cosine_columns("similarity", "TF-IDF cosine of the words")
+    """The columns that `featurize` makes."""
+    cosines = cosine_columns("similarity", "TF-IDF cosine of the words")
+    return [*cosines, *columns_of("similarity", SPECIFICITY, ("a", "b", "difference", "ratio"))]
 
 
 def document_counts(distinct: Distinct) -> Ints:
@@ -53,24 +61,67 @@ def document_counts(distinct: Distinct) -> Ints:
     return counts.astype(np.int64)
 
 
-def inverse_document_frequency(counts: Ints, texts: int) -> npt.NDArray[np.float64]:
-    """ln((1 + texts) / (1 + counts)) + 1, as scikit-learn's TfidfTransformer smooths it by default."""
-    frequencies: npt.NDArray[np.float64] = np.log((1 + texts) / (1 + counts)) + 1
-    return frequencies
+@dataclass(frozen=True)
+class Rarity:
+    """How rare the words of each bucket are in the training texts."""
+
+    idf: Doubles  # (BUCKETS,) ln((1 + texts) / (1 + counts)) + 1, as scikit-learn's TfidfTransformer by default
+    # (BUCKETS,) The same as if no word stood in fewer than two texts: a training text's own words would else be more
+    # common than those of a text that was not counted.
+    capped: Doubles
+
+    @classmethod
+    def of(cls, counts: Ints, texts: int) -> "Rarity":
+        """The rarity of words that stand in `counts` (BUCKETS,) of so many texts."""
+
+        def idf(counts: Ints) -> Doubles:
+            frequencies: Doubles = np.log((1 + texts) / (1 + counts)) + 1
+            return frequencies
+
+        return cls(idf(counts), idf(np.maximum(counts, 2)))
 
 
-def cosines(distinct: Distinct, idf: npt.NDArray[np.float64]) -> Floats:
-    """The cosines (n, 4) of the records behind `distinct`; 0 where a text has no word."""
+def featurize(distinct: Distinct, rarity: Rarity) -> Floats:
+    """The features (n, 12) of the records behind `distinct`; 0 where a text has no word."""
     import scipy.sparse
 
     offsets, buckets, counts = _bucket_words(distinct.texts)
-    rows = scipy.sparse.csr_array((counts * idf[buckets], buckets, offsets), shape=(len(distinct.texts), BUCKETS))
-    rows.sum_duplicates()
+    shape = (len(distinct.texts), BUCKETS)
+    times = scipy.sparse.csr_array((counts, buckets, offsets), shape=shape)
+    times.sum_duplicates()
+    rows = times.copy()
+    rows.data *= rarity.idf[rows.indices]
     lengths = np.sqrt((rows * rows).sum(axis=1))
     rows.data /= np.repeat(lengths, np.diff(rows.indptr))
-    prompt, a, b = (rows[distinct.index[part]] for part in ("prompt", "response_a", "response_b"))
+    prompt, a, b = (rows[distinct.index[part]] for part in TEXTS)
     to_a, to_b, of_answers = ((one * other).sum(axis=1) for one, other in ((prompt, a), (prompt, b), (a, b)))
-    return arrange_cosines(to_a, to_b, of_answers)
+
+    capped = times.copy()
+    capped.data = rarity.capped[capped.indices]
+    once = times.copy()
+    once.data = np.ones_like(once.data)
+    mean = _ratio((times * capped).sum(axis=1), times.sum(axis=1))
+    asked = once[distinct.index["prompt"]]
+
+    def specificity(part: str) -> Doubles:
+        words, rare = once[distinct.index[part]], capped[distinct.index[part]]
+        new = _ratio(rare.sum(axis=1) - (rare * asked).sum(axis=1), words.sum(axis=1) - (words * asked).sum(axis=1))
+        return np.stack([mean[distinct.index[part]], new], axis=1)
+
+    of_a, of_b = specificity("response_a"), specificity("response_b")
+    difference = of_a - of_b
+    return np.concatenate(
+        [
+            arrange_cosines(to_a, to_b, of_answers),
+            *(each.astype(np.float32) for each in (of_a, of_b, difference, difference / (of_a + of_b + 1))),
+        ],
+        axis=1,
+    )
+
+
+def _ratio(sums: Doubles, counts: Doubles) -> Doubles:
+    """Sums per count, 0 where nothing was counted."""
+    return np.where(counts > 0, sums / np.maximum(counts, 1), 0.0)
 
 
 def _bucket_words(texts: Sequence[Text]) -> tuple[Ints, Ints, npt.NDArray[np.float64]]:

@@ -2,8 +2,9 @@
 
 Run as: python -m ray_jobs.blend --config configs/demo.yaml
 
-Three blends are made: the published weights, equal weights, and weights learnt on out-of-fold predictions. The
-learnt one is scored by nested folds: no record's blend has weights that saw its vote.
+Four blends are made: the published weights, equal weights, and two with weights learnt on out-of-fold predictions, a
+weighted mean (learnt) and a weighted geometric mean (log). The learnt ones are scored by nested folds: no record's
+blend has weights that saw its vote.
 """
 
 import csv
@@ -12,7 +13,16 @@ import sys
 
 import numpy as np
 
-from infer.blend import Floats, learn_weights, linear_pool, nested_pool, preset_weights
+from infer.blend import (
+    Floats,
+    Pool,
+    learn_log_weights,
+    learn_weights,
+    linear_pool,
+    log_pool,
+    nested_pool,
+    preset_weights,
+)
 from preference.errors import InputError
 from preference.metrics import log_loss
 from preference.schema import SUBMISSION_COLUMNS
@@ -42,7 +52,11 @@ def blend(run: Run) -> list[StageResult]:
 
     labels, folds = records.labels_and_folds()
     out_of_fold = np.stack([predictions.read_predictions(run, records, model, "train") for model in models])
-    weights = {"learnt": learn_weights(out_of_fold, labels), "equal": np.full(len(models), 1 / len(models))}
+    weights = {
+        "learnt": learn_weights(out_of_fold, labels),
+        "log": learn_log_weights(out_of_fold, labels),
+        "equal": np.full(len(models), 1 / len(models)),
+    }
     try:
         weights["preset"] = preset_weights(settings.preset, models)
     except ValueError as error:
@@ -55,8 +69,9 @@ def blend(run: Run) -> list[StageResult]:
     unnamed = [model for model in models if model not in settings.preset]
     if unnamed and "preset" in weights:
         say("blend", f"the preset gives no weight to {', '.join(unnamed)}")
-    blends = {name: linear_pool(out_of_fold, vector) for name, vector in weights.items()}
+    blends = {name: _pool(name)(out_of_fold, vector) for name, vector in weights.items()}
     blends["learnt"] = nested_pool(out_of_fold, labels, folds)
+    blends["log"] = nested_pool(out_of_fold, labels, folds, learn_log_weights, log_pool)
 
     stage.begin()
     losses = {name: log_loss(values, labels) for name, values in blends.items()}
@@ -72,7 +87,7 @@ def blend(run: Run) -> list[StageResult]:
         written.add(file)
     if "test" in records.splits:
         test = np.stack([predictions.read_predictions(run, records, model, "test") for model in models])
-        submitted = linear_pool(test, weights[settings.submission])
+        submitted = _pool(settings.submission)(test, weights[settings.submission])
         ids = records.read("test", ["id"])["id"]
         stage.folder.write_table("test.parquet", predictions.table(ids, submitted), stage.fingerprint)
         stage.folder.write_bytes("submission.csv", submission(records, submitted))
@@ -80,6 +95,10 @@ def blend(run: Run) -> list[StageResult]:
     rows = {split: records.rows(split) for split in records.splits}
     manifest = stage.commit(rows=rows, metrics={"oof_log_loss": losses, "weights": named}, keep=written)
     return [StageResult("blend", False, manifest)]
+
+
+def _pool(blend: str) -> Pool:
+    return log_pool if blend == "log" else linear_pool
 
 
 def submission(records: Records, probabilities: Floats) -> bytes:

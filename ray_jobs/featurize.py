@@ -21,7 +21,7 @@ from ray_jobs import cli
 from ray_jobs.artifacts import Stage
 from ray_jobs.embed import embed
 from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
-from ray_jobs.fit_counts import PARTS, fit_counts, ngram_settings, read_idf, read_vocabulary, vocabularies
+from ray_jobs.fit_counts import PARTS, fit_counts, ngram_settings, read_rarity, read_vocabulary, vocabularies
 from ray_jobs.fit_word2vec import finish_word2vec, load_word_vectors, start_word2vec
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records, open_records
@@ -145,7 +145,7 @@ def _make(
         values = named_entities.featurize(distinct, str(wanted.spacy_model))
         return {column.name: values[:, n] for n, column in enumerate(named_entities.columns())}
     if output.kind == "similarity":
-        values = similarity.cosines(distinct, read_idf(target, output))
+        values = similarity.featurize(distinct, read_rarity(target, output))
         return {column.name: values[:, n] for n, column in enumerate(similarity.columns())}
     if output.kind == "word2vec":
         import ray

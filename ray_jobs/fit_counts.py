@@ -78,8 +78,8 @@ def fit_counts(
         groups.setdefault(each.counted_as, []).append(each)
     reports, documents = _first_pass(records, groups, count_buckets)
     if similar is not None and count_buckets:
-        idf = similarity.inverse_document_frequency(documents, records.rows("train") * len(TEXTS))
-        target.write_table(similar.fitted, pa.table({"idf": idf}), similar.fingerprint)
+        rarity = similarity.Rarity.of(documents, records.rows("train") * len(TEXTS))
+        target.write_table(similar.fitted, pa.table({"idf": rarity.idf, "capped": rarity.capped}), similar.fingerprint)
     if missing:
         _choose_vocabularies(target, records, reports, groups)
 
@@ -227,6 +227,7 @@ def read_vocabulary(target: Folder, output: Output) -> ngrams.Vocabulary:
     return ngrams.Vocabulary(fitted["terms"], np.array(fitted["idf"]))
 
 
-def read_idf(target: Folder, output: Output) -> Any:  # noqa: ANN401 - an array
-    """The inverse document frequency of each bucket. Raises InputError if it was fitted for another output."""
-    return read_fitted_table(target, output)["idf"].to_numpy()
+def read_rarity(target: Folder, output: Output) -> similarity.Rarity:
+    """How rare words are. Raises InputError if it was fitted for another output."""
+    table = read_fitted_table(target, output)
+    return similarity.Rarity(table["idf"].to_numpy(), table["capped"].to_numpy())

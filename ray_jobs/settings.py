@@ -109,7 +109,7 @@ class NgramBlock(_Settings):
         return self
 
 
-Family = Literal["length", "vocabulary", "entities", "style", "tone", "language", "overlap", "similarity"]
+Family = Literal["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap", "similarity"]
 
 
 class Word2Vec(_Settings):
@@ -167,10 +167,10 @@ class Featurize(_Settings):
 
 
 class Booster(_Settings):
-    """One boosted model: the engine and its own parameters."""
+    """One model on features: the engine and its own parameters. `two_part` is linear and has no rounds."""
 
     name: Name
-    engine: Literal["lightgbm", "xgboost"]
+    engine: Literal["lightgbm", "xgboost", "two_part"]
     features: list[Name] | None = None  # families and n-gram blocks that it sees; all if not given
     rounds: PositiveInt = 300
     early_stopping_rounds: PositiveInt | None = 30  # null trains all rounds
@@ -248,7 +248,7 @@ class Llm(_Settings):
 class Blend(_Settings):
     """How predictions are combined; `submission` names the blend that the submission file holds."""
 
-    submission: Literal["learnt", "preset", "equal"] = "learnt"
+    submission: Literal["learnt", "log", "preset", "equal"] = "learnt"
     # The published blend, by model name: Gemma 50, Llama 42, LightGBM 0.5.
     preset: dict[Name, Annotated[float, Field(ge=0)]] = {"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5}
 

@@ -1,4 +1,4 @@
-"""Train LightGBM and XGBoost on the features, all folds of one after the other's, many folds at a time.
+"""Train LightGBM, XGBoost and the two-part linear model on the features, many folds at a time.
 
 Run as: python -m ray_jobs.train_boosters --config configs/demo.yaml
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from train.booster import Fit, FoldResult
 
 IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
-_MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj"}
+_MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj", "two_part": "model.json"}
 
 
 def train_boosters(run: Run) -> list[StageResult]:

@@ -53,7 +53,7 @@ from train.matrix import Matrix
 
 __all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "engine_of", "train_folds"]
 
-EngineName = Literal["lightgbm", "xgboost"]
+EngineName = Literal["lightgbm", "xgboost", "two_part"]
 Committed = TypeVar("Committed")
 
 DEATHS_ALLOWED = 3  # of one fold's processes; a fold that keeps dying would rather have more memory than more tries
@@ -213,6 +213,10 @@ def engine_of(name: EngineName) -> Engine:
         from train import lightgbm_engine
 
         return lightgbm_engine
+    if name == "two_part":
+        from train import two_part_engine
+
+        return two_part_engine
     from train import xgboost_engine
 
     return xgboost_engine

@@ -75,6 +75,10 @@ OURS: Final[Mapping[str, Space]] = {
         "alpha": Dimension(1e-3, 10.0, log=True),
         "lambda": Dimension(0.1, 100.0, log=True),
     },
+    "two_part": {
+        "c_anti": Dimension(1e-4, 1.0, log=True),
+        "c_tie": Dimension(1e-4, 1.0, log=True),
+    },
 }
 
 

@@ -21,7 +21,7 @@ TFIDF = ngrams.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=1
 VOCABULARY = ngrams.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
 CHARACTERS = ngrams.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
 VECTORS = WordVectors(pa.array(WORDS), np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
-IDF = similarity.inverse_document_frequency(np.arange(similarity.BUCKETS) % 50, 100)
+RARITY = similarity.Rarity.of(np.arange(similarity.BUCKETS) % 50, 100)
 SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
 
@@ -46,7 +46,7 @@ def sparse(distinct, vocabulary, wanted, sides):
 def matrix(table, view):
     distinct = Distinct.of(table)
     made = {"handmade": handmade.featurize(distinct, list(handmade.FAMILIES))}
-    made["similarity"] = similarity.cosines(distinct, IDF)
+    made["similarity"] = similarity.featurize(distinct, RARITY)
     named = {"handmade": handmade.columns(list(handmade.FAMILIES)), "similarity": similarity.columns()}
     means = mean_vectors(distinct.texts, VECTORS)
     vectors = {side: means[distinct.index[part]] for side, part in SIDES.items()}
@@ -96,10 +96,27 @@ def test_cosines_are_those_of_the_formula():
     texts = [turns[0] for row in rows for turns in row]
     theirs = TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts).toarray()
     distinct = Distinct.of(records(*rows))
-    idf = similarity.inverse_document_frequency(similarity.document_counts(distinct), len(texts))
-    for row, made in enumerate(similarity.cosines(distinct, idf)):
+    rarity = similarity.Rarity.of(similarity.document_counts(distinct), len(texts))
+    for row, made in enumerate(similarity.featurize(distinct, rarity)):
         prompt, a, b = theirs[3 * row : 3 * row + 3]
-        assert np.allclose(made, [prompt @ a, prompt @ b, prompt @ a - prompt @ b, a @ b], atol=1e-6)
+        assert np.allclose(made[:4], [prompt @ a, prompt @ b, prompt @ a - prompt @ b, a @ b], atol=1e-6)
+
+
+def test_specificity_is_the_mean_rarity_of_words_and_of_new_words():
+    rows = [(["red blue sky"], ["blue blue tall"], ["red"]), (["sky"], ["red"], ["red red tall"]), (["x"], [], ["x"])]
+    distinct = Distinct.of(records(*rows))
+    rarity = similarity.Rarity.of(similarity.document_counts(distinct), 9)
+
+    def idf(count):
+        return np.log(10 / (1 + max(count, 2))) + 1
+
+    blue, tall, red = idf(2), idf(2), idf(4)
+    made = similarity.featurize(distinct, rarity)[:, 4:]
+    expected_a = [[(2 * blue + tall) / 3, tall], [red, red], [0, 0]]
+    expected_b = [[red, 0], [(2 * red + tall) / 3, (red + tall) / 2], [idf(2), 0]]
+    assert np.allclose(made[:, 0:2], expected_a, atol=1e-6)
+    assert np.allclose(made[:, 2:4], expected_b, atol=1e-6)
+    assert np.allclose(made[:, 4:6], np.subtract(expected_a, expected_b), atol=1e-6)
 
 
 def test_vectors_survive_a_file(tmp_path):
@@ -110,5 +127,5 @@ def test_vectors_survive_a_file(tmp_path):
 
 def test_a_missing_column_is_named():
     block = PlainBlock("similarity", similarity.columns())
-    with pytest.raises(InputError, match="missing column similarity_to_prompt_a and 3 more"):
+    with pytest.raises(InputError, match="missing column similarity_to_prompt_a and 11 more"):
         block.dense(pa.table({"id": ["1"]}))

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from infer.blend import learn_weights, linear_pool, nested_pool, open_simplex, preset_weights
+from infer.blend import (
+    learn_log_weights,
+    learn_weights,
+    linear_pool,
+    log_pool,
+    nested_pool,
+    open_simplex,
+    preset_weights,
+)
 from preference.metrics import log_loss
 
 
@@ -64,3 +72,27 @@ def test_preset_is_rescaled_over_the_models_present():
 def test_a_single_model_gets_all_the_weight():
     _, labels, predictions = votes(50)
     assert learn_weights(predictions[:1], labels).tolist() == [1.0]
+
+
+def test_log_weights_are_at_the_optimum_and_sharpen_what_is_too_flat():
+    truth, labels, predictions = votes(3000)
+    weights = learn_log_weights(predictions, labels)
+    assert weights.min() >= 0
+    best = log_loss(log_pool(predictions, weights), labels)
+    rng = np.random.default_rng(1)
+    others = [log_loss(log_pool(predictions, w), labels) for w in 2 * rng.dirichlet([1, 1, 1], size=300)]
+    assert best <= min(others) + 1e-6
+    flat = np.sqrt(truth) / np.sqrt(truth).sum(axis=1, keepdims=True)
+    (power,) = learn_log_weights(flat[None], labels)
+    assert abs(power - 2) < 0.2
+    assert abs(log_loss(log_pool(flat[None], np.array([2.0])), labels) - log_loss(truth, labels)) < 1e-6
+
+
+def test_nested_log_predictions_never_saw_their_own_fold():
+    _, labels, predictions = votes(600)
+    folds = (np.arange(600) % 4).astype(np.int16)
+    changed = labels.copy()
+    changed[folds == 2] = (changed[folds == 2] + 1) % 3
+    both = [nested_pool(predictions, these, folds, learn_log_weights, log_pool) for these in (labels, changed)]
+    assert (both[0][folds == 2] == both[1][folds == 2]).all()
+    assert (both[0][folds != 2] != both[1][folds != 2]).any()

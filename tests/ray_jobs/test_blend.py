@@ -79,11 +79,12 @@ def test_the_submission_follows_the_chosen_blend(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
     made = []
-    for name in ("learnt", "preset", "equal"):
+    for name in ("learnt", "preset", "equal", "log"):
         assert job(blend, f"blend.submission={name}")[0] == 0
         made.append((tmp_path / "run/blend/submission.csv").read_text())
     assert made[2] != made[1]
     assert made[2] != made[0]
+    assert made[3] not in made[:3]
 
 
 def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
@@ -121,7 +122,7 @@ def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
     metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
     page = (tmp_path / "run/report/index.html").read_text()
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
-    assert set(named) == {"uniform", "class prior", "good", "poor", "learnt", "equal", "preset"}
+    assert set(named) == {"uniform", "class prior", "good", "poor", "learnt", "log", "equal", "preset"}
     for values in named.values():
         assert f"{values['oof_log_loss']:.4f}" in page
         assert f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}" in page
