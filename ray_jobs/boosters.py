@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.records import Records
@@ -10,7 +12,6 @@ from ray_jobs.run import Run
 from ray_jobs.settings import Booster
 
 if TYPE_CHECKING:
-    import numpy as np
     import numpy.typing as npt
 
     from train.booster import BoosterSettings
@@ -57,7 +58,15 @@ def share_data(
     families: Sequence[str] | None,
     used_sources: "npt.NDArray[np.bool_] | None" = None,
 ) -> Any:  # noqa: ANN401 - a Ray object reference
-    """A reference to boosters' data, put into the object store by a worker; the driver never holds it."""
+    """A reference to boosters' data, put into the object store by a worker; the driver never holds it.
+
+    A source that no fold uses is not in it.
+    """
     import ray
 
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, source_weights(run), used_sources)
+    weights = source_weights(run)
+    if used_sources is not None:
+        used = np.any(used_sources, axis=0).tolist()
+        weights = {name: weight for (name, weight), each in zip(weights.items(), used, strict=True) if each}
+        used_sources = used_sources[:, np.flatnonzero(used)] if weights else None
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights, used_sources)

@@ -1,5 +1,6 @@
 """Which other sources of votes boosters are trained on, and what each is worth."""
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,13 @@ import numpy.typing as npt
 from preference import metrics
 from ray_jobs.artifacts import Stage
 from ray_jobs.boosters import share_data, source_weights
-from ray_jobs.feature_store import FeatureStore
+from ray_jobs.feature_store import FeatureStore, handmade_families
 from ray_jobs.progress import say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect
 
 # Part of the fingerprint: raise it when the study comes out differently.
-VERSION = 1
+VERSION = 2
 STUDY = "study.json"
 
 
@@ -33,14 +34,19 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     if manifest is not None:
         return StageResult("sources", True, manifest, _notes(manifest["metrics"]))
 
+    from train.cluster import wait_for
     from train.source_study import choose, source_gains
 
     connect(run)
     stage.begin()
     say("sources", f"a plain model without other sources, and with each of {', '.join(weights)}")
     _, folds = records.labels_and_folds()
-    data = share_data(run, FeatureStore.open(run, records), records, None)
-    gains = source_gains(data, len(weights), len(folds), folds, run.settings.seed)
+    # Not n-grams and vectors: a linear model takes all columns as dense ones, and says as much of a source without.
+    families = [*handmade_families(run.settings.featurize), "similarity"]
+    plain = [family for family in families if family in run.settings.featurize.made] or None
+    data = share_data(run, FeatureStore.open(run, records), records, plain)
+    wait_for(data, "reading the features", functools.partial(say, "sources"))
+    gains = source_gains(data, len(weights), folds, run.settings.seed)
     groups = records.read("train", ["group"])["group"].to_numpy()
     used = choose(gains, folds)
     samples = metrics.bootstrap_means(gains.T, groups, seed=run.settings.seed)
