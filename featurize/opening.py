@@ -16,7 +16,7 @@ _OPENINGS = (
         "I'm sorry, Sorry, I apologize, Unfortunately, My apologies",
         r"(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately|my apologies)",
     ),
-    ("as_an_ai", "As an AI, As a large language model", r"as an? (?:ai|artificial|language|large)"),
+    ("as_an_ai", "As an AI, As a large language model", r"as an? (?:ai|artificial|language|large)\b"),
     ("here_is", "Here's, Here is, Here are", r"here(?:['’]s| is| are)\b"),
     ("greets", "Hello, Hi, Hey, Greetings", r"(?:hello|hi|hey|greetings)\b"),
     ("the", "The", r"the\b"),

@@ -41,7 +41,7 @@ def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
     return {
         "seed": run.settings.seed,
         "version": VERSION,
-        **booster.model_dump(mode="json", exclude={"cpus_per_fold"}),
+        **booster.model_dump(mode="json", exclude={"cpus_per_fold", "fold_weights"}),
         "sources": source_weights(run),
     }
 

@@ -262,7 +262,7 @@ def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table]
         return
     first = twice[0].as_py()
     at = np.flatnonzero(pc.equal(table["id"], first).to_numpy())[:2]
-    file_of = np.repeat([name.partition("-")[2][:5] for name in names], [len(part) for part in tables])
+    file_of = np.repeat([name.rpartition("/file-")[2][:5] for name in names], [len(part) for part in tables])
     rows = table["row"].to_numpy()
     files = "" if len(set(file_of)) == 1 else f" of files {int(file_of[at[0]]) + 1} and {int(file_of[at[1]]) + 1}"
     more = f"; {len(twice)} ids are repeated" if len(twice) > 1 else ""

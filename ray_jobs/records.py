@@ -23,8 +23,10 @@ class Records:
 
     @property
     def fingerprint(self) -> str:
-        """The fingerprint of the ingest stage."""
-        return str(self.manifest["fingerprint"])
+        """What the records to train on, hold out and score are; other sources of votes have no part in it."""
+        if not self.sources:
+            return str(self.manifest["fingerprint"])
+        return fingerprint([self.fingerprint_of(split) for split in self.splits])
 
     def fingerprint_of(self, split: str) -> str:
         """The fingerprint of one split: its input and the settings that shaped it, whatever the other split is."""

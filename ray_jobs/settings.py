@@ -171,7 +171,8 @@ class Booster(_Settings):
 
     name: Name
     engine: Literal["lightgbm", "xgboost", "two_part"]
-    features: list[Name] | None = None  # families and n-gram blocks that it sees; all if not given
+    # Families and n-gram blocks that it sees; all if not given.
+    features: Annotated[list[Name], Field(min_length=1)] | None = None
     rounds: PositiveInt = 300
     early_stopping_rounds: PositiveInt | None = 30  # null trains all rounds
     params: dict[str, bool | int | float | str] = {}
@@ -201,6 +202,8 @@ class Dimension(_Settings):
             raise ValueError("low must be below high")
         if self.log and self.low <= 0:
             raise ValueError("a logarithm needs low above 0")
+        if self.whole and (self.low % 1 or self.high % 1 or (self.log and self.low < 1)):
+            raise ValueError("whole numbers lie between whole numbers, on a logarithm from 1 up")
         return self
 
 
@@ -215,6 +218,16 @@ class Search(_Settings):
     folds: Annotated[int, Field(ge=2, le=100)] = 5  # of a trial: the data's folds, put together into so many
     grace_rounds: PositiveInt = 100  # before which ASHA stops no trial
     reduction: Annotated[int, Field(ge=2)] = 3  # one trial in so many goes on at each of ASHA's rungs
+
+    @model_validator(mode="after")
+    def _space_is_sound(self) -> "Search":
+        if isinstance(self.space, dict):
+            if not self.space:
+                raise ValueError("an empty space has nothing to search")
+            rounds = self.space.get("rounds")
+            if rounds is not None and not (rounds.whole and rounds.low >= 1):
+                raise ValueError("rounds are whole numbers from 1 up: add `whole: true`")
+        return self
 
 
 class TinyLlm(_Settings):

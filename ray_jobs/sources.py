@@ -15,7 +15,7 @@ from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect
 
 # Part of the fingerprint: raise it when the study comes out differently.
-VERSION = 2
+VERSION = 3
 STUDY = "study.json"
 
 
@@ -46,7 +46,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     plain = [family for family in families if family in run.settings.featurize.made] or None
     data = share_data(run, FeatureStore.open(run, records), records, plain)
     wait_for(data, "reading the features", functools.partial(say, "sources"))
-    gains = source_gains(data, len(weights), folds, run.settings.seed)
+    gains = source_gains(data, len(weights), folds, functools.partial(say, "sources"))
     groups = records.read("train", ["group"])["group"].to_numpy()
     used = choose(gains, folds)
     samples = metrics.bootstrap_means(gains.T, groups, seed=run.settings.seed)
@@ -60,7 +60,8 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
         }
         for n, (name, weight) in enumerate(weights.items())
     }
-    stage.folder.write_json(STUDY, {"sources": found, "used": used.tolist()})
+    by_name = {name: used[:, n].tolist() for n, name in enumerate(weights)}  # for each fold
+    stage.folder.write_json(STUDY, {"sources": found, "used": by_name})
     manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": found}, keep={STUDY})
     return StageResult("sources", False, manifest, _notes(manifest["metrics"]))
 
@@ -69,7 +70,14 @@ def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":
     """Which folds train on which sources (folds, sources), as the study chose; None if they train on all."""
     if not source_weights(run) or run.settings.data.sources == "all":
         return None
-    return np.array((run.folder / "sources").read_json(STUDY)["used"], dtype=np.bool_)
+    used = (run.folder / "sources").read_json(STUDY)["used"]
+    return np.array([used[name] for name in source_weights(run)], dtype=np.bool_).T
+
+
+def inputs_of(run: Run, study: StageResult | None) -> dict[str, str]:
+    """What models depend on through the study, for their fingerprints."""
+    chosen = study is not None and run.settings.data.sources == "chosen"
+    return {"sources": study.manifest["fingerprint"]} if study is not None and chosen else {}
 
 
 def _notes(found: dict[str, Any]) -> list[str]:

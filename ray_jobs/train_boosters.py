@@ -22,8 +22,8 @@ from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
-from ray_jobs.sources import study_sources, used_sources
-from ray_jobs.tune import Found, found_by_search, read_model
+from ray_jobs.sources import inputs_of, study_sources, used_sources
+from ray_jobs.tune import Found, found_by_search
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -40,23 +40,21 @@ def train_boosters(run: Run) -> list[StageResult]:
     features = run.finished("features", "featurize", records.fingerprint)
     study = study_sources(run, records, features["fingerprint"])
     results = [] if study is None else [study]
-    inputs = {"records": records.fingerprint, "features": features["fingerprint"]}
-    if study is not None and run.settings.data.sources == "chosen":
-        inputs["sources"] = study.manifest["fingerprint"]
+    inputs = {"records": records.fingerprint, "features": features["fingerprint"], **inputs_of(run, study)}
     shared: dict[str, Any] = {}  # references to data by the features it holds
     for configured in run.settings.boosters:
-        found = found_by_search(run, configured, records.fingerprint, features["fingerprint"])
+        found = found_by_search(run, configured, inputs)
         booster = configured if found is None else _with_best(configured, found)
         models = Stage(
             f"train_boosters/{booster.name}",
             run.folder / f"models/{booster.name}",
             settings=booster_stage_settings(run, booster),
-            inputs=inputs if found is None else {**inputs, "search": found.fingerprint},
+            inputs=inputs,
         )
         outputs = Stage(
             models.name,
             run.folder / f"predictions/{booster.name}",
-            {},
+            {"fold_weights": booster.fold_weights},
             {"records": records.fingerprint, "models": models.fingerprint},
         )
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
@@ -66,6 +64,7 @@ def train_boosters(run: Run) -> list[StageResult]:
             require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
             seen = repr(booster.features)
             if seen not in shared:
+                shared.clear()  # data that no booster in training needs is let go
                 store = FeatureStore.open(run, records)
                 shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _train(run, records, booster, models, outputs, shared[seen], found)
@@ -76,7 +75,7 @@ def train_boosters(run: Run) -> list[StageResult]:
 
 
 def _with_best(booster: Booster, found: Found) -> Booster:
-    """A booster with the parameters that its search found."""
+    """A booster with the parameters that its search found; see tune.trial.with_parameters."""
     own = {name: value for name, value in found.parameters.items() if name != "rounds"}
     rounds = found.parameters.get("rounds", booster.rounds)
     return booster.model_copy(update={"params": {**booster.params, **own}, "rounds": rounds})
@@ -99,6 +98,7 @@ def _train(
 ) -> dict[str, Any]:
     import ray
 
+    from train.cluster import wait_for
     from train.fold_runner import train_folds
 
     models.begin()
@@ -110,12 +110,14 @@ def _train(
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
     asked = booster_settings(run, booster)
     on_wait = functools.partial(say, models.name)
-    ready = _no_model if found is None else functools.partial(read_model, found.folder, found.parameters, len(folds))
+    ready = _no_model if found is None else found.model
     trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready)
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
     gather = ray.remote(num_cpus=1)(_gather)
-    rows = ray.get(gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss"))
+    gathered = gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss")
+    wait_for(gathered, "the folds' predictions", on_wait)
+    rows = ray.get(gathered)
     manifests = {fold: _fold_stage(models, fold).manifest() or {} for fold in folds}
     files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
     models.commit(
@@ -155,6 +157,7 @@ def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.
     metrics = {
         "rounds": result.best_iteration,
         "rounds_trained": result.rounds_trained,
+        "taken_from_search": result.taken,
         "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
     }
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import io
 import sys
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from preference.errors import InputError
@@ -22,7 +22,7 @@ from ray_jobs.progress import Progress, say
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster, Search
-from ray_jobs.sources import study_sources, used_sources
+from ray_jobs.sources import inputs_of, study_sources, used_sources
 from ray_jobs.storage import Folder
 
 if TYPE_CHECKING:
@@ -40,10 +40,11 @@ def tune(run: Run) -> list[StageResult]:
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
     results = []
-    study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
+    study = study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
+    inputs = {"records": records.fingerprint, "features": features["fingerprint"], **inputs_of(run, study)}
     for wanted in run.settings.tune:
         booster = next(each for each in run.settings.boosters if each.name == wanted.booster)
-        stage = search_stage(run, booster, wanted, records.fingerprint, features["fingerprint"])
+        stage = search_stage(run, booster, wanted, inputs)
         manifest = None if run.force else stage.manifest()
         cached = manifest is not None
         if manifest is None:
@@ -59,8 +60,8 @@ def tune(run: Run) -> list[StageResult]:
     return results
 
 
-def search_stage(run: Run, booster: Booster, wanted: Search, records: str, features: str) -> Stage:
-    """The stage of a search; `records` and `features` are fingerprints."""
+def search_stage(run: Run, booster: Booster, wanted: Search, inputs: Mapping[str, str]) -> Stage:
+    """The stage of a search; `inputs` are the fingerprints of what boosters are trained on."""
     return Stage(
         f"tune/{booster.name}",
         run.folder / f"tune/{booster.name}",
@@ -69,7 +70,7 @@ def search_stage(run: Run, booster: Booster, wanted: Search, records: str, featu
             "search": wanted.model_dump(mode="json"),
             "booster": booster_stage_settings(run, booster),
         },
-        inputs={"records": records, "features": features},
+        inputs=inputs,
     )
 
 
@@ -82,7 +83,7 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
     for name in sorted(stage.folder.files()):
         if name.startswith("trials/") and not run.force:
             saved = stage.folder.read_json(name)
-            if saved.pop("fingerprint", None) == made_by:
+            if saved.pop("fingerprint", None) == made_by and saved["number"] < wanted.trials:
                 finished.append(TrialResult(**saved))
     progress = Progress(stage.name, "trials", total=wanted.trials, done=len(finished))
 
@@ -105,53 +106,59 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
             keep,
             work.uri,
             on_wait,
-            _keep_models(run, booster, wanted, stage),
+            functools.partial(_write_models, stage.folder, made_by) if _are_final(run, booster, wanted) else None,
         )
     finally:
         work.delete_all()
     best = min(finished, key=lambda result: (result.log_loss, result.number))
     stage.folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
     stage.folder.write_bytes(TRIALS, trial_table(finished))
+    kept: set[str] = set()
+    if _are_final(run, booster, wanted):
+        kept = {name for names in _model_names(made_by, best.parameters, wanted.folds) for name in names}
     return stage.commit(
         rows={"train": rows},
         metrics={"trials": len(finished), "best": {"parameters": best.parameters, "log_loss": best.log_loss}},
-        keep={BEST, TRIALS, *map(_trial_file, finished), *_model_files(run, best.parameters)},
+        keep={BEST, TRIALS, *map(_trial_file, finished), *kept},
         seconds=max(result.at for result in finished),
     )
 
 
-def _keep_models(
-    run: Run, booster: Booster, wanted: Search, stage: Stage
-) -> "Callable[[dict[str, Any], list[Fit]], None] | None":
-    """What keeps a trial's models, if they are the very models that train_boosters would train."""
-    if wanted.folds != run.settings.data.folds or booster.actors_per_fold > 1:
-        return None
-    return functools.partial(_write_models, stage.folder)
+def _are_final(run: Run, booster: Booster, wanted: Search) -> bool:
+    """Whether a trial's models are the very models that train_boosters would train."""
+    return wanted.folds == run.settings.data.folds and booster.actors_per_fold == 1
 
 
-def _write_models(folder: Folder, parameters: dict[str, Any], fits: "list[Fit]") -> None:
-    for (model, rest), fit in zip(_model_names(parameters, len(fits)), fits, strict=True):
+def _write_models(folder: Folder, made_by: str, parameters: dict[str, Any], fits: "list[Fit]") -> None:
+    for (model, rest), fit in zip(_model_names(made_by, parameters, len(fits)), fits, strict=True):
         folder.write_bytes(model, fit.model)
         folder.write_json(rest, {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained})
 
 
-def read_model(folder: Folder, parameters: dict[str, Any], folds: int, fold: int) -> "Fit | None":
-    """The model of a fold that the trial with these parameters has left, if it has."""
-    from train.booster import Fit
-
-    model, rest = _model_names(parameters, folds)[fold]
-    if not folder.exists(model) or not folder.exists(rest):
-        return None
-    return Fit(model=folder.read_bytes(model), resumed_at=0, **folder.read_json(rest))
-
-
-def _model_names(parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
-    place = f"models/{fingerprint(parameters)}"
+def _model_names(made_by: str, parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
+    """Files of a trial's models by fold; `made_by` is what the trial depends on, its folds among it."""
+    place = f"models/{fingerprint([made_by, parameters])}"
     return [(f"{place}/fold-{fold}.model", f"{place}/fold-{fold}.json") for fold in range(folds)]
 
 
-def _model_files(run: Run, parameters: dict[str, Any]) -> set[str]:
-    return {name for names in _model_names(parameters, run.settings.data.folds) for name in names}
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a search found for a booster."""
+
+    parameters: dict[str, Any]
+    folder: Folder
+    models: list[tuple[str, str]]  # the best trial's files by fold; none unless they are final
+
+    def model(self, fold: int) -> "Fit | None":
+        """The model that the best trial has left for a fold, if it has left one."""
+        from train.booster import Fit
+
+        if not self.models:
+            return None
+        model, rest = self.models[fold]
+        if not self.folder.exists(model) or not self.folder.exists(rest):
+            return None
+        return Fit(model=self.folder.read_bytes(model), resumed_at=0, **self.folder.read_json(rest))
 
 
 def _trial_fingerprint(stage: Stage) -> str:
@@ -202,16 +209,7 @@ def trial_table(results: "list[TrialResult]") -> bytes:
     return text.getvalue().encode()
 
 
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search found for a booster."""
-
-    parameters: dict[str, Any]
-    fingerprint: str  # of the search
-    folder: Folder
-
-
-def found_by_search(run: Run, booster: Booster, records: str, features: str) -> Found | None:
+def found_by_search(run: Run, booster: Booster, inputs: Mapping[str, str]) -> Found | None:
     """What a booster's search found; None if the settings ask for none.
 
     Raises InputError if the search has not been run for these settings.
@@ -219,14 +217,17 @@ def found_by_search(run: Run, booster: Booster, records: str, features: str) -> 
     wanted = next((each for each in run.settings.tune if each.booster == booster.name), None)
     if wanted is None:
         return None
-    stage = search_stage(run, booster, wanted, records, features)
+    stage = search_stage(run, booster, wanted, inputs)
     if stage.manifest() is None:
         raise InputError(
             "the search for its settings is not there yet, or was made for others",
             where=f"boosters.{booster.name}",
             fix="run `python -m ray_jobs.tune` with the same configuration first, or ray_jobs.pipeline.",
         )
-    return Found(stage.folder.read_json(BEST)["parameters"], stage.fingerprint, stage.folder)
+    parameters = stage.folder.read_json(BEST)["parameters"]
+    final = _are_final(run, booster, wanted)
+    models = _model_names(_trial_fingerprint(stage), parameters, wanted.folds) if final else []
+    return Found(parameters, stage.folder, models)
 
 
 if __name__ == "__main__":

@@ -28,13 +28,16 @@ class Board:
     def __init__(self, folds: Sequence[int]) -> None:
         self._waiting = deque(folds)
         self._taken: dict[int, int] = {}  # fold by slot
+        self._at_work: set[int] = set()  # slots that have ever taken a fold
+        self._lost: set[int] = set()
         self._checkpoints: dict[int, bytes] = {}
         self._events: list[Event] = []
 
     def take(self, slot: int) -> tuple[int, bytes | None] | None:
         """The next fold for a slot, with its last checkpoint if a process died over it; None if there is none left."""
-        if not self._waiting:
+        if not self._waiting or slot in self._lost:  # a dying process gets nothing that nobody would take back
             return None
+        self._at_work.add(slot)
         fold = self._taken[slot] = self._waiting.popleft()
         return fold, self._checkpoints.get(fold)
 
@@ -44,18 +47,20 @@ class Board:
 
     def post(self, slot: int, event: Event) -> None:
         """A slot is done with its fold."""
-        del self._taken[slot]
+        if self._taken.pop(slot, None) is None:
+            return  # the slot was given up for dead, and its fold waits for another
         self._checkpoints.pop(event.fold, None)
         self._events.append(event)
 
     def lost(self, slot: int) -> int | None:
         """A slot's process died: its fold, which waits again before all others; None if it had none."""
+        self._lost.add(slot)
         fold = self._taken.pop(slot, None)
         if fold is not None:
             self._waiting.appendleft(fold)
         return fold
 
-    def look(self) -> tuple[list[Event], int]:
-        """What has happened since the last look, and how many folds wait for a slot."""
+    def look(self) -> tuple[list[Event], int, set[int]]:
+        """What has happened since the last look, how many folds wait, and which slots have begun to work."""
         events, self._events = self._events, []
-        return events, len(self._waiting)
+        return events, len(self._waiting), self._at_work

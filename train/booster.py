@@ -127,6 +127,7 @@ class FoldResult:
     out_of_fold: Probabilities  # (k, 3)
     test: Probabilities | None  # (m, 3)
     importance: Importance
+    taken: bool  # the model was trained elsewhere
     seconds: float
 
 
@@ -153,7 +154,13 @@ class Trainer(Protocol):
 
 
 class Engine(Protocol):
-    """What train.lightgbm_engine and train.xgboost_engine have in common."""
+    """What train.lightgbm_engine, train.xgboost_engine and train.two_part_engine have in common."""
+
+    def main_name(self, name: str) -> str:
+        """The name under which the library knows a parameter that has several."""
+
+    def fixed_by_data(self, name: str) -> bool:
+        """Whether a parameter is settled by what `prepare` makes, so that no search can vary it."""
 
     def check(self, data: BoosterData, settings: BoosterSettings) -> None:
         """Raise InputError if the library refuses the parameters, on a few rows and before any process starts."""

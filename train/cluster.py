@@ -26,22 +26,27 @@ def is_placed(group: PlacementGroup) -> bool:
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 
-def describe_shortage(what: str, cpus: int) -> str:
-    """Why `cpus` CPUs cannot be had now for `what`, for the person who waits."""
+def describe_shortage(what: str, cpus: int, places: int = 1) -> str:
+    """Why `places` times `cpus` CPUs cannot be had now for `what`, for the person who waits."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     if max(nodes, default=0.0) < cpus:
         largest = max(nodes, default=0.0)
         return f"{what} needs {cpus} CPUs on one node, but the largest of {len(nodes)} nodes has {largest:g}"
     free = float(ray.available_resources().get("CPU", 0.0))
-    return f"{what} needs {cpus} free CPUs on one node; {free:g} of {sum(nodes):g} are free"
+    times = f"{places} times " if places > 1 else ""
+    there = (
+        f"{free:g} of {sum(nodes):g} are free" if sum(nodes) >= cpus * places else f"there are {sum(nodes):g} in all"
+    )
+    return f"{what} needs {times}{cpus} free CPUs on one node; {there}"
 
 
 def wait_for(reference: "ray.ObjectRef[Any]", what: str, on_wait: Callable[[str], None]) -> None:
-    """Wait until a task that takes one CPU has ended, saying why nothing happens as long as no CPU is free."""
+    """Wait until a task that takes one CPU has ended, saying how many are free while it may not have begun."""
     quiet_until = time.monotonic() + QUIET_SECONDS
     while not ray.wait([reference], timeout=LOOK_SECONDS, fetch_local=False)[0]:
         if time.monotonic() >= quiet_until and ray.available_resources().get("CPU", 0.0) < 1:
-            on_wait(describe_shortage(what, 1))
+            nodes = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
+            on_wait(f"waiting for {what}: 0 of {nodes:g} CPUs are free")
             quiet_until = time.monotonic() + REPORT_SECONDS
 
 

@@ -55,8 +55,8 @@ def _with_length(features: Any) -> Any:  # noqa: ANN401 - an array or a CSR matr
         return features
     import scipy.sparse
 
-    class Rows(scipy.sparse.csr_matrix):  # type: ignore[misc]
+    class Sized(scipy.sparse.csr_matrix):  # type: ignore[misc]
         def __len__(self) -> int:
             return int(self.shape[0])
 
-    return Rows(features)
+    return Sized(features)

@@ -90,11 +90,12 @@ def train_folds(
     slots: list[_Slot] = []
     deaths: dict[int | None, int] = {}
     left, waiting, opened = len(folds), len(folds), 0
+    at_work: set[int] = set()
     next_report = time.monotonic() + QUIET_SECONDS
     try:
         while left:
-            # One slot asked for and not yet placed for each fold that waits: less hides demand from an autoscaler.
-            while sum(slot.task is None for slot in slots) < waiting:
+            # One slot on its way for each fold that waits: less would hide demand from an autoscaler.
+            while sum(slot.number not in at_work for slot in slots) < waiting:
                 slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))
                 opened += 1
             for slot in slots:
@@ -105,7 +106,8 @@ def train_folds(
                 next_report = time.monotonic() + QUIET_SECONDS
             elif time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
-                on_wait(f"{engine}: {left} folds wait: {describe_shortage('each fold', settings.cpus_per_fold)}")
+                shortage = describe_shortage("each fold", settings.cpus_per_fold, settings.actors_per_fold)
+                on_wait(f"{engine}: {left} folds wait: {shortage}")
             time.sleep(LOOK_SECONDS)
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
             for task in ended:
@@ -118,16 +120,18 @@ def train_folds(
                     deaths[fold] = deaths.get(fold, 0) + 1
                     if deaths[fold] > DEATHS_ALLOWED:
                         raise FoldError(engine, folds[0] if fold is None else fold, died)
-            events, waiting = ray.get(board.look.remote())
+            events, waiting, at_work = ray.get(board.look.remote())
             for event in events:
                 if isinstance(event, Failed):
                     if isinstance(event.error, InputError):
                         raise event.error
                     raise FoldError(engine, event.fold, str(event.error))
                 left -= 1
+                deaths.pop(None, None)  # those that died before they took a fold: not all of them do
                 yield event.fold, event.committed
             # Slots that were asked for and are not needed any more give up their place in the queue.
-            for slot in [slot for slot in slots if slot.task is None][waiting:]:
+            on_their_way = sum(slot.task is not None and slot.number not in at_work for slot in slots)
+            for slot in [slot for slot in slots if slot.task is None][max(waiting - on_their_way, 0) :]:
                 slots.remove(slot)
                 slot.close()
     finally:
@@ -242,6 +246,7 @@ def _train_from(
             _refuse_empty(data, fold)
             started = time.monotonic()
             fit = ready(fold)
+            taken_over = fit is not None
             if fit is None:
                 if settings.actors_per_fold > 1:
                     trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
@@ -249,7 +254,7 @@ def _train_from(
                     prepared = library.prepare(data, settings) if prepared is None else prepared
                     trainer = library.start(prepared, fold, settings, checkpoint)
                 fit = _train(trainer, save)
-            committed = commit(_predict_fold(library, data, fit, fold, settings, started))
+            committed = commit(_predict_fold(library, data, fit, taken_over, fold, settings, started))
         except WorkerDiedError:
             raise
         except InputError as error:
@@ -283,7 +288,13 @@ def _train(trainer: Trainer, save: Callable[[bytes], None]) -> Fit:
 
 
 def _predict_fold(
-    library: Engine, data: BoosterData, fit: Fit, fold: int, settings: BoosterSettings, started: float
+    library: Engine,
+    data: BoosterData,
+    fit: Fit,
+    taken_over: bool,
+    fold: int,
+    settings: BoosterSettings,
+    started: float,
 ) -> FoldResult:
     held_out = data.held_out(fold)
 
@@ -310,5 +321,6 @@ def _predict_fold(
         out_of_fold=predict(data.features.rows(held_out)),
         test=None if data.test_features is None else predict(data.test_features),
         importance=Importance(data.names, data.families, gain, shap),
+        taken=taken_over,
         seconds=time.monotonic() - started,
     )

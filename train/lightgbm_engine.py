@@ -98,11 +98,35 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
     }
 
 
+# What a binned Dataset is made with; trees cannot ask for another value afterwards.
+_BINNING = {
+    *("max_bin", "max_bin_by_feature", "min_data_in_bin", "bin_construct_sample_cnt", "enable_bundle"),
+    *("is_enable_sparse", "use_missing", "zero_as_missing", "linear_tree"),
+}
+
+
+def main_name(name: str) -> str:
+    """See train.booster.Engine.main_name."""
+    return _main_names().get(name, name)
+
+
+def fixed_by_data(name: str) -> bool:
+    """See train.booster.Engine.fixed_by_data."""
+    return main_name(name) in _BINNING
+
+
 def check(data: BoosterData, settings: BoosterSettings) -> None:
     """See train.booster.Engine.check."""
     import lightgbm
 
     params = native_params(settings)
+    boosting = {_main_names()[name]: value for name, value in settings.params.items()}.get("boosting")
+    if boosting in ("rf", "random_forest") and settings.rounds > settings.checkpoint_every:
+        raise InputError(
+            "a random forest cannot go on from a checkpoint",
+            where="lightgbm params.boosting",
+            fix=f"set checkpoint_every to at least the rounds, {settings.rounds}",
+        )
     sample = data.sample(np.arange(min(TRIAL_ROWS, len(data.labels))), both_orders=False)
     try:
         lightgbm.train(params, lightgbm.Dataset(sample.features.joined(), sample.labels), 1)
@@ -202,7 +226,7 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
     """See train.booster.Engine.start."""
     train, valid = (prepared.subset(rows) for rows in (prepared.data.rest(fold), prepared.data.held_out(fold)))
 
-    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping) -> str:
+    def boost(params: dict[str, Any], rounds: int, state: Progress) -> str:
         return _boost(params, rounds, state, train, valid)
 
     return LightgbmTrainer(boost, settings, checkpoint)
@@ -222,14 +246,14 @@ def start_distributed(
     # LightGBM's processes do not share what they see of held-out records, and all must stop at the same round.
     valid = fold_matrix(lightgbm_ray.RayDMatrix, shared, data.held_out(fold), settings.both_orders, whole=True)
 
-    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping) -> str:
+    def boost(params: dict[str, Any], rounds: int, state: Progress) -> str:
         class Stretch:
             def __init__(self, **wrapper_params: Any) -> None:  # noqa: ANN401 - the wrapper's
                 self._other_params = wrapper_params
                 network = ("machines", "local_listen_port", "num_machines", "time_out", "tree_learner")
                 self.network = {name: wrapper_params[name] for name in network}
                 self.evals_result_: dict[str, Any] = {}
-                self.found: tuple[str, EarlyStopping] | None = None
+                self.found: tuple[str, Progress] | None = None
 
             def fit(self, features: Any, labels: Any, *, sample_weight: Any, eval_set: Any, **_: object) -> None:  # noqa: ANN401
                 import lightgbm
@@ -248,7 +272,7 @@ def start_distributed(
 
 
 @dataclass
-class EarlyStopping:
+class Progress:
     """The model so far, and what early stopping knows of it."""
 
     patience: int | None
@@ -270,7 +294,7 @@ class EarlyStopping:
 
 
 def _boost(
-    params: dict[str, Any], rounds: int, state: EarlyStopping, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
+    params: dict[str, Any], rounds: int, state: Progress, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
 ) -> str:
     """Train some rounds more than `state` has; returns the model."""
     import lightgbm
@@ -287,7 +311,7 @@ def _boost(
     return str(booster.model_to_string(num_iteration=-1))
 
 
-Boost = Callable[[dict[str, Any], int, EarlyStopping], str]
+Boost = Callable[[dict[str, Any], int, Progress], str]
 
 
 class LightgbmTrainer:
@@ -295,7 +319,7 @@ class LightgbmTrainer:
 
     def __init__(self, boost: Boost, settings: BoosterSettings, checkpoint: bytes | None) -> None:
         self._boost, self._settings = boost, settings
-        self._state = EarlyStopping(**json.loads(checkpoint)) if checkpoint else EarlyStopping(self._patience)
+        self._state = Progress(**json.loads(checkpoint)) if checkpoint else Progress(self._patience)
         self.done = self._resumed_at = self._state.rounds
         self.finished = False
 

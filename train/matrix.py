@@ -1,4 +1,4 @@
-"""Features of records as boosters take them: dense columns, then sparse ones that are never turned dense."""
+"""Features of records as boosters take them: dense columns, then sparse ones that trees never see dense."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -6,6 +6,7 @@ that a difference is the source's (on 1,000 votes its standard error is half tha
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +14,15 @@ import ray
 
 from preference.metrics import record_log_loss
 from train.booster import BoosterData, BoosterSettings
+from train.cluster import wait_for
 from train.two_part_engine import TwoPartTrainer, predict
 
 
 def source_gains(
-    data: "ray.ObjectRef[BoosterData]", sources: int, folds: npt.NDArray[np.int16], seed: int
+    data: "ray.ObjectRef[BoosterData]",
+    sources: int,
+    folds: npt.NDArray[np.int16],
+    on_wait: Callable[[str], None] = lambda reason: None,
 ) -> npt.NDArray[np.float64]:
     """What each source takes off the held-out log loss of each primary record (sources, primary), in nats.
 
@@ -25,24 +30,25 @@ def source_gains(
     """
     task = ray.remote(num_cpus=1)(_losses)
     jobs = {
-        (source, fold): task.remote(data, source, fold, seed)
+        (source, fold): task.remote(data, source, fold)
         for source in range(sources + 1)  # 0: none but the primary one
         for fold in np.unique(folds).tolist()
     }
     losses = np.empty((sources + 1, len(folds)))
     for (source, fold), job in jobs.items():
+        wait_for(job, "the study of sources", on_wait)
         losses[source, folds == fold] = ray.get(job)
     gains: npt.NDArray[np.float64] = losses[0] - losses[1:]
     return gains
 
 
-def _losses(data: BoosterData, source: int, fold: int, seed: int) -> npt.NDArray[np.float64]:
+def _losses(data: BoosterData, source: int, fold: int) -> npt.NDArray[np.float64]:
     """Log loss of the primary records in a fold, by a model that sees the other folds and one other source."""
     others = int(data.sources.max())
     used = np.zeros((int(data.folds.max()) + 1, others), np.bool_)
     if source:
         used[:, source - 1] = True
-    trainer = TwoPartTrainer(dataclasses.replace(data, used_sources=used), fold, BoosterSettings(1, None, seed=seed))
+    trainer = TwoPartTrainer(dataclasses.replace(data, used_sources=used), fold, BoosterSettings(1, None))
     trainer.advance()
     held_out = data.held_out(fold)
     return record_log_loss(predict(trainer.fit().model, data.features.rows(held_out), 1), data.labels[held_out])
@@ -51,8 +57,9 @@ def _losses(data: BoosterData, source: int, fold: int, seed: int) -> npt.NDArray
 def choose(gains: npt.NDArray[np.float64], folds: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
     """Which sources (folds, sources) the models of each fold are trained on.
 
-    A source is used if its mean gain on the records outside the fold is more than one standard error above nothing:
-    no fold's choice looks at its own votes, and the simpler training set wins where the difference could be luck.
+    A source is used if its mean gain on the records outside the fold is more than one standard error above nothing,
+    so that the simpler training set wins where the difference could be luck. As with the weights of a nested blend, the
+    records outside were predicted by models that saw the fold's votes; the fold's own losses have no say.
     """
     chosen = []
     for fold in range(int(folds.max()) + 1):

@@ -62,9 +62,9 @@ class TwoPart:
 
     columns: Columns
     clip: float
-    odd_scale: Doubles
+    odd_factor: Doubles  # 1 / standard deviation; 0 for constant columns, which then say nothing
     even_mean: Doubles
-    even_scale: Doubles
+    even_factor: Doubles
     odd_weights: Doubles
     even_weights: Doubles
     even_intercept: float
@@ -78,26 +78,26 @@ class TwoPart:
 
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         odd, even = columns.views(features)
-        odd_scale = _scale(np.average(odd**2, axis=0, weights=weight))
+        odd_factor = _factor(np.average(odd**2, axis=0, weights=weight))
         even_mean = np.average(even, axis=0, weights=weight)
-        even_scale = _scale(np.average((even - even_mean) ** 2, axis=0, weights=weight))
+        even_factor = _factor(np.average((even - even_mean) ** 2, axis=0, weights=weight))
         clip = params["clip"]
         decided = labels < 2
         anti = LogisticRegression(C=params["c_anti"], fit_intercept=False, max_iter=500).fit(
-            _clipped(odd[decided] / odd_scale, clip), labels[decided] == 0, sample_weight=weight[decided]
+            _clipped(odd[decided] * odd_factor, clip), labels[decided] == 0, sample_weight=weight[decided]
         )
         tie = LogisticRegression(C=params["c_tie"], max_iter=500).fit(
-            _clipped((even - even_mean) / even_scale, clip), labels == 2, sample_weight=weight
+            _clipped((even - even_mean) * even_factor, clip), labels == 2, sample_weight=weight
         )
         return cls(
-            columns, clip, odd_scale, even_mean, even_scale, anti.coef_[0], tie.coef_[0], float(tie.intercept_[0])
+            columns, clip, odd_factor, even_mean, even_factor, anti.coef_[0], tie.coef_[0], float(tie.intercept_[0])
         )
 
     def _contributions(self, features: Floats) -> tuple[Doubles, Doubles]:
         odd, even = self.columns.views(features)
         return (
-            _clipped(odd / self.odd_scale, self.clip) * self.odd_weights,
-            _clipped((even - self.even_mean) / self.even_scale, self.clip) * self.even_weights,
+            _clipped(odd * self.odd_factor, self.clip) * self.odd_weights,
+            _clipped((even - self.even_mean) * self.even_factor, self.clip) * self.even_weights,
         )
 
     def predict(self, features: Floats) -> Probabilities:
@@ -143,10 +143,9 @@ class TwoPart:
         return cls(columns, **arrays)
 
 
-def _scale(variance: Doubles) -> Doubles:
-    """Standard deviations; infinite for constant columns, which then say nothing."""
+def _factor(variance: Doubles) -> Doubles:
     deviation = np.sqrt(variance)
-    return np.where(deviation < 1e-9, np.inf, deviation)
+    return np.where(deviation < 1e-9, 0.0, 1 / np.maximum(deviation, 1e-9))
 
 
 def _clipped(values: Doubles, clip: float) -> Doubles:
@@ -175,6 +174,20 @@ def _params(settings: BoosterSettings) -> dict[str, float]:
 def check(data: BoosterData, settings: BoosterSettings) -> None:
     """See train.booster.Engine.check."""
     _params(settings)
+    if not len(Columns.of(data.permutation, data.signs).odd):
+        raise InputError(
+            "no column tells A from B", where="two_part features", fix="give it a family or a block of differences"
+        )
+
+
+def main_name(name: str) -> str:
+    """See train.booster.Engine.main_name."""
+    return name
+
+
+def fixed_by_data(name: str) -> bool:
+    """See train.booster.Engine.fixed_by_data."""
+    return False
 
 
 def host(body: Callable[[], None], settings: BoosterSettings) -> None:

@@ -63,6 +63,24 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
     }
 
 
+_MAIN_NAMES = {
+    "learning_rate": "eta",
+    "min_split_loss": "gamma",
+    "reg_lambda": "lambda",
+    "reg_alpha": "alpha",
+}
+
+
+def main_name(name: str) -> str:
+    """See train.booster.Engine.main_name."""
+    return _MAIN_NAMES.get(name, name)
+
+
+def fixed_by_data(name: str) -> bool:
+    """See train.booster.Engine.fixed_by_data. XGBoost bins again when asked for other bins."""
+    return False
+
+
 def check(data: BoosterData, settings: BoosterSettings) -> None:
     """See train.booster.Engine.check."""
     import xgboost
@@ -176,7 +194,7 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
     """See train.booster.Engine.start."""
     train, valid = prepared.of_fold(fold)
 
-    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Progress, model: bytes | None) -> "xgboost.Booster":
         import xgboost
 
         return xgboost.train(
@@ -184,7 +202,7 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
             train,
             num_boost_round=rounds,
             evals=[(valid, "valid")],
-            callbacks=[_early_stopping(state)],
+            callbacks=[_stopping(state)],
             xgb_model=None if model is None else bytearray(model),
             verbose_eval=False,
         )
@@ -207,15 +225,15 @@ def start_distributed(
         for rows in (data.rest(fold), data.held_out(fold))
     )
 
-    def boost(params: dict[str, Any], rounds: int, state: EarlyStopping, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Progress, model: bytes | None) -> "xgboost.Booster":
         evals = [(valid, "valid")]
-        return _train_with_wrapper(params, train, rounds, evals, _early_stopping(state), model, settings)
+        return _train_with_wrapper(params, train, rounds, evals, _stopping(state), model, settings)
 
     return XgboostTrainer(boost, settings, checkpoint)
 
 
 @dataclass
-class EarlyStopping:
+class Progress:
     """What early stopping knows. It travels in the booster's attributes, also from other processes."""
 
     patience: int | None
@@ -229,7 +247,7 @@ class EarlyStopping:
         return self.patience is not None and done - self.best_iteration >= self.patience
 
 
-Boost = Callable[[dict[str, Any], int, EarlyStopping, bytes | None], "xgboost.Booster"]
+Boost = Callable[[dict[str, Any], int, Progress, bytes | None], "xgboost.Booster"]
 
 
 class XgboostTrainer:
@@ -239,14 +257,14 @@ class XgboostTrainer:
         self._boost, self._settings = boost, settings
         self._saved = checkpoint
         self._booster = None if checkpoint is None else _load(checkpoint)
-        self._state = EarlyStopping(settings.early_stopping_rounds)
+        self._state = Progress(settings.early_stopping_rounds)
         if self._booster is not None:
             self._read_state(self._booster)
         self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.num_boosted_rounds())
         self.finished = False
 
     def _read_state(self, booster: "xgboost.Booster") -> None:
-        self._state = EarlyStopping(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
+        self._state = Progress(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
 
     @property
     def best_score(self) -> float:
@@ -260,7 +278,8 @@ class XgboostTrainer:
         self._booster = self._boost(params, target - self.done, self._state, self._saved)
         self._read_state(self._booster)
         self.done = self._booster.num_boosted_rounds()
-        self.finished = self.done < target or self.done == self._settings.rounds
+        stopped = self._state.patience is not None and self.done - self._state.best_iteration >= self._state.patience
+        self.finished = stopped or self.done < target or self.done == self._settings.rounds
         if not self.finished:
             self._saved = bytes(self._booster.save_raw("ubj"))
 
@@ -316,7 +335,7 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _early_stopping(state: EarlyStopping) -> "xgboost.callback.TrainingCallback":
+def _stopping(state: Progress) -> "xgboost.callback.TrainingCallback":
     """Stops training when `state` says so, and leaves it in the booster's attributes."""
     from xgboost.callback import TrainingCallback
 

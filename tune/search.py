@@ -12,6 +12,7 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
+from preference.errors import InputError
 from train.booster import BoosterData, BoosterSettings
 from train.cluster import root_cause, wait_for
 from train.fold_runner import EngineName, engine_of
@@ -75,12 +76,10 @@ def search(
     wait_for(data, "reading the features", on_wait)
     # What would end every trial ends the search before any.
     first = (settings.candidates or draw(settings.space, settings.seed, 1))[0]
+    checked = ray.remote(num_cpus=1)(_check).remote(settings, [data], first)
+    wait_for(checked, "a look at the parameters", on_wait)
     try:
-        ray.get(
-            ray.remote(num_cpus=settings.base.cpus_per_fold)(_check).remote(
-                settings.engine, [data], with_parameters(settings.base, first)
-            )
-        )
+        ray.get(checked)
     except RayTaskError as error:
         raise root_cause(error) from None
     trainable = tune.with_resources(
@@ -120,18 +119,39 @@ def search(
             name="trials",
             storage_path=storage,
             verbose=0,
+            stop=_StopAtError(reporter),
             callbacks=[reporter],
             failure_config=tune.FailureConfig(max_failures=DEATHS_ALLOWED),
             checkpoint_config=tune.CheckpointConfig(checkpoint_frequency=1, num_to_keep=1),
         ),
     )
     results = tuner.fit()
+    if reporter.error is not None:
+        raise RuntimeError(reporter.error)
     if results.errors:
         raise root_cause(results.errors[0])
 
 
-def _check(engine: EngineName, shared: "list[ray.ObjectRef[BoosterData]]", settings: BoosterSettings) -> None:
-    engine_of(engine).check(ray.get(shared[0]), settings)
+def _check(settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]", first: Parameters) -> None:
+    """Raise InputError for what would end every trial, or would make trials search nothing."""
+    library = engine_of(settings.engine)
+    searched = {library.main_name(name): name for name in first if name != ROUNDS}
+    for name in settings.base.params:
+        other = searched.get(library.main_name(name), name)
+        if other != name:
+            raise InputError(
+                f"{name} and the search's {other} are one parameter",
+                where=f"{settings.engine} params.{name}",
+                fix="leave it out, or search it under that name",
+            )
+    for name in searched.values():
+        if library.fixed_by_data(name):
+            raise InputError(
+                "all trials share one binned matrix, which settles this parameter",
+                where=f"{settings.engine} space.{name}",
+                fix="set it in the booster's params",
+            )
+    library.check(ray.get(shared[0]), with_parameters(settings.base, first))
 
 
 @dataclass(frozen=True)
@@ -175,10 +195,14 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         self._next = max([result.number for result in finished], default=-1) + 1
         self._before = max([result.at for result in finished], default=0.0)
         self._started = time.monotonic()
+        self.error: str | None = None  # what the first trial that failed said
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         """A trial ended by itself or was stopped by ASHA."""
         last = trial.last_result
+        if "error" in last:
+            self.error = self.error or f"a trial failed: {last['error']} (it tried {dict(trial.config)})"
+            return
         drawn = trial.config.get("trial")
         number = self._next if drawn is None else int(drawn["number"])
         self._next += drawn is None
@@ -194,3 +218,18 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
                 at=self._before + time.monotonic() - self._started,
             )
         )
+
+
+class _StopAtError(tune.Stopper):  # type: ignore[misc]
+    """Ends the search with the first trial that fails: the others would fail alike."""
+
+    def __init__(self, reporter: _Reporter) -> None:
+        self._reporter = reporter
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Whether to stop this trial: never."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to stop all."""
+        return self._reporter.error is not None

@@ -1,4 +1,4 @@
-"""What a search draws from: a range or a list of values for each parameter."""
+"""What a search draws from: a range for each parameter."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,10 @@ class Dimension:
 
     def draw(self, rng: np.random.Generator) -> Value:
         """One value."""
+        if self.whole and self.log:
+            # Each number gets its share of the line: from half below it to half above.
+            drawn = np.exp(rng.uniform(np.log(self.low - 0.5), np.log(self.high + 0.5)))
+            return int(np.clip(np.round(drawn), self.low, self.high))
         if self.whole:
             return int(rng.integers(int(self.low), int(self.high), endpoint=True))
         if self.log:

@@ -9,7 +9,7 @@ import numpy as np
 import ray
 from ray import tune
 
-from train.booster import BoosterData, BoosterSettings, Engine, Fit, Trainer
+from train.booster import BoosterData, BoosterSettings, Engine, Fit
 from train.fold_runner import EngineName, engine_of
 from tune.space import ROUNDS, Parameters
 
@@ -65,31 +65,44 @@ class FoldsTrial(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any], checkpoints: list[bytes | None]) -> None:
         self._candidate = config["trial"]["candidate"] if "trial" in config else config
-        asked = with_parameters(self._settings, self._candidate)
-        self._library.check(self._data, asked)
-        self._trainers: list[Trainer] = [
-            self._library.start(self._prepared, fold, asked, checkpoint) for fold, checkpoint in enumerate(checkpoints)
-        ]
+        self._asked = with_parameters(self._settings, self._candidate)
+        self._library.check(self._data, self._asked)
         self._checkpoints = checkpoints
+        self._scores: list[float] = [float("inf")] * self._groups
+        self._rounds = [0] * self._groups
+        self._fits: dict[int, Fit] = {}  # of folds that are trained to their end
 
     def step(self) -> dict[str, Any]:
-        """All folds up to their next checkpoint. `rounds` counts those of the fold that got furthest."""
-        for fold, trainer in enumerate(self._trainers):
-            if not trainer.finished:
-                trainer.advance()
-            if not trainer.finished:
-                self._checkpoints[fold] = trainer.checkpoint()
-        finished = all(trainer.finished for trainer in self._trainers)
-        if finished and self._keep is not None:
-            self._keep(self._candidate, [trainer.fit() for trainer in self._trainers])
-        losses = [trainer.best_score for trainer in self._trainers]
+        """All folds up to their next checkpoint. `rounds` counts those of the fold that got furthest.
+
+        A failure is reported, not raised: Ray Tune would try again what can only fail again.
+        """
+        try:
+            for fold in range(self._groups):
+                if fold not in self._fits:
+                    self._advance(fold)
+            finished = len(self._fits) == self._groups
+            if finished and self._keep is not None:
+                self._keep(self._candidate, [self._fits[fold] for fold in range(self._groups)])
+        except Exception as error:
+            return {"error": f"{type(error).__name__}: {error}", "log_loss": float("inf"), "rounds": 0, "done": True}
         return {
-            "log_loss": float(np.mean(losses)),
-            "fold_losses": losses,
-            "rounds": max(trainer.done for trainer in self._trainers),
+            "log_loss": float(np.mean(self._scores)),
+            "fold_losses": self._scores,
+            "rounds": max(self._rounds),
             "finished": finished,
             "done": finished,
         }
+
+    def _advance(self, fold: int) -> None:
+        """One stretch of one fold. What it needs of memory is let go before the next fold's turn."""
+        trainer = self._library.start(self._prepared, fold, self._asked, self._checkpoints[fold])
+        trainer.advance()
+        self._scores[fold], self._rounds[fold] = trainer.best_score, trainer.done
+        if trainer.finished:
+            self._fits[fold] = trainer.fit()
+        else:
+            self._checkpoints[fold] = trainer.checkpoint()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """A file for each fold that has reached a checkpoint; a finished fold would train its last stretch again."""

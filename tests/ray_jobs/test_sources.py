@@ -1,5 +1,6 @@
 """Votes from elsewhere: trained on where they help, kept away from folds with their prompts, never scored."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run
 from ray_jobs.settings import load_settings
+from ray_jobs.sources import used_sources
 from ray_jobs.train_boosters import train_boosters
 
 from .votes import vote, write_votes
@@ -101,6 +103,32 @@ def test_only_primary_records_are_predicted(made):
 def test_a_second_run_does_nothing(made):
     run, _ = made
     assert all(result.cached for result in train_boosters(run))
+
+
+def test_the_choice_goes_with_the_names_not_the_order(made):
+    run, _ = made
+    data = run.settings.data
+    assert data.train is not None
+    own, good, bad = data.train
+    turned = dataclasses.replace(
+        run, settings=run.settings.model_copy(update={"data": data.model_copy(update={"train": [own, bad, good]})})
+    )
+    used, other = used_sources(run), used_sources(turned)
+    assert used is not None
+    assert other is not None
+    assert (used[:, ::-1] == other).all()
+    everything = run.settings.model_copy(update={"data": data.model_copy(update={"sources": "all"})})
+    assert used_sources(dataclasses.replace(run, settings=everything)) is None
+    assert [result.cached for result in train_boosters(dataclasses.replace(run, settings=everything))] == [True, False]
+
+
+def test_another_source_changes_nothing_for_what_does_not_train_on_it(made):
+    """Language models score the primary records and the test's; a source more is no reason to do so again."""
+    run, _ = made
+    records = open_records(run)
+    alone = {name: digest for name, digest in records.manifest["inputs"].items() if not name.startswith("source-bad")}
+    fewer = dataclasses.replace(records, manifest=records.manifest | {"inputs": alone})
+    assert fewer.fingerprint == records.fingerprint
 
 
 @pytest.mark.parametrize(

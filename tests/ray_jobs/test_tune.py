@@ -12,7 +12,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.run import Run
 from ray_jobs.settings import load_settings
 from ray_jobs.train_boosters import train_boosters
-from ray_jobs.tune import tune
+from ray_jobs.tune import _model_names, _trial_fingerprint, search_stage, tune
 
 from .votes import vote, write_votes
 
@@ -84,10 +84,17 @@ def test_the_best_trials_models_are_taken_as_they_are(made, monkeypatch):
     assert [run.folder.read_bytes(f"tune/small/{name}") for name in sorted(kept) if name.endswith(".model")] == list(
         taken.values()
     )
-    monkeypatch.setattr("ray_jobs.train_boosters.read_model", lambda *_: None)
+    assert all(
+        json.loads(run.folder.read_bytes(f"models/small/fold-{n}/manifest.json"))["metrics"]["taken_from_search"]
+        for n in range(3)
+    )
+    monkeypatch.setattr("ray_jobs.train_boosters._no_model", lambda fold: None)
+    monkeypatch.setattr("ray_jobs.tune.Found.model", property(lambda self: lambda fold: None))
     (trained,) = train_boosters(dataclasses.replace(run, force=True))
     assert not trained.cached
     assert {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)} == taken
+    manifest = json.loads(run.folder.read_bytes("models/small/fold-0/manifest.json"))
+    assert not manifest["metrics"]["taken_from_search"]
 
 
 def test_more_trials_keep_those_there_are(made):
@@ -114,3 +121,42 @@ def test_more_trials_keep_those_there_are(made):
 def test_impossible_searches_are_refused_before_any_work(tmp_path, override, says):
     with pytest.raises(InputError, match=says):
         run_with(tmp_path, override)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.folds=4", "tune.0.folds=4"],
+        ["boosters.small.params={max_depth: 2}"],
+        ["boosters.small.both_orders=false"],
+        ["tune.0.folds=2"],
+    ],
+)
+def test_no_models_are_taken_from_a_search_over_other_folds_or_settings(made, overrides):
+    """What a trial's models are called carries all that they depend on."""
+    folder, run, _ = made
+    inputs = {"records": "r", "features": "f"}
+
+    def names(run):
+        (booster,), (wanted,) = run.settings.boosters, run.settings.tune
+        stage = search_stage(run, booster, wanted, inputs)
+        return _model_names(_trial_fingerprint(stage), {"eta": 0.1}, 3)
+
+    assert names(run) == names(run_with(folder, "tune.0.trials=9"))
+    assert not set(names(run)) & set(names(run_with(folder, *overrides)))
+
+
+def test_a_search_depends_on_the_sources_used(made):
+    _, run, _ = made
+    (booster,), (wanted,) = run.settings.boosters, run.settings.tune
+    stages = [
+        search_stage(run, booster, wanted, {"records": "r", "features": "f", **more}) for more in ({}, {"sources": "s"})
+    ]
+    assert stages[0].fingerprint != stages[1].fingerprint
+
+
+def test_an_average_of_folds_depends_on_no_trial(made):
+    folder, run, _ = made
+    other = run_with(folder, "boosters.small.fold_weights=inverse_loss")
+    fingerprints = {search_stage(r, r.settings.boosters[0], r.settings.tune[0], {}).fingerprint for r in (run, other)}
+    assert len(fingerprints) == 1

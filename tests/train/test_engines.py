@@ -5,6 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
+from preference.errors import InputError
 from tests.train.boosters import small_data
 from train.booster import BoosterData, BoosterSettings, Engine, Fit
 from train.fold_runner import EngineName
@@ -130,3 +131,23 @@ def test_without_both_orders_only_the_given_order_is_seen() -> None:
     features, labels, weights = data.sample(data.rest(0), both_orders=False)
     assert len(features) == len(labels) == 200
     assert weights is None
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("every", [1, 3])
+def test_early_stopping_counts_on_across_checkpoints(engine: EngineName, every: int) -> None:
+    """A stop that falls on a checkpoint is a stop, and nothing is trained behind it."""
+    asked = BoosterSettings(300, 5, {"learning_rate": 0.5}, seed=3, checkpoint_every=every)
+    fit, _ = train(engine, small_data(), 0, asked)
+    assert fit.rounds_trained == fit.best_iteration + 5 < 300
+
+
+def test_a_forest_that_would_need_a_checkpoint_is_refused() -> None:
+    forest = {"boosting_type": "rf", "bagging_fraction": 0.8, "bagging_freq": 1}
+    asked = BoosterSettings(20, None, forest, checkpoint_every=10)
+    with pytest.raises(InputError, match="cannot go on from a checkpoint"):
+        library("lightgbm").check(small_data(), asked)
+    whole = BoosterSettings(20, None, forest, checkpoint_every=20)
+    library("lightgbm").check(small_data(), whole)
+    fit, _ = train("lightgbm", small_data(), 0, whole)
+    assert fit.best_iteration == 20

@@ -12,7 +12,7 @@ from tests.train.boosters import FOLDS, small_data
 from tests.train.processes import processes, wait_until
 from train.booster import BoosterData, BoosterSettings
 from train.fold_runner import EngineName
-from tune.search import SearchSettings, TrialResult, search
+from tune.search import SearchSettings, TrialResult, _candidates, search
 from tune.space import ROUNDS, Dimension, draw
 
 SPACES = {
@@ -109,6 +109,11 @@ def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
     first = run(data, dataclasses.replace(asked, trials=3), tmp_path / "first")
     rest = run(data, asked, tmp_path / "rest", list(first.values()))
     assert sorted({**first, **rest}) == [0, 1, 2, 3, 4]
+    configured = _candidates(asked, list(first.values()))
+    assert configured is not None
+    algorithm = configured.algorithm
+    assert algorithm._points_to_evaluate == [result.parameters for result in first.values()]
+    assert algorithm._evaluated_rewards == [result.log_loss for result in first.values()]
     drawn = [tuple(result.parameters.values()) for result in [*first.values(), *rest.values()]]
     assert len(set(drawn)) == 5
 
@@ -117,6 +122,40 @@ def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None
     asked = settings("xgboost", 1, candidates=[{"max_depht": 3}])
     with pytest.raises(InputError, match="max_depht"):
         run(data, asked, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("params", "candidate", "says"),
+    [
+        ({"reg_lambda": 2.0}, {"lambda": 1.0}, "reg_lambda and the search's lambda are one parameter"),
+        ({"max_bin": 15}, {"eta": 0.1}, ""),
+    ],
+)
+def test_a_parameter_under_two_names_is_refused(
+    data: Any, tmp_path: Any, params: dict[str, Any], candidate: dict[str, Any], says: str
+) -> None:
+    asked = settings("xgboost", 1, candidates=[candidate])
+    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, params=params))
+    if not says:
+        assert len(run(data, asked, tmp_path)) == 1
+        return
+    with pytest.raises(InputError, match=says):
+        run(data, asked, tmp_path)
+
+
+def test_bins_cannot_be_searched(data: Any, tmp_path: Any) -> None:
+    with pytest.raises(InputError, match="one binned matrix"):
+        run(data, settings("lightgbm", 1, candidates=[{"max_bins": 7}]), tmp_path)
+
+
+def test_the_first_failing_trial_ends_the_search(data: Any, tmp_path: Any) -> None:
+    def fail(candidate: Any, fits: Any) -> None:
+        raise OSError("no space left")
+
+    found: list[TrialResult] = []
+    with pytest.raises(RuntimeError, match="a trial failed: OSError: no space left"):
+        search(data, settings("xgboost", 6), [], found.append, str(tmp_path), keep=fail)
+    assert not found
 
 
 @pytest.mark.slow

@@ -18,6 +18,8 @@ def test_candidates_lie_inside_and_follow_from_the_seed(space):
 def test_logarithmic_values_are_even_in_their_logarithm():
     rng = np.random.default_rng(1)
     dimension = Dimension(0.01, 100.0, log=True)
+    leaves = Dimension(4, 64, log=True, whole=True)
+    assert abs(np.mean([float(leaves.draw(rng)) < 16 for _ in range(2000)]) - 0.5) < 0.05
     below_one = np.mean([float(dimension.draw(rng)) < 1 for _ in range(2000)])
     assert abs(below_one - 0.5) < 0.05
 
