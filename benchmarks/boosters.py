@@ -3,9 +3,10 @@
 Run as: python -m benchmarks.boosters --rows 1000 5000 20000
 (5,000 rows alone take about 6 minutes on 2 cores)
 
-All three sides train the same folds with the same parameters on the same features, and predict their held-out records
-in both orders. Seconds count from when the features are in memory and, where there is Ray, it has started; core-seconds
-and peak memory are those of all processes of a side from its start to its end, Ray's own among them.
+All three sides train the same folds with the same parameters on the same features, all rounds without early stopping so
+that they grow equally many trees, and predict their held-out records in both orders. Seconds count from when the
+features are in memory and, where there is Ray, it has started; core-seconds and peak memory are those of all processes
+of a side from its start to its end, Ray's own among them.
 """
 
 import argparse
@@ -88,6 +89,7 @@ def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]
     records = open_records(run)
     features = FeatureStore.open(run, records)
     booster = next(each for each in run.settings.boosters if each.engine == engine)
+    booster = booster.model_copy(update={"early_stopping_rounds": None})
     from ray_jobs.boosters import booster_settings
 
     settings = booster_settings(run, booster)
@@ -162,7 +164,6 @@ def _plain_fold(
             train_set,
             settings.rounds,
             [lightgbm.Dataset(valid.features.joined(), valid.labels, reference=train_set)],
-            callbacks=[lightgbm.early_stopping(settings.early_stopping_rounds or settings.rounds, verbose=False)],
         )
         one_way, other_way = (booster.predict(each.joined(), num_threads=threads) for each in orders)
     else:
@@ -174,13 +175,9 @@ def _plain_fold(
             xgboost.DMatrix(train.features.joined(), train.labels, nthread=threads),
             settings.rounds,
             evals=[(xgboost.DMatrix(valid.features.joined(), valid.labels, nthread=threads), "valid")],
-            early_stopping_rounds=settings.early_stopping_rounds,
             verbose_eval=False,
         )
-        best = (0, booster.best_iteration + 1)
-        one_way, other_way = (
-            booster.predict(xgboost.DMatrix(each.joined(), nthread=threads), iteration_range=best) for each in orders
-        )
+        one_way, other_way = (booster.predict(xgboost.DMatrix(each.joined(), nthread=threads)) for each in orders)
     return swap_average(np.asarray(one_way, np.float64), np.asarray(other_way, np.float64))
 
 
