@@ -107,16 +107,22 @@ def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]
 def _ours(
     engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
 ) -> tuple[float, dict[int, Probabilities]]:
-    import ray
-
     from train.fold_runner import train_folds
+
+    data = _shared(load, run)
+    start = time.monotonic()
+    predicted = dict(train_folds(engine, data, range(FOLDS), settings, _out_of_fold))
+    return time.monotonic() - start, predicted
+
+
+def _shared(load: "Callable[[], BoosterData]", run: Run) -> Any:  # noqa: ANN401 - a Ray object reference
+    """The features, in the object store of a Ray that has started."""
+    import ray
 
     connect(run)
     data = ray.remote(num_cpus=1)(load).remote()
     ray.wait([data], fetch_local=False)
-    start = time.monotonic()
-    predicted = dict(train_folds(engine, data, range(FOLDS), settings, _out_of_fold))
-    return time.monotonic() - start, predicted
+    return data
 
 
 def _out_of_fold(result: "FoldResult") -> Probabilities:
@@ -137,9 +143,7 @@ def _tasks(
 ) -> tuple[float, dict[int, Probabilities]]:
     import ray
 
-    connect(run)
-    data = ray.remote(num_cpus=1)(load).remote()
-    ray.wait([data], fetch_local=False)
+    data = _shared(load, run)
     start = time.monotonic()
     task = ray.remote(num_cpus=1)(_plain_fold)
     jobs = {fold: task.remote(engine, data, fold, settings, 1) for fold in range(FOLDS)}

@@ -88,7 +88,6 @@ def test_the_best_trials_models_are_taken_as_they_are(made, monkeypatch):
         json.loads(run.folder.read_bytes(f"models/small/fold-{n}/manifest.json"))["metrics"]["taken_from_search"]
         for n in range(3)
     )
-    monkeypatch.setattr("ray_jobs.train_boosters._no_model", lambda fold: None)
     monkeypatch.setattr("ray_jobs.tune.Found.model", property(lambda self: lambda fold: None))
     (trained,) = train_boosters(dataclasses.replace(run, force=True))
     assert not trained.cached
