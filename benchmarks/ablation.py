@@ -25,7 +25,7 @@ from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, connect
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 if TYPE_CHECKING:
     from train.booster import BoosterData

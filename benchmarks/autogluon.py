@@ -33,7 +33,7 @@ from ray_jobs.feature_store import FeatureStore
 from ray_jobs.predictions import probabilities
 from ray_jobs.records import open_records
 from ray_jobs.run import Run
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 PACKAGES = ["torch==2.13.0", "autogluon.tabular[lightgbm,xgboost,catboost,fastai]"]
 SPLITS = 5

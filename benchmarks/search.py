@@ -26,7 +26,7 @@ from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, connect
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 if TYPE_CHECKING:
     from train.booster import BoosterData

@@ -1,6 +1,6 @@
-"""One record as the token ids a language model sees: the same for training and for scoring.
+"""One record as the token ids a model sees: the same for training and for scoring.
 
-    <bos>
+    <bos>              <cls> for an encoder
     Prompt:            per round of the conversation
     ...
     Response A:
@@ -8,6 +8,7 @@
     Response B:
     ...
     Better response:   the cue: always the last tokens, so that a head that reads the last token sees the same one
+                       (<sep> behind it for an encoder, whose head reads the first token)
 
 Rounds go in from the first as long as they fit. The round that does not fit shares what is left: a fifth to the prompt,
 two fifths to each answer, and what one of them leaves unused goes to the others. Nothing here treats A and B
@@ -20,7 +21,7 @@ import itertools
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from preference.errors import InputError
 
@@ -44,6 +45,7 @@ WINDOWS: Final = (8, 64)
 
 Ids = list[int]
 Turns = Sequence[str | None]
+Layout = Literal["decoder", "encoder"]  # whether the ids are framed as a causal model's or as an encoder's
 
 
 class _Missing:
@@ -57,6 +59,8 @@ class Tokenizer(Protocol):
     """What packing needs of a Hugging Face fast tokenizer."""
 
     bos_token_id: int | None
+    cls_token_id: int | None
+    sep_token_id: int | None
 
     def encode(
         self, text: str, *, add_special_tokens: bool, split_special_tokens: bool, truncation: bool, verbose: bool
@@ -83,16 +87,21 @@ class Packer:
     Raises InputError if `max_tokens` is too few for the headings and a little of each text.
     """
 
-    def __init__(self, tokenizer: Tokenizer, max_tokens: int) -> None:
+    def __init__(self, tokenizer: Tokenizer, max_tokens: int, layout: Layout = "decoder") -> None:
         self.max_tokens = max_tokens
+        self.layout: Layout = layout
         self._tokenizer = tokenizer
-        self._bos: Ids = [] if tokenizer.bos_token_id is None else [int(tokenizer.bos_token_id)]
+        first, last = (
+            (tokenizer.cls_token_id, tokenizer.sep_token_id) if layout == "encoder" else (tokenizer.bos_token_id, None)
+        )
+        self._start: Ids = [] if first is None else [int(first)]
+        self._end: Ids = [] if last is None else [int(last)]
         self._cue = self._tokens(CUE)
         self._cut = self._tokens(CUT)
         self._headings = [self._tokens(heading) for heading in HEADINGS]
         self._null, self._empty, self._missing = (self._tokens(mark) for mark in (NULL, EMPTY, MISSING))
         # The last mark says that rounds were dropped; its place is kept free whether it is needed or not.
-        self._budget = max_tokens - len(self._bos) - len(self._cut) - len(self._cue)
+        self._budget = max_tokens - len(self._start) - len(self._cut) - len(self._cue) - len(self._end)
         # With this much room the smallest share, a fifth, holds each mark, or one token of text and the cut mark.
         self._least_room = 5 * max(len(self._cut) + 1, len(self._null), len(self._empty), len(self._missing))
         least = max_tokens - self._budget + sum(map(len, self._headings)) + self._least_room
@@ -106,7 +115,7 @@ class Packer:
     @property
     def fingerprint(self) -> str:
         """Hash of all that decides the packing apart from the tokenizer."""
-        return packing_fingerprint(self.max_tokens)
+        return packing_fingerprint(self.max_tokens, self.layout)
 
     def pack(self, prompt: Turns, response_a: Turns, response_b: Turns) -> Ids:
         """Token ids, never more than `max_tokens`, of a record: the turns of its prompt and of its answers."""
@@ -145,14 +154,14 @@ class Packer:
         return kept, len(kept) == total
 
     def _assemble(self, rounds: list[Round], complete: bool) -> Ids:
-        ids = list(self._bos)
+        ids = list(self._start)
         for one in rounds:
             for heading, text in zip(self._headings, (one.prompt, one.response_a, one.response_b), strict=True):
                 ids += heading
                 ids += text
         if not complete:
             ids += self._cut
-        return ids + self._cue
+        return ids + self._cue + self._end
 
     def _text(self, text: str | _Missing | None, room: int) -> Ids:
         """Token ids of one turn. Those of a turn that is longer than `room` are more than `room`, but not all."""
@@ -202,7 +211,7 @@ def without_surrogates(text: str) -> str:
     return text
 
 
-def packing_settings(max_tokens: int) -> dict[str, object]:
+def packing_settings(max_tokens: int, layout: Layout = "decoder") -> dict[str, object]:
     """All that decides the packing of a record apart from the tokenizer."""
     return {
         "version": VERSION,
@@ -210,17 +219,18 @@ def packing_settings(max_tokens: int) -> dict[str, object]:
         "template": [*HEADINGS, CUE, CUT, NULL, EMPTY, MISSING],
         "min_round": MIN_ROUND,
         "max_tokens": max_tokens,
+        "layout": layout,
     }
 
 
-def packing_fingerprint(max_tokens: int) -> str:
+def packing_fingerprint(max_tokens: int, layout: Layout = "decoder") -> str:
     """Hash of `packing_settings`."""
-    return hashlib.blake2b(json.dumps(packing_settings(max_tokens)).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b(json.dumps(packing_settings(max_tokens, layout)).encode(), digest_size=16).hexdigest()
 
 
 def save_packing(packer: Packer, folder: Path) -> None:
     """Write the packing beside the model trained on it."""
-    text = json.dumps(packing_settings(packer.max_tokens), indent=2, ensure_ascii=False)
+    text = json.dumps(packing_settings(packer.max_tokens, packer.layout), indent=2, ensure_ascii=False)
     (Path(folder) / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 

@@ -37,9 +37,13 @@ def blend(run: Run) -> list[StageResult]:
     """Make blend/weights.json, the blends' predictions, and blend/submission.csv if there are test records."""
     records = open_records(run)
     settings = run.settings.blend
-    models = run.settings.models
+    models = run.settings.blended
     if not models:
-        raise InputError("no models to blend", where="boosters, llms", fix="name at least one model in the settings.")
+        raise InputError(
+            "no model to blend that predicts every fold",
+            where="boosters, encoders, llms",
+            fix="name at least one model without `folds` in the settings.",
+        )
     stage = Stage(
         "blend",
         run.folder / "blend",
@@ -50,6 +54,8 @@ def blend(run: Run) -> list[StageResult]:
     if manifest is not None:
         return [StageResult("blend", True, manifest)]
 
+    for name, some in run.settings.partial.items():
+        say("blend", f"{name} predicts folds {', '.join(map(str, some))} only and is left out")
     labels, folds = records.labels_and_folds()
     out_of_fold = np.stack([predictions.read_predictions(run, records, model, "train") for model in models])
     weights = {

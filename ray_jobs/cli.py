@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from preference.errors import InputError
 from ray_jobs.artifacts import MANIFEST
 from ray_jobs.run import Run, StageResult
-from ray_jobs.settings import Settings, load_settings
+from ray_jobs.settings import Settings
+from ray_jobs.settings_file import load_settings
 
 
 def main(
@@ -17,8 +18,12 @@ def main(
     description: str | None,
     work: Callable[[Run], list[StageResult]],
     arguments: Sequence[str] | None = None,
+    dry_run: Callable[[Run], str] | None = None,
 ) -> int:
-    """Parse the command line, run the job, say what it did; returns the exit code."""
+    """Parse the command line, run the job, say what it did; returns the exit code.
+
+    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work.
+    """
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
         description=description,
@@ -33,10 +38,15 @@ def main(
         help="override one setting, for example --set data.folds=5; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
+    if dry_run is not None:
+        parser.add_argument("--dry-run", action="store_true", help="say what the work would take, and do none of it")
     options = parser.parse_args(arguments)
     run: Run | None = None
     try:
         run = Run(_settings(options.config, options.set), force=options.force)
+        if dry_run is not None and options.dry_run:
+            print(dry_run(run))
+            return 0
         results = work(run)
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)

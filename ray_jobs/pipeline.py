@@ -16,6 +16,8 @@ from ray_jobs.run import Run, StageResult
 from ray_jobs.score_llm import check as check_llms
 from ray_jobs.score_llm import score_llm
 from ray_jobs.train_boosters import train_boosters
+from ray_jobs.train_encoder import train_encoder
+from ray_jobs.train_llm import train_llm
 from ray_jobs.tune import tune
 
 Job = Callable[[Run], list[StageResult]]
@@ -26,8 +28,12 @@ def jobs(run: Run) -> list[Job]:
     wanted: list[Job] = [ingest]
     if run.settings.boosters:
         wanted += [featurize, *([tune] if run.settings.tune else []), train_boosters]
-    if run.settings.llms:
-        wanted += [score_llm]
+    llms = ([train_llm] if run.settings.trained_llms else []) + ([score_llm] if run.settings.llms else [])
+    encoders = [train_encoder] if run.settings.encoders else []
+    # Who learns from another's predictions comes after it.
+    teachers = {encoder.teacher.model for encoder in run.settings.encoders if encoder.teacher is not None}
+    taught_by_llm = bool(teachers & {llm.name for llm in run.settings.llms})
+    wanted += [*llms, *encoders] if taught_by_llm else [*encoders, *llms]
     return [*wanted, blend, report]
 
 

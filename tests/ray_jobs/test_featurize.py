@@ -13,7 +13,7 @@ from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 from .commands import run_job
 from .votes import COLUMNS, vote, write_votes

@@ -4,7 +4,7 @@ from infer.llm_settings import LlmSettings
 from preference.errors import InputError
 from ray_jobs.run import Run
 from ray_jobs.score_llm import _checkpoint_fingerprint, check
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 
 
 def test_checkpoints_that_differ_in_their_last_byte_alone_are_told_apart(tmp_path):

@@ -2,7 +2,8 @@ import pytest
 import yaml
 
 from preference.errors import InputError
-from ray_jobs.settings import Settings, load_settings
+from ray_jobs.settings import Settings
+from ray_jobs.settings_file import load_settings
 
 BASE = "run: somewhere\nboosters: [{name: small, engine: lightgbm, rounds: 5}]\n"
 

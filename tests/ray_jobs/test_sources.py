@@ -13,7 +13,7 @@ from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 from ray_jobs.sources import used_sources
 from ray_jobs.train_boosters import train_boosters
 

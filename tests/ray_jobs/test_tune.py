@@ -10,7 +10,7 @@ from preference.errors import InputError
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.run import Run
-from ray_jobs.settings import load_settings
+from ray_jobs.settings_file import load_settings
 from ray_jobs.train_boosters import train_boosters
 from ray_jobs.tune import _model_names, _trial_fingerprint, search_stage, tune
 

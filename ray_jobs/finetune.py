@@ -1,0 +1,168 @@
+"""What train_encoder and train_llm share: the settings as the domain's, and folds fine-tuned into models/<name>."""
+
+import functools
+from typing import Any
+
+import numpy as np
+
+from featurize import models
+from featurize.files import resolve
+from preference.packing import Layout
+from preference.schema import LABELS
+from ray_jobs import predictions
+from ray_jobs.artifacts import MANIFEST, Stage
+from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
+from ray_jobs.progress import Progress, say
+from ray_jobs.records import Records
+from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.settings_finetune import FineTuned, TrainedLlm
+from ray_jobs.tokens import share_tokens, token_counts
+from train.finetune_settings import Distillation, FineTuning, Lora, TrainingStage
+
+# Of the settings, those that decide nothing about the model, only where and how fast it is trained.
+_NOT_THE_MODEL = {"name", "folds", "folds_at_once", "workers", "cpus_per_worker", "gpus_per_worker", "model", "scratch"}
+_RAY_TRAIN = "ray_train"  # folder of a model where Ray Train keeps its own notes while it works
+
+
+def base_of(model: str) -> Base:
+    """A pre-trained model by folder or hub id. Raises InputError if there is no such folder."""
+    from train.networks import locate
+
+    place = locate(model)
+    return Base(place, models.identity(place))
+
+
+def domain_settings(run: Run, model: FineTuned) -> FineTuning:
+    """The settings of one model as the training loop knows them."""
+    shared = {name: getattr(model, name) for name in FineTuning.__dataclass_fields__ if hasattr(model, name)}
+    teacher = model.teacher
+    return FineTuning(
+        **{
+            **shared,
+            "stages": tuple(TrainingStage(**stage.model_dump()) for stage in model.stages),
+            "lora": Lora(**model.lora.model_dump()) if isinstance(model, TrainedLlm) else None,
+            "distillation": None if teacher is None else Distillation(teacher.weight, teacher.temperature),
+            "seed": run.settings.seed,
+        }
+    )
+
+
+def folds_of(run: Run, model: FineTuned) -> list[int]:
+    """The folds that are trained."""
+    return sorted(model.folds) if model.folds is not None else list(range(run.settings.data.folds))
+
+
+def model_stage(run: Run, records: Records, model: FineTuned, base: Base, job: str) -> Stage:
+    """The stage of models/<name>; its fingerprint is that of the trained folds' models together."""
+    inputs = {"records": records.fingerprint, "base": base.fingerprint}
+    if model.teacher is not None:
+        inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
+    return Stage(
+        f"{job}/{model.name}",
+        run.folder / f"models/{model.name}",
+        settings={"seed": run.settings.seed, **model.model_dump(mode="json", exclude=_NOT_THE_MODEL)},
+        inputs=inputs,
+    )
+
+
+def fold_stage(of: Stage, fold: int) -> Stage:
+    """The stage of one fold of a model."""
+    return Stage(f"{of.name}/fold-{fold}", of.folder / f"fold-{fold}", {"fold": fold}, {"models": of.fingerprint})
+
+
+def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, layout: Layout, of: Stage) -> StageResult:
+    """Train the folds that are missing, each into models/<name>/fold-<k>."""
+    folds = folds_of(run, model)
+    finished = {fold: None if run.force else fold_stage(of, fold).manifest() for fold in folds}
+    missing = [fold for fold, manifest in finished.items() if manifest is None]
+    if not missing and (manifest := of.manifest()) is not None and manifest.get("folds") == folds:
+        return StageResult(of.name, True, manifest)
+    connect(run)
+    of.begin()
+    if missing:
+        _train(run, records, model, base, layout, of, missing)
+    _drop_notes(of)
+    manifests = {fold: fold_stage(of, fold).manifest() or {} for fold in folds}
+    files = {f"fold-{fold}/{name}" for fold, each in manifests.items() for name in [*each["files"], MANIFEST]}
+    metrics = {
+        name: {fold: each["metrics"][name] for fold, each in manifests.items()} for name in ("log_loss", "tokens")
+    }
+    seconds = sum(each["seconds"] for each in manifests.values())
+    kept = {name for name in of.folder.files() if name.startswith("fold-")}  # those of folds not asked for now stay too
+    rows = {"train": sum(each["rows"]["train"] for each in manifests.values())}
+    manifest = of.commit(rows, metrics=metrics, keep=files | kept, seconds=seconds, extra={"folds": folds})
+    return StageResult(of.name, False, manifest)
+
+
+def _train(
+    run: Run, records: Records, model: FineTuned, base: Base, layout: Layout, of: Stage, missing: list[int]
+) -> None:
+    from train.finetune import fine_tune
+    from train.finetune_data import TokenData
+    from train.finetune_loop import FoldTask
+
+    settings = domain_settings(run, model)
+    require_resources(
+        settings.workers * settings.cpus_per_worker,
+        settings.workers * settings.gpus_per_worker,
+        f"{model.name}.workers",
+    )
+    labels, folds = records.labels_and_folds()
+    data = TokenData(
+        blocks=share_tokens(run, records, model.name, "train"),
+        lengths=token_counts(run, records, model.name, "train"),
+        labels=labels,
+        folds=folds,
+        teacher=_teacher(run, records, model),
+    )
+    tasks = []
+    for fold in missing:
+        stage = fold_stage(of, fold)
+        if run.force:
+            stage.folder.delete_all()
+        stage.begin()
+        store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"))
+        tasks.append(FoldTask(fold, layout, model.max_tokens, data, settings, store))
+    all_folds = folds_of(run, model)
+    progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
+    storage = resolve((of.folder / _RAY_TRAIN).uri)
+    at_once = model.folds_at_once or _room_for(settings)
+
+    def tell(fold: int, text: str) -> None:
+        say(of.name, f"fold {fold}: {text}")
+
+    for fold in fine_tune(tasks, storage, at_once, tell, functools.partial(say, of.name)):
+        loss = (fold_stage(of, fold).manifest() or {})["metrics"]["log_loss"]
+        progress.advance(note=f"fold {fold}: held-out log loss {loss:.4f}")
+
+
+def _room_for(settings: FineTuning) -> int:
+    """Groups of workers that the cluster has room for as it is, at least one."""
+    import ray
+
+    there = ray.cluster_resources()
+    room = there.get("CPU", 0) // (settings.workers * settings.cpus_per_worker)
+    if settings.gpus_per_worker:
+        room = min(room, there.get("GPU", 0) // (settings.workers * settings.gpus_per_worker))
+    return max(1, int(room))
+
+
+def _drop_notes(of: Stage) -> None:
+    (of.folder / _RAY_TRAIN).delete_all()
+
+
+def _teacher(run: Run, records: Records, model: FineTuned) -> Any:  # noqa: ANN401 - probabilities or None
+    """The teacher's out-of-fold predictions (n, 3), from models that had not seen the records."""
+    if model.teacher is None:
+        return None
+    return predictions.read_predictions(run, records, model.teacher.model, "train")
+
+
+def held_out_predictions(records: Records, of: Stage, folds: list[int]) -> Any:  # noqa: ANN401 - probabilities
+    """Out-of-fold probabilities (n, 3) of the trained folds; nan for the records of the others."""
+    _, fold_of = records.labels_and_folds()
+    result = np.full((len(fold_of), len(LABELS)), np.nan)
+    for fold in folds:
+        table = fold_stage(of, fold).folder.read_table(HELD_OUT)
+        result[table["row"].to_numpy()] = predictions.probabilities(table)
+    return result

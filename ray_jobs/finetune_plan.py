@@ -1,0 +1,66 @@
+"""train_llm --dry-run: what training the models of the settings would take, from the real records."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ray_jobs.finetune import base_of, domain_settings, folds_of
+from ray_jobs.records import Records, open_records
+from ray_jobs.run import Run
+from ray_jobs.settings_finetune import TrainedLlm
+from ray_jobs.tokens import pack_records, token_counts
+from train.epoch_plan import steps_of
+
+_GIB = 2.0**30
+
+
+def dry_run(run: Run) -> str:
+    """The text that --dry-run prints. Packs the records, which training would do first too."""
+    records = open_records(run)
+    return "\n\n".join(_plan(run, records, model) for model in run.settings.trained_llms)
+
+
+def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
+    from train.finetune_memory import flops_per_token, plan_memory
+    from train.networks import load_config
+
+    base = base_of(model.model)
+    pack_records(run, records, model.name, base, "decoder", model.max_tokens)
+    counts = token_counts(run, records, model.name, "train")
+    settings = domain_settings(run, model)
+    config = load_config(base.local())
+    longest = int(counts.max())
+    memory = plan_memory(config, settings, longest)
+    folds = folds_of(run, model)
+    _, fold_of = records.labels_and_folds()
+    trained_on = [fold_of != fold for fold in folds]
+    tokens = int(np.mean([counts[rest].sum() for rest in trained_on])) * settings.orders
+    steps = steps_of(int(np.mean([rest.sum() for rest in trained_on])), settings.records_per_step)
+    epochs = sum(stage.epochs for stage in settings.stages)
+    mean_length = int(np.average(counts, weights=counts))  # as a token sees it
+    operations = flops_per_token(config, memory, settings, mean_length) * tokens * epochs
+    plan = run.settings.plan
+    hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
+    rows = [
+        ("parameters", f"{memory.parameters:,}, of which {memory.trained:,} are trained"),
+        ("records", f"{int(np.mean([rest.sum() for rest in trained_on])):,} a fold, {longest} tokens at most"),
+        ("epoch", f"{steps:,} steps, {tokens:,} tokens ({settings.orders} orders)"),
+        ("peak memory", f"{memory.peak / _GIB:.2f} GiB on each worker, of which"),
+        ("  weights", f"{memory.weights / _GIB:.2f} GiB"),
+        ("  gradients", f"{memory.gradients / _GIB:.2f} GiB"),
+        ("  optimizer", f"{memory.optimizer / _GIB:.2f} GiB"),
+        ("  activations", f"{memory.activations / _GIB:.2f} GiB ({settings.tokens_per_batch:,} tokens at a time)"),
+        ("operations", f"{operations:.3g} a fold"),
+        (
+            "GPU-hours",
+            f"{hours:.2f} a fold, {hours * len(folds):.2f} in all, at {plan.share_of_peak:.0%} of "
+            f"{plan.peak_tflops:g} TFLOP/s",
+        ),
+        ("cost", f"{hours * len(folds) * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
+    ]
+    return _table(f"{model.name} ({model.model}), folds {', '.join(map(str, folds))}", rows)
+
+
+def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
+    width = max(len(name) for name, _ in rows)
+    return "\n".join([title, *(f"  {name.ljust(width)}  {text}" for name, text in rows)])

@@ -1,0 +1,149 @@
+"""Settings from YAML and the command line.
+
+Precedence: `--set key=value`, then the YAML file, then the schema's defaults. An unknown key, a wrong type or an
+impossible value is an InputError that names the key, the reason and the nearest valid name.
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from preference.errors import InputError
+from ray_jobs.settings import Settings
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of keeping the last one."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from YAML text (named `where` in messages) and `key.path=value` overrides.
+
+    Values of overrides are YAML too; list items are reached by their index (boosters.0.rounds=50) or, where they
+    have one, by their name (boosters.lightgbm.rounds=50). Raises InputError.
+    """
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {error}", where=where, fix="mend the syntax at that line.") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
+    for override in overrides:
+        _apply(raw, override)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        location = error.errors()[0]["loc"]
+        given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
+        raise _as_input_error(error, f"--set {given[-1]}" if given else where) from error
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    if not equals or not path:
+        raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value is not valid YAML: {error}", where=f"--set {override}", fix="quote it.") from error
+    *parents, last = path.split(".")
+    node: Any = raw
+    for key in parents:
+        if isinstance(node, dict):
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+        else:
+            node = node[_index(node, key, override)]
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        node[_index(node, last, override)] = value
+
+
+def _last_key(override: str) -> str:
+    return override.partition("=")[0].split(".")[-1]
+
+
+def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
+    """Position in a list of settings, by number or by the items' names."""
+    if not isinstance(node, list):
+        raise InputError(
+            f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
+        )
+    if key.isdigit() and int(key) < len(node):
+        return int(key)
+    names = [str(item.get("name")) for item in node if isinstance(item, dict)]
+    if key in names:
+        return names.index(key)
+    raise InputError(
+        f"no item {key!r} in this list", where=f"--set {override}", fix=f"give an index or one of: {', '.join(names)}."
+    )
+
+
+def _as_input_error(error: ValidationError, where: str) -> InputError:
+    # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant.
+    first = max(error.errors(), key=lambda each: len(each["loc"]))
+    location = [str(part) for part in first["loc"] if not _is_alternative(part)]
+    key = ".".join(location)
+    if first["type"] == "extra_forbidden":
+        valid = _valid_names(location[:-1])
+        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
+        return InputError(f"unknown setting {key!r}", where=where, fix=hint)
+    if first["type"] == "missing":
+        return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
+    reason = first["msg"].removeprefix("Value error, ")
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return InputError(
+        f"setting {key or 'file'!r} has an impossible value {shown}: {reason}{more}",
+        where=where,
+        fix=f"change {key or 'it'}.",
+    )
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of an error's location names a type that a setting may have, rather than a key."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
+
+
+def _valid_names(location: Sequence[str]) -> list[str]:
+    model: Any = Settings
+    for part in location:
+        if part.isdigit():
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return []
+        model = _model_inside(model.model_fields[part].annotation)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _model_inside(annotation: Any) -> Any:  # noqa: ANN401 - type annotations
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation) if get_origin(annotation) else ():
+        found = _model_inside(argument)
+        if found is not None:
+            return found
+    return None

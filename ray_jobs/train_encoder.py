@@ -1,0 +1,207 @@
+"""Fine-tune encoders in stages on Ray Train, fold by fold, and predict with them.
+
+Run as: python -m ray_jobs.train_encoder --config configs/encoder.yaml
+
+The unit of resume is the epoch: after each, the first worker writes a checkpoint to models/<name>/fold-<k>/checkpoint.
+A finished fold has its model, predictions, history.json and TensorBoard's event file in models/<name>/fold-<k>.
+"""
+
+import functools
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from preference.schema import TEXTS
+from ray_jobs import cli, predictions
+from ray_jobs.artifacts import Stage
+from ray_jobs.finetune import base_of, fine_tune_folds, fold_stage, folds_of, held_out_predictions, model_stage
+from ray_jobs.finetune_store import MODEL, Base
+from ray_jobs.local_copy import local_folder
+from ray_jobs.progress import Progress, say
+from ray_jobs.records import Records, open_records
+from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.settings_finetune import Encoder
+from ray_jobs.storage import Folder
+from ray_jobs.tokens import pack_records
+
+SCRATCH_VERSION = 1  # part of the fingerprint: raise it when the same settings give another encoder
+SCRATCH_RECORDS = 20_000  # that the tokenizer of an encoder from scratch is made from, at most
+
+
+def train_encoder(run: Run) -> list[StageResult]:
+    """Make models/<name> and predictions/<name> for every encoder of the settings."""
+    records = open_records(run)
+    results = []
+    for encoder in run.settings.encoders:
+        base, built = _base(run, records, encoder)
+        results += built
+        results.append(pack_records(run, records, encoder.name, base, "encoder", encoder.max_tokens))
+        of = model_stage(run, records, encoder, base, "train_encoder")
+        results.append(fine_tune_folds(run, records, encoder, base, "encoder", of))
+        results.append(_predict(run, records, encoder, of))
+    return results
+
+
+def _base(run: Run, records: Records, encoder: Encoder) -> tuple[Base, list[StageResult]]:
+    """The model to start from, and what was built for it."""
+    wanted = encoder.scratch
+    if wanted is None:
+        return base_of(encoder.base), []
+    stage = Stage(
+        f"scratch/{encoder.name}",
+        run.folder / f"scratch/{encoder.name}",
+        settings={
+            "seed": run.settings.seed,
+            "version": SCRATCH_VERSION,
+            "max_tokens": encoder.max_tokens,
+            **wanted.model_dump(),
+        },
+        inputs={"records": records.fingerprint_of("train")},
+    )
+    base = Base(stage.folder.uri, stage.fingerprint, in_run=True)
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return base, [StageResult(stage.name, True, manifest)]
+    import ray
+
+    connect(run)
+    stage.begin()
+    say(stage.name, "making the tokenizer")
+    build = ray.remote(num_cpus=1)(_build_scratch)
+    manifest = ray.get(build.remote(records, encoder, stage, run.settings.seed))
+    return base, [StageResult(stage.name, False, manifest)]
+
+
+def _build_scratch(records: Records, encoder: Encoder, stage: Stage, seed: int) -> dict[str, Any]:
+    from train.scratch import build_scratch
+
+    started = time.monotonic()
+    assert encoder.scratch is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        shape = encoder.scratch.model_dump()
+        size = build_scratch(folder, _texts(records), max_tokens=encoder.max_tokens, seed=seed, **shape)
+        names = {path.name for path in folder.iterdir()}
+        for file in sorted(names):
+            stage.folder.write_file(file, folder / file)
+    return stage.commit({}, metrics={"vocabulary": size}, keep=names, seconds=time.monotonic() - started)
+
+
+def _texts(records: Records) -> Iterator[str]:
+    left = SCRATCH_RECORDS
+    for shard in records.shards("train"):
+        if left <= 0:
+            return
+        table = records.folder.read_table(shard, list(TEXTS)).slice(0, left)
+        left -= len(table)
+        for name in TEXTS:
+            for turns in table[name].to_pylist():
+                yield from (turn.encode("utf-8", "replace").decode() for turn in turns if turn)
+
+
+def _predict(run: Run, records: Records, encoder: Encoder, of: Stage) -> StageResult:
+    """Put out-of-fold predictions together, and predict the test records with every fold's model."""
+    folds = folds_of(run, encoder)
+    stage = Stage(
+        f"predict/{encoder.name}",
+        run.folder / f"predictions/{encoder.name}",
+        settings={"folds": folds},
+        inputs={"records": records.fingerprint, "models": of.fingerprint},
+    )
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return StageResult(stage.name, True, manifest)
+    stage.begin()
+    out_of_fold = held_out_predictions(records, of, folds)
+    there = ~np.isnan(out_of_fold[:, 0])
+    _, fold_of = records.labels_and_folds()
+    ids = records.read("train", ["id"])["id"].filter(pa.array(there))
+    tables = {"train": predictions.table(ids, out_of_fold[there], fold_of[there])}
+    if "test" in records.splits:
+        connect(run)
+        test = _predict_test(run, records, encoder, of, stage)
+        tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
+    for split, table in tables.items():
+        stage.folder.write_table(f"{split}.parquet", table, stage.fingerprint)
+    rows = {split: len(table) for split, table in tables.items()}
+    return StageResult(stage.name, False, stage.commit(rows, keep={f"{split}.parquet" for split in tables}))
+
+
+def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage: Stage) -> predictions.Floats:
+    """Mean over the folds' models of the test predictions (n, 3), made shard by shard by a pool of actors."""
+    import ray.data
+
+    folds, shards = folds_of(run, encoder), records.shards("test")
+    # Fold by fold, so that an actor seldom loads another model.
+    items = [
+        {"fold": fold, "shard": shard}
+        for fold in folds
+        for shard in shards
+        if stage.folder.table_fingerprint(_shard_file(fold, shard)) != stage.fingerprint
+    ]
+    progress = Progress(stage.name, "shards", len(folds) * len(shards), len(folds) * len(shards) - len(items))
+    if items:
+        dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
+            _PredictShards,
+            fn_constructor_args=(encoder, of, run.folder / f"tokens/{encoder.name}", stage),
+            batch_size=1,
+            concurrency=(1, len(items)),  # as many actors as the cluster has room for
+            num_cpus=encoder.cpus_per_worker,
+            num_gpus=encoder.gpus_per_worker or None,
+        )
+        for done in dataset.iter_rows():
+            progress.advance(rows=int(done["rows"]))
+    whole = [
+        np.concatenate(
+            [predictions.probabilities(stage.folder.read_table(_shard_file(fold, shard))) for shard in shards]
+        )
+        for fold in folds
+    ]
+    mean: predictions.Floats = np.mean(whole, axis=0)
+    return mean
+
+
+def _shard_file(fold: int, shard: str) -> str:
+    return f"shards/fold-{fold}/{shard}"
+
+
+class _PredictShards:
+    """An actor that predicts shard after shard, loading a fold's model when the fold changes."""
+
+    def __init__(self, encoder: Encoder, of: Stage, tokens: Folder, stage: Stage) -> None:
+        self._encoder, self._of, self._tokens, self._stage = encoder, of, tokens, stage
+        self._load = functools.lru_cache(maxsize=1)(self._classifier)
+
+    def _classifier(self, fold: int) -> Any:  # noqa: ANN401 - infer.classifier.Classifier, imported where it is used
+        from infer.classifier import Classifier
+
+        of = fold_stage(self._of, fold)
+        return Classifier(
+            local_folder(of.folder / MODEL, of.fingerprint),
+            # Without gradients several times as many tokens fit.
+            self._encoder.tokens_per_batch,
+            self._encoder.cpus_per_worker,
+            self._encoder.gpus_per_worker > 0,
+            self._encoder.precision == "bfloat16",
+        )
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        rows = []
+        for fold, shard in zip(batch["fold"], batch["shard"], strict=True):
+            table = self._tokens.read_table(shard, ["ab", "ba"])
+            ab, ba = ([np.asarray(ids, np.int32) for ids in table[name].to_pylist()] for name in ("ab", "ba"))
+            predicted = self._load(int(fold)).predict(ab, ba)
+            made = pa.table(predictions.columns(predicted))
+            self._stage.folder.write_table(_shard_file(int(fold), shard), made, self._stage.fingerprint)
+            rows.append(len(table))
+        return {"rows": rows}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main("train_encoder", __doc__, train_encoder))

@@ -1,0 +1,34 @@
+"""Fine-tune language models with LoRA on Ray Train, fold by fold.
+
+Run as: python -m ray_jobs.train_llm --config configs/llm.yaml [--dry-run]
+
+What it leaves in models/<name>/fold-<k>/model is what score_llm loads; name it there with `trained`. The unit of resume
+is the epoch. With --dry-run nothing is trained: it says what training would take.
+"""
+
+import sys
+
+from ray_jobs import cli
+from ray_jobs.finetune import base_of, fine_tune_folds, model_stage
+from ray_jobs.finetune_plan import dry_run
+from ray_jobs.records import open_records
+from ray_jobs.run import Run, StageResult
+from ray_jobs.tokens import pack_records
+
+JOB = "train_llm"
+
+
+def train_llm(run: Run) -> list[StageResult]:
+    """Make models/<name> for every model of trained_llms."""
+    records = open_records(run)
+    results = []
+    for model in run.settings.trained_llms:
+        base = base_of(model.model)
+        results.append(pack_records(run, records, model.name, base, "decoder", model.max_tokens))
+        stage = model_stage(run, records, model, base, JOB)
+        results.append(fine_tune_folds(run, records, model, base, "decoder", stage))
+    return results
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(JOB, __doc__, train_llm, dry_run=dry_run))

@@ -1,0 +1,114 @@
+"""Fine-tuning on Ray Train: the same model for any number of workers, and what each stage trains."""
+
+import dataclasses
+
+import numpy as np
+import pyarrow.fs
+import pytest
+
+from preference.packing import Layout
+from ray_jobs.artifacts import Stage
+from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
+from ray_jobs.predictions import probabilities
+from ray_jobs.storage import Folder
+from tests.train.tiny_models import ARCHITECTURES, MAX_TOKENS, tiny_model, token_data
+from train.finetune import fine_tune
+from train.finetune_loop import FoldTask
+from train.finetune_settings import FineTuning, Lora, TrainingStage
+
+STAGES = (
+    TrainingStage("head", 2, 1e-2),
+    TrainingStage(1, 1, 3e-3),
+    TrainingStage("all", 1, 3e-3),
+)
+
+
+class Recorded(RunFoldStore):
+    """A store that keeps each epoch's parameters beside the checkpoint."""
+
+    def save(self, state):
+        from safetensors.torch import save
+
+        super().save(state)
+        values = {name: value.detach().contiguous() for name, value in state.parameters.items()}
+        Folder(f"{self.stage.folder}-seen").write_bytes(f"{state.stage}-{state.epochs}.safetensors", save(values))
+
+
+def settings(architecture, workers=1):
+    return FineTuning(
+        stages=STAGES,
+        records_per_step=6,
+        tokens_per_batch=4 * MAX_TOKENS,
+        label_smoothing=0.02,
+        lora=None if architecture == "deberta-v2" else Lora(r=4),
+        seed=1,
+        workers=workers,
+    )
+
+
+def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
+    """Train fold 1 and return its store."""
+    labels = data.labels[data.folds == 1]
+    stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
+    store = kind(stage, Base(str(model), architecture), labels, "records")
+    layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
+    task = FoldTask(1, layout, MAX_TOKENS, data, asked, store)
+    lines = []
+    list(
+        fine_tune([task], (pyarrow.fs.LocalFileSystem(), str(tmp_path / "ray")), 1, lambda _, text: lines.append(text))
+    )
+    assert any("held-out log loss" in line for line in lines)
+    return store
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, architecture):
+    model = tiny_model(tmp_path / "model", architecture)
+    data = token_data(model, architecture, rows=60)
+    one, two = (
+        train(tmp_path, model, architecture, data, settings(architecture, workers), f"workers-{workers}")
+        for workers in (1, 2)
+    )
+    curves = [[point["loss"] for point in store.stage.folder.read_json("history.json")] for store in (one, two)]
+    assert len(curves[0]) == 4 * 7
+    np.testing.assert_allclose(curves[0], curves[1], atol=1e-4)
+    tables = [probabilities(store.stage.folder.read_table(HELD_OUT)) for store in (one, two)]
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-4)
+    # A first epoch of the head alone moves the loss, so equal curves are not curves of a model that learns nothing.
+    assert np.ptp(curves[0]) > 0.01
+
+
+def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
+    from safetensors.torch import load
+
+    from train.networks import load_network
+
+    model = tiny_model(tmp_path / "model", "deberta-v2", layers=3)
+    data = token_data(model, "deberta-v2", rows=30)
+    asked = dataclasses.replace(
+        settings("deberta-v2"), stages=(STAGES[0], dataclasses.replace(STAGES[1], train=2), STAGES[2])
+    )
+    store = train(tmp_path, model, "deberta-v2", data, asked, "stages", Recorded)
+    before = dict(load_network(str(model), asked).named_parameters())
+    moved = []
+    for at in ("0-2", "1-1", "2-1"):
+        after = before | load(Folder(f"{store.stage.folder}-seen").read_bytes(f"{at}.safetensors"))
+        moved.append({name for name in after if not (after[name].detach() == before[name].detach()).all()})
+        before = after
+    head = {name for name in before if name.startswith(("classifier.", "pooler."))}
+    last_two = {name for name in before if ".layer.1." in name or ".layer.2." in name}
+    assert moved[0] == head
+    # Keys' biases never matter: softmax is the same with any number added to all scores of a query.
+    dead = {name for name in before if name.endswith("key_proj.bias")}
+    assert moved[1] - dead == (head | last_two) - dead
+    assert moved[2] - dead == before.keys() - dead
+
+
+def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
+    from train.booster import FoldError
+
+    model = tiny_model(tmp_path / "model", "llama")
+    data = token_data(model, "llama", rows=30)
+    (model / "model.safetensors").write_bytes(b"broken")
+    with pytest.raises(FoldError, match="fold 1"):
+        train(tmp_path, model, "llama", data, settings("llama"), "broken")

@@ -1,0 +1,338 @@
+"""The training loop of one worker: encoders and language models, one stage after another, resumable by epoch."""
+
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from preference.metrics import log_loss
+from preference.packing import Layout
+from preference.swap import swap_average
+from preference.token_batches import budget_batches, pad
+from train.epoch_plan import Step, learning_rate_at, plan_epoch, share_out, steps_of
+from train.finetune_data import Probabilities, Sequences, TokenData
+from train.finetune_losses import summed_loss
+from train.finetune_settings import FineTuning, TrainingStage
+from train.finetuned_model import save_model
+from train.networks import load_network, set_trained
+from train.optimizer import new_optimizer, optimizer_state, restore_optimizer
+
+if TYPE_CHECKING:
+    import torch
+    from ray.actor import ActorHandle
+
+POST_SECONDS = 2.0  # between two lines of progress
+
+
+class PeerLostError(Exception):
+    """Another worker ended in the middle of a step; the training goes on from its last checkpoint."""
+
+
+Point = dict[str, float]
+Records = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class TrainingState:
+    """Where a training stands after an epoch: all that goes on from there as if nothing had happened."""
+
+    stage: int
+    epochs: int  # of that stage that are done
+    parameters: "dict[str, torch.Tensor]"  # all that any stage has trained so far
+    optimizer: "dict[str, torch.Tensor]"
+    history: list[Point]
+
+
+class FoldStore(Protocol):
+    """Where a fold's checkpoints and its result are kept. Sent to workers; only the first of them writes."""
+
+    def base(self) -> str:
+        """The model to start from: a folder on this machine, or a hub id."""
+
+    def load(self) -> TrainingState | None:
+        """The last state saved, or None."""
+
+    def progress(self) -> tuple[int, int] | None:
+        """Stage and epochs of the last state saved, or None."""
+
+    def save(self, state: TrainingState) -> None:
+        """Keep a state in place of the one before."""
+
+    def finish(self, model: Path, rows: Records, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+        """Keep the trained model (the files of a folder) and its predictions for the held-out records."""
+
+
+@dataclass(frozen=True)
+class FoldTask:
+    """One fold to train: on the records outside it, judged on those inside."""
+
+    fold: int
+    layout: Layout
+    max_tokens: int
+    data: TokenData
+    settings: FineTuning
+    store: FoldStore
+    progress: "ActorHandle | None" = None  # train.finetune.Progress
+
+
+def train_worker(config: dict[str, Any]) -> None:
+    """What Ray Train runs in each worker: `config["task"]` is the FoldTask."""
+    import ray.train
+    import torch
+
+    torch.set_num_threads(config["task"].settings.cpus_per_worker)
+    context = ray.train.get_context()
+    _Worker(config["task"], context.get_world_rank(), context.get_world_size()).run()
+
+
+@dataclass
+class _Clock:
+    """Tokens read since the start of this process, and how many there are still to read."""
+
+    left: int
+    started: float = field(default_factory=time.monotonic)
+    read: int = 0
+
+    def rate(self) -> float:
+        return self.read / max(time.monotonic() - self.started, 1e-6)
+
+    def count(self, tokens: int) -> None:
+        self.read += tokens
+        self.left -= tokens
+
+
+class _Worker:
+    def __init__(self, task: FoldTask, rank: int, world: int) -> None:
+        import torch
+
+        self._task, self._rank, self._world = task, rank, world
+        self._settings = task.settings
+        self._device = torch.device("cuda" if task.settings.gpus_per_worker else "cpu")
+        self._sequences = Sequences(task.data.blocks)
+        self._train = np.flatnonzero(task.data.folds != task.fold)
+        self._held_out = np.flatnonzero(task.data.folds == task.fold)
+        self._history: list[Point] = []
+        self._ever_trained: set[str] = set()
+        self._posted = 0.0
+        self._epoch_tokens = int(task.data.lengths[self._train].sum()) * task.settings.orders
+
+    def run(self) -> None:
+        started = time.monotonic()
+        settings = self._settings
+        self._post(note="loading the model")
+        self._model = load_network(self._task.store.base(), settings).to(self._device)
+        self._pad = int(self._model.config.pad_token_id)
+        state = self._task.store.load()
+        if state is not None:
+            self._history = list(state.history)
+            missing = self._model.load_state_dict(state.parameters, strict=False).unexpected_keys
+            if missing:
+                raise RuntimeError(f"the checkpoint has parameters that the model lacks, first {missing[0]}")
+        at = (0, 0) if state is None else (state.stage, state.epochs)
+        epochs = sum(stage.epochs for stage in settings.stages)
+        done = sum(stage.epochs for stage in settings.stages[: at[0]]) + at[1]
+        self._clock = _Clock(left=(epochs - done) * self._epoch_tokens)
+        held_out: Probabilities | None = None
+        for number, stage in enumerate(settings.stages):
+            parameters = set_trained(self._model, stage.train, settings.lora is not None)
+            self._ever_trained |= parameters.keys()
+            if (number, stage.epochs) <= at:
+                continue
+            optimizer = new_optimizer(parameters, stage)
+            first = 0
+            if number == at[0] and state is not None and at[1]:
+                restore_optimizer(optimizer, parameters, state.optimizer)
+                first = at[1]
+            for epoch in range(first, stage.epochs):
+                self._epoch(number, stage, epoch, parameters, optimizer)
+                held_out = self._predict(self._held_out)
+                self._end_epoch(number, epoch, held_out)
+                self._save(number, epoch + 1, parameters, optimizer)
+        if held_out is None:
+            held_out = self._predict(self._held_out)
+        if self._rank == 0:
+            self._post(note="saving the model")
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder)
+                save_model(self._model, self._task, path)
+                seconds = time.monotonic() - started
+                self._task.store.finish(path, self._held_out, held_out, self._history, seconds)
+
+    def _epoch(
+        self,
+        number: int,
+        stage: TrainingStage,
+        epoch: int,
+        parameters: "dict[str, torch.nn.Parameter]",
+        optimizer: "torch.optim.Optimizer",
+    ) -> None:
+        import torch
+
+        settings = self._settings
+        self._set_modes(stage)
+        seed = (settings.seed, number, epoch)
+        lengths = self._task.data.lengths[self._train]
+        plan = plan_epoch(lengths, settings.records_per_step, settings.tokens_per_batch, settings.orders, seed)
+        steps = stage.epochs * steps_of(len(self._train), settings.records_per_step)
+        # With one order in a step, which one is drawn anew for each record and epoch.
+        one_order = np.random.default_rng([*seed, 1]).integers(2, size=len(lengths)).astype(bool)
+        for index, step in enumerate(plan):
+            at = epoch * len(plan) + index
+            rate = stage.learning_rate * learning_rate_at(at, steps, stage.warm_up)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            loss = self._backward(step, one_order, (*seed, index))
+            loss = self._sum_gradients(list(parameters.values()), loss)
+            torch.nn.utils.clip_grad_norm_(list(parameters.values()), stage.clip)
+            optimizer.step()
+            tokens = int(lengths[np.concatenate(step.micro_batches)].sum()) * settings.orders
+            self._clock.count(tokens)
+            self._history.append(
+                {"stage": number, "epoch": epoch, "step": at, "loss": loss, "learning_rate": rate, "tokens": tokens}
+            )
+            self._post(last=self._history[-1], steps=steps)
+
+    def _set_modes(self, stage: TrainingStage) -> None:
+        """Dropout where something is trained; what is frozen gives the same numbers each time."""
+        self._model.train()
+        if stage.train == "all" or self._settings.lora is not None:
+            return
+        self._model.base_model.eval()
+        for module in self._model.base_model.modules():
+            own = list(module.parameters())
+            if own and all(parameter.requires_grad for parameter in own):
+                module.train()
+
+    def _backward(self, step: Step, one_order: npt.NDArray[np.bool_], seed: tuple[int, ...]) -> float:
+        """Gradients of this worker's share of a step; returns its share of the mean loss."""
+        import torch
+
+        lengths = self._task.data.lengths[self._train]
+        sizes = [int(lengths[batch].max()) * len(batch) for batch in step.micro_batches]
+        total = 0.0
+        for index in share_out(sizes, self._world)[self._rank]:
+            # By micro-batch, so that it does not matter which worker draws the numbers for dropout.
+            torch.manual_seed(int(np.random.SeedSequence([*seed, index]).generate_state(1)[0]))
+            batch = step.micro_batches[index]
+            both = self._settings.both_orders
+            pairs = [(self._train[n], order) for n in batch for order in ((False, True) if both else (one_order[n],))]
+            loss = self._loss(pairs) / (step.records * self._settings.orders)
+            loss.backward()
+            total += float(loss.detach())
+        return total
+
+    def _loss(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
+        import torch
+
+        logits = self._logits(pairs)
+        targets = [self._task.data.targets(record, swapped) for record, swapped in pairs]
+        labels = torch.tensor([label for label, _ in targets], device=self._device)
+        teacher = None
+        if self._task.data.teacher is not None:
+            soft = np.stack([wanted for _, wanted in targets if wanted is not None])
+            teacher = torch.tensor(soft, dtype=torch.float32, device=self._device)
+        return summed_loss(logits, labels, teacher, self._settings)
+
+    def _logits(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
+        import torch
+
+        ids, mask = pad([self._sequences.ids(record, swapped) for record, swapped in pairs], self._pad)
+        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        half = self._settings.precision == "bfloat16"
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
+            logits: torch.Tensor = self._model(**{k: v.to(self._device) for k, v in inputs.items()}).logits
+        return logits
+
+    def _sum_gradients(self, parameters: "list[torch.nn.Parameter]", loss: float) -> float:
+        """Add the gradients and losses of all workers, in one exchange; returns the whole loss.
+
+        Not DistributedDataParallel: a worker without a micro-batch in this step would keep the others waiting there.
+        """
+        import torch
+
+        if self._world == 1:
+            return loss
+        parts = [
+            torch.zeros_like(parameter).flatten() if parameter.grad is None else parameter.grad.flatten()
+            for parameter in parameters
+        ]
+        flat = torch.cat([*(part.float() for part in parts), torch.tensor([loss], device=self._device)])
+        _sum_over_workers(flat)
+        at = 0
+        for parameter in parameters:
+            size = parameter.numel()
+            parameter.grad = flat[at : at + size].view_as(parameter).to(parameter.dtype)
+            at += size
+        return float(flat[-1])
+
+    def _predict(self, records: Records) -> Probabilities:
+        """Swap-averaged probabilities (n, 3) of records, worked out by all workers together and known to all."""
+        import torch
+
+        self._model.eval()
+        result = torch.zeros((len(records), 3), dtype=torch.float64)
+        batches = budget_batches(self._task.data.lengths[records], self._settings.tokens_per_batch // 2)
+        with torch.no_grad():
+            for batch in batches[self._rank :: self._world]:
+                pairs = [(records[n], swapped) for swapped in (False, True) for n in batch]
+                shares = torch.softmax(self._logits(pairs).double(), dim=1).cpu().numpy()
+                result[batch] = torch.from_numpy(swap_average(shares[: len(batch)], shares[len(batch) :]))
+        if self._world > 1:
+            whole = result.to(self._device)
+            _sum_over_workers(whole)
+            result = whole.cpu()
+        return np.asarray(result.numpy())
+
+    def _end_epoch(self, number: int, epoch: int, held_out: Probabilities) -> None:
+        import ray.train
+
+        points = [point for point in self._history if (point["stage"], point["epoch"]) == (number, epoch)]
+        mean = float(np.mean([point["loss"] for point in points]))
+        loss = log_loss(held_out, self._task.data.labels[self._held_out])
+        self._history[-1]["held_out_log_loss"] = loss
+        self._history[-1]["seconds"] = time.monotonic() - self._clock.started
+        self._post(last=self._history[-1], note=f"epoch's loss {mean:.4f}, held-out log loss {loss:.4f}", always=True)
+        ray.train.report({"stage": number, "epoch": epoch, "loss": mean, "held_out_log_loss": loss})
+
+    def _save(
+        self,
+        number: int,
+        epochs: int,
+        parameters: "dict[str, torch.nn.Parameter]",
+        optimizer: "torch.optim.Optimizer",
+    ) -> None:
+        if self._rank:
+            return
+        values = {name: value for name, value in self._model.state_dict().items() if name in self._ever_trained}
+        state = TrainingState(number, epochs, values, optimizer_state(optimizer, parameters), self._history)
+        self._task.store.save(state)
+
+    def _post(self, last: Point | None = None, steps: int = 0, note: str = "", always: bool = False) -> None:
+        now = time.monotonic()
+        if self._rank or self._task.progress is None or (now - self._posted < POST_SECONDS and not (note or always)):
+            return
+        self._posted = now
+        text = note
+        if last is not None and not note:
+            text = (
+                f"step {int(last['step']) + 1}/{steps}, loss {last['loss']:.4f}, lr {last['learning_rate']:.1e}, "
+                f"{self._clock.rate():,.0f} tokens/s, {self._clock.left / max(self._clock.rate(), 1e-6):.0f} s left"
+            )
+        if last is not None:
+            text = f"stage {int(last['stage']) + 1}, epoch {int(last['epoch']) + 1}: {text}"
+        self._task.progress.post.remote(self._task.fold, text)
+
+
+def _sum_over_workers(values: "torch.Tensor") -> None:
+    import torch.distributed
+
+    try:
+        torch.distributed.all_reduce(values)
+    except RuntimeError as error:
+        raise PeerLostError(str(error)) from error
