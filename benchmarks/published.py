@@ -1,7 +1,7 @@
 """The published recipes: ours beside scikit-learn, gensim, lightgbm and xgboost called directly, on the same folds.
 
 Run as: python -m benchmarks.published --votes votes.csv
-(1,000 votes take about 15 minutes on 2 cores)
+(1,000 votes take about 35 minutes on 2 cores)
 
 Ours is the pipeline with configs/seed.yaml; the other side takes nothing from it but the records with their folds.
 """
@@ -11,10 +11,12 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import scipy.sparse
 import yaml
@@ -27,6 +29,7 @@ from preference.metrics import log_loss
 
 CONFIG = ROOT / "configs/seed.yaml"
 CLOSE = 0.01
+Rows = tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]  # of a fold: to train on, and held out
 
 
 def main() -> None:
@@ -51,11 +54,11 @@ def main() -> None:
 
 def _out_of_fold_loss(records: pd.DataFrame, direct: Any, settings: dict[str, Any]) -> float:  # noqa: ANN401
     folds, labels = records["fold"].to_numpy(), records["label"].to_numpy()
-    features, train = direct(records, settings)
+    features, predict = direct(records, settings)
+    rows = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
     predicted = np.empty((len(records), 3))
-    for fold in np.unique(folds):
-        held = folds == fold
-        predicted[held] = train(features[~held], labels[~held], features[held])
+    for (_, held), values in zip(rows, predict(features, labels, rows), strict=True):
+        predicted[held] = values
     return log_loss(predicted, labels)
 
 
@@ -64,7 +67,11 @@ def _texts(records: pd.DataFrame, part: str) -> list[str]:
 
 
 def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """N-gram counts and tf-idf by scikit-learn; LightGBM without early stopping."""
+    """N-gram counts and tf-idf by scikit-learn; LightGBM's own cross-validation, without early stopping.
+
+    It bins the columns once for all folds, as ours does. With bins of its own for each fold the loss was 0.03 higher
+    (2.213 against 2.179): a thousand trees on a thousand votes are that far beyond what they can learn.
+    """
     import lightgbm
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
@@ -77,31 +84,39 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
             blocks += [vectorizer.transform(_texts(records, each)) for each in parts]
     params = {**settings["params"], "objective": "multiclass", "num_class": 3, "seed": 42, "verbosity": -1}
 
-    def train(x: Any, y: Any, held: Any) -> Any:  # noqa: ANN401
-        booster = lightgbm.train(params, lightgbm.Dataset(x, y), settings["rounds"])
-        return booster.predict(held)
+    def predict(x: Any, y: Any, rows: list[Rows]) -> list[Any]:  # noqa: ANN401
+        data = lightgbm.Dataset(x, y, free_raw_data=False)
+        found = lightgbm.cv(params, data, settings["rounds"], folds=rows, return_cvbooster=True)
+        return [each.predict(x[held]) for each, (_, held) in zip(found["cvbooster"].boosters, rows, strict=True)]
 
-    return scipy.sparse.hstack(blocks, format="csr").astype(np.float32), train
+    return scipy.sparse.hstack(blocks, format="csr").astype(np.float32), predict
 
 
 def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Mean word vectors by gensim; XGBoost without early stopping."""
+    """Mean word vectors by gensim; XGBoost without early stopping.
+
+    gensim gets its sentences as a file of lines, as from us: handed over as lists they are learnt from with other random
+    numbers, and the loss was 0.02 lower (1.129 against 1.149).
+    """
     import xgboost
     from gensim.models import Word2Vec
 
     words = {part: [Text(list(turns)).words for turns in records[part]] for part in PARTS}
-    sentences = [each for part in PARTS for each in words[part]]
-    model = Word2Vec(sentences, vector_size=300, window=5, min_count=1, epochs=10, seed=42, workers=1)
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as corpus:
+        corpus.writelines(" ".join(each) + "\n" for part in PARTS for each in words[part])
+        corpus.flush()
+        model = Word2Vec(corpus_file=corpus.name, vector_size=300, window=5, min_count=1, epochs=10, seed=42, workers=1)
     means = [
         [model.wv[each].mean(axis=0) if each else np.zeros(300, np.float32) for each in words[part]] for part in PARTS
     ]
     params = {**settings["params"], "objective": "multi:softprob", "num_class": 3, "seed": 42, "tree_method": "hist"}
 
-    def train(x: Any, y: Any, held: Any) -> Any:  # noqa: ANN401
-        booster = xgboost.train(params, xgboost.DMatrix(x, y), settings["rounds"])
-        return booster.predict(xgboost.DMatrix(held)).astype(np.float64)
+    def predict(x: Any, y: Any, rows: list[Rows]) -> Iterator[Any]:  # noqa: ANN401
+        for train, held in rows:
+            booster = xgboost.train(params, xgboost.DMatrix(x[train], y[train]), settings["rounds"])
+            yield booster.predict(xgboost.DMatrix(x[held])).astype(np.float64)
 
-    return np.concatenate([np.array(each, np.float32) for each in means], axis=1), train
+    return np.concatenate([np.array(each, np.float32) for each in means], axis=1), predict
 
 
 if __name__ == "__main__":

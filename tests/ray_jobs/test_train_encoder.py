@@ -1,0 +1,148 @@
+"""train_encoder in a whole pipeline: an encoder of some folds beside a booster of all."""
+
+import csv
+import json
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from preference.schema import PROBABILITIES
+
+from .commands import run_job
+
+SETTINGS = {
+    "run": "runs/unused",
+    "data": {"synthetic": {"train_rows": 90, "test_rows": 20}, "folds": 3, "shard_rows": 40},
+    "featurize": {"families": ["length", "style"]},
+    "boosters": [{"name": "linear", "engine": "two_part"}],
+    "encoders": [
+        {
+            "name": "encoder",
+            "scratch": {"architecture": "bert", "layers": 2, "hidden": 32, "heads": 2, "vocabulary": 600},
+            "max_tokens": 96,
+            "folds": [2, 0],
+            "teacher": {"model": "linear", "weight": 0.5},
+            "stages": [
+                {"train": "head", "epochs": 1, "learning_rate": 1e-3},
+                {"train": 1, "epochs": 1, "learning_rate": 1e-3},
+            ],
+        }
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A finished pipeline: its configuration, its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("encoder")
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS))
+    done = run_job("pipeline", folder / "run", config=str(config))
+    assert done.returncode == 0, done.stderr
+    return config, folder / "run", done
+
+
+def test_out_of_fold_predictions_are_of_the_folds_asked_for(finished):
+    _, run, _ = finished
+    predicted = pq.read_table(run / "predictions/encoder/train.parquet")
+    records = pq.read_table(run / "records/train")
+    folds = dict(zip(records["id"].to_pylist(), records["fold"].to_pylist(), strict=True))
+    assert predicted["id"].to_pylist() == [name for name in records["id"].to_pylist() if folds[name] != 1]
+    assert predicted["fold"].to_pylist() == [folds[name] for name in predicted["id"].to_pylist()]
+    values = np.stack([predicted[name].to_numpy() for name in PROBABILITIES], axis=1)
+    np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-9)
+
+
+def test_test_predictions_are_the_mean_of_the_folds_models(finished):
+    from infer.classifier import Classifier
+
+    _, run, _ = finished
+    tokens = pq.read_table(run / "tokens/encoder/test")
+    order = np.argsort(tokens["row"].to_numpy())
+    ab, ba = ([np.array(ids, np.int32) for ids in tokens[name].to_pylist()] for name in ("ab", "ba"))
+    one_by_one = [
+        np.concatenate([model.predict([ab[n]], [ba[n]]) for n in order])
+        for model in (
+            Classifier(str(run / f"models/encoder/fold-{fold}/model"), 1000, 1, False, False) for fold in (0, 2)
+        )
+    ]
+    found = pq.read_table(run / "predictions/encoder/test.parquet")
+    assert found["id"].to_pylist() == [tokens["id"][int(n)].as_py() for n in order]
+    values = np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
+    np.testing.assert_allclose(values, np.mean(one_by_one, axis=0), atol=1e-6)
+
+
+def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
+    _, run, done = finished
+    scores = json.loads((run / "report/metrics.json").read_text())
+    beside = scores["same_rows"]["encoder"]["beside"]
+    assert scores["same_rows"]["encoder"]["rows"] == 60
+    assert set(beside) == {"class prior", "linear", "encoder", "blend"}
+    assert beside["encoder"]["difference"] == 0
+    assert scores["models"]["encoder"]["folds"] == [0, 2]
+    assert "encoder" not in scores["blend"]["weights"]["learnt"]
+    assert "encoder predicts folds 0, 2 only and is left out" in done.stderr
+    assert set(scores["curves"]["encoder"]) == {"0", "2"}
+    assert [len(of["held_out"]) for of in scores["curves"]["encoder"].values()] == [2, 2]
+    assert "beside the others on its folds" in (run / "report/index.html").read_text()
+
+
+def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finished):
+    config, run, _ = finished
+    again = run_job("pipeline", run, config=str(config))
+    assert again.returncode == 0, again.stderr
+    assert " run" not in [line[-4:] for line in again.stdout.splitlines() if line.startswith(("train", "predict"))]
+    before = (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns
+    more = run_job("train_encoder", run, "encoders.encoder.folds=[0,1,2]", config=str(config))
+    assert more.returncode == 0, more.stderr
+    assert "2/3 folds found finished, resuming" in more.stderr
+    assert (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns == before
+    assert pq.read_metadata(run / "predictions/encoder/train.parquet").num_rows == 90
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("encoders.encoder.folds=[3]", "asks for fold 3; there are 0 to 2"),
+        ("encoders.encoder.teacher.model=nobody", "has a teacher 'nobody'"),
+        ("encoders.encoder.model=owner/name", "give either model"),
+        ("blend.models=[encoder]", "has only those of [0, 2]"),
+    ],
+)
+def test_impossible_settings_end_the_job_before_any_work(finished, change, reason):
+    config, run, _ = finished
+    done = run_job("train_encoder", run, change, config=str(config))
+    assert done.returncode == 2
+    assert reason in done.stderr
+
+
+def test_a_model_that_is_nowhere_is_named(finished, tmp_path):
+    config, _, _ = finished
+    line = ["encoders.encoder.scratch=null", f"encoders.encoder.model={tmp_path}/nothing"]
+    done = run_job("pipeline", tmp_path / "run", *line, config=str(config))
+    assert done.returncode == 2
+    assert "no such folder" in done.stderr
+
+
+def test_a_teacher_of_other_folds_is_refused(finished):
+    """Predictions whose folds are not the records' may come from models that saw what they predict."""
+    config, run, _ = finished
+    file = run / "predictions/linear/train.parquet"
+    whole = pq.read_table(file)
+    folds = whole["fold"].to_numpy()
+    pq.write_table(whole.set_column(whole.column_names.index("fold"), "fold", [(folds + 1) % 3]), file)
+    try:
+        # Another weight is another model, which has to be trained.
+        done = run_job("train_encoder", run, "encoders.encoder.teacher.weight=0.9", config=str(config))
+    finally:
+        pq.write_table(whole, file)
+    assert done.returncode == 2, done.stderr
+    assert "may have been trained on what they predict" in done.stderr
+
+
+def test_the_submission_has_every_test_record(finished):
+    _, run, _ = finished
+    rows = list(csv.DictReader((run / "blend/submission.csv").open()))
+    assert len(rows) == 20
