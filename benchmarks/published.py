@@ -95,8 +95,8 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
 def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Mean word vectors by gensim; XGBoost without early stopping.
 
-    gensim gets its sentences as a file of lines, as from us: handed over as lists they are learnt from with other random
-    numbers, and the loss was 0.02 lower (1.129 against 1.149).
+    gensim gets its sentences as a file of lines, as from us: handed over as lists they are learnt from with other
+    random numbers, and the loss was 0.02 lower (1.129 against 1.149).
     """
     import xgboost
     from gensim.models import Word2Vec

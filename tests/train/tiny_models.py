@@ -13,7 +13,6 @@ from train.networks import load_tokenizer
 from train.scratch import build_scratch
 
 MAX_TOKENS = 96
-ARCHITECTURES = ("deberta-v2", "gemma2", "llama")
 
 
 def records(rows: int, seed: int = 3):
