@@ -6,6 +6,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from preference.errors import InputError
@@ -82,13 +83,13 @@ def fine_tune(
 
 
 def _why_waiting(workers: int, cpus: int, gpus: int) -> str:
+    if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
+        return "the workers are starting"
     if gpus:
         free = ray.available_resources().get("GPU", 0.0)
         return (
             f"{workers} workers need {gpus} GPUs each; {free:g} of {ray.cluster_resources().get('GPU', 0):g} are free"
         )
-    if ray.available_resources().get("CPU", 0.0) >= workers * cpus:
-        return "the workers are starting"
     return describe_shortage(f"each of {workers} workers", cpus)
 
 

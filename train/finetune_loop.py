@@ -3,7 +3,7 @@
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     import torch
     from ray.actor import ActorHandle
 
-POST_SECONDS = 2.0  # between two lines of progress
+POST_SECONDS = 10.0  # between two lines of progress
 
 
 class PeerLostError(Exception):
@@ -92,18 +92,24 @@ def train_worker(config: dict[str, Any]) -> None:
 
 @dataclass
 class _Clock:
-    """Tokens read since the start of this process, and how many there are still to read."""
+    """How many tokens are still to be read, and how fast: by the stage, since stages differ in what a token takes."""
 
     left: int
-    started: float = field(default_factory=time.monotonic)
     read: int = 0
+    seconds: float = 0.0
+    training: float = 0.0  # seconds of all steps of this process
+
+    def begin_stage(self) -> None:
+        self.read, self.seconds = 0, 0.0
 
     def rate(self) -> float:
-        return self.read / max(time.monotonic() - self.started, 1e-6)
+        return self.read / max(self.seconds, 1e-6)
 
-    def count(self, tokens: int) -> None:
+    def count(self, tokens: int, seconds: float) -> None:
         self.read += tokens
         self.left -= tokens
+        self.seconds += seconds
+        self.training += seconds
 
 
 class _Worker:
@@ -148,6 +154,7 @@ class _Worker:
             if number == at[0] and state is not None and at[1]:
                 restore_optimizer(optimizer, parameters, state.optimizer)
                 first = at[1]
+            self._clock.begin_stage()
             for epoch in range(first, stage.epochs):
                 self._epoch(number, stage, epoch, parameters, optimizer)
                 held_out = self._predict(self._held_out)
@@ -182,6 +189,7 @@ class _Worker:
         # With one order in a step, which one is drawn anew for each record and epoch.
         one_order = np.random.default_rng([*seed, 1]).integers(2, size=len(lengths)).astype(bool)
         for index, step in enumerate(plan):
+            began = time.monotonic()
             at = epoch * len(plan) + index
             rate = stage.learning_rate * learning_rate_at(at, steps, stage.warm_up)
             for group in optimizer.param_groups:
@@ -192,7 +200,7 @@ class _Worker:
             torch.nn.utils.clip_grad_norm_(list(parameters.values()), stage.clip)
             optimizer.step()
             tokens = int(lengths[np.concatenate(step.micro_batches)].sum()) * settings.orders
-            self._clock.count(tokens)
+            self._clock.count(tokens, time.monotonic() - began)
             self._history.append(
                 {"stage": number, "epoch": epoch, "step": at, "loss": loss, "learning_rate": rate, "tokens": tokens}
             )
@@ -243,7 +251,9 @@ class _Worker:
         import torch
 
         ids, mask = pad([self._sequences.ids(record, swapped) for record, swapped in pairs], self._pad)
-        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        inputs = {"input_ids": torch.from_numpy(ids)}
+        if not mask.all():  # attention is faster without
+            inputs["attention_mask"] = torch.from_numpy(mask)
         half = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             logits: torch.Tensor = self._model(**{k: v.to(self._device) for k, v in inputs.items()}).logits
@@ -296,7 +306,7 @@ class _Worker:
         mean = float(np.mean([point["loss"] for point in points]))
         loss = log_loss(held_out, self._task.data.labels[self._held_out])
         self._history[-1]["held_out_log_loss"] = loss
-        self._history[-1]["seconds"] = time.monotonic() - self._clock.started
+        self._history[-1]["seconds_training"] = self._clock.training
         self._post(last=self._history[-1], note=f"epoch's loss {mean:.4f}, held-out log loss {loss:.4f}", always=True)
         ray.train.report({"stage": number, "epoch": epoch, "loss": mean, "held_out_log_loss": loss})
 

@@ -1,14 +1,17 @@
 """Killing a run in the middle: finished folds and shards are kept, and the result is that of an undisturbed run."""
 
 import csv
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from preference.schema import PROBABILITIES
 
@@ -116,3 +119,46 @@ def test_killed_in_the_middle_of_a_search(tmp_path):
     assert losses(runs[0]) == losses(runs[1])
     best = [(run / "tune/xgboost/best.json").read_text() for run in runs]
     assert best[0] == best[1]
+
+
+def test_killed_in_the_middle_of_fine_tuning(tmp_path):
+    settings = {
+        "run": "runs/unused",
+        "data": {"synthetic": {"train_rows": 240, "test_rows": 10}, "folds": 3, "shard_rows": 100},
+        "encoders": [
+            {
+                "name": "encoder",
+                "scratch": {"architecture": "deberta-v2", "layers": 2, "hidden": 32, "heads": 1, "vocabulary": 600},
+                "max_tokens": 96,
+                "folds": [0],
+                "workers": 2,
+                "records_per_step": 4,
+                "tokens_per_batch": 400,
+                "stages": [
+                    {"train": "head", "epochs": 1, "learning_rate": 1e-3},
+                    {"train": 1, "epochs": 2, "learning_rate": 1e-3},
+                    {"train": "all", "epochs": 1, "learning_rate": 1e-3},
+                ],
+            }
+        ],
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    predicted = {}
+    state = tmp_path / "killed/models/encoder/fold-0/checkpoint/state.json"
+    for name in ("undisturbed", "killed"):
+        run = tmp_path / name
+        assert run_job("ingest", run, config=str(config)).returncode == 0
+        if name == "killed":
+            kill_when(
+                job_line("train_encoder", run, config=str(config)),
+                lambda: state.exists() and json.loads(state.read_text())["stage"] == 1,
+            )
+            assert not (run / "models/encoder/fold-0/manifest.json").exists()
+        done = run_job("train_encoder", run, config=str(config))
+        assert done.returncode == 0, done.stderr
+        assert ("stage 1, epoch 1" in done.stderr) == (name == "undisturbed")
+        predicted[name] = [pq.read_table(run / f"predictions/encoder/{split}.parquet") for split in ("train", "test")]
+    for one, other in zip(*predicted.values(), strict=True):
+        for name in PROBABILITIES:
+            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)

@@ -1,6 +1,10 @@
 """Fine-tuning on Ray Train: the same model for any number of workers, and what each stage trains."""
 
 import dataclasses
+import os
+import signal
+import threading
+import time
 
 import numpy as np
 import pyarrow.fs
@@ -11,6 +15,7 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
 from ray_jobs.predictions import probabilities
 from ray_jobs.storage import Folder
+from tests.train.processes import processes, wait_until
 from tests.train.tiny_models import MAX_TOKENS, tiny_model, token_data
 from train.finetune import fine_tune
 from train.finetune_loop import FoldTask
@@ -46,11 +51,16 @@ def settings(architecture, workers=1):
     )
 
 
-def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
-    """Train fold 1 and return its store."""
+def store_of(tmp_path, model, architecture, data, name, kind=RunFoldStore):
+    """Where fold 1 of a training is kept."""
     labels = data.labels[data.folds == 1]
     stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
-    store = kind(stage, Base(str(model), architecture), labels, "records")
+    return kind(stage, Base(str(model), architecture), labels, "records")
+
+
+def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
+    """Train fold 1 and return its store."""
+    store = store_of(tmp_path, model, architecture, data, name, kind)
     layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
     task = FoldTask(1, layout, MAX_TOKENS, data, asked, store)
     lines = []
@@ -58,6 +68,7 @@ def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
         fine_tune([task], (pyarrow.fs.LocalFileSystem(), str(tmp_path / "ray")), 1, lambda _, text: lines.append(text))
     )
     assert any("held-out log loss" in line for line in lines)
+    assert ("a worker was lost" in " ".join(lines)) == (name == "killed")
     return store
 
 
@@ -112,3 +123,32 @@ def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
     (model / "model.safetensors").write_bytes(b"broken")
     with pytest.raises(FoldError, match="fold 1"):
         train(tmp_path, model, "llama", data, settings("llama"), "broken")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", "llama"])
+def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(ray_cluster, tmp_path, architecture):
+    model = tiny_model(tmp_path / "model", architecture)
+    data = token_data(model, architecture, rows=240)
+    stages = (TrainingStage("head", 1, 1e-2), TrainingStage(1, 2, 3e-3), TrainingStage("all", 1, 3e-3))
+    asked = dataclasses.replace(settings(architecture, workers=2), stages=stages)
+    undisturbed = train(tmp_path, model, architecture, data, asked, "undisturbed")
+    killed: list[tuple[int, int] | None] = []
+
+    def kill() -> None:
+        watched = store_of(tmp_path, model, architecture, data, "killed")
+        assert wait_until(lambda: watched.progress() == (1, 1), 300)  # the second epoch of stage 2 has begun
+        time.sleep(0.5)
+        killed.append(watched.progress())
+        os.kill(processes("ray::RayTrainWorker")[-1].pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    disturbed = train(tmp_path, model, architecture, data, asked, "killed")
+    thread.join()
+    assert killed == [(1, 1)]
+    tables = [probabilities(store.stage.folder.read_table(HELD_OUT)) for store in (undisturbed, disturbed)]
+    np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
+    histories = [store.stage.folder.read_json("history.json") for store in (undisturbed, disturbed)]
+    losses = [[point["loss"] for point in history] for history in histories]
+    np.testing.assert_allclose(losses[0], losses[1], atol=1e-6)
