@@ -1,6 +1,8 @@
 """Predictions of fine-tuned sequence classifiers for packed records: what transformers loads, batch by batch."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,7 +10,8 @@ import numpy.typing as npt
 from preference.swap import swap_average
 from preference.token_batches import budget_batches, pad
 
-Ids = npt.NDArray[np.int32]
+Ids = npt.NDArray[np.integer]
+Packed = tuple[Sequence[Ids], Sequence[Ids]]  # ids of each record, and the parts they belong to
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -19,30 +22,45 @@ class Classifier:
         import torch
         from transformers import AutoModelForSequenceClassification
 
+        from preference.answers_model import HEAD_FILE, AnswersModel
+
         torch.set_num_threads(threads)
         self._device = torch.device("cuda" if gpu else "cpu")
-        model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+        self._compares = (Path(folder) / HEAD_FILE).exists()
+        model: Any
+        if self._compares:
+            model = AnswersModel.load(folder)
+        else:
+            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
         self._model = model.to(self._device).eval()
         self._tokens_per_batch = tokens_per_batch
         self._half = half
 
-    def predict(self, ab: Sequence[Ids], ba: Sequence[Ids]) -> Probabilities:
-        """Swap-averaged probabilities (n, 3) of records, given their ids in both orders; batched by length."""
+    def predict(self, ab: Packed, ba: Packed) -> Probabilities:
+        """Swap-averaged probabilities (n, 3) of records, given their ids in both orders; batched by length.
+
+        With each order's ids come the parts they belong to; see preference.packing.Packer.pack_both_marked.
+        """
         import torch
 
-        lengths = np.array([len(ids) for ids in ab], np.int64)
-        result = np.empty((len(ab), 3))
+        lengths = np.array([len(ids) for ids in ab[0]], np.int64)
+        result = np.empty((len(lengths), 3))
         with torch.no_grad():
             for batch in budget_batches(lengths, max(1, self._tokens_per_batch // 2)):
-                shares = self._shares([each[n] for each in (ab, ba) for n in batch])
+                ids, parts = ([both[kind][n] for both in (ab, ba) for n in batch] for kind in (0, 1))
+                shares = self._shares(ids, parts)
                 result[batch] = swap_average(shares[: len(batch)], shares[len(batch) :])
         return result
 
-    def _shares(self, sequences: Sequence[Ids]) -> Probabilities:
+    def _shares(self, sequences: Sequence[Ids], parts: Sequence[Ids]) -> Probabilities:
         import torch
 
         ids, mask = pad(sequences, int(self._model.config.pad_token_id))
-        inputs = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        inputs = {"input_ids": torch.from_numpy(ids)}
+        if not mask.all():  # attention is faster without
+            inputs["attention_mask"] = torch.from_numpy(mask)
+        if self._compares:
+            inputs["parts"] = torch.from_numpy(pad(parts, 0)[0])
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
             logits = self._model(**{name: value.to(self._device) for name, value in inputs.items()}).logits
         shares: Probabilities = torch.softmax(logits.double(), dim=1).cpu().numpy()

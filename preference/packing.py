@@ -45,6 +45,7 @@ WINDOWS: Final = (8, 64)
 
 Ids = list[int]
 Turns = Sequence[str | None]
+Marked = tuple[Ids, list[int]]  # ids, and the part of the record that each belongs to
 Layout = Literal["decoder", "encoder"]  # whether the ids are framed as a causal model's or as an encoder's
 
 
@@ -127,6 +128,11 @@ class Packer:
         rounds, complete = self.fit(prompt, response_a, response_b)
         return self._assemble(rounds, complete), self._assemble([one.swapped() for one in rounds], complete)
 
+    def pack_both_marked(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[Marked, Marked]:
+        """As `pack_both`, with the part that each id belongs to: 1 the prompt, 2 A, 3 B, and 0 what frames them."""
+        rounds, complete = self.fit(prompt, response_a, response_b)
+        return self._assemble_marked(rounds, complete), self._assemble_marked([r.swapped() for r in rounds], complete)
+
     def fit(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[list[Round], bool]:
         """The rounds that fit, in order, and whether they are all there are.
 
@@ -154,14 +160,19 @@ class Packer:
         return kept, len(kept) == total
 
     def _assemble(self, rounds: list[Round], complete: bool) -> Ids:
-        ids = list(self._start)
+        return self._assemble_marked(rounds, complete)[0]
+
+    def _assemble_marked(self, rounds: list[Round], complete: bool) -> Marked:
+        pieces = [(self._start, 0)]
         for one in rounds:
-            for heading, text in zip(self._headings, (one.prompt, one.response_a, one.response_b), strict=True):
-                ids += heading
-                ids += text
+            texts = (one.prompt, one.response_a, one.response_b)
+            for part, (heading, text) in enumerate(zip(self._headings, texts, strict=True), start=1):
+                pieces += [(heading, 0), (text, part)]
         if not complete:
-            ids += self._cut
-        return ids + self._cue + self._end
+            pieces.append((self._cut, 0))
+        pieces += [(self._cue, 0), (self._end, 0)]
+        ids = [each for piece, _ in pieces for each in piece]
+        return ids, [part for piece, part in pieces for _ in piece]
 
     def _text(self, text: str | _Missing | None, room: int) -> Ids:
         """Token ids of one turn. Those of a turn that is longer than `room` are more than `room`, but not all."""

@@ -71,6 +71,9 @@ class Encoder(FineTuned):
 
     model: Annotated[str, Field(min_length=1)] | None = None  # a folder or hub id; microsoft/deberta-v3-base
     scratch: Scratch | None = None
+    # `classifier` is the architecture's own, on the first token; `answers` compares the answers' mean states, which
+    # needs fewer votes: see preference/answers_model.py.
+    head: Literal["classifier", "answers"] = "classifier"
     max_tokens: Annotated[int, Field(ge=64)] = 512
     label_smoothing: Rate = 0.02
     stages: Annotated[list[TrainingStage], Field(min_length=1)] = [

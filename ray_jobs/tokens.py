@@ -18,13 +18,15 @@ from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
 
+VERSION = 1  # part of the fingerprint: raise it when the columns change
+
 
 def pack_records(run: Run, records: Records, name: str, base: Base, layout: Layout, max_tokens: int) -> StageResult:
     """Make tokens/<name>: of every shard the ids of both orders and how many they are."""
     stage = Stage(
         f"tokens/{name}",
         run.folder / f"tokens/{name}",
-        settings={"packing": packing_fingerprint(max_tokens, layout)},
+        settings={"packing": packing_fingerprint(max_tokens, layout), "version": VERSION},
         inputs={"records": records.fingerprint, "model": base.fingerprint},
     )
     manifest = None if run.force else stage.manifest()
@@ -53,14 +55,15 @@ def pack_records(run: Run, records: Records, name: str, base: Base, layout: Layo
 def _pack(item: Item, source: Folder, stage: Stage, base: Base, layout: Layout, max_tokens: int) -> Iterator[Item]:
     packer = _packer(base, layout, max_tokens)
     table = source.read_table(item["shard"], ["id", *TEXTS])
-    packed = [packer.pack_both(*(record[name] for name in TEXTS)) for record in table.to_pylist()]
+    packed = [packer.pack_both_marked(*(record[name] for name in TEXTS)) for record in table.to_pylist()]
     made = {
         "id": table["id"],
         "row": np.arange(len(table)) + item["first"],
-        "tokens": np.array([len(ids) for ids, _ in packed], np.int32),
-        "ab": pa.array([ids for ids, _ in packed], pa.list_(pa.int32())),
-        "ba": pa.array([ids for _, ids in packed], pa.list_(pa.int32())),
+        "tokens": np.array([len(ids) for (ids, _), _ in packed], np.int32),
     }
+    for order, name in enumerate(("ab", "ba")):
+        made[name] = pa.array([both[order][0] for both in packed], pa.list_(pa.int32()))
+        made[f"{name}_parts"] = pa.array([both[order][1] for both in packed], pa.list_(pa.int8()))
     stage.folder.write_table(item["shard"], pa.table(made), stage.fingerprint)
     yield {"rows": len(table)}
 

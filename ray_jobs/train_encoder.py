@@ -194,13 +194,18 @@ class _PredictShards:
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = []
         for fold, shard in zip(batch["fold"], batch["shard"], strict=True):
-            table = self._tokens.read_table(shard, ["ab", "ba"])
-            ab, ba = ([np.asarray(ids, np.int32) for ids in table[name].to_pylist()] for name in ("ab", "ba"))
-            predicted = self._load(int(fold)).predict(ab, ba)
+            table = self._tokens.read_table(shard)
+            predicted = self._load(int(fold)).predict(*(_packed(table, order) for order in ("ab", "ba")))
             made = pa.table(predictions.columns(predicted))
             self._stage.folder.write_table(_shard_file(int(fold), shard), made, self._stage.fingerprint)
             rows.append(len(table))
         return {"rows": rows}
+
+
+def _packed(table: pa.Table, order: str) -> tuple[list[Any], list[Any]]:
+    """Ids of each record in one order, and the parts they belong to."""
+    ids, parts = (table[name].to_pylist() for name in (order, f"{order}_parts"))
+    return [np.asarray(each, np.int32) for each in ids], [np.asarray(each, np.int8) for each in parts]
 
 
 if __name__ == "__main__":

@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     import ray
     import ray.data
 
-# Of a table of packed records: its number among the records, and the ids of both orders.
-PACKED = pa.schema([("row", pa.int64()), ("ab", pa.list_(pa.int32())), ("ba", pa.list_(pa.int32()))])
+# Of a table of packed records: the number among the records, and of both orders the ids and the parts they belong to.
+PACKED = pa.schema(
+    [
+        ("row", pa.int64()),
+        ("ab", pa.list_(pa.int32())),
+        ("ba", pa.list_(pa.int32())),
+        ("ab_parts", pa.list_(pa.int8())),
+        ("ba_parts", pa.list_(pa.int8())),
+    ]
+)
 Probabilities = npt.NDArray[np.float64]
 
 
@@ -58,7 +66,7 @@ class Sequences:
         places: list[npt.NDArray[np.int64]] = []
         for number, table in enumerate(ray.get(list(blocks))):
             table = table.combine_chunks()
-            self._columns.append({order: _flat(table[order]) for order in ("ab", "ba")})
+            self._columns.append({name: _flat(table[name]) for name in PACKED.names if name != "row"})
             rows = table["row"].to_numpy()
             places.append(np.stack([rows, np.full(len(rows), number), np.arange(len(rows))], axis=1))
         found = np.concatenate(places)
@@ -66,10 +74,17 @@ class Sequences:
 
     def ids(self, record: int, swapped: bool) -> npt.NDArray[np.int32]:
         """Token ids of one record, in the order A, B or B, A."""
+        return self._list(record, "ba" if swapped else "ab")
+
+    def parts(self, record: int, swapped: bool) -> npt.NDArray[np.int8]:
+        """The part that each of these ids belongs to; see preference.packing.Packer.pack_both_marked."""
+        return self._list(record, "ba_parts" if swapped else "ab_parts")
+
+    def _list(self, record: int, name: str) -> npt.NDArray[Any]:
         block, row = self._places[record]
-        offsets, values = self._columns[block]["ba" if swapped else "ab"]
-        ids: npt.NDArray[np.int32] = values[offsets[row] : offsets[row + 1]]
-        return ids
+        offsets, values = self._columns[block][name]
+        found: npt.NDArray[Any] = values[offsets[row] : offsets[row + 1]]
+        return found
 
 
 def _flat(column: pa.ChunkedArray) -> tuple[Any, Any]:

@@ -254,6 +254,9 @@ class _Worker:
         inputs = {"input_ids": torch.from_numpy(ids)}
         if not mask.all():  # attention is faster without
             inputs["attention_mask"] = torch.from_numpy(mask)
+        if self._settings.head == "answers":
+            parts, _ = pad([self._sequences.parts(record, swapped) for record, swapped in pairs], 0)
+            inputs["parts"] = torch.from_numpy(parts)
         half = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
             logits: torch.Tensor = self._model(**{k: v.to(self._device) for k, v in inputs.items()}).logits

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Trained = Literal["head", "all"] | int
+Head = Literal["classifier", "answers"]  # the architecture's own on the first token, or preference.answers_model's
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ class FineTuning:
     """
 
     stages: tuple[TrainingStage, ...]
+    head: Head = "classifier"
     records_per_step: int = 16
     tokens_per_batch: int = 8192
     both_orders: bool = True

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
 
 
-def load_network(base: str, settings: FineTuning) -> "PreTrainedModel":
+def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers, or like one
     """The model of a folder or hub id with a head for A, B and tie, ready to be trained; LoRA adapters on it if asked.
 
     A head or adapter that the checkpoint lacks is made of random numbers, the same ones for the same seed.
@@ -20,7 +20,7 @@ def load_network(base: str, settings: FineTuning) -> "PreTrainedModel":
     Raises InputError if the model cannot be loaded, or a 4-bit base is asked for without a GPU.
     """
     import torch
-    from transformers import AutoModelForSequenceClassification
+    from transformers import AutoModel, AutoModelForSequenceClassification
 
     options: dict[str, Any] = {}
     # The base of adapters is not trained, so it needs no more precision than it is computed in.
@@ -33,10 +33,15 @@ def load_network(base: str, settings: FineTuning) -> "PreTrainedModel":
         # transformers' default attention skips Gemma 2's soft-capping of scores, which vLLM applies.
         options["attn_implementation"] = "eager"
     torch.manual_seed(settings.seed)
+    kind = AutoModel if settings.head == "answers" else AutoModelForSequenceClassification
     try:
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(base, config=config, **options)
+        model: Any = kind.from_pretrained(base, config=config, **options)
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
+    if settings.head == "answers":
+        from preference.answers_model import AnswersModel
+
+        model = AnswersModel(model)
     if settings.lora is not None:
         model = _with_lora(model, settings.lora, settings.seed)
     if settings.gradient_checkpointing:

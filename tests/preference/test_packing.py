@@ -233,3 +233,15 @@ def test_a_checkpoint_packed_differently_is_refused_naming_what_differs(tmp_path
     path.unlink()
     with pytest.raises(InputError, match=r"no packing\.json"):
         check_packing(tmp_path, 512)
+
+
+def test_parts_say_what_each_id_belongs_to():
+    packer = Packer(TOKENIZERS["word_piece"], 400, "encoder")
+    marked = packer.pack_both_marked(["why"], ["because of it"], ["no"])
+    assert tuple(ids for ids, _ in marked) == packer.pack_both(["why"], ["because of it"], ["no"])
+    for (ids, parts), texts in zip(marked, (("because of it", "no"), ("no", "because of it")), strict=True):
+        assert len(ids) == len(parts)
+        for part, text in enumerate(("why", *texts), start=1):
+            expected = TOKENIZERS["word_piece"].encode(text, add_special_tokens=False)
+            assert [token for token, of in zip(ids, parts, strict=True) if of == part] == expected
+        assert parts[0] == parts[-1] == 0

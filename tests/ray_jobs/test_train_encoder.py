@@ -61,9 +61,16 @@ def test_test_predictions_are_the_mean_of_the_folds_models(finished):
     _, run, _ = finished
     tokens = pq.read_table(run / "tokens/encoder/test")
     order = np.argsort(tokens["row"].to_numpy())
-    ab, ba = ([np.array(ids, np.int32) for ids in tokens[name].to_pylist()] for name in ("ab", "ba"))
+    columns = {
+        name: [np.array(ids) for ids in tokens[name].to_pylist()] for name in ("ab", "ba", "ab_parts", "ba_parts")
+    }
     one_by_one = [
-        np.concatenate([model.predict([ab[n]], [ba[n]]) for n in order])
+        np.concatenate(
+            [
+                model.predict(*(([columns[name][n]], [columns[f"{name}_parts"][n]]) for name in ("ab", "ba")))
+                for n in order
+            ]
+        )
         for model in (
             Classifier(str(run / f"models/encoder/fold-{fold}/model"), 1000, 1, False, False) for fold in (0, 2)
         )

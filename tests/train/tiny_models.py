@@ -1,6 +1,7 @@
 """Tiny models of the real architectures, with random weights, as folders that transformers loads."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -67,15 +68,13 @@ def token_data(folder: Path, architecture: str, rows: int, folds: int = 3) -> To
     texts, labels = records(rows)
     layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
     packer = Packer(load_tokenizer(str(folder)), MAX_TOKENS, layout)
-    packed = [packer.pack_both(*each) for each in texts]
+    packed = [packer.pack_both_marked(*each) for each in texts]
     blocks = []
     for start in range(0, rows, 20):
         part = packed[start : start + 20]
-        columns = {
-            "row": np.arange(start, start + len(part)),
-            "ab": [ids for ids, _ in part],
-            "ba": [ids for _, ids in part],
-        }
+        columns: dict[str, Any] = {"row": np.arange(start, start + len(part))}
+        for order, name in enumerate(("ab", "ba")):
+            columns |= {name: [both[order][0] for both in part], f"{name}_parts": [both[order][1] for both in part]}
         blocks.append(ray.put(pa.table(columns, schema=PACKED)))
-    lengths = np.array([len(ids) for ids, _ in packed], np.int32)
+    lengths = np.array([len(ids) for (ids, _), _ in packed], np.int32)
     return TokenData(blocks, lengths, labels, (np.arange(rows) % folds).astype(np.int16))
