@@ -28,7 +28,15 @@ SETTINGS = {
                 {"train": "head", "epochs": 1, "learning_rate": 1e-3},
                 {"train": 1, "epochs": 1, "learning_rate": 1e-3},
             ],
-        }
+        },
+        {
+            "name": "comparing",
+            "scratch": {"architecture": "deberta-v2", "layers": 1, "hidden": 32, "heads": 2, "vocabulary": 600},
+            "head": "answers",
+            "max_tokens": 96,
+            "folds": [1],
+            "stages": [{"train": "all", "epochs": 1, "learning_rate": 1e-3}],
+        },
     ],
 }
 
@@ -55,30 +63,25 @@ def test_out_of_fold_predictions_are_of_the_folds_asked_for(finished):
     np.testing.assert_allclose(values.sum(axis=1), 1, atol=1e-9)
 
 
-def test_test_predictions_are_the_mean_of_the_folds_models(finished):
+@pytest.mark.parametrize(("encoder", "folds"), [("encoder", (0, 2)), ("comparing", (1,))])
+def test_test_predictions_are_the_mean_of_the_folds_models(finished, encoder, folds):
     from infer.classifier import Classifier
 
     _, run, _ = finished
-    tokens = pq.read_table(run / "tokens/encoder/test")
+    tokens = pq.read_table(run / f"tokens/{encoder}/test")
     order = np.argsort(tokens["row"].to_numpy())
-    columns = {
-        name: [np.array(ids) for ids in tokens[name].to_pylist()] for name in ("ab", "ba", "ab_parts", "ba_parts")
-    }
-    one_by_one = [
-        np.concatenate(
-            [
-                model.predict(*(([columns[name][n]], [columns[f"{name}_parts"][n]]) for name in ("ab", "ba")))
-                for n in order
-            ]
-        )
-        for model in (
-            Classifier(str(run / f"models/encoder/fold-{fold}/model"), 1000, 1, False, False) for fold in (0, 2)
-        )
-    ]
-    found = pq.read_table(run / "predictions/encoder/test.parquet")
+    names = ("ab", "ba", "ab_parts", "ba_parts")
+    columns = {name: [np.array(ids) for ids in tokens[name].to_pylist()] for name in names}
+    one_by_one = []
+    for fold in folds:
+        model = Classifier(str(run / f"models/{encoder}/fold-{fold}/model"), 1000, 1, False, False)
+        rows = [[([columns[each][n]], [columns[f"{each}_parts"][n]]) for each in ("ab", "ba")] for n in order]
+        one_by_one.append(np.concatenate([model.predict(*row) for row in rows]))
+    found = pq.read_table(run / f"predictions/{encoder}/test.parquet")
     assert found["id"].to_pylist() == [tokens["id"][int(n)].as_py() for n in order]
     values = np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
     np.testing.assert_allclose(values, np.mean(one_by_one, axis=0), atol=1e-6)
+    assert values.std() > 1e-4
 
 
 def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
@@ -87,11 +90,12 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     beside = scores["same_rows"]["encoder"]["beside"]
     folds = pq.read_table(run / "records/train", columns=["fold"])["fold"].to_numpy()
     assert scores["same_rows"]["encoder"]["rows"] == (folds != 1).sum()
-    assert set(beside) == {"class prior", "linear", "encoder", "blend"}
+    assert set(beside) == {"class prior", "linear", "encoder", "blend"}  # the other encoder predicts another fold
     assert beside["encoder"]["difference"] == 0
     assert scores["models"]["encoder"]["folds"] == [0, 2]
     assert "encoder" not in scores["blend"]["weights"]["learnt"]
     assert "encoder predicts folds 0, 2 only and is left out" in done.stderr
+    assert set(scores["same_rows"]["comparing"]["beside"]) == {"class prior", "linear", "comparing", "blend"}
     assert set(scores["curves"]["encoder"]) == {"0", "2"}
     assert [len(of["held_out"]) for of in scores["curves"]["encoder"].values()] == [2, 2]
     assert "beside the others on its folds" in (run / "report/index.html").read_text()
