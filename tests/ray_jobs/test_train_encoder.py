@@ -4,10 +4,12 @@ import csv
 import json
 
 import numpy as np
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from preference.metrics import class_prior, log_loss
 from preference.schema import PROBABILITIES
 
 from .commands import run_job
@@ -158,3 +160,24 @@ def test_the_submission_has_every_test_record(finished):
     _, run, _ = finished
     rows = list(csv.DictReader((run / "blend/submission.csv").open()))
     assert len(rows) == 20
+
+
+@pytest.mark.slow
+def test_learning_is_real(tmp_path):
+    """From nothing, the shipped configuration gains half of what can be gained on held-out records, whose votes are
+    drawn from known probabilities."""
+    run = tmp_path / "run"
+    for job in ("ingest", "train_encoder"):
+        done = run_job(job, run, "encoders.encoder.folds=[0]", config="configs/scratch.yaml")
+        assert done.returncode == 0, done.stderr
+    records = pq.read_table(run / "records/train", columns=["id", "label", "fold"])
+    truth = pq.read_table(run / "demo/pairs/truth-train.parquet")
+    fold, labels = records["fold"].to_numpy(), records["label"].to_numpy()
+    held_out = fold == 0
+    prior = class_prior(labels, fold)[held_out]
+    order = pc.index_in(records["id"], truth["id"].combine_chunks()).to_numpy()[held_out]
+    best = np.stack([truth[name].to_numpy()[order] for name in PROBABILITIES], axis=1)
+    found = pq.read_table(run / "predictions/encoder/train.parquet")
+    predicted = np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
+    losses = [log_loss(values, labels[held_out]) for values in (prior, predicted, best)]
+    assert losses[0] - losses[1] >= (losses[0] - losses[2]) / 2, losses
