@@ -37,13 +37,8 @@ def blend(run: Run) -> list[StageResult]:
     """Make blend/weights.json, the blends' predictions, and blend/submission.csv if there are test records."""
     records = open_records(run)
     settings = run.settings.blend
+    refuse_nothing(run)
     models = run.settings.blended
-    if not models:
-        raise InputError(
-            "no model to blend that predicts every fold",
-            where="boosters, encoders, llms",
-            fix="name at least one model without `folds` in the settings.",
-        )
     stage = Stage(
         "blend",
         run.folder / "blend",
@@ -101,6 +96,16 @@ def blend(run: Run) -> list[StageResult]:
     rows = {split: records.rows(split) for split in records.splits}
     manifest = stage.commit(rows=rows, metrics={"oof_log_loss": losses, "weights": named}, keep=written)
     return [StageResult("blend", False, manifest)]
+
+
+def refuse_nothing(run: Run) -> None:
+    """Raise InputError if the settings name no model that can be blended."""
+    if not run.settings.blended:
+        raise InputError(
+            "no model to blend that predicts every fold",
+            where="boosters, encoders, llms",
+            fix="name at least one model without `folds` in the settings.",
+        )
 
 
 def _pool(blend: str) -> Pool:

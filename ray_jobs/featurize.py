@@ -52,8 +52,8 @@ def featurize(run: Run) -> list[StageResult]:
     if manifest is not None:
         return [StageResult("featurize", True, manifest)]
 
-    stage.begin()
     connect(run)
+    stage.begin()
     if wanted.embeddings is not None:
         key = "featurize.embeddings.cpus_per_replica"
         require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)

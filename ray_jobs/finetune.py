@@ -25,11 +25,21 @@ _RAY_TRAIN = "ray_train"  # folder of a model where Ray Train keeps its own note
 
 
 def base_of(model: str) -> Base:
-    """A pre-trained model by folder or hub id. Raises InputError if there is no such folder."""
-    from train.networks import locate
+    """A pre-trained model by folder or hub id. Raises InputError if it cannot be loaded."""
+    from train.networks import load_config, locate
 
     place = locate(model)
+    load_config(place)  # one that cannot be loaded is told here, not by every worker
     return Base(place, models.identity(place))
+
+
+def check_bases(run: Run) -> None:
+    """Raise InputError for a pre-trained model that cannot be loaded."""
+    for encoder in run.settings.encoders:
+        if encoder.scratch is None:
+            base_of(encoder.base)
+    for model in run.settings.trained_llms:
+        base_of(model.model)
 
 
 def domain_settings(run: Run, model: FineTuned) -> FineTuning:

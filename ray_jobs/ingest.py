@@ -29,7 +29,7 @@ from preference.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
 from ray_jobs import cli, demo_data
 from ray_jobs.artifacts import Stage
 from ray_jobs.progress import Progress
-from ray_jobs.records import SOURCE
+from ray_jobs.records import SOURCE, record_settings
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
@@ -37,7 +37,6 @@ from ray_jobs.storage import Folder
 
 def ingest(run: Run) -> list[StageResult]:
     """Make records/{train,test,quarantine} from the configured input, or from pairs that the demo stage makes."""
-    data = run.settings.data
     made = demo_data.make_pairs(run)
     sources = _sources(run)
     files = {split: expand(location, ENDINGS) for split, location in sources.items()}
@@ -47,12 +46,7 @@ def ingest(run: Run) -> list[StageResult]:
     stage = Stage(
         "ingest",
         run.folder / "records",
-        settings={
-            "seed": run.settings.seed,
-            "folds": data.folds,
-            "shard_rows": data.shard_rows,
-            "text_format": data.text_format,
-        },
+        settings=record_settings(run),
         inputs={f"{split}/{n}": _digest(file) for split, found in files.items() for n, file in enumerate(found)},
     )
     manifest = None if run.force else stage.manifest()

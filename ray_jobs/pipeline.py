@@ -7,8 +7,9 @@ import sys
 from collections.abc import Callable
 
 from ray_jobs import cli
-from ray_jobs.blend import blend
+from ray_jobs.blend import blend, refuse_nothing
 from ray_jobs.featurize import featurize
+from ray_jobs.finetune import check_bases
 from ray_jobs.ingest import ingest
 from ray_jobs.progress import say
 from ray_jobs.report import report
@@ -39,7 +40,10 @@ def jobs(run: Run) -> list[Job]:
 
 def pipeline(run: Run) -> list[StageResult]:
     """Run the jobs one after another; the first failure ends the pipeline, and the same line goes on from there."""
-    check_llms(run)  # what would end the run hours from now ends it here
+    # What would end the run hours from now ends it here.
+    refuse_nothing(run)
+    check_llms(run)
+    check_bases(run)
     results: list[StageResult] = []
     wanted = jobs(run)
     for number, job in enumerate(wanted, start=1):

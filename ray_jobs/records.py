@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from preference.errors import InputError
 from ray_jobs.artifacts import fingerprint
 from ray_jobs.run import Run
 from ray_jobs.storage import Folder
@@ -67,6 +68,26 @@ class Records:
         return table["label"].to_numpy(), table["fold"].to_numpy()
 
 
+def record_settings(run: Run) -> dict[str, Any]:
+    """The settings that shape the records."""
+    data = run.settings.data
+    return {
+        "seed": run.settings.seed,
+        "folds": data.folds,
+        "shard_rows": data.shard_rows,
+        "text_format": data.text_format,
+    }
+
+
 def open_records(run: Run) -> Records:
-    """The records of a run. Raises InputError if ingest has not finished."""
-    return Records(run.folder / "records", run.finished("records", "ingest"))
+    """The records of a run. Raises InputError if ingest has not finished, or made them with other settings."""
+    manifest = run.finished("records", "ingest")
+    for name, asked in record_settings(run).items():
+        made = manifest["settings"].get(name)
+        if made != asked:
+            raise InputError(
+                f"the records were made with {made!r}, the settings say {asked!r}",
+                where="seed" if name == "seed" else f"data.{name}",
+                fix="run ray_jobs.ingest with the same configuration first, or ray_jobs.pipeline.",
+            )
+    return Records(run.folder / "records", manifest)

@@ -113,13 +113,15 @@ def _as_input_error(error: ValidationError, where: str) -> InputError:
     if first["type"] == "missing":
         return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
     reason = first["msg"].removeprefix("Value error, ")
+    if not key:  # about several settings together: the reason names them
+        return InputError(reason, where=where, fix="change one of them.")
     shown = repr(first["input"])
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
     return InputError(
-        f"setting {key or 'file'!r} has an impossible value {shown}: {reason}{more}",
+        f"setting {key!r} has an impossible value {shown}: {reason}{more}",
         where=where,
-        fix=f"change {key or 'it'}.",
+        fix=f"change {key}.",
     )
 
 

@@ -29,6 +29,12 @@ class Scratch(Strict):
     heads: PositiveInt = 2
     vocabulary: Annotated[int, Field(ge=500)] = 4000
 
+    @model_validator(mode="after")
+    def _heads_share_evenly(self) -> "Scratch":
+        if self.hidden % self.heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.hidden} dimensions evenly")
+        return self
+
 
 class Lora(Strict):
     """Low-rank adapters on all linear layers."""

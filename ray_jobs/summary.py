@@ -16,7 +16,8 @@ def print_summary(run: Run, results: Sequence[StageResult]) -> None:
         ]
         for result in results
     ]
-    print(_table(["stage", "rows", "seconds", ""], stages))
+    if stages:
+        print(_table(["stage", "rows", "seconds", ""], stages))
     for result in results:
         for note in result.notes:
             print(f"  {result.stage}: {note}")
@@ -35,7 +36,11 @@ def _scores(report: StageResult) -> list[list[str]]:
     rows += list(metrics["models"].items())
     rows += [(f"blend: {name}", values) for name, values in metrics["blend"]["variants"].items()]
     return [
-        [name, f"{values['oof_log_loss']:.4f}", f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}"]
+        [
+            name + (f" (folds {', '.join(map(str, values['folds']))} only)" if "folds" in values else ""),
+            f"{values['oof_log_loss']:.4f}",
+            f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}",
+        ]
         for name, values in rows
     ]
 

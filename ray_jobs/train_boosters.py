@@ -38,12 +38,17 @@ def train_boosters(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every booster of the settings."""
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
+    store = FeatureStore.open(run, records)
     study = study_sources(run, records, features["fingerprint"])
     results = [] if study is None else [study]
     inputs = {"records": records.fingerprint, "features": features["fingerprint"], **inputs_of(run, study)}
     shared: dict[str, Any] = {}  # references to data by the features it holds
+    # All searches first: one that is missing shall not be noticed when other boosters have been trained.
+    searched = {booster.name: found_by_search(run, booster, inputs) for booster in run.settings.boosters}
     for configured in run.settings.boosters:
-        found = found_by_search(run, configured, inputs)
+        found = searched[configured.name]
+        if found is not None:
+            say(f"train_boosters/{configured.name}", f"with the settings that its search found: {found.parameters}")
         booster = configured if found is None else _with_best(configured, found)
         models = Stage(
             f"train_boosters/{booster.name}",
@@ -65,7 +70,6 @@ def train_boosters(run: Run) -> list[StageResult]:
             seen = repr(booster.features)
             if seen not in shared:
                 shared.clear()  # data that no booster in training needs is let go
-                store = FeatureStore.open(run, records)
                 shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _train(run, records, booster, models, outputs, shared[seen], found)
             results.append(StageResult(models.name, False, manifest))

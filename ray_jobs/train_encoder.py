@@ -36,6 +36,9 @@ SCRATCH_RECORDS = 20_000  # that the tokenizer of an encoder from scratch is mad
 
 def train_encoder(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every encoder of the settings."""
+    if not run.settings.encoders:
+        say("train_encoder", "nothing to do: the settings name no encoders")
+        return []
     records = open_records(run)
     results = []
     for encoder in run.settings.encoders:

@@ -11,6 +11,7 @@ import sys
 from ray_jobs import cli
 from ray_jobs.finetune import base_of, fine_tune_folds, model_stage
 from ray_jobs.finetune_plan import dry_run
+from ray_jobs.progress import say
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult
 from ray_jobs.tokens import pack_records
@@ -20,6 +21,9 @@ JOB = "train_llm"
 
 def train_llm(run: Run) -> list[StageResult]:
     """Make models/<name> for every model of trained_llms."""
+    if not run.settings.trained_llms:
+        say("train_llm", "nothing to do: the settings name no trained_llms")
+        return []
     records = open_records(run)
     results = []
     for model in run.settings.trained_llms:

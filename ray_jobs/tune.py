@@ -37,6 +37,9 @@ TRIALS = "trials.csv"
 
 def tune(run: Run) -> list[StageResult]:
     """Make tune/<booster> for every search of the settings."""
+    if not run.settings.tune:
+        say("tune", "nothing to do: the settings name no tune")
+        return []
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
     results = []

@@ -34,7 +34,7 @@ def test_saved_settings_load_again_as_they_were():
         ("", "seed", "--set seed", "key=value"),
         ("", "boosters.small.name=../up", "'boosters.0.name'", "pattern"),
         ("llms: [{name: small, checkpoint: x}]", "", "c.yaml", "share the name 'small'"),
-        ("llms: [{name: l}]", "", "'llms.0'", "either checkpoint"),
+        ("llms: [{name: l}]", "", "'llms.0'", "one of checkpoint"),
         ("? [a]\n: 1", "", "c.yaml", "is not a name"),
         ("blend: {preset: {gemma: .inf}}", "", "'blend.preset.gemma'", "finite"),
         ("featurize: {families: [length, length]}", "", "'featurize'", "share the name 'length'"),

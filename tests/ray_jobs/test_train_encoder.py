@@ -123,6 +123,8 @@ def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finis
         ("encoders.encoder.teacher.model=nobody", "has a teacher 'nobody'"),
         ("encoders.encoder.model=owner/name", "give either model"),
         ("blend.models=[encoder]", "has only those of [0, 2]"),
+        ("encoders.encoder.scratch.heads=3", "3 heads cannot share 32 dimensions"),
+        ("data.folds=4", "the records were made with 3, the settings say 4"),
     ],
 )
 def test_impossible_settings_end_the_job_before_any_work(finished, change, reason):
@@ -130,6 +132,15 @@ def test_impossible_settings_end_the_job_before_any_work(finished, change, reaso
     done = run_job("train_encoder", run, change, config=str(config))
     assert done.returncode == 2
     assert reason in done.stderr
+
+
+def test_a_pipeline_with_nothing_to_blend_says_so_at_once(finished, tmp_path):
+    config, _, _ = finished
+    alone = ["boosters=[]", "encoders.encoder.teacher=null"]
+    done = run_job("pipeline", tmp_path / "run", *alone, config=str(config))
+    assert done.returncode == 2
+    assert "no model to blend that predicts every fold" in done.stderr
+    assert not (tmp_path / "run/records").exists()
 
 
 def test_a_model_that_is_nowhere_is_named(finished, tmp_path):
