@@ -72,7 +72,9 @@ def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
     return store
 
 
-@pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", pytest.param("llama", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "architecture", ["deberta-v2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gemma2", "llama"))]
+)
 def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, architecture):
     model = tiny_model(tmp_path / "model", architecture)
     data = token_data(model, architecture, rows=60)
