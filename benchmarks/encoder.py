@@ -4,8 +4,8 @@ Run as: python -m benchmarks.encoder --votes votes.csv
 (300 votes take about 8 minutes on 2 cores)
 
 Both sides fine-tune all of the same model for one epoch on the same token ids on the CPU, in float32, in both orders of
-each record, 16 records a step. The Trainer gets its batches from its own sampler and DataCollatorWithPadding. Tokens a
-second count real tokens, not padding; starting processes and loading the model are left out on both sides.
+each record, 32 sequences a step. The Trainer gets its batches from its own sampler and DataCollatorWithPadding. Tokens
+a second count real tokens, not padding; starting processes and loading the model are left out on both sides.
 """
 
 import argparse

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preference.swap import swap_average
-from preference.token_batches import budget_batches, pad
+from preference.token_batches import budget_batches, model_inputs
 
 Ids = npt.NDArray[np.integer]
 Packed = tuple[Sequence[Ids], Sequence[Ids]]  # ids of each record, and the parts they belong to
@@ -55,13 +55,10 @@ class Classifier:
     def _shares(self, sequences: Sequence[Ids], parts: Sequence[Ids]) -> Probabilities:
         import torch
 
-        ids, mask = pad(sequences, int(self._model.config.pad_token_id))
-        inputs = {"input_ids": torch.from_numpy(ids)}
-        if not mask.all():  # attention is faster without
-            inputs["attention_mask"] = torch.from_numpy(mask)
-        if self._compares:
-            inputs["parts"] = torch.from_numpy(pad(parts, 0)[0])
+        pad_id = int(self._model.config.pad_token_id)
+        arrays = model_inputs(sequences, pad_id, parts if self._compares else None)
+        inputs = {name: torch.from_numpy(each).to(self._device) for name, each in arrays.items()}
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            logits = self._model(**{name: value.to(self._device) for name, value in inputs.items()}).logits
+            logits = self._model(**inputs).logits
         shares: Probabilities = torch.softmax(logits.double(), dim=1).cpu().numpy()
         return shares

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 Indices = npt.NDArray[np.int64]
+Ids = Sequence[npt.NDArray[np.integer]]
 
 
 def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Indices]:
@@ -24,7 +25,21 @@ def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Indice
     return batches
 
 
-def pad(sequences: Sequence[npt.NDArray[np.integer]], pad_id: int) -> tuple[Indices, Indices]:
+def model_inputs(sequences: Ids, pad_id: int, parts: Ids | None = None) -> dict[str, Indices]:
+    """What a model is called with: padded ids, their mask if there is padding, and their parts if it asks for them.
+
+    Without padding there is no mask, since attention is faster without one.
+    """
+    ids, mask = pad(sequences, pad_id)
+    inputs = {"input_ids": ids}
+    if not mask.all():
+        inputs["attention_mask"] = mask
+    if parts is not None:
+        inputs["parts"], _ = pad(parts, 0)
+    return inputs
+
+
+def pad(sequences: Ids, pad_id: int) -> tuple[Indices, Indices]:
     """Right-padded ids and their mask (1 where there is a token), both (sequences, longest)."""
     longest = max(map(len, sequences))
     ids = np.full((len(sequences), longest), pad_id, np.int64)

@@ -10,7 +10,7 @@ from featurize.files import resolve
 from preference.packing import Layout
 from preference.schema import LABELS
 from ray_jobs import predictions
-from ray_jobs.artifacts import MANIFEST, Stage
+from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
@@ -93,14 +93,13 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, la
         _train(run, records, model, base, layout, of, missing)
     _drop_notes(of)
     manifests = {fold: fold_stage(of, fold).manifest() or {} for fold in folds}
-    files = {f"fold-{fold}/{name}" for fold, each in manifests.items() for name in [*each["files"], MANIFEST]}
     metrics = {
         name: {fold: each["metrics"][name] for fold, each in manifests.items()} for name in ("log_loss", "tokens")
     }
     seconds = sum(each["seconds"] for each in manifests.values())
     kept = {name for name in of.folder.files() if name.startswith("fold-")}  # those of folds not asked for now stay too
     rows = {"train": sum(each["rows"]["train"] for each in manifests.values())}
-    manifest = of.commit(rows, metrics=metrics, keep=files | kept, seconds=seconds, extra={"folds": folds})
+    manifest = of.commit(rows, metrics=metrics, keep=kept, seconds=seconds, extra={"folds": folds})
     return StageResult(of.name, False, manifest)
 
 

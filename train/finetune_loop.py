@@ -13,7 +13,7 @@ import numpy.typing as npt
 from preference.metrics import log_loss
 from preference.packing import Layout
 from preference.swap import swap_average
-from preference.token_batches import budget_batches, pad
+from preference.token_batches import budget_batches, model_inputs
 from train.epoch_plan import Step, learning_rate_at, plan_epoch, share_out, steps_of
 from train.finetune_data import Probabilities, Sequences, TokenData
 from train.finetune_losses import summed_loss
@@ -250,16 +250,14 @@ class _Worker:
     def _logits(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
         import torch
 
-        ids, mask = pad([self._sequences.ids(record, swapped) for record, swapped in pairs], self._pad)
-        inputs = {"input_ids": torch.from_numpy(ids)}
-        if not mask.all():  # attention is faster without
-            inputs["attention_mask"] = torch.from_numpy(mask)
-        if self._settings.head == "answers":
-            parts, _ = pad([self._sequences.parts(record, swapped) for record, swapped in pairs], 0)
-            inputs["parts"] = torch.from_numpy(parts)
+        ids = [self._sequences.ids(record, swapped) for record, swapped in pairs]
+        compares = self._settings.head == "answers"
+        parts = [self._sequences.parts(record, swapped) for record, swapped in pairs] if compares else None
+        arrays = model_inputs(ids, self._pad, parts)
+        inputs = {name: torch.from_numpy(each).to(self._device) for name, each in arrays.items()}
         half = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            logits: torch.Tensor = self._model(**{k: v.to(self._device) for k, v in inputs.items()}).logits
+            logits: torch.Tensor = self._model(**inputs).logits
         return logits
 
     def _sum_gradients(self, parameters: "list[torch.nn.Parameter]", loss: float) -> float:
