@@ -76,15 +76,13 @@ class Stage:
         seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Remove files that this stage did not make (`keep` names those it did; None keeps all), write the manifest.
+        """Write the manifest, then remove files that this stage did not make (`keep` names those it did; None keeps all).
 
+        In this order, since what is not kept may be all that a stage killed in between could go on from.
         `seconds` counts from the stage's making unless given; give it where another machine commits: clocks differ.
         """
         files = {name: size for name, size in self.folder.files().items() if name != MANIFEST}
-        if keep is not None:
-            for name in files.keys() - keep:
-                self.folder.delete(name)
-            files = {name: size for name, size in files.items() if name in keep}
+        dropped = set() if keep is None else files.keys() - keep
         manifest = {
             "stage": self.name,
             "fingerprint": self.fingerprint,
@@ -97,10 +95,12 @@ class Stage:
             "seconds": round(time.monotonic() - self._started if seconds is None else seconds, 3),
             "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "versions": library_versions(),
-            "files": files,
+            "files": {name: size for name, size in files.items() if name not in dropped},
             **(extra or {}),
         }
         self.folder.write_json(MANIFEST, manifest)
+        for name in dropped:
+            self.folder.delete(name)
         return manifest
 
 

@@ -11,7 +11,7 @@ from preference.packing import Layout
 from preference.schema import LABELS
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
-from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
+from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect, require_resources
@@ -91,7 +91,7 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, la
     of.begin()
     if missing:
         _train(run, records, model, base, layout, of, missing)
-    _drop_notes(of)
+    _drop_notes(of, folds)
     manifests = {fold: fold_stage(of, fold).manifest() or {} for fold in folds}
     metrics = {
         name: {fold: each["metrics"][name] for fold, each in manifests.items()} for name in ("log_loss", "tokens")
@@ -156,8 +156,10 @@ def _room_for(settings: FineTuning) -> int:
     return max(1, int(room))
 
 
-def _drop_notes(of: Stage) -> None:
+def _drop_notes(of: Stage, finished: list[int]) -> None:
     (of.folder / _RAY_TRAIN).delete_all()
+    for fold in finished:  # what a kill behind its manifest left
+        (fold_stage(of, fold).folder / CHECKPOINT).delete_all()
 
 
 def _teacher(run: Run, records: Records, model: FineTuned) -> Any:  # noqa: ANN401 - probabilities or None

@@ -20,8 +20,8 @@ TRAINED_ON = "training.json"
 HELD_OUT = "out_of_fold.parquet"
 HISTORY = "history.json"
 EVENTS = "events.out.tfevents.tiebreak"
-_CHECKPOINT = "checkpoint"
-_STATE = f"{_CHECKPOINT}/state.json"
+CHECKPOINT = "checkpoint"
+_STATE = f"{CHECKPOINT}/state.json"
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,10 @@ class RunFoldStore:
         parameters, optimizer = (self._read(state[name]) for name in ("parameters", "optimizer"))
         return TrainingState(state["stage"], state["epochs"], parameters, optimizer, state["history"])
 
+    def finished(self) -> bool:
+        """See train.finetune_loop.FoldStore."""
+        return self.stage.manifest() is not None
+
     def save(self, state: TrainingState) -> None:
         """Write the tensors, then the file that names them, and then remove those of the epoch before."""
         from safetensors.torch import save
@@ -70,13 +74,13 @@ class RunFoldStore:
         folder = self.stage.folder
         names = {}
         for name in ("parameters", "optimizer"):
-            names[name] = f"{_CHECKPOINT}/{name}-{state.stage}-{state.epochs}.safetensors"
+            names[name] = f"{CHECKPOINT}/{name}-{state.stage}-{state.epochs}.safetensors"
             tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
             folder.write_bytes(names[name], save(tensors))
         told = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
         folder.write_json(_STATE, {**told, **names, "history": state.history})
         for name in folder.files():
-            if name.startswith(f"{_CHECKPOINT}/") and name not in {_STATE, *names.values()}:
+            if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
                 folder.delete(name)
 
     def finish(self, model: Path, rows: Records, held_out: Probabilities, history: list[Point], seconds: float) -> None:
@@ -106,7 +110,10 @@ class RunFoldStore:
             state = self.stage.folder.read_json(_STATE)
         except (FileNotFoundError, ValueError):
             return None
-        return state if isinstance(state, dict) and state.get("fingerprint") == self.stage.fingerprint else None
+        if not isinstance(state, dict) or state.get("fingerprint") != self.stage.fingerprint:
+            return None
+        tensors = (state["parameters"], state["optimizer"])
+        return state if all(self.stage.folder.exists(name) for name in tensors) else None
 
     def _read(self, name: str) -> Any:  # noqa: ANN401 - tensors by name
         from safetensors.torch import load

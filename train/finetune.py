@@ -115,7 +115,7 @@ def _fit(task: list[FoldTask], progress: list[Any], storage: Storage) -> None:
     settings = one.settings
     filesystem, path = storage
     deaths = 0
-    while True:
+    while not one.store.finished():  # a worker may be lost when all is written
         before = one.store.progress()
         trainer = TorchTrainer(
             train_worker,

@@ -60,6 +60,9 @@ class FoldStore(Protocol):
     def progress(self) -> tuple[int, int] | None:
         """Stage and epochs of the last state saved, or None."""
 
+    def finished(self) -> bool:
+        """Whether the result is there."""
+
     def save(self, state: TrainingState) -> None:
         """Keep a state in place of the one before."""
 

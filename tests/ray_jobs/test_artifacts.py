@@ -31,6 +31,20 @@ def test_beginning_again_uncounts_the_stage_and_committing_removes_strangers(tmp
     assert list(one.folder.files()) == ["manifest.json", "new"]
 
 
+def test_a_stage_killed_while_it_removes_strangers_is_done(tmp_path, monkeypatch):
+    one = stage(tmp_path)
+    for name in ("old/a", "old/b", "new"):
+        one.folder.write_bytes(name, b"1")
+
+    def killed(folder, name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Folder, "delete", killed)
+    with pytest.raises(KeyboardInterrupt):
+        one.commit(rows={}, keep={"new"})
+    assert stage(tmp_path).manifest()["files"] == {"new": 1}
+
+
 @pytest.mark.parametrize("content", [b"", b'{"fingerprint": "x', b"[]", b"\xff"])
 def test_a_truncated_manifest_does_not_count(tmp_path, content):
     folder = Folder(str(tmp_path))

@@ -46,14 +46,24 @@ def test_a_state_of_another_training_or_half_a_state_is_none(store, tmp_path, te
     assert store.load() is None
 
 
+@pytest.mark.parametrize("name", ["parameters-0-1.safetensors", "optimizer-0-1.safetensors"])
+def test_a_state_without_its_tensors_is_none(store, tmp_path, name):
+    store.save(state(0, 1))
+    (tmp_path / "fold-1/checkpoint" / name).unlink()
+    assert store.load() is None
+    assert store.progress() is None
+
+
 def test_what_stays_of_a_fold(store, tmp_path):
     store.save(state(0, 1))
+    assert not store.finished()
     model = tmp_path / "made"
     (model / "adapter").mkdir(parents=True)
     (model / "config.json").write_text("{}")
     (model / "adapter/adapter_config.json").write_text("{}")
     probabilities = np.array([[0.5, 0.25, 0.25], [0.25, 0.25, 0.5]])
     store.finish(model, np.array([1, 4]), probabilities, state(0, 1).history, seconds=2.0)
+    assert store.finished()
     manifest = store.stage.manifest()
     assert manifest["metrics"]["log_loss"] == pytest.approx(np.log(2))
     assert set(manifest["files"]) == {
