@@ -76,7 +76,7 @@ class Stage:
         seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Write the manifest, then remove files that this stage did not make (`keep` names those it did; None keeps all).
+        """Write the manifest, then remove files that this stage did not make (`keep` names its own; None keeps all).
 
         In this order, since what is not kept may be all that a stage killed in between could go on from.
         `seconds` counts from the stage's making unless given; give it where another machine commits: clocks differ.

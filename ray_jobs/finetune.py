@@ -130,7 +130,7 @@ def _train(
         if run.force:
             stage.folder.delete_all()
         stage.begin()
-        store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"))
+        store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"), records.votes)
         tasks.append(FoldTask(fold, layout, model.max_tokens, data, settings, store))
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))

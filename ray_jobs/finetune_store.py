@@ -45,6 +45,7 @@ class RunFoldStore:
     start: Base
     labels: Any  # (held-out records,) in their order
     records: str  # fingerprint of the training records
+    votes: list[str]  # digests of the files that they come from
 
     def base(self) -> str:
         """See train.finetune_loop.FoldStore."""
@@ -92,7 +93,8 @@ class RunFoldStore:
             folder.write_file(name, path)
             keep.add(name)
         # Scoring reads this: a model's predictions for what it was trained on are worth nothing.
-        folder.write_json(f"{MODEL}/{TRAINED_ON}", {"records": self.records, "fold": self.stage.settings["fold"]})
+        trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
+        folder.write_json(f"{MODEL}/{TRAINED_ON}", trained_on)
         keep.add(f"{MODEL}/{TRAINED_ON}")
         table = pa.table({"row": rows, **predictions.columns(held_out)})
         folder.write_table(HELD_OUT, table, self.stage.fingerprint)

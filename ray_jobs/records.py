@@ -37,6 +37,11 @@ class Records:
         )
 
     @property
+    def votes(self) -> list[str]:
+        """Digests of the files with the votes to train on, sorted: the same ones however they are cut and divided."""
+        return sorted({digest for name, digest in self.manifest["inputs"].items() if name.startswith("train/")})
+
+    @property
     def splits(self) -> list[str]:
         """The splits there are: train, and test if there was test input."""
         return [split for split in ("train", "test") if split in self.manifest["rows"]]

@@ -336,10 +336,25 @@ class Settings(Strict):
             raise ValueError(f"{by_llm[0]!r} would learn from a language model and {by_encoder[0]!r} from an encoder")
         for model in (*self.encoders, *self.trained_llms):
             teacher = None if model.teacher is None else model.teacher.model
-            others = [name for name in self.models if name != model.name and name not in self.partial]
-            if teacher is not None and teacher not in others:
-                raise ValueError(f"{model.name!r} has a teacher {teacher!r}; models that can be: {', '.join(others)}")
+            if teacher is None:
+                continue
+            if teacher in self.models and teacher not in self._before(model):
+                raise ValueError(
+                    f"{model.name!r} would learn from {teacher!r}, whose predictions are made after it is trained"
+                )
+            others = [name for name in self._before(model) if name not in self.partial]
+            if teacher not in others:
+                raise ValueError(
+                    f"{model.name!r} has a teacher {teacher!r}; models that can be: {', '.join(others) or 'none'}"
+                )
         return self
+
+    def _before(self, model: Encoder | TrainedLlm) -> list[str]:
+        """Names of the models whose predictions there are when `model` is trained; see ray_jobs.pipeline.jobs."""
+        boosters, encoders = ([each.name for each in models] for models in (self.boosters, self.encoders))
+        if isinstance(model, TrainedLlm):
+            return [*boosters, *encoders]
+        return [*boosters, *encoders[: encoders.index(model.name)], *(llm.name for llm in self.llms)]
 
     @model_validator(mode="after")
     def _searches_fit(self) -> "Settings":

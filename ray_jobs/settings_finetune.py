@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict
+from train import finetune_settings as domain  # where the defaults are
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 
@@ -15,9 +16,11 @@ class TrainingStage(Strict):
     train: Literal["head", "all"] | PositiveInt = "all"
     epochs: PositiveInt = 1
     learning_rate: Positive
-    warm_up: Rate = 0.1  # share of the stage's steps over which the learning rate rises; then it falls in a line to 0
-    weight_decay: NotNegative = 0.01
-    clip: Positive = 1.0  # of the gradient's norm
+    warm_up: Rate = (
+        domain.TrainingStage.warm_up
+    )  # share of the stage's steps over which the learning rate rises; then it falls in a line to 0
+    weight_decay: NotNegative = domain.TrainingStage.weight_decay
+    clip: Positive = domain.TrainingStage.clip  # of the gradient's norm
 
 
 class Scratch(Strict):
@@ -39,17 +42,18 @@ class Scratch(Strict):
 class Lora(Strict):
     """Low-rank adapters on all linear layers."""
 
-    r: PositiveInt = 64
-    alpha: PositiveInt = 16
-    dropout: Rate = 0.05
+    r: PositiveInt = domain.Lora.r
+    alpha: PositiveInt = domain.Lora.alpha
+    dropout: Rate = domain.Lora.dropout
 
 
 class Teacher(Strict):
     """A model of this run whose out-of-fold predictions are learnt from beside the votes."""
 
     model: Name
-    weight: Annotated[float, Field(gt=0, le=1)] = 0.5  # of the teacher; the votes have the rest
-    temperature: Positive = 1.0
+    # Of the teacher; the votes have the rest.
+    weight: Annotated[float, Field(gt=0, le=1)] = domain.Distillation.weight
+    temperature: Positive = domain.Distillation.temperature
 
 
 class FineTuned(Strict):
@@ -60,16 +64,18 @@ class FineTuned(Strict):
     stages: Annotated[list[TrainingStage], Field(min_length=1)]
     folds: Annotated[list[Count], Field(min_length=1)] | None = None  # which are trained; all if not given
     folds_at_once: PositiveInt | None = None  # as many as the cluster has room for if not given
-    records_per_step: PositiveInt = 16  # of all workers together
-    tokens_per_batch: PositiveInt = 8192  # of one forward and backward pass, padding included
-    both_orders: bool = True  # both orders of a record in the same step; else one of them, drawn anew each epoch
-    label_smoothing: Rate = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
+    records_per_step: PositiveInt = domain.FineTuning.records_per_step  # of all workers together
+    # Of one forward and backward pass, padding included. A record in its orders is the least, however long it is.
+    tokens_per_batch: PositiveInt = domain.FineTuning.tokens_per_batch
+    # Both orders of a record in the same step; else one of them, drawn anew each epoch.
+    both_orders: bool = domain.FineTuning.both_orders
+    label_smoothing: Rate = domain.FineTuning.label_smoothing
+    precision: Literal["float32", "bfloat16"] = domain.FineTuning.precision
+    gradient_checkpointing: bool = domain.FineTuning.gradient_checkpointing
     teacher: Teacher | None = None
-    workers: PositiveInt = 1
-    cpus_per_worker: PositiveInt = 1
-    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = 0
+    workers: PositiveInt = domain.FineTuning.workers
+    cpus_per_worker: PositiveInt = domain.FineTuning.cpus_per_worker
+    gpus_per_worker: Annotated[int, Field(ge=0, le=1)] = domain.FineTuning.gpus_per_worker
 
 
 class Encoder(FineTuned):
@@ -105,8 +111,24 @@ class TrainedLlm(FineTuned):
 
     model: Annotated[str, Field(min_length=1)] = "google/gemma-2-9b-it"
     lora: Lora = Lora()
-    base_4bit: bool = False  # the frozen weights in 4 bits, by bitsandbytes; GPUs only
+    base_4bit: bool = domain.FineTuning.base_4bit  # the frozen weights in 4 bits, by bitsandbytes; GPUs only
     max_tokens: Annotated[int, Field(ge=64)] = 2048
     precision: Literal["float32", "bfloat16"] = "bfloat16"
     gradient_checkpointing: bool = True
     stages: Annotated[list[TrainingStage], Field(min_length=1)] = [TrainingStage(learning_rate=1e-4)]
+
+    @model_validator(mode="after")
+    def _adapters_and_head_are_trained(self) -> "TrainedLlm":
+        for stage in self.stages:
+            if stage.train != "all":
+                raise ValueError(
+                    f"a stage asks to train {stage.train!r}, but LoRA trains its adapters and the head in every stage; "
+                    "leave `train` out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _four_bits_have_a_gpu(self) -> "TrainedLlm":
+        if self.base_4bit and not self.gpus_per_worker:
+            raise ValueError("base_4bit works on GPUs only; add gpus_per_worker: 1")
+        return self

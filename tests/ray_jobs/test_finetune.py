@@ -55,7 +55,7 @@ def store_of(tmp_path, model, architecture, data, name, kind=RunFoldStore):
     """Where fold 1 of a training is kept."""
     labels = data.labels[data.folds == 1]
     stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
-    return kind(stage, Base(str(model), architecture), labels, "records")
+    return kind(stage, Base(str(model), architecture), labels, "records", [])
 
 
 def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):

@@ -14,7 +14,7 @@ from train.finetune_loop import TrainingState
 @pytest.fixture
 def store(tmp_path):
     stage = Stage("train_encoder/e/fold-1", Folder(str(tmp_path / "fold-1")), {"fold": 1}, {"models": "m"})
-    return RunFoldStore(stage, Base("owner/model", "digest"), np.array([0, 2], np.int8), "records")
+    return RunFoldStore(stage, Base("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"])
 
 
 def state(stage, epochs):
@@ -70,7 +70,8 @@ def test_what_stays_of_a_fold(store, tmp_path):
         "model/config.json", "model/adapter/adapter_config.json", "model/training.json", "out_of_fold.parquet",
         "history.json", "events.out.tfevents.tiebreak",
     }  # fmt: skip
-    assert json.loads((tmp_path / "fold-1/model/training.json").read_text()) == {"records": "records", "fold": 1}
+    trained_on = {"records": "records", "votes": ["a", "b"], "fold": 1}
+    assert json.loads((tmp_path / "fold-1/model/training.json").read_text()) == trained_on
     assert not (tmp_path / "fold-1/checkpoint").exists() or not any((tmp_path / "fold-1/checkpoint").iterdir())
 
 

@@ -38,6 +38,13 @@ def test_saved_settings_load_again_as_they_were():
         ("? [a]\n: 1", "", "c.yaml", "is not a name"),
         ("blend: {preset: {gemma: .inf}}", "", "'blend.preset.gemma'", "finite"),
         ("featurize: {families: [length, length]}", "", "'featurize'", "share the name 'length'"),
+        (
+            "trained_llms: [{name: l, stages: [{train: head, learning_rate: 1}]}]",
+            "",
+            "'trained_llms.0'",
+            "leave `train` out",
+        ),
+        ("trained_llms: [{name: l, base_4bit: true}]", "", "'trained_llms.0'", "add gpus_per_worker: 1"),
         ("run: again", "", "c.yaml", "given twice"),
         ("x: [", "", "c.yaml", "not valid YAML"),
         ("x: !!python/object/apply:os.getcwd []", "", "c.yaml", "not valid YAML"),
@@ -50,6 +57,49 @@ def test_impossible_settings_name_key_reason_and_fix(text, override, key, hint):
     assert key in message
     assert hint in message
     assert "Fix: " in message
+
+
+STUDENTS = """
+encoders:
+  - {name: first, model: m}
+  - {name: second, model: m}
+trained_llms: [{name: lora}]
+llms: [{name: scored, trained: lora}, {name: ready, checkpoint: c}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "reason"),
+    [
+        ("encoders.first", "second", "'first' would learn from 'second', whose predictions are made after"),
+        ("encoders.second", "second", "'second' would learn from 'second', whose"),
+        ("trained_llms.lora", "scored", "'lora' would learn from 'scored', whose"),  # which is trained from it
+        ("trained_llms.lora", "ready", "'lora' would learn from 'ready', whose"),
+        ("trained_llms.lora", "lora", "'lora' has a teacher 'lora'; models that can be: small, first, second"),
+        (
+            "encoders.second",
+            "nobody",
+            "'second' has a teacher 'nobody'; models that can be: small, first, scored, ready",
+        ),
+    ],
+)
+def test_a_teacher_that_comes_after_its_student_is_refused(student, teacher, reason):
+    with pytest.raises(InputError) as caught:
+        load_settings(BASE + STUDENTS, "c.yaml", [f"{student}.teacher={{model: {teacher}}}"])
+    assert reason in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher"),
+    [
+        ("encoders.second", "first"),
+        ("encoders.first", "ready"),
+        ("encoders.first", "scored"),
+        ("trained_llms.lora", "second"),
+    ],
+)
+def test_a_teacher_that_comes_before_its_student_is_taken(student, teacher):
+    load_settings(BASE + STUDENTS, "c.yaml", [f"{student}.teacher={{model: {teacher}}}"])
 
 
 def test_run_is_required():
