@@ -1,6 +1,7 @@
 """Model folders of a run as folders on this machine, which is what transformers and vLLM load."""
 
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -17,7 +18,8 @@ _CACHE = "tiebreak-models"
 def local_folder(folder: Folder, fingerprint: str) -> str:
     """The folder itself if it is on a file system, else a copy of it on this machine, made once for all processes.
 
-    `fingerprint` tells what is in the folder, so that a copy of something older is never taken for it.
+    `fingerprint` tells what was asked for, the files' sizes and times what is there, so that a copy of something older
+    is never taken for it. Older copies of the folder are removed.
     """
     filesystem, path = resolve(folder.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -27,14 +29,27 @@ def local_folder(folder: Folder, fingerprint: str) -> str:
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():
         raise PermissionError(f"{cache} belongs to another user")
-    target = cache / fingerprint
-    with open(cache / f"{fingerprint}.lock", "w") as lock:
+    copies = cache / _digest(folder.uri)
+    copies.mkdir(exist_ok=True)
+    with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        target = copies / _digest(fingerprint, *_contents(filesystem, path))
         if not target.exists():
-            half = cache / f"{fingerprint}.part"
-            shutil.rmtree(half, ignore_errors=True)
+            for older in copies.iterdir():
+                shutil.rmtree(older)
+            half = copies / "part"
             for name in folder.files():
                 (half / name).parent.mkdir(parents=True, exist_ok=True)
                 folder.copy_to(name, half / name)
             half.rename(target)
     return str(target)
+
+
+def _contents(filesystem: fs.FileSystem, path: str) -> list[str]:
+    """Name, size and time of each file."""
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    return sorted(f"{info.path} {info.size} {info.mtime_ns}" for info in infos if info.type == fs.FileType.File)
+
+
+def _digest(*parts: str) -> str:
+    return hashlib.blake2b("\n".join(parts).encode(), digest_size=16).hexdigest()

@@ -1,0 +1,73 @@
+"""Copies of model folders that lie in an object store, here a folder seen through a file system that is not local."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pyarrow import fs
+
+from ray_jobs import local_copy, storage
+from ray_jobs.local_copy import local_folder
+from ray_jobs.storage import Folder
+
+
+@pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder behind bucket://."""
+    place = tmp_path / "bucket"
+    place.mkdir()
+    seen = fs.SubTreeFileSystem(str(place), fs.LocalFileSystem())
+
+    def resolve(uri):
+        return seen, uri.removeprefix("bucket://")
+
+    for module in (local_copy, storage):
+        monkeypatch.setattr(module, "resolve", resolve)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return place
+
+
+def write(bucket, name, text, time):
+    path = bucket / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    os.utime(path, (time, time))
+
+
+def test_a_copy_is_made_once_and_anew_when_the_content_changes(bucket, tmp_path):
+    write(bucket, "fold-0/model/a.txt", "one", 1)
+    write(bucket, "fold-0/model/deep/b.txt", "two", 1)
+    folder, other = Folder("bucket://fold-0/model"), Folder("bucket://fold-1/model")
+    first = Path(local_folder(folder, "f"))
+    assert (first / "deep/b.txt").read_text() == "two"
+    (first / "mark").touch()
+    assert local_folder(folder, "f") == str(first)
+    assert (first / "mark").exists()
+
+    write(bucket, "fold-1/model/a.txt", "one", 1)
+    neighbour = Path(local_folder(other, "f"))
+    assert neighbour != first
+
+    # Trained again with the same settings: as many bytes, and others.
+    write(bucket, "fold-0/model/a.txt", "eno", 2)
+    second = Path(local_folder(folder, "f"))
+    assert (second / "a.txt").read_text() == "eno"
+    assert not first.exists()
+    assert neighbour.exists()
+
+
+def test_half_a_copy_does_not_count(bucket, monkeypatch):
+    write(bucket, "m/a.txt", "one", 1)
+    write(bucket, "m/b.txt", "two", 1)
+    real = Folder.copy_to
+
+    def killed(folder, name, path):
+        if name == "b.txt":
+            raise KeyboardInterrupt
+        real(folder, name, path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "copy_to", killed)
+        with pytest.raises(KeyboardInterrupt):
+            local_folder(Folder("bucket://m"), "f")
+    assert sorted(path.name for path in Path(local_folder(Folder("bucket://m"), "f")).iterdir()) == ["a.txt", "b.txt"]
