@@ -13,7 +13,7 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.local_copy import local_folder
 from ray_jobs.storage import Folder
 from train.finetune_data import Probabilities
-from train.finetune_loop import Point, Records, TrainingState
+from train.finetune_loop import Point, Rows, TrainingState
 
 MODEL = "model"  # folders and files of a fold
 TRAINED_ON = "training.json"
@@ -80,11 +80,12 @@ class RunFoldStore:
             folder.write_bytes(names[name], save(tensors))
         told = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
         folder.write_json(_STATE, {**told, **names, "history": state.history})
+        folder.write_bytes(EVENTS, _events(state.history))
         for name in folder.files():
             if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
                 folder.delete(name)
 
-    def finish(self, model: Path, rows: Records, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
         """Write everything that stays, remove the checkpoint, and commit."""
         folder = self.stage.folder
         keep = {HELD_OUT, HISTORY, EVENTS}
@@ -124,14 +125,14 @@ class RunFoldStore:
 
 
 def _events(history: list[Point]) -> bytes:
-    """A TensorBoard event file of the curves; steps count through all stages."""
+    """A TensorBoard event file of the curves; steps count through all stages, at the times when they were done."""
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory() as folder:
         with SummaryWriter(folder) as writer:
             for step, point in enumerate(history):
-                for name in ("loss", "learning_rate", "held_out_log_loss"):
+                for name in ("loss", "learning_rate", "tokens_per_second", "held_out_log_loss"):
                     if name in point:
-                        writer.add_scalar(name, point[name], step)
+                        writer.add_scalar(name, point[name], step, walltime=point["time"])
         (file,) = Path(folder).iterdir()
         return file.read_bytes()

@@ -1,5 +1,6 @@
 """Folds fine-tuned on Ray Train: so many at a time, each with its own group of workers, each resumable by epoch."""
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -18,7 +19,7 @@ DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints; see tr
 Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
 
 
-class Progress:
+class Messages:
     """An actor that holds what workers have to say until somebody asks."""
 
     def __init__(self) -> None:
@@ -52,7 +53,7 @@ def fine_tune(
     closes the generator, all folds end.
     """
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    progress = ray.remote(Progress).options(num_cpus=0, scheduling_strategy=here).remote()
+    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=here).remote()
     fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
     waiting = list(tasks)
     running: dict[ray.ObjectRef[None], FoldTask] = {}
@@ -61,9 +62,9 @@ def fine_tune(
         while waiting or running:
             while waiting and len(running) < at_once:
                 task = waiting.pop(0)
-                running[fit.remote([task], [progress], storage)] = task
+                running[fit.remote(dataclasses.replace(task, progress=messages), storage)] = task
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=LOOK_SECONDS)
-            lines, begun = ray.get(progress.drain.remote())
+            lines, begun = ray.get(messages.drain.remote())
             for fold, text in lines:
                 on_progress(fold, text)
             if any(task.fold in begun for task in running.values()):
@@ -79,7 +80,7 @@ def fine_tune(
     finally:
         for reference in running:
             ray.cancel(reference, force=True)
-        ray.kill(progress)
+        ray.kill(messages)
 
 
 def _why_waiting(workers: int, cpus: int, gpus: int) -> str:
@@ -104,22 +105,19 @@ def _raise_failure(reference: "ray.ObjectRef[None]", task: FoldTask) -> None:
         raise FoldError("fine-tuning", task.fold, f"{type(error).__name__}: {error}") from error
 
 
-def _fit(task: list[FoldTask], progress: list[Any], storage: Storage) -> None:
+def _fit(task: FoldTask, storage: Storage) -> None:
     """Runs in a task of Ray's, since a call of Ray Train's returns only when it ends."""
-    import dataclasses
-
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    one = dataclasses.replace(task[0], progress=progress[0])
-    settings = one.settings
+    settings = task.settings
     filesystem, path = storage
     deaths = 0
-    while not one.store.finished():  # a worker may be lost when all is written
-        before = one.store.progress()
+    while not task.store.finished():  # a worker may be lost when all is written
+        before = task.store.progress()
         trainer = TorchTrainer(
             train_worker,
-            train_loop_config={"task": one},
+            train_loop_config={"task": task},
             torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
                 num_workers=settings.workers,
@@ -127,7 +125,7 @@ def _fit(task: list[FoldTask], progress: list[Any], storage: Storage) -> None:
                 resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker),
             ),
             run_config=RunConfig(
-                name=f"fold-{one.fold}-{time.time_ns()}",
+                name=f"fold-{task.fold}-{time.time_ns()}",
                 storage_path=path,
                 storage_filesystem=filesystem,
                 failure_config=FailureConfig(max_failures=0),  # ours below tells deaths from mistakes
@@ -143,10 +141,11 @@ def _fit(task: list[FoldTask], progress: list[Any], storage: Storage) -> None:
                 # As text but for InputError, since not every exception survives the way.
                 refused = isinstance(own[0], InputError)
                 raise own[0] if refused else RuntimeError(f"{type(own[0]).__name__}: {own[0]}") from None
-            deaths = deaths + 1 if one.store.progress() == before else 1
+            deaths = deaths + 1 if task.store.progress() == before else 1
             if deaths > DEATHS_ALLOWED:
                 raise RuntimeError(f"its workers died {deaths} times in one epoch: {failures[0]}") from None
-            progress[0].post.remote(one.fold, "a worker was lost; going on from the last checkpoint")
+            if task.progress is not None:
+                task.progress.post.remote(task.fold, "a worker was lost; going on from the last checkpoint")
 
 
 def _resources(cpus: int, gpus: int) -> dict[str, float]:

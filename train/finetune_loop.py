@@ -1,5 +1,6 @@
 """The training loop of one worker: encoders and language models, one stage after another, resumable by epoch."""
 
+import math
 import tempfile
 import time
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from preference.errors import InputError
 from preference.metrics import log_loss
 from preference.packing import Layout
 from preference.swap import swap_average
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from ray.actor import ActorHandle
 
+VERSION = 1  # part of the fingerprint: raise it when the same settings train another model
 POST_SECONDS = 10.0  # between two lines of progress
 
 
@@ -34,7 +37,7 @@ class PeerLostError(Exception):
 
 
 Point = dict[str, float]
-Records = npt.NDArray[np.int64]
+Rows = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -66,7 +69,7 @@ class FoldStore(Protocol):
     def save(self, state: TrainingState) -> None:
         """Keep a state in place of the one before."""
 
-    def finish(self, model: Path, rows: Records, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
         """Keep the trained model (the files of a folder) and its predictions for the held-out records."""
 
 
@@ -80,7 +83,7 @@ class FoldTask:
     data: TokenData
     settings: FineTuning
     store: FoldStore
-    progress: "ActorHandle | None" = None  # train.finetune.Progress
+    progress: "ActorHandle | None" = None  # train.finetune.Messages
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -139,9 +142,9 @@ class _Worker:
         state = self._task.store.load()
         if state is not None:
             self._history = list(state.history)
-            missing = self._model.load_state_dict(state.parameters, strict=False).unexpected_keys
-            if missing:
-                raise RuntimeError(f"the checkpoint has parameters that the model lacks, first {missing[0]}")
+            unexpected = self._model.load_state_dict(state.parameters, strict=False).unexpected_keys
+            if unexpected:
+                raise RuntimeError(f"the checkpoint has parameters that the model lacks, first {unexpected[0]}")
         at = (0, 0) if state is None else (state.stage, state.epochs)
         epochs = sum(stage.epochs for stage in settings.stages)
         done = sum(stage.epochs for stage in settings.stages[: at[0]]) + at[1]
@@ -152,6 +155,8 @@ class _Worker:
             self._ever_trained |= parameters.keys()
             if (number, stage.epochs) <= at:
                 continue
+            if self._device.type == "cuda":
+                self._rehearse(number, stage, parameters)
             optimizer = new_optimizer(parameters, stage)
             first = 0
             if number == at[0] and state is not None and at[1]:
@@ -173,6 +178,43 @@ class _Worker:
                 seconds = time.monotonic() - started
                 self._task.store.finish(path, self._held_out, held_out, self._history, seconds)
 
+    def _rehearse(self, number: int, stage: TrainingStage, parameters: "dict[str, torch.nn.Parameter]") -> None:
+        """A forward and backward pass over the stage's largest micro-batches, of which nothing is kept.
+
+        So that what the GPU's memory does not hold shows now and not in the middle of an epoch: largest by tokens, and
+        by the longest sequence, whose attention takes the most.
+        """
+        import torch
+
+        self._set_modes(stage)
+        lengths = self._task.data.lengths[self._train]
+        plans = [self._plan(number, epoch) for epoch in range(stage.epochs)]
+        batches = [batch for plan in plans for step in plan for batch in step.micro_batches]
+        most = max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()))
+        longest = max(batches, key=lambda batch: (int(lengths[batch].max()), len(batch)))
+        # The place of AdamW's moments, which the first step brings.
+        moments = torch.empty(2 * sum(parameter.numel() for parameter in parameters.values()), device=self._device)
+        for batch in (most, longest):
+            pairs = self._pairs(batch, np.zeros(len(lengths), bool))
+            try:
+                self._loss(pairs).backward()
+            except torch.OutOfMemoryError as error:
+                raise InputError(
+                    f"{len(pairs)} sequences of up to {int(lengths[batch].max())} tokens, which stage {number + 1} has "
+                    "in one micro-batch, do not fit into the GPU's memory",
+                    "tokens_per_batch",
+                    "lower it or max_tokens, or set gradient_checkpointing: true or precision: bfloat16.",
+                ) from error
+        del moments
+        for parameter in parameters.values():
+            parameter.grad = None
+
+    def _plan(self, number: int, epoch: int) -> list[Step]:
+        settings = self._settings
+        lengths = self._task.data.lengths[self._train]
+        seed = (settings.seed, number, epoch)
+        return plan_epoch(lengths, settings.records_per_step, settings.tokens_per_batch, settings.orders, seed)
+
     def _epoch(
         self,
         number: int,
@@ -187,7 +229,7 @@ class _Worker:
         self._set_modes(stage)
         seed = (settings.seed, number, epoch)
         lengths = self._task.data.lengths[self._train]
-        plan = plan_epoch(lengths, settings.records_per_step, settings.tokens_per_batch, settings.orders, seed)
+        plan = self._plan(number, epoch)
         steps = stage.epochs * steps_of(len(self._train), settings.records_per_step)
         # With one order in a step, which one is drawn anew for each record and epoch.
         one_order = np.random.default_rng([*seed, 1]).integers(2, size=len(lengths)).astype(bool)
@@ -200,12 +242,28 @@ class _Worker:
             optimizer.zero_grad(set_to_none=True)
             loss = self._backward(step, one_order, (*seed, index))
             loss = self._sum_gradients(list(parameters.values()), loss)
-            torch.nn.utils.clip_grad_norm_(list(parameters.values()), stage.clip)
+            norm = float(torch.nn.utils.clip_grad_norm_(list(parameters.values()), stage.clip))
+            if not (math.isfinite(loss) and math.isfinite(norm)):  # the same on all workers
+                raise InputError(
+                    f"the training diverged: the loss is {loss}, its gradient's norm {norm} in step {at + 1} of stage "
+                    f"{number + 1}",
+                    "stages",
+                    "lower learning_rate or raise warm_up.",
+                )
             optimizer.step()
             tokens = int(lengths[np.concatenate(step.micro_batches)].sum()) * settings.orders
             self._clock.count(tokens, time.monotonic() - began)
             self._history.append(
-                {"stage": number, "epoch": epoch, "step": at, "loss": loss, "learning_rate": rate, "tokens": tokens}
+                {
+                    "stage": number,
+                    "epoch": epoch,
+                    "step": at,
+                    "loss": loss,
+                    "learning_rate": rate,
+                    "tokens": tokens,
+                    "tokens_per_second": self._clock.rate(),
+                    "time": time.time(),
+                }
             )
             self._post(last=self._history[-1], steps=steps)
 
@@ -231,12 +289,15 @@ class _Worker:
             # By micro-batch, so that it does not matter which worker draws the numbers for dropout.
             torch.manual_seed(int(np.random.SeedSequence([*seed, index]).generate_state(1)[0]))
             batch = step.micro_batches[index]
-            both = self._settings.both_orders
-            pairs = [(self._train[n], order) for n in batch for order in ((False, True) if both else (one_order[n],))]
-            loss = self._loss(pairs) / (step.records * self._settings.orders)
+            loss = self._loss(self._pairs(batch, one_order)) / (step.records * self._settings.orders)
             loss.backward()
             total += float(loss.detach())
         return total
+
+    def _pairs(self, batch: Rows, one_order: npt.NDArray[np.bool_]) -> list[tuple[int, bool]]:
+        """Record and order of each sequence of a micro-batch."""
+        both = self._settings.both_orders
+        return [(self._train[n], order) for n in batch for order in ((False, True) if both else (one_order[n],))]
 
     def _loss(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
         import torch
@@ -285,7 +346,7 @@ class _Worker:
             at += size
         return float(flat[-1])
 
-    def _predict(self, records: Records) -> Probabilities:
+    def _predict(self, records: Rows) -> Probabilities:
         """Swap-averaged probabilities (n, 3) of records, worked out by all workers together and known to all."""
         import torch
 

@@ -21,6 +21,7 @@ def state(stage, epochs):
     tensors = {"classifier.weight": torch.arange(6.0).reshape(2, 3) + epochs, "bias": torch.tensor([1.5])}
     moments = {"bias|exp_avg": torch.tensor([0.25]), "bias|step": torch.tensor(7.0)}
     point = {"stage": stage, "epoch": epochs - 1, "step": 3, "loss": 1.0, "learning_rate": 1e-3, "tokens": 10}
+    point |= {"tokens_per_second": 250.0, "time": 1.7e9}
     return TrainingState(stage, epochs, tensors, moments, [point])
 
 
@@ -79,19 +80,24 @@ def scalars(data):
     """Values by tag of an event file: records of a length (8 bytes), its checksum (4), an event, and its checksum."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found: dict[str, list[tuple[int, float]]] = {}
+    found: dict[str, list[tuple[int, float, float]]] = {}
     at = 0
     while at < len(data):
         (length,) = struct.unpack("<Q", data[at : at + 8])
         event = Event.FromString(data[at + 12 : at + 12 + length])
         at += 16 + length
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value))
+            found.setdefault(value.tag, []).append((event.step, value.simple_value, event.wall_time))
     return found
 
 
 def test_the_curves_are_in_tensorboards_file(store, tmp_path):
+    file = tmp_path / "fold-1/events.out.tfevents.tiebreak"
+    store.save(state(0, 1))  # while it trains
+    after_an_epoch = scalars(file.read_bytes())
     store.finish(tmp_path / "nothing", np.array([1, 4]), np.full((2, 3), 1 / 3), state(0, 1).history, 1.0)
-    found = scalars((tmp_path / "fold-1/events.out.tfevents.tiebreak").read_bytes())
-    assert found["loss"] == [(0, 1.0)]
-    assert found["learning_rate"] == [(0, pytest.approx(1e-3))]
+    found = scalars(file.read_bytes())
+    assert found == after_an_epoch
+    assert found["loss"] == [(0, 1.0, 1.7e9)]
+    assert found["learning_rate"] == [(0, pytest.approx(1e-3), 1.7e9)]
+    assert found["tokens_per_second"] == [(0, 250.0, 1.7e9)]
