@@ -1,12 +1,14 @@
 """Predictions of fine-tuned sequence classifiers for packed records: what transformers loads, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from preference.errors import InputError
+from preference.packing import load_packing
 from preference.swap import swap_average
 from preference.token_batches import budget_batches, model_inputs
 
@@ -16,14 +18,30 @@ Probabilities = npt.NDArray[np.float64]
 
 
 class Classifier:
-    """A model of a folder with a three-way head, on a GPU if it is given one, else on CPU threads."""
+    """A model of a folder with a three-way head, on a GPU if it is given one, else on CPU threads.
 
-    def __init__(self, folder: str, tokens_per_batch: int, threads: int, gpu: bool, half: bool) -> None:
+    `packing` is how the records are packed that it will be given: see preference.packing.packing_settings. Raises
+    InputError if the model was trained on another packing.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        tokens_per_batch: int,
+        threads: int,
+        gpu: bool,
+        half: bool,
+        packing: Mapping[str, object],
+    ) -> None:
         import torch
         from transformers import AutoModelForSequenceClassification
 
         from preference.answers_model import HEAD_FILE, AnswersModel
 
+        if load_packing(Path(folder)) != packing:
+            raise InputError(
+                "the model was trained on records packed differently", folder, "run its job again with --force."
+            )
         torch.set_num_threads(threads)
         self._device = torch.device("cuda" if gpu else "cpu")
         self._compares = (Path(folder) / HEAD_FILE).exists()

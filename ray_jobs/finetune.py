@@ -1,13 +1,16 @@
 """What train_encoder and train_llm share: the settings as the domain's, and folds fine-tuned into models/<name>."""
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from featurize import models
 from featurize.files import resolve
-from preference.packing import Layout
+from preference.errors import InputError
+from preference.packing import Layout, packing_fingerprint
 from preference.schema import LABELS
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
@@ -15,8 +18,10 @@ from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect, require_resources
-from ray_jobs.settings_finetune import FineTuned, TrainedLlm
+from ray_jobs.settings_finetune import Encoder, FineTuned, TrainedLlm
 from ray_jobs.tokens import share_tokens, token_counts
+from train.epoch_plan import mean_micro_batches
+from train.finetune_loop import VERSION
 from train.finetune_settings import Distillation, FineTuning, Lora, TrainingStage
 
 # Of the settings, those that decide nothing about the model, only where and how fast it is trained.
@@ -33,13 +38,19 @@ def base_of(model: str) -> Base:
     return Base(place, models.identity(place))
 
 
-def check_bases(run: Run) -> None:
-    """Raise InputError for a pre-trained model that cannot be loaded."""
-    for encoder in run.settings.encoders:
-        if encoder.scratch is None:
-            base_of(encoder.base)
-    for model in run.settings.trained_llms:
-        base_of(model.model)
+def check_bases(models: Sequence[Encoder | TrainedLlm]) -> None:
+    """Raise InputError for a pre-trained model that cannot be loaded or reads fewer tokens than it is to be given."""
+    from train.networks import load_config, locate, most_tokens
+
+    for model in models:
+        if isinstance(model, Encoder) and model.scratch is not None:
+            continue
+        base = model.base if isinstance(model, Encoder) else model.model
+        most = most_tokens(load_config(locate(base)), decoder=isinstance(model, TrainedLlm))
+        if most is not None and model.max_tokens > most:
+            raise InputError(
+                f"{base} reads at most {most} tokens, not {model.max_tokens}", f"{model.name}.max_tokens", "lower it."
+            )
 
 
 def domain_settings(run: Run, model: FineTuned) -> FineTuning:
@@ -67,10 +78,16 @@ def model_stage(run: Run, records: Records, model: FineTuned, base: Base, job: s
     inputs = {"records": records.fingerprint, "base": base.fingerprint}
     if model.teacher is not None:
         inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
+    layout: Layout = "encoder" if isinstance(model, Encoder) else "decoder"
     return Stage(
         f"{job}/{model.name}",
         run.folder / f"models/{model.name}",
-        settings={"seed": run.settings.seed, **model.model_dump(mode="json", exclude=_NOT_THE_MODEL)},
+        settings={
+            "seed": run.settings.seed,
+            "version": VERSION,
+            "packing": packing_fingerprint(model.max_tokens, layout),
+            **model.model_dump(mode="json", exclude=_NOT_THE_MODEL),
+        },
         inputs=inputs,
     )
 
@@ -124,6 +141,8 @@ def _train(
         folds=folds,
         teacher=_teacher(run, records, model),
     )
+    for note in notes(run, base, settings, data.lengths[folds != missing[0]]):
+        say(of.name, note)
     tasks = []
     for fold in missing:
         stage = fold_stage(of, fold)
@@ -143,6 +162,27 @@ def _train(
     for fold in fine_tune(tasks, storage, at_once, tell, functools.partial(say, of.name)):
         loss = (fold_stage(of, fold).manifest() or {})["metrics"]["log_loss"]
         progress.advance(note=f"fold {fold}: held-out log loss {loss:.4f}")
+
+
+def notes(run: Run, base: Base, settings: FineTuning, lengths: npt.NDArray[np.int32]) -> list[str]:
+    """What is to be known before the first step; `lengths` (n,) are tokens of the records trained on."""
+    from train.networks import foreign_head
+
+    found = []
+    if run.settings.data.others:
+        others = ", ".join(source.name for source in run.settings.data.others)
+        found.append(f"trained on the first source of votes alone; those of {others} are for boosters")
+    classes = [] if base.in_run or settings.head == "answers" else foreign_head(base.place)
+    if classes:
+        shown = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
+        found.append(f"the head of {base.place} tells {shown} apart: a new one for A, B and tie takes its place")
+    batches = mean_micro_batches(lengths, settings.records_per_step, settings.tokens_per_batch, settings.orders)
+    if batches < settings.workers:
+        found.append(
+            f"{settings.workers} workers share {batches:.1f} micro-batches a step, so that some are idle: raise "
+            "records_per_step, or lower tokens_per_batch or workers"
+        )
+    return found
 
 
 def _room_for(settings: FineTuning) -> int:

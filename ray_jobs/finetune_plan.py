@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ray_jobs.finetune import base_of, domain_settings, folds_of
+from ray_jobs.finetune import base_of, check_bases, domain_settings, folds_of
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_finetune import TrainedLlm
@@ -16,6 +16,7 @@ _GIB = 2.0**30
 
 def dry_run(run: Run) -> str:
     """The text that --dry-run prints. Packs the records, which training would do first too."""
+    check_bases(run.settings.trained_llms)
     records = open_records(run)
     return "\n\n".join(_plan(run, records, model) for model in run.settings.trained_llms)
 

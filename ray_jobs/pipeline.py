@@ -43,7 +43,7 @@ def pipeline(run: Run) -> list[StageResult]:
     # What would end the run hours from now ends it here.
     refuse_nothing(run)
     check_llms(run)
-    check_bases(run)
+    check_bases([*run.settings.encoders, *run.settings.trained_llms])
     results: list[StageResult] = []
     wanted = jobs(run)
     for number, job in enumerate(wanted, start=1):

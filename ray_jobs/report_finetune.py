@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preference import metrics
+from ray_jobs.finetune import folds_of
 from ray_jobs.finetune_store import HISTORY
 from ray_jobs.run import Run
 
@@ -19,7 +20,7 @@ def curves(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     """By model and fold: the loss of training steps, thinned, and the held-out log loss after each epoch."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
     for model in (*run.settings.encoders, *run.settings.trained_llms):
-        for fold in model.folds or range(run.settings.data.folds):
+        for fold in folds_of(run, model):
             folder = run.folder / f"models/{model.name}/fold-{fold}"
             if folder.exists(HISTORY):
                 found.setdefault(model.name, {})[str(fold)] = _curve(folder.read_json(HISTORY))

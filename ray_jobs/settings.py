@@ -338,23 +338,23 @@ class Settings(Strict):
             teacher = None if model.teacher is None else model.teacher.model
             if teacher is None:
                 continue
-            if teacher in self.models and teacher not in self._before(model):
+            if teacher in self.models and teacher not in self._before(model.name):
                 raise ValueError(
                     f"{model.name!r} would learn from {teacher!r}, whose predictions are made after it is trained"
                 )
-            others = [name for name in self._before(model) if name not in self.partial]
+            others = [name for name in self._before(model.name) if name not in self.partial]
             if teacher not in others:
                 raise ValueError(
                     f"{model.name!r} has a teacher {teacher!r}; models that can be: {', '.join(others) or 'none'}"
                 )
         return self
 
-    def _before(self, model: Encoder | TrainedLlm) -> list[str]:
-        """Names of the models whose predictions there are when `model` is trained; see ray_jobs.pipeline.jobs."""
-        boosters, encoders = ([each.name for each in models] for models in (self.boosters, self.encoders))
-        if isinstance(model, TrainedLlm):
+    def _before(self, student: str) -> list[str]:
+        """Names of the models whose predictions there are when `student` is trained; see ray_jobs.pipeline.jobs."""
+        boosters, encoders = [model.name for model in self.boosters], [model.name for model in self.encoders]
+        if student not in encoders:
             return [*boosters, *encoders]
-        return [*boosters, *encoders[: encoders.index(model.name)], *(llm.name for llm in self.llms)]
+        return [*boosters, *encoders[: encoders.index(student)], *(llm.name for llm in self.llms)]
 
     @model_validator(mode="after")
     def _searches_fit(self) -> "Settings":

@@ -17,10 +17,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from preference.packing import packing_settings
 from preference.schema import TEXTS
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
-from ray_jobs.finetune import base_of, fine_tune_folds, fold_stage, folds_of, held_out_predictions, model_stage
+from ray_jobs.finetune import (
+    base_of,
+    check_bases,
+    fine_tune_folds,
+    fold_stage,
+    folds_of,
+    held_out_predictions,
+    model_stage,
+)
 from ray_jobs.finetune_store import MODEL, Base
 from ray_jobs.local_copy import local_folder
 from ray_jobs.progress import Progress, say
@@ -39,6 +48,7 @@ def train_encoder(run: Run) -> list[StageResult]:
     if not run.settings.encoders:
         say("train_encoder", "nothing to do: the settings name no encoders")
         return []
+    check_bases(run.settings.encoders)
     records = open_records(run)
     results = []
     for encoder in run.settings.encoders:
@@ -122,8 +132,8 @@ def _predict(run: Run, records: Records, encoder: Encoder, of: Stage) -> StageRe
         return StageResult(stage.name, True, manifest)
     stage.begin()
     out_of_fold = held_out_predictions(records, of, folds)
-    there = ~np.isnan(out_of_fold[:, 0])
     _, fold_of = records.labels_and_folds()
+    there = np.isin(fold_of, folds)
     ids = records.read("train", ["id"])["id"].filter(pa.array(there))
     tables = {"train": predictions.table(ids, out_of_fold[there], fold_of[there])}
     if "test" in records.splits:
@@ -192,6 +202,7 @@ class _PredictShards:
             self._encoder.cpus_per_worker,
             self._encoder.gpus_per_worker > 0,
             self._encoder.precision == "bfloat16",
+            packing_settings(self._encoder.max_tokens, "encoder"),
         )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ is the epoch. With --dry-run nothing is trained: it says what training would tak
 import sys
 
 from ray_jobs import cli
-from ray_jobs.finetune import base_of, fine_tune_folds, model_stage
+from ray_jobs.finetune import base_of, check_bases, fine_tune_folds, model_stage
 from ray_jobs.finetune_plan import dry_run
 from ray_jobs.progress import say
 from ray_jobs.records import open_records
@@ -24,6 +24,7 @@ def train_llm(run: Run) -> list[StageResult]:
     if not run.settings.trained_llms:
         say("train_llm", "nothing to do: the settings name no trained_llms")
         return []
+    check_bases(run.settings.trained_llms)
     records = open_records(run)
     results = []
     for model in run.settings.trained_llms:

@@ -28,6 +28,7 @@ def plan_epoch(
 ) -> list[Step]:
     """The steps of one epoch over records with these lengths (n,) in tokens, each of which gives `orders` sequences.
 
+    `tokens_per_batch` is of a micro-batch, padding included; the least is one record in its orders, however long.
     Every record is in exactly one step. Steps hold records of like lengths, in an order that `seed` decides.
     """
     rng = np.random.default_rng(list(seed))
@@ -41,6 +42,14 @@ def plan_epoch(
             batches = budget_batches(lengths[records], max(1, tokens_per_batch // orders))
             steps.append(Step([records[batch] for batch in batches], len(records)))
     return [steps[index] for index in rng.permutation(len(steps))]
+
+
+def mean_micro_batches(
+    lengths: npt.NDArray[np.integer], records_per_step: int, tokens_per_batch: int, orders: int
+) -> float:
+    """Micro-batches of a step, which workers can share, on average over an epoch."""
+    plan = plan_epoch(lengths, records_per_step, tokens_per_batch, orders, seed=(0,))
+    return float(np.mean([len(step.micro_batches) for step in plan]))
 
 
 def steps_of(records: int, records_per_step: int) -> int:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preference.packing import Packer, save_packing
-from train.networks import load_config, load_tokenizer
+from train.networks import foreign_head, load_config, load_tokenizer
 
 if TYPE_CHECKING:
     from train.finetune_loop import FoldTask
@@ -36,5 +36,10 @@ def _merged(model: Any, task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401
     from transformers import AutoModelForSequenceClassification
 
     base = task.store.base()
-    whole = AutoModelForSequenceClassification.from_pretrained(base, config=load_config(base), dtype=torch.bfloat16)
+    whole = AutoModelForSequenceClassification.from_pretrained(
+        base,
+        config=load_config(base),
+        dtype=torch.bfloat16,
+        ignore_mismatched_sizes=bool(foreign_head(base)),  # the trained head comes with the adapters
+    )
     return PeftModel.from_pretrained(whole, adapter).merge_and_unload()

@@ -11,11 +11,19 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
 
+_CLASSIFIER = "ForSequenceClassification"
+# Encoders whose first position is the one behind the number of their padding token.
+_BEHIND_PADDING = {
+    "camembert", "data2vec-text", "esm", "ibert", "longformer", "luke", "mpnet", "roberta", "roberta-prelayernorm",
+    "xlm-roberta", "xlm-roberta-xl", "xmod",
+}  # fmt: skip
+
 
 def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers, or like one
     """The model of a folder or hub id with a head for A, B and tie, ready to be trained; LoRA adapters on it if asked.
 
-    A head or adapter that the checkpoint lacks is made of random numbers, the same ones for the same seed.
+    A head or adapter that the checkpoint lacks is made of random numbers, the same ones for the same seed; so is the
+    last layer of a head that tells other classes apart, be they as many.
 
     Raises InputError if the model cannot be loaded, or a 4-bit base is asked for without a GPU.
     """
@@ -34,10 +42,16 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
         options["attn_implementation"] = "eager"
     torch.manual_seed(settings.seed)
     kind = AutoModel if settings.head == "answers" else AutoModelForSequenceClassification
+    foreign = bool(foreign_head(base)) and settings.head == "classifier"
     try:
-        model: Any = kind.from_pretrained(base, config=config, **options)
+        model: Any
+        model, loading = kind.from_pretrained(
+            base, config=config, ignore_mismatched_sizes=foreign, output_loading_info=True, **options
+        )
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
+    if foreign:
+        _renew_head(model, [str(key) for key, *_ in loading["mismatched_keys"]], base, settings.seed)
     if settings.head == "answers":
         from preference.answers_model import AnswersModel
 
@@ -51,12 +65,7 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
 
 def load_config(base: str) -> "PreTrainedConfig":
     """The configuration of a model with the head set to three labels. Raises InputError if there is none."""
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(base)
-    except (OSError, ValueError) as error:
-        raise _cannot_load(base, error) from error
+    config = _read_config(base)
     config.id2label = dict(enumerate(LABELS))
     config.label2id = {label: index for index, label in enumerate(LABELS)}
     config.problem_type = "single_label_classification"
@@ -65,6 +74,52 @@ def load_config(base: str) -> "PreTrainedConfig":
         end = config.eos_token_id
         config.pad_token_id = end[0] if isinstance(end, list) else end
     return config
+
+
+def _read_config(base: str) -> "PreTrainedConfig":
+    from transformers import AutoConfig
+
+    try:
+        return AutoConfig.from_pretrained(base)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(base, error) from error
+
+
+def foreign_head(base: str) -> list[str]:
+    """The classes that a checkpoint's head tells apart, if it has a head and that is not one for A, B and tie."""
+    config = _read_config(base)
+    classes = [str(config.id2label[number]) for number in sorted(config.id2label)]
+    has_head = any(name.endswith(_CLASSIFIER) for name in config.architectures or [])
+    return classes if has_head and classes != list(LABELS) else []
+
+
+def _renew_head(model: "PreTrainedModel", resized: list[str], base: str, seed: int) -> None:
+    import torch
+    from torch import nn
+
+    inside = f"{model.base_model_prefix}."
+    wrong = [name for name in resized if name.startswith(inside)]
+    if wrong:
+        raise InputError(f"the weights do not fit config.json, first {wrong[0]}", base, "restore the model's files.")
+    torch.manual_seed(seed)
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and module.out_features == len(LABELS) and not name.startswith(inside):
+            nn.init.normal_(module.weight, std=float(getattr(model.config, "initializer_range", 0.02)))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def most_tokens(config: "PreTrainedConfig", decoder: bool) -> int | None:
+    """The longest record that a model can be given, in tokens; None if its positions are relative.
+
+    vLLM keeps one position of a decoder for itself; see infer.llm_engine.
+    """
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions is None or not getattr(config, "position_biased_input", True):
+        return None
+    if decoder:
+        return int(positions) - 1
+    return int(positions) - (int(config.pad_token_id) + 1 if config.model_type in _BEHIND_PADDING else 0)
 
 
 def load_tokenizer(base: str) -> Any:  # noqa: ANN401 - a tokenizer of transformers, which has no types

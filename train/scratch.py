@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from preference.packing import CUE, CUT, EMPTY, HEADINGS, MISSING, NULL
+from preference.schema import LABELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -55,7 +56,8 @@ def build_scratch(
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "type_vocab_size": 0 if architecture == "deberta-v2" else 1,
-        "num_labels": 3,
+        "id2label": dict(enumerate(LABELS)),
+        "label2id": {label: index for index, label in enumerate(LABELS)},
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

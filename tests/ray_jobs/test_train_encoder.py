@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from preference.metrics import class_prior, log_loss
+from preference.packing import packing_settings
 from preference.schema import PROBABILITIES
 
 from .commands import run_job
@@ -76,7 +77,9 @@ def test_test_predictions_are_the_mean_of_the_folds_models(finished, encoder, fo
     columns = {name: [np.array(ids) for ids in tokens[name].to_pylist()] for name in names}
     one_by_one = []
     for fold in folds:
-        model = Classifier(str(run / f"models/{encoder}/fold-{fold}/model"), 1000, 1, False, False)
+        model = Classifier(
+            str(run / f"models/{encoder}/fold-{fold}/model"), 1000, 1, False, False, packing_settings(96, "encoder")
+        )
         rows = [[([columns[each][n]], [columns[f"{each}_parts"][n]]) for each in ("ab", "ba")] for n in order]
         one_by_one.append(np.concatenate([model.predict(*row) for row in rows]))
     found = pq.read_table(run / f"predictions/{encoder}/test.parquet")
