@@ -10,9 +10,8 @@ if TYPE_CHECKING:
 
 _FULL = 4  # bytes of a float32: parameters that are trained, their gradients, each of AdamW's two moments
 _HALF = 2
-_FOUR_BIT = (
-    0.5 + 0.127 / 8 * 4
-)  # bytes of a weight with its constants, quantised twice: Dettmers et al. 2023, section 3
+# Bytes of a weight, with 0.127 bits for its constants, which are quantised too: Dettmers et al. 2023, section 3.
+_FOUR_BIT = 0.5 + 0.127 / 8
 
 
 @dataclass(frozen=True)
@@ -37,24 +36,18 @@ def plan_memory(config: "PreTrainedConfig", settings: FineTuning, sequence: int)
 
     Weights, gradients and optimizer are counted: 4 bytes for each trained parameter, its gradient and each of AdamW's
     moments; frozen weights have their own precision. Activations are not estimated by a formula for one architecture:
-    the model's own forward pass runs on torch's meta device, which has shapes and no numbers, and what autograd keeps
-    for the backward pass is added up. With gradient checkpointing that is each layer's input, and during the backward
-    pass one layer at a time keeps all (Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost").
+    the model's own forward and backward pass, with autocast and gradient checkpoints as in training, run on tensors
+    that have shapes and no numbers, and the bytes that are alive at the worst moment are counted.
 
-    The stage that trains everything is the one reckoned with. Attention keeps its whole matrix of scores there, which
-    fused kernels do not: for them the peak is an upper bound. Not in it: the CUDA context (about 0.5 GiB), kernels'
-    workspaces, and what the allocator leaves unused between blocks.
+    The stage that trains everything is the one reckoned with. Kernels are chosen as on a CPU: those of GPUs may keep
+    less or more for attention. Not in it: the CUDA context (about 0.5 GiB), kernels' workspaces, and what the
+    allocator leaves unused between blocks.
     """
     import torch
 
-    rows = max(1, settings.tokens_per_batch // sequence)
-    with torch.device("meta"):
-        model = _meta_model(config, settings)
-        layers = max(1, int(getattr(config, "num_hidden_layers", 1)))
-        kept = _kept_bytes(model, rows, sequence, causal=settings.lora is not None)
-    if settings.gradient_checkpointing:
-        inputs = rows * sequence * int(config.hidden_size) * _bytes(settings) * layers
-        kept = inputs + kept / layers
+    # As in train.epoch_plan.plan_epoch: whole records, of which the least is one.
+    rows = settings.orders * max(1, settings.tokens_per_batch // settings.orders // sequence)
+    model = _meta_model(config, settings)
     parameters = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     if settings.lora is None:
@@ -71,7 +64,14 @@ def plan_memory(config: "PreTrainedConfig", settings: FineTuning, sequence: int)
             weights = linear * _FOUR_BIT + (frozen - linear) * _HALF + trained * _FULL
         else:
             weights = float(frozen * _bytes(settings) + trained * _FULL)
-    return MemoryPlan(parameters, trained, weights, float(trained * _FULL), float(2 * trained * _FULL), kept)
+    return MemoryPlan(
+        parameters,
+        trained,
+        weights,
+        float(trained * _FULL),
+        float(2 * trained * _FULL),
+        _step_bytes(model, settings, rows, sequence),
+    )
 
 
 def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: FineTuning, sequence: int) -> float:
@@ -79,51 +79,67 @@ def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: Fine
 
     2 per parameter forward, 2 for the gradients of activations, and 2 for those of parameters where they are trained;
     2 more where the forward pass is done again (gradient checkpointing). Attention's scores and their use take
-    4 x layers x hidden x sequence forward (Chowdhery et al. 2022, "PaLM", appendix B). Embeddings are looked up, not
-    multiplied.
+    4 x layers x hidden x sequence forward (Chowdhery et al. 2022, "PaLM", appendix B), and twice that backward, since
+    both factors of its products are activations. Embeddings are looked up, not multiplied.
     """
-    embeddings = int(config.vocab_size) * int(config.hidden_size)
-    multiplied = plan.parameters - embeddings
+    forward = forward_flops_per_token(config, plan, sequence)
+    multiplied = _multiplied(config, plan)
+    attention = forward - 2 * multiplied
+    backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.lora else multiplied)
+    return forward * (1 + settings.gradient_checkpointing) + backward
+
+
+def forward_flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, sequence: int) -> float:
+    """Those of a prediction; see `flops_per_token`."""
     attention = 4 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence
-    forward = 2 * multiplied + attention
-    passes = 2 + settings.gradient_checkpointing
-    return float(forward * passes + (2 * plan.trained if settings.lora else forward))
+    return float(2 * _multiplied(config, plan) + attention)
+
+
+def _multiplied(config: "PreTrainedConfig", plan: MemoryPlan) -> int:
+    return plan.parameters - int(config.vocab_size) * int(config.hidden_size)
 
 
 def _bytes(settings: FineTuning) -> int:
     return _HALF if settings.precision == "bfloat16" else _FULL
 
 
+def _step_bytes(model: Any, settings: FineTuning, rows: int, sequence: int) -> float:  # noqa: ANN401
+    """Bytes at the peak of a forward and backward pass, without parameters and their gradients."""
+    import torch
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    from train.live_bytes import LiveBytes
+
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        model.to_empty(device="cpu")  # from the meta device, for which there is no autocast
+        trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        for parameter in trained:
+            parameter.grad = torch.zeros_like(parameter)
+        ids = torch.zeros((rows, sequence), dtype=torch.long)
+        # Sequences of equal length need no mask, and causal models look into one, where numbers would be needed.
+        mask = None if settings.lora is not None else torch.ones_like(ids)
+        there = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)]
+        with LiveBytes(there) as live:
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+                logits = model(input_ids=ids, attention_mask=mask).logits
+            logits.float().sum().backward()
+    return float(live.peak)
+
+
 def _meta_model(config: "PreTrainedConfig", settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers
+    """The model that train.networks.load_network loads, with shapes and no numbers."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from train.networks import add_lora
+    from train.networks import add_lora, base_dtype
 
-    dtype = torch.bfloat16 if settings.precision == "bfloat16" else torch.float32
     attention = "eager" if config.model_type == "gemma2" else None
-    model = AutoModelForSequenceClassification.from_config(config, dtype=dtype, attn_implementation=attention)
-    return model if settings.lora is None else add_lora(model, settings.lora)
-
-
-def _kept_bytes(model: Any, rows: int, sequence: int, causal: bool) -> float:  # noqa: ANN401
-    """Bytes that autograd keeps of a forward pass, parameters left out."""
-    import torch
-
-    kept: dict[int, int] = {}
-    weights = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    alive = []
-
-    def pack(tensor: "torch.Tensor") -> "torch.Tensor":
-        storage = tensor.untyped_storage()
-        if storage._cdata not in weights:
-            kept[storage._cdata] = storage.nbytes()
-            alive.append(tensor)  # so that no other storage gets its address
-        return tensor
-
-    model.train()
-    ids = torch.zeros((rows, sequence), dtype=torch.long)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        # Sequences of equal length need no mask, and causal models look into one, where numbers would be needed.
-        model(input_ids=ids, attention_mask=None if causal else torch.ones_like(ids))
-    return float(sum(kept.values()))
+    with torch.device("meta"):
+        model = AutoModelForSequenceClassification.from_config(
+            config, dtype=base_dtype(settings), attn_implementation=attention
+        )
+        if settings.lora is not None:
+            model = add_lora(model, settings.lora)
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    return model.train()

@@ -31,9 +31,7 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
     from transformers import AutoModel, AutoModelForSequenceClassification
 
     options: dict[str, Any] = {}
-    # The base of adapters is not trained, so it needs no more precision than it is computed in.
-    small = settings.lora is not None and settings.precision == "bfloat16"
-    options["dtype"] = torch.bfloat16 if small else torch.float32
+    options["dtype"] = base_dtype(settings)
     if settings.base_4bit:
         options["quantization_config"] = _four_bits()
     config = load_config(base)
@@ -57,10 +55,20 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
 
         model = AnswersModel(model)
     if settings.lora is not None:
-        model = _with_lora(model, settings.lora, settings.seed)
+        torch.manual_seed(settings.seed)
+        model = add_lora(model, settings.lora)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model
+
+
+def base_dtype(settings: FineTuning) -> "torch.dtype":
+    """The precision of the parameters as they are loaded."""
+    import torch
+
+    # The base of adapters is not trained, so it needs no more precision than it is computed in.
+    small = settings.lora is not None and settings.precision == "bfloat16"
+    return torch.bfloat16 if small else torch.float32
 
 
 def load_config(base: str) -> "PreTrainedConfig":
@@ -175,19 +183,6 @@ def _four_bits() -> Any:  # noqa: ANN401 - a configuration of transformers, whic
     )
 
 
-def _with_lora(model: "PreTrainedModel", lora: Lora, seed: int) -> Any:  # noqa: ANN401 - peft has no types
-    import torch
-
-    torch.manual_seed(seed)
-    adapted = add_lora(model, lora)
-    for parameter in adapted.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()  # the optimizer's steps are too small for bfloat16
-    # Gradient checkpoints begin at the embeddings, which are frozen.
-    adapted.enable_input_require_grads()
-    return adapted
-
-
 def add_lora(model: "PreTrainedModel", lora: Lora) -> Any:  # noqa: ANN401 - peft has no types
     """The model with adapters on all its linear layers; these and the head are trained, the rest is frozen."""
     from peft import LoraConfig, TaskType, get_peft_model
@@ -199,7 +194,13 @@ def add_lora(model: "PreTrainedModel", lora: Lora) -> Any:  # noqa: ANN401 - pef
         lora_dropout=lora.dropout,
         target_modules="all-linear",
     )
-    return get_peft_model(model, config)
+    adapted = get_peft_model(model, config)
+    for parameter in adapted.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()  # the optimizer's steps are too small for bfloat16
+    # Gradient checkpoints begin at the embeddings, which are frozen.
+    adapted.enable_input_require_grads()
+    return adapted
 
 
 def set_trained(model: "PreTrainedModel", trained: Trained, lora: bool) -> "dict[str, torch.nn.Parameter]":

@@ -11,6 +11,9 @@ import yaml
 
 from preference.schema import PROBABILITIES
 from tests.train.tiny_models import MAX_TOKENS, tiny_model
+from train.finetune_memory import flops_per_token, forward_flops_per_token, plan_memory
+from train.finetune_settings import FineTuning, Lora
+from train.networks import load_config
 
 from .commands import ROOT, environment, job_line, run_job
 
@@ -87,3 +90,19 @@ def test_the_dry_run_counts_what_training_does(trained, config):
     shapes = json.loads(adapter[8 : 8 + int.from_bytes(adapter[:8], "little")])
     trained_count = sum(int(np.prod(each["shape"])) for name, each in shapes.items() if name != "__metadata__")
     assert f"of which {trained_count:,} are trained" in text
+    assert f"{_operations(trained, history):.3g} a fold" in text
+
+
+def _operations(run, history):
+    """Floating-point operations of all steps, and of the prediction of the held-out fold after each epoch."""
+    settings = FineTuning(stages=(), lora=Lora(r=16, alpha=32, dropout=0.0))
+    config = load_config(str(run / "models/gemma-lora/fold-1/model"))
+    plan = plan_memory(config, settings, MAX_TOKENS)
+    counts = (
+        pq.read_table(run / "tokens/gemma-lora/train", columns=["row", "tokens"]).sort_by("row")["tokens"].to_numpy()
+    )
+    folds = pq.read_table(run / "records/train", columns=["position", "fold"]).sort_by("position")["fold"].to_numpy()
+    sequence = int((counts**2).sum() / counts.sum())
+    learnt = sum(point["tokens"] for point in history) * flops_per_token(config, plan, settings, sequence)
+    predicted = 40 * 2 * counts[folds == 1].sum() * forward_flops_per_token(config, plan, sequence)
+    return learnt + predicted

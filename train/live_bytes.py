@@ -1,0 +1,41 @@
+"""Bytes of tensors that are alive at a time. Import this module where a model is loaded only: it needs torch."""
+
+import weakref
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+
+class LiveBytes(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
+    """Within it, storages made by any operation count while they live; those of `known` tensors never do."""
+
+    def __init__(self, known: Iterable[torch.Tensor]) -> None:
+        super().__init__()
+        # Held, so that no other storage gets the address of one of them.
+        self._known = {tensor.untyped_storage()._cdata: tensor for tensor in known}
+        self._alive: dict[int, int] = {}
+        self.now = 0
+        self.peak = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        """Let an operation run, and count what it made."""
+        made = func(*args, **(kwargs or {}))
+        for each in tree_leaves(made):
+            if isinstance(each, torch.Tensor):
+                self._count(each.untyped_storage())
+        return made
+
+    def _count(self, storage: torch.UntypedStorage) -> None:
+        address = storage._cdata
+        if address in self._known or address in self._alive:
+            return
+        self._alive[address] = storage.nbytes()
+        self.now += storage.nbytes()
+        self.peak = max(self.peak, self.now)
+        weakref.finalize(storage, self._forget, address)
+
+    def _forget(self, address: int) -> None:
+        self.now -= self._alive.pop(address)
