@@ -103,7 +103,7 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, la
     finished = {fold: None if run.force else fold_stage(of, fold).manifest() for fold in folds}
     missing = [fold for fold, manifest in finished.items() if manifest is None]
     if not missing and (manifest := of.manifest()) is not None and manifest.get("folds") == folds:
-        return StageResult(of.name, True, manifest)
+        return StageResult(of.name, True, manifest, _taught(model))
     connect(run)
     of.begin()
     if missing:
@@ -117,7 +117,13 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, la
     kept = {name for name in of.folder.files() if name.startswith("fold-")}  # those of folds not asked for now stay too
     rows = {"train": sum(each["rows"]["train"] for each in manifests.values())}
     manifest = of.commit(rows, metrics=metrics, keep=kept, seconds=seconds, extra={"folds": folds})
-    return StageResult(of.name, False, manifest)
+    return StageResult(of.name, False, manifest, _taught(model))
+
+
+def _taught(model: FineTuned) -> list[str]:
+    if model.teacher is None:
+        return []
+    return [f"its teacher {model.teacher.model} was trained on votes that it is scored on, which may flatter it"]
 
 
 def _train(
@@ -203,7 +209,12 @@ def _drop_notes(of: Stage, finished: list[int]) -> None:
 
 
 def _teacher(run: Run, records: Records, model: FineTuned) -> Any:  # noqa: ANN401 - probabilities or None
-    """The teacher's out-of-fold predictions (n, 3), from models that had not seen the records."""
+    """The teacher's out-of-fold predictions (n, 3), each from a model that had not seen the record's vote.
+
+    What they carry is not free of the student's held-out votes, though: the student of fold k learns from predictions
+    on the other folds, by teachers that were trained on fold k among others. That may flatter its held-out score, by
+    how much is not known. Only teachers trained anew for each k, without it, would be clean.
+    """
     if model.teacher is None:
         return None
     return predictions.read_predictions(run, records, model.teacher.model, "train")

@@ -103,6 +103,7 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     assert set(scores["same_rows"]["comparing"]["beside"]) == {"class prior", "linear", "comparing", "blend"}
     assert set(scores["curves"]["encoder"]) == {"0", "2"}
     assert [len(of["held_out"]) for of in scores["curves"]["encoder"].values()] == [2, 2]
+    assert "train_encoder/encoder: its teacher linear was trained on votes that it is scored on" in done.stdout
     assert "beside the others on its folds" in (run / "report/index.html").read_text()
 
 
