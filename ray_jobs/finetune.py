@@ -7,6 +7,7 @@ import numpy as np
 
 from featurize import models
 from featurize.files import resolve
+from preference.errors import InputError
 from preference.packing import Layout
 from preference.schema import LABELS
 from ray_jobs import predictions
@@ -117,9 +118,16 @@ def _train(
         f"{model.name}.workers",
     )
     labels, folds = records.labels_and_folds()
+    lengths = token_counts(run, records, model.name, "train")
+    if not lengths.all():
+        raise InputError(
+            f"{int((lengths == 0).sum())} training records cannot be packed; the column reason says why",
+            where=f"{run.folder}/tokens/{model.name}",
+            fix="leave these records out of data.train.",
+        )
     data = TokenData(
         blocks=share_tokens(run, records, model.name, "train"),
-        lengths=token_counts(run, records, model.name, "train"),
+        lengths=lengths,
         labels=labels,
         folds=folds,
         teacher=_teacher(run, records, model),
@@ -131,7 +139,7 @@ def _train(
             stage.folder.delete_all()
         stage.begin()
         store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"))
-        tasks.append(FoldTask(fold, layout, model.max_tokens, data, settings, store))
+        tasks.append(FoldTask(fold, layout, model.truncation, model.max_tokens, data, settings, store))
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
     storage = resolve((of.folder / _RAY_TRAIN).uri)

@@ -1,243 +1,335 @@
 """Score training and test records with language models: vLLM actors under Ray Data.
 
-Run as: python -m ray_jobs.score_llm --config configs/demo.yaml
+Run as: python -m ray_jobs.score_llm --config configs/demo.yaml [--dry-run]
 
 A checkpoint that comes trained scores every record, training and test records alike. Of a model that train_llm trained
 here, each fold's checkpoint scores the training records of its fold and all test records, for which the folds are
-averaged. The unit of resume is the shard.
+averaged. Each distinct text is scored once. The unit of resume is the shard. With --dry-run nothing is scored: it says
+what scoring would take.
 """
 
-import functools
-import hashlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from infer.llm_settings import LlmSettings
-from preference.errors import InputError
-from preference.packing import packing_fingerprint
-from preference.schema import TEXTS
+from preference.metrics import log_loss
+from preference.swap import swap_average
 from ray_jobs import cli, demo_data, predictions
-from ray_jobs.artifacts import Stage, read_manifest
-from ray_jobs.finetune_store import MODEL, TRAINED_ON
-from ray_jobs.local_copy import local_folder
-from ray_jobs.progress import Progress, say
+from ray_jobs.artifacts import Stage, fingerprint
+from ray_jobs.llm_engines import score_units
+from ray_jobs.llm_plan import dry_run
+from ray_jobs.llm_requests import (
+    ORDERS,
+    Answers,
+    Packed,
+    Wanted,
+    least_sure,
+    read_answers,
+    read_packed,
+    tempered,
+    units,
+)
+from ray_jobs.llm_scorers import Scorer, check, check_scorers, packing, scorers
+from ray_jobs.local_copy import engine_source
+from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect, require_resources
-from ray_jobs.settings import Llm
-from ray_jobs.storage import Folder
+from ray_jobs.run import Run, StageResult
+from ray_jobs.settings_llm import Llm
+from ray_jobs.tokens import pack_records
 
-if TYPE_CHECKING:
-    from infer.llm import ShardScores
-
-
-@dataclass(frozen=True)
-class _Scorer:
-    """One checkpoint and the training records that it scores: all, or those of the fold it was not trained on."""
-
-    checkpoint: str
-    fold: int | None = None
-
-    @property
-    def prefix(self) -> str:
-        """Folder of its shards."""
-        return "shards" if self.fold is None else f"shards/fold-{self.fold}"
-
-    def file(self, shard: str) -> str:
-        """Where its scores of a shard of records are."""
-        return f"{self.prefix}/{shard}"
+Probabilities = npt.NDArray[np.float64]
+Masks = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n,)
+_QUARANTINE = pa.schema(
+    [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
+)
+CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a cascade's share: points for the report
 
 
 def score_llm(run: Run) -> list[StageResult]:
     """Make predictions/<name> for every language model of the settings."""
+    if not run.settings.llms:
+        say("score_llm", "nothing to do: the settings name no llms")
+        return []
     check(run)
     records = open_records(run)
     results = demo_data.make_checkpoints(run)
     for llm in run.settings.llms:
-        scorers, identity = _scorers(run, records, llm)
-        stage = Stage(
-            f"score_llm/{llm.name}",
-            run.folder / f"predictions/{llm.name}",
-            settings={
-                "packing": packing_fingerprint(llm.max_tokens),
-                "dtype": _settings(run, llm, "").effective_dtype,
-                **llm.model_dump(mode="json", include={"max_tokens", "swap", "engine"}),
-            },
-            inputs={"records": records.fingerprint, "checkpoint": identity},
-        )
-        manifest = None if run.force else stage.manifest()
-        cached = manifest is not None
-        if manifest is None:
-            connect(run)
-            require_resources(llm.cpus_per_replica, llm.gpus_per_replica, f"llms.{llm.name}")
-            manifest = _score(run, records, llm, scorers, stage)
-        results.append(StageResult(stage.name, cached, manifest))
+        results += _score_with(run, records, llm)
     return results
 
 
-def check(run: Run) -> None:
-    """Raise InputError for what would stop the scoring later: vLLM missing, a checkpoint that cannot score."""
-    if not run.settings.llms:
-        return
-    from infer.llm_checkpoint import check_checkpoint, require_vllm
-
-    for llm in run.settings.llms:
-        require_vllm(llm.gpus_per_replica)
-        if llm.checkpoint is not None:
-            check_checkpoint(llm.checkpoint, llm.max_tokens)
-        elif llm.demo is not None and "://" in run.settings.run:
-            raise InputError(
-                "a model built inside the run needs the run on a file system",
-                where=f"llms.{llm.name}.demo",
-                fix="give run a path, or the model a checkpoint.",
-            )
-
-
-def _scorers(run: Run, records: Records, llm: Llm) -> tuple[list[_Scorer], str]:
-    """The checkpoints of a model, and what they are together. Raises InputError if they are not trained yet."""
-    if llm.trained is None:
-        checkpoint = str(demo_data.checkpoint_folder(run, llm)) if llm.checkpoint is None else llm.checkpoint
-        _refuse_seen(checkpoint, records, llm)
-        return [_Scorer(checkpoint)], _checkpoint_fingerprint(checkpoint)
-    trained = run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint)
-    places = {fold: run.folder / f"models/{llm.trained}/fold-{fold}" for fold in trained["folds"]}
-    return [
-        _Scorer(local_folder(place / MODEL, trained["fingerprint"] + str(fold)), fold) for fold, place in places.items()
-    ], f"{trained['fingerprint']} {trained['folds']}"
-
-
-def _refuse_seen(checkpoint: str, records: Records, llm: Llm) -> None:
-    """Raise InputError if the checkpoint was trained on the very records that it would score."""
-    try:
-        trained_on = Folder(checkpoint).read_json(TRAINED_ON) if Path(checkpoint).is_dir() else {}
-    except (FileNotFoundError, ValueError):
-        return
-    if trained_on.get("records") == records.fingerprint_of("train"):
-        raise InputError(
-            f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so that "
-            "its predictions for them say nothing about others",
-            where=f"llms.{llm.name}.checkpoint",
-            fix="name the entry of trained_llms with `trained` instead, which scores each record out-of-fold.",
-        )
-
-
-def _settings(run: Run, llm: Llm, checkpoint: str) -> LlmSettings:
-    return LlmSettings(
-        checkpoint=checkpoint,
-        seed=run.settings.seed,
-        **llm.model_dump(exclude={"name", "demo", "checkpoint", "trained"}),
-    )
-
-
-def _checkpoint_fingerprint(checkpoint: str) -> str:
-    """What a checkpoint is: the stage that made it, else the names and contents of its files; for a hub id, the id.
-
-    Whole files are read: two fine-tunes of one model can have the same sizes and differ in their last tensors alone.
-    """
-    folder = Path(checkpoint)
-    if not folder.is_dir():
-        return checkpoint
-    manifest = read_manifest(Folder(checkpoint))
-    if manifest is not None:
-        return str(manifest["fingerprint"])
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _score(run: Run, records: Records, llm: Llm, scorers: list[_Scorer], stage: Stage) -> dict[str, Any]:
-    stage.begin()
-    shards = [shard for split in records.splits for shard in records.shards(split)]
-    found = {
-        scorer.file(shard)
-        for scorer in scorers
-        for shard in shards
-        if not run.force and stage.folder.table_fingerprint(scorer.file(shard)) == stage.fingerprint
-    }
-    progress = Progress(stage.name, "shards", total=len(shards) * len(scorers), done=len(found))
-    tokens = 0
-    failures: dict[str, str] = {}
-    for scorer in scorers:
-        missing = [shard for shard in shards if scorer.file(shard) not in found]
-        for scores in _score_shards(run, records, llm, scorer, missing, stage):
-            tokens += scores.tokens
-            failures |= scores.failures
-            progress.advance(rows=len(scores.ids), note=f"{scores.tokens / max(scores.seconds, 1e-3):,.0f} tokens/s")
-    if failures:
-        first = next(iter(failures))
-        raise RuntimeError(
-            f"{llm.name}: {len(failures)} records could not be scored, first id {first}: {failures[first]}"
-        )
-    tables = {split: _gather(records, split, scorers, stage.folder) for split in records.splits}
-    for split, table in tables.items():
-        stage.folder.write_table(f"{split}.parquet", table, stage.fingerprint)
-    return stage.commit(
-        rows={split: len(table) for split, table in tables.items()},
-        metrics={"tokens_scored_last": tokens},
-        keep={
-            *(scorer.file(shard) for scorer in scorers for shard in shards),
-            *(f"{split}.parquet" for split in tables),
+def _score_with(run: Run, records: Records, llm: Llm) -> list[StageResult]:
+    found, results = scorers(run, records, llm)
+    name, base, how = packing(run, llm, found[0])
+    inputs = {"records": records.fingerprint, "checkpoint": fingerprint([scorer.fingerprint for scorer in found])}
+    if llm.cascade is not None:
+        inputs["cascade"] = predictions.model_fingerprints(run, records, [llm.cascade.model])[llm.cascade.model]
+    stage = Stage(
+        f"score_llm/{llm.name}",
+        run.folder / f"predictions/{llm.name}",
+        settings={
+            "packing": how.fingerprint,
+            "dtype": "float32" if llm.dtype == "auto" and llm.gpus_per_replica == 0 else llm.dtype,
+            **llm.model_dump(
+                mode="json", include={"mode", "swap", "uncertain_share", "temperature", "cascade", "engine"}
+            ),
         },
+        inputs=inputs,
     )
-
-
-def _score_shards(
-    run: Run, records: Records, llm: Llm, scorer: _Scorer, missing: list[str], stage: Stage
-) -> "Iterator[ShardScores]":
-    """Score shards with one checkpoint and write what has no failures."""
-    from infer.llm import Shard, score_shards
-
-    if missing:
-        say(stage.name, "starting the engine" + ("" if scorer.fold is None else f" for fold {scorer.fold}"))
-    counts = {shard: _rows_of(records, shard, scorer.fold) for shard in missing}
-    wanted = [Shard(shard, rows) for shard, rows in counts.items()]
-    read = functools.partial(_read_shard, folder=records.folder, fold=scorer.fold)
-    for scores in score_shards(wanted, read, _settings(run, llm, scorer.checkpoint)):
-        if not scores.failures:
-            ids = pa.chunked_array([pa.array(scores.ids, pa.string())])
-            table = predictions.table(ids, scores.probabilities)
-            stage.folder.write_table(scorer.file(scores.key), table, stage.fingerprint)
-        yield scores
-
-
-def _rows_of(records: Records, shard: str, fold: int | None) -> int:
-    if fold is None or not shard.startswith("train/"):
-        return records.shard_rows(shard)
-    return int((records.folder.read_table(shard, ["fold"])["fold"].to_numpy() == fold).sum())
-
-
-def _read_shard(shard: str, folder: Folder, fold: int | None) -> pa.Table:
-    if fold is None or not shard.startswith("train/"):
-        return folder.read_table(shard, ["id", *TEXTS])
-    table = folder.read_table(shard, ["id", *TEXTS, "fold"])
-    return table.filter(pa.array(table["fold"].to_numpy() == fold)).drop_columns(["fold"])
-
-
-def _gather(records: Records, split: str, scorers: list[_Scorer], folder: Folder) -> pa.Table:
-    """One table of a split's shards in input order: out-of-fold for training records, a mean over folds for others."""
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return [*results, StageResult(stage.name, True, manifest)]
+    check_scorers(llm, found)
+    results.append(pack_records(run, records, name, base, how))
+    stage.begin()
+    if run.force:
+        (stage.folder / "shards").delete_all()
+    packed = read_packed(run.folder / f"tokens/{name}", records)
+    seen = _seen(run, records, llm)
     scored = [
-        pa.concat_tables([folder.read_table(scorer.file(shard)) for shard in records.shards(split)])
-        for scorer in scorers
+        _Scored(run, records, llm, scorer, stage, packed, name).run(_mask(records, scorer, seen)) for scorer in found
     ]
+    return [*results, StageResult(stage.name, False, _commit(run, records, llm, stage, scored, seen))]
+
+
+def _settings(run: Run, llm: Llm, scorer: Scorer) -> LlmSettings:
+    shared = {name: getattr(llm, name) for name in LlmSettings.__dataclass_fields__ if hasattr(llm, name)}
+    source, environment = engine_source(scorer.place)
+    answers: tuple[int, ...] = ()
+    if llm.mode == "judge":
+        from preference.judge_prompt import answer_ids
+        from train.networks import load_tokenizer
+
+        answers = answer_ids(load_tokenizer(scorer.local()))
+    own = {
+        "checkpoint": source,
+        "environment": environment,
+        "answers": answers,
+        "replicas": llm.replica_range,
+        "patience": llm.patience_s,
+        "seed": run.settings.seed,
+    }
+    return LlmSettings(**{**shared, **own})
+
+
+@dataclass(frozen=True)
+class _Cheaper:
+    """A cascade's cheaper model: its predictions, and the records it is least sure of."""
+
+    predictions: Mapping[str, Probabilities]
+    passed_on: Masks
+
+
+def _seen(run: Run, records: Records, llm: Llm) -> _Cheaper | None:
+    if llm.cascade is None:
+        return None
+    values = {split: predictions.read_predictions(run, records, llm.cascade.model, split) for split in records.splits}
+    # Records without a cheaper prediction have only this one.
+    passed_on = {split: least_sure(value, llm.cascade.share) | np.isnan(value[:, 0]) for split, value in values.items()}
+    return _Cheaper(values, passed_on)
+
+
+def _mask(records: Records, scorer: Scorer, cheaper: _Cheaper | None) -> Masks:
+    """Which records a checkpoint is to score."""
+    masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
+    if scorer.fold is not None:
+        _, folds = records.labels_and_folds()
+        masks["train"] &= folds == scorer.fold
+    if cheaper is not None:
+        masks = {split: mask & cheaper.passed_on[split] for split, mask in masks.items()}
+    return masks
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What one checkpoint gave: probabilities by split, nan where there are none, and what it took."""
+
+    masks: Masks
+    values: Mapping[str, Probabilities]
+    reasons: Mapping[str, Mapping[int, str]]  # by split and row, of records that failed
+    failed_files: list[str]  # shards with failed requests in them
+    requests: int
+    wanted: int  # requests, equal ones counted each
+    second: int  # records scored in both orders
+    tokens: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """One checkpoint at work."""
+
+    all: Run
+    records: Records
+    llm: Llm
+    scorer: Scorer
+    stage: Stage
+    packed: Packed
+    tokens: str  # name of the stage of tokens
+
+    def run(self, masks: Masks) -> _Outcome:
+        """Score the records of the masks in one order or both, or in one and then the least sure in the other."""
+        both = self.llm.swap == "both"
+        wanted = {split: np.stack([mask, mask & both], axis=1) for split, mask in masks.items()}
+        answers = self._answers(wanted)
+        if self.llm.swap == "uncertain":
+            for split, mask in masks.items():
+                first = np.where(mask[:, None], answers.probabilities[self.packed.requests[split][:, 0]], np.nan)
+                wanted[split][:, 1] = least_sure(first, self.llm.uncertain_share)
+            answers = self._answers(wanted)
+        values = tempered(answers.probabilities, self.llm.temperature)
+        result, failed = {}, {}
+        for split, asked in wanted.items():
+            numbers = self.packed.requests[split]
+            first, second = (np.where(asked[:, [n]], values[numbers[:, n]], np.nan) for n in range(len(ORDERS)))
+            result[split] = np.where(asked[:, [1]], swap_average(first, second), first)
+            lost = np.flatnonzero(asked[:, 0] & np.isnan(result[split][:, 0]))
+            failed[split] = {
+                int(row): next(answers.reasons[n] for n in numbers[row].tolist() if n in answers.reasons)
+                for row in lost
+            }
+        requests, tokens = self.packed.count(wanted)
+        return _Outcome(
+            masks,
+            result,
+            failed,
+            answers.failed,
+            requests,
+            wanted=int(sum(mask.sum() for mask in wanted.values())),
+            second=int(sum(mask[:, 1].sum() for mask in wanted.values())),
+            tokens=tokens,
+            seconds=answers.seconds,
+        )
+
+    def _answers(self, wanted: Wanted) -> Answers:
+        model = fingerprint(
+            {
+                "checkpoint": self.scorer.fingerprint,
+                **{name: self.stage.settings[name] for name in ("packing", "dtype", "mode", "engine")},
+            }
+        )
+        asked = units(self.packed, self.records, wanted, self.scorer.prefix, model)
+        score_units(
+            self.all,
+            self.stage,
+            asked,
+            self.all.folder / f"tokens/{self.tokens}",
+            self.packed.tokens,
+            _settings(self.all, self.llm, self.scorer),
+            self.llm,
+        )
+        return read_answers(self.stage.folder, asked, len(self.packed.tokens))
+
+
+def _commit(
+    run: Run, records: Records, llm: Llm, stage: Stage, scored: list[_Outcome], cheaper: _Cheaper | None
+) -> dict[str, Any]:
+    """Write predictions and quarantine, unless more failed than the settings allow."""
+    values = {split: _together(split, scored) for split in records.splits}
+    filled = values
+    if cheaper is not None:
+        filled = {split: np.where(np.isnan(each), cheaper.predictions[split], each) for split, each in values.items()}
+    lost = _quarantine(records, scored, filled)
+    stage.folder.write_table(predictions.QUARANTINE, lost, stage.fingerprint)
+    asked = sum(int(np.any([one.masks[split] for one in scored], axis=0).sum()) for split in records.splits)
+    if len(lost):
+        first = lost.slice(0, 1).to_pylist()[0]
+        told = f"{len(lost)} of {asked} records could not be scored, first {first['id']}: {first['reason']}"
+        if len(lost) > llm.max_failed * asked:
+            for one in scored:
+                for file in one.failed_files:
+                    stage.folder.delete(file)  # so that the next run tries them again
+            raise RuntimeError(
+                f"{llm.name}: {told}. All are in {stage.folder / predictions.QUARANTINE}; "
+                f"llms.{llm.name}.max_failed lets a share of {llm.max_failed:g} fail"
+            )
+        say(stage.name, told)
+    rows = {}
+    for split in records.splits:
+        table = records.read(split, ["id", *(["fold"] if split == "train" else [])])
+        there = ~np.isnan(filled[split][:, 0])
+        folds = table["fold"].to_numpy()[there] if split == "train" else None
+        made = predictions.table(table["id"].filter(pa.array(there)), filled[split][there], folds)
+        stage.folder.write_table(f"{split}.parquet", made, stage.fingerprint)
+        rows[split] = len(made)
+    keep = {name for name in stage.folder.files() if name.startswith("shards/")}
+    keep |= {predictions.QUARANTINE, *(f"{split}.parquet" for split in records.splits)}
+    return stage.commit(rows=rows, metrics=_metrics(records, llm, scored, values, cheaper, len(lost)), keep=keep)
+
+
+def _quarantine(records: Records, scored: list[_Outcome], filled: Mapping[str, Probabilities]) -> pa.Table:
+    """The records that failed, with reason, and whether a cheaper model's prediction stands in for them."""
+    rows: list[dict[str, Any]] = []
+    for split in records.splits:
+        reasons = {row: reason for one in scored for row, reason in one.reasons[split].items()}
+        if reasons:
+            ids = records.read(split, ["id"])["id"].to_pylist()
+            rows += [
+                {"split": split, "id": ids[row], "reason": why, "replaced": not np.isnan(filled[split][row, 0])}
+                for row, why in sorted(reasons.items())
+            ]
+    return pa.Table.from_pylist(rows, _QUARANTINE)
+
+
+def _together(split: str, scored: list[_Outcome]) -> Probabilities:
+    """Training records have one checkpoint's prediction each; for others, all checkpoints' are averaged."""
+    stacked = np.stack([one.values[split] for one in scored])
     if split != "train":
-        mean = np.mean([predictions.probabilities(table) for table in scored], axis=0)
-        return predictions.table(scored[0]["id"], mean)
-    everything = pa.concat_tables(scored)
-    known = records.read("train", ["id", "fold"])
-    known = known.filter(pc.is_in(known["id"], everything["id"].combine_chunks()))
-    ordered = everything.take(pc.index_in(known["id"], everything["id"].combine_chunks()))
-    return predictions.table(known["id"], predictions.probabilities(ordered), known["fold"].to_numpy())
+        mean: Probabilities = stacked.mean(axis=0)
+        return mean
+    result = np.full(stacked.shape[1:], np.nan)
+    for one in scored:
+        mask = one.masks[split]
+        result[mask] = one.values[split][mask]
+    return result
+
+
+def _metrics(
+    records: Records,
+    llm: Llm,
+    scored: list[_Outcome],
+    values: Mapping[str, Probabilities],
+    cheaper: _Cheaper | None,
+    failed: int,
+) -> dict[str, Any]:
+    replicas = llm.replica_range[1]
+    seconds = sum(one.seconds for one in scored) * replicas
+    found: dict[str, Any] = {
+        "requests": sum(one.wanted for one in scored),
+        "distinct_requests": sum(one.requests for one in scored),
+        "records_in_both_orders": sum(one.second for one in scored),
+        "tokens": sum(one.tokens for one in scored),
+        "failed": failed,
+        "gpu_seconds": round(seconds * llm.gpus_per_replica, 1),
+        "core_seconds": round(seconds * llm.cpus_per_replica, 1),
+    }
+    if cheaper is not None and llm.cascade is not None:
+        cost = found["gpu_seconds"] or found["core_seconds"]
+        found["cascade"] = {"model": llm.cascade.model, "share": llm.cascade.share}
+        found["cascade"]["points"] = _curve(records, values["train"], cheaper, llm.cascade.share, cost)
+    return found
+
+
+def _curve(
+    records: Records, dear: Probabilities, cheaper: _Cheaper, share: float, seconds: float
+) -> list[dict[str, float]]:
+    """Out-of-fold log loss against seconds, were only a part of the records passed on; seconds go by their number."""
+    labels, _ = records.labels_and_folds()
+    cheap = cheaper.predictions["train"]
+    there = ~np.isnan(cheap[:, 0]) & ~(cheaper.passed_on["train"] & np.isnan(dear[:, 0]))
+    points = []
+    for part in CURVE:
+        passed_on = least_sure(cheap, share * part) & ~np.isnan(dear[:, 0])
+        mixed = np.where(passed_on[:, None], dear, cheap)[there]
+        points.append({"share": share * part, "log_loss": log_loss(mixed, labels[there]), "seconds": seconds * part})
+    return points
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("score_llm", __doc__, score_llm))
+    sys.exit(cli.main("score_llm", __doc__, score_llm, dry_run=dry_run))

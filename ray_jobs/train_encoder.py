@@ -28,7 +28,7 @@ from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder
 from ray_jobs.storage import Folder
-from ray_jobs.tokens import pack_records
+from ray_jobs.tokens import pack_records, packing_of
 
 SCRATCH_VERSION = 1  # part of the fingerprint: raise it when the same settings give another encoder
 SCRATCH_RECORDS = 20_000  # that the tokenizer of an encoder from scratch is made from, at most
@@ -44,7 +44,7 @@ def train_encoder(run: Run) -> list[StageResult]:
     for encoder in run.settings.encoders:
         base, built = _base(run, records, encoder)
         results += built
-        results.append(pack_records(run, records, encoder.name, base, "encoder", encoder.max_tokens))
+        results.append(pack_records(run, records, encoder.name, base, packing_of(encoder, "encoder")))
         of = model_stage(run, records, encoder, base, "train_encoder")
         results.append(fine_tune_folds(run, records, encoder, base, "encoder", of))
         results.append(_predict(run, records, encoder, of))
