@@ -21,6 +21,8 @@ ReadShard = Callable[[str], pa.Table]
 Tell = Callable[[int, int], None]  # called with requests and tokens that were answered since it was called last
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
+# Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
+_BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
 _REQUESTS: Final = pa.schema(
     [
@@ -134,6 +136,12 @@ def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[di
 
 def _answers(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
     """One row per request, in any order: the carried columns, and the probabilities or why there are none."""
+    with _BUILDING:
+        answers = _dataset(shards, read_shard, settings)
+    yield from answers.iter_rows()
+
+
+def _dataset(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -159,8 +167,7 @@ def _answers(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettin
             num_cpus=0,
             concurrency=settings.replicas[1],
         )
-        answers = engine(settings, _CARRIED)(requests)
-        yield from answers.iter_rows()
+        return engine(settings, _CARRIED)(requests)
 
 
 def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterator[pa.Table]:

@@ -12,6 +12,8 @@ from preference.errors import InputError
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.llm_requests import ANSWERS, Unit
+from ray_jobs.llm_scorers import Scorer
+from ray_jobs.local_copy import engine_source
 from ray_jobs.progress import Throughput, say
 from ray_jobs.run import Run, connect, require_resources
 from ray_jobs.settings_llm import Llm
@@ -26,7 +28,7 @@ def score_units(
     asked: list[Unit],
     tokens: Folder,
     lengths: npt.NDArray[np.int64],
-    settings: LlmSettings,
+    scorer: Scorer,
     llm: Llm,
 ) -> None:
     """Score the units whose answers are not in the stage's folder yet; `lengths` (requests,) are in tokens."""
@@ -51,7 +53,7 @@ def score_units(
         for unit in missing
     ]
     read = functools.partial(_read_tokens, folder=tokens)
-    for scores in score_shards(shards, read, settings, progress.add):
+    for scores in score_shards(shards, read, engine_settings(run, llm, scorer), progress.add):
         made = pa.table(
             {
                 "request": scores.requests,
@@ -62,6 +64,27 @@ def score_units(
         )
         folder.write_table(scores.key, made.cast(ANSWERS), by_file[scores.key].fingerprint)
     progress.end()
+
+
+def engine_settings(run: Run, llm: Llm, scorer: Scorer) -> LlmSettings:
+    """The settings of one model as its engines know them."""
+    shared = {name: getattr(llm, name) for name in LlmSettings.__dataclass_fields__ if hasattr(llm, name)}
+    source, environment = engine_source(scorer.place)
+    answers: tuple[int, ...] = ()
+    if llm.mode == "judge":
+        from preference.judge_prompt import answer_ids
+        from train.networks import load_tokenizer
+
+        answers = answer_ids(load_tokenizer(scorer.local()))
+    own = {
+        "checkpoint": source,
+        "environment": environment,
+        "answers": answers,
+        "replicas": llm.replica_range,
+        "patience": llm.patience_s,
+        "seed": run.settings.seed,
+    }
+    return LlmSettings(**{**shared, **own})
 
 
 def _read_tokens(shard: str, folder: Folder) -> pa.Table:
