@@ -108,6 +108,7 @@ def _wait_for_room(stage: Stage, llm: Llm) -> None:
         while not ray.wait([room.ready()], timeout=min(_LOOK_AGAIN_S, llm.patience_s))[0]:
             free, there = ray.available_resources(), ray.cluster_resources()
             state = ", ".join(f"{free.get(name, 0):g} of {there.get(name, 0):g} {name}s free" for name in bundle)
+            say(stage.name, f"waits for {wanted}: {state}")
             waited = time.monotonic() - started
             if waited >= llm.patience_s:
                 raise InputError(
@@ -115,6 +116,5 @@ def _wait_for_room(stage: Stage, llm: Llm) -> None:
                     where=f"llms.{llm.name}",
                     fix="ask for less, run where there is more, or raise patience_s.",
                 )
-            say(stage.name, f"waits for {wanted}: {state}")
     finally:
         remove_placement_group(room)

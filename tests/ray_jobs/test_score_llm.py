@@ -1,6 +1,7 @@
 """The job score_llm on tiny random models and real engines; its parts without them."""
 
 import json
+import threading
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,9 +16,10 @@ from ray_jobs.ingest import ingest
 from ray_jobs.llm_plan import dry_run
 from ray_jobs.llm_requests import entropy
 from ray_jobs.llm_scorers import check, checkpoint_fingerprint
-from ray_jobs.run import Run
-from ray_jobs.score_llm import score_llm
+from ray_jobs.run import Run, StageResult
+from ray_jobs.score_llm import _at_once, _fits, score_llm
 from ray_jobs.settings_file import load_settings
+from ray_jobs.settings_llm import Llm
 from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
 
 from .votes import COLUMNS, vote, write_votes
@@ -145,6 +147,40 @@ def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(j
     assert np.isclose(points[-1]["log_loss"], log_loss(mixed, labels))
     assert points[0]["seconds"] == 0 < points[-1]["seconds"]
     job(blend, f"[{one}, {two}]")
+
+
+def test_gpus_that_never_come_end_the_job_with_what_is_missing(job, llama, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster that may grow")
+    llm = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, gpus_per_replica: 1, patience_s: 2.0}}"
+    error = job(score_llm, f"[{llm}]", code=2).err
+    assert "waits for 1 CPUs and 1 GPUs" in error
+    assert "0 of 0 GPUs free" in error
+    assert "llms.one" in error
+
+
+def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
+    def work(name):
+        def do():
+            started.append(name)
+            both.wait(timeout=30)  # raises if the other one does not start
+            if name == "bad":
+                raise ValueError("no")
+            return [StageResult(name, False, {})]
+
+        return do
+
+    started: list[str] = []
+    both = threading.Barrier(2)
+    llms = [Llm(name=name, checkpoint="m/m") for name in ("good", "other", "bad")]
+    found = _at_once([(llm, work(llm.name)) for llm in llms[:2]])
+    assert [result.stage for result in found] == ["good", "other"]
+    with pytest.raises(ValueError, match="no"):
+        _at_once([(llm, work(llm.name)) for llm in llms[1:]])
+    assert sorted(started) == ["bad", "good", "other", "other"]
+    run = object.__new__(Run)
+    assert _fits(run, [], Llm(name="large", checkpoint="m/m", cpus_per_replica=99))
+    assert _fits(run, llms[:1], llms[1])
+    assert not _fits(run, llms[:2], llms[2]), "the tests' cluster has two CPUs"
 
 
 @pytest.mark.parametrize(
