@@ -10,6 +10,8 @@ import pytest
 from infer.llm_settings import LlmSettings
 from preference.errors import InputError
 from preference.metrics import log_loss
+from preference.packing import Packer, save_packing
+from preference.schema import TEXTS
 from ray_jobs import cli, predictions
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -147,6 +149,28 @@ def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(j
     assert np.isclose(points[-1]["log_loss"], log_loss(mixed, labels))
     assert points[0]["seconds"] == 0 < points[-1]["seconds"]
     job(blend, f"[{one}, {two}]")
+
+
+def test_an_adapter_is_merged_into_its_checkpoint(job, llama, tmp_path):
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(llama)
+    kind = LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, kind).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    packer = Packer(AutoTokenizer.from_pretrained(llama), MAX_TOKENS)
+    llm = f"{{name: one, checkpoint: {llama}, adapter: {tmp_path}/adapter, max_tokens: {MAX_TOKENS}, swap: none}}"
+    assert "has no packing.json" in job(score_llm, f"[{llm}]", code=2).err
+    save_packing(packer, tmp_path / "adapter")
+    job(score_llm, f"[{llm}]")
+    records = pq.read_table(tmp_path / "run/records/test").to_pylist()
+    with torch.no_grad():
+        logits = [adapted(torch.tensor([packer.pack(*(one[name] for name in TEXTS))])).logits[0] for one in records]
+    expected = torch.softmax(torch.stack(logits).double(), dim=1).numpy()
+    np.testing.assert_allclose(read(tmp_path, "one", "test"), expected, atol=1e-4)
 
 
 def test_gpus_that_never_come_end_the_job_with_what_is_missing(job, llama, monkeypatch):
