@@ -1,9 +1,9 @@
-"""Scoring records with a language model's three-way head: shards in, probabilities out, whole shard by whole shard."""
+"""Scoring packed records with a language model: shards of requests in, probabilities out, shard by whole shard."""
 
 import contextlib
 import dataclasses
-import functools
-import itertools
+import queue
+import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from typing import Any, Final
@@ -13,23 +13,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
-from infer.llm_checkpoint import check_checkpoint, require_vllm
 from infer.llm_engine import engine
 from infer.llm_settings import LlmSettings
-from preference.packing import Packer
-from preference.schema import PROBABILITIES, TEXTS
-from preference.swap import swap_average
+from preference.schema import PROBABILITIES
 
 ReadShard = Callable[[str], pa.Table]
+Tell = Callable[[int, int], None]  # called with requests and tokens that were answered since it was called last
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
-_CARRIED: Final = ("shard", "row", "swapped", "id", "tokens")
+_CARRIED: Final = ("shard", "request", "tokens")
+# Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
+_BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
 _REQUESTS: Final = pa.schema(
     [
         ("shard", pa.int32()),
-        ("row", pa.int32()),
-        ("swapped", pa.bool_()),
-        ("id", pa.string()),
+        ("request", pa.int64()),
         ("tokens", pa.int32()),
         ("tokenized_prompt", pa.list_(pa.int32())),
         (_ERROR, pa.string()),
@@ -39,55 +37,52 @@ _REQUESTS: Final = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Records that are scored and committed together. `key` means something to the caller's `read_shard` only."""
+    """Requests that are scored and committed together.
+
+    `file` means something to the caller's `read_shard` only. Of the record in row `rows[i]` there, the order
+    B, A where `swapped[i]`, is the request with the number `requests[i]`; numbers are the caller's, each used once.
+    """
 
     key: str
-    rows: int
+    file: str
+    rows: npt.NDArray[np.int32]  # (n,)
+    swapped: npt.NDArray[np.bool_]  # (n,)
+    requests: npt.NDArray[np.int64]  # (n,)
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardScores:
-    """The predictions for one shard, in the order of its records.
+    """The answers to one shard, in the order of its requests.
 
-    `probabilities` (n, 3) are in the order A, B, tie. Records that failed are in `failures` (id to reason) and in
-    neither of the others. `tokens` were read by the model, both orders counted. `seconds` of wall clock passed since
-    the shard before came back; the first shard's include the start of the engines.
+    `probabilities` (n, 3) are those of A, B and tie in the order that the model read; they are nan for a request that
+    failed, and `reasons` (n,) say why (empty for the others). `seconds` of wall clock passed since the shard before
+    came back; the first shard's include the start of the engines.
     """
 
     key: str
-    ids: list[str]
+    requests: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float64]
-    failures: Mapping[str, str]
-    tokens: int
+    reasons: list[str]
     seconds: float
 
 
-def score_shards(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> Iterator[ShardScores]:
-    """Score shards on one set of engines; each is yielded as soon as all its records are back.
+def score_shards(
+    shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings, tell: Tell = lambda requests, tokens: None
+) -> Iterator[ShardScores]:
+    """Score shards on one set of engines; each is yielded as soon as all its requests are answered.
 
-    `read_shard` runs in Ray tasks, is pickled to them, and returns the columns id, prompt, response_a and response_b
-    of `Shard.rows` records. Closing the iterator early ends the engines.
+    `read_shard` runs in Ray tasks, is pickled to them, and returns for a file the columns `ab` and `ba`, the token ids
+    of both orders, and `reason`, empty or why a record has none. Closing the iterator early ends the engines.
 
-    Raises InputError, before an engine starts, if vLLM is missing or the checkpoint cannot score records.
+    Raises RuntimeError if no answer comes for `settings.patience` seconds.
     """
-    require_vllm(settings.gpus_per_replica)
-    check_checkpoint(settings.checkpoint, settings.max_tokens)
-    return _score(shards, read_shard, settings)
-
-
-def _score(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> Iterator[ShardScores]:
-    orders = 2 if settings.swap == "both" else 1
-    pending = {index: _Pending(shard, orders) for index, shard in enumerate(shards)}
-    for index, shard in enumerate(shards):
-        if shard.rows == 0:
-            yield pending.pop(index).scores(0.0)
+    pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
     if not pending:
         return
     before = time.perf_counter()
-    with contextlib.closing(
-        _answers({index: one.shard for index, one in pending.items()}, read_shard, settings)
-    ) as rows:
+    with contextlib.closing(_patiently(_answers(shards, read_shard, settings), settings.patience)) as rows:
         for row in rows:
+            tell(1, row["tokens"])
             one = pending[row["shard"]]
             one.add(row)
             if one.left == 0:
@@ -99,8 +94,54 @@ def _score(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings
         raise RuntimeError(f"answers are missing, first of shard {next(iter(pending.values())).shard.key}")
 
 
-def _answers(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
+def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[dict[str, Any]]:
+    """The rows, or RuntimeError if none comes for so many seconds."""
+    came: queue.Queue[dict[str, Any] | BaseException | None] = queue.Queue(maxsize=1000)
+    over = threading.Event()
+
+    def read() -> None:
+        try:
+            with contextlib.closing(rows):
+                for row in rows:
+                    came.put(row)
+                    if over.is_set():
+                        return
+            came.put(None)
+        except BaseException as error:
+            came.put(error)
+
+    reader = threading.Thread(target=read, daemon=True, name="llm-answers")
+    reader.start()
+    try:
+        while True:
+            try:
+                row = came.get(timeout=patience)
+            except queue.Empty:
+                raise RuntimeError(
+                    f"no answer from the model for {patience:g} s; either its engine cannot start or keep running "
+                    "(Ray's logs say why), or it needs more time: raise llms.patience_s"
+                ) from None
+            if row is None:
+                return
+            if isinstance(row, BaseException):
+                raise row
+            yield row
+    finally:
+        over.set()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                came.get_nowait()
+        reader.join(timeout=30)
+
+
+def _answers(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
     """One row per request, in any order: the carried columns, and the probabilities or why there are none."""
+    with _BUILDING:
+        answers = _dataset(shards, read_shard, settings)
+    yield from answers.iter_rows()
+
+
+def _dataset(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -108,90 +149,82 @@ def _answers(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSe
     # on several blocks at a time, would be at work on many shards at once and finish none before all.
     context.target_max_block_size = settings.batch_size * settings.max_tokens * _TOKEN_BYTES
     with ray.data.DataContext.current(context):  # datasets keep the context that they were made in
-        keys = ray.data.from_items(
-            [{"shard": index, "key": shard.key, "rows": shard.rows} for index, shard in shards.items()],
-            override_num_blocks=len(shards),
-        )
-        requests = keys.map_batches(
+        items = [
+            {
+                "shard": index,
+                "file": shard.file,
+                "rows": shard.rows.tolist(),
+                "swapped": shard.swapped.tolist(),
+                "requests": shard.requests.tolist(),
+            }
+            for index, shard in enumerate(shards)
+        ]
+        requests = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _requests,
-            fn_kwargs={"read_shard": read_shard, "settings": settings},
+            fn_kwargs={"read_shard": read_shard, "batch_size": settings.batch_size},
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0,
-            concurrency=settings.replicas,
+            concurrency=settings.replicas[1],
         )
-        answers = engine(settings, _CARRIED)(requests)
-        yield from answers.iter_rows()
+        return engine(settings, _CARRIED)(requests)
 
 
-def _requests(keys: pa.Table, read_shard: ReadShard, settings: LlmSettings) -> Iterator[pa.Table]:
-    """The requests for the shard in the one row of `keys`."""
-    (key,) = keys.to_pylist()
-    records = read_shard(key["key"])
-    if records.num_rows != key["rows"]:
-        raise ValueError(f"shard {key['key']} has {records.num_rows} records, not {key['rows']}")
-    packer = _packer(settings.checkpoint, settings.max_tokens)
-    columns = records.select(["id", *TEXTS])
-    number = itertools.count()
-    for batch in columns.to_batches(max_chunksize=settings.batch_size):
-        rows: list[dict[str, Any]] = []
-        for record in batch.to_pylist():
-            one = {"shard": key["shard"], "row": next(number), "id": record["id"], "tokens": 0, _ERROR: ""}
-            try:
-                packed = packer.pack_both(*(record[name] for name in TEXTS))
-            except Exception as error:  # whatever is wrong with a record, the others are scored
-                one[_ERROR] = f"cannot be packed: {type(error).__name__}: {error}"
-                packed = ([], [])
-            for swapped, ids in zip((False, True), packed, strict=True):
-                if not swapped or settings.swap == "both":
-                    rows.append(one | {"swapped": swapped, "tokens": len(ids), "tokenized_prompt": ids})
-        yield pa.Table.from_pylist(rows, schema=_REQUESTS)
+def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterator[pa.Table]:
+    """The requests of the shard in the one row of `items`, longest first.
 
-
-@functools.lru_cache(maxsize=1)
-def _packer(checkpoint: str, max_tokens: int) -> Packer:
-    from transformers import AutoTokenizer
-
-    return Packer(AutoTokenizer.from_pretrained(checkpoint), max_tokens)
+    The longest ones at once show whether they fit into memory, and none of them is left running when the others are
+    done.
+    """
+    (item,) = items.to_pylist()
+    records = read_shard(item["file"])
+    rows, swapped = np.array(item["rows"]), np.array(item["swapped"], bool)
+    columns = {order: records[name].combine_chunks() for order, name in ((False, "ab"), (True, "ba"))}
+    lengths = {order: column.value_lengths().to_numpy() for order, column in columns.items()}
+    size = np.where(swapped, lengths[True][rows], lengths[False][rows])
+    order = np.argsort(-size, kind="stable")
+    reasons = records["reason"].to_pylist()
+    for start in range(0, len(order), batch_size):
+        yield pa.Table.from_pylist(
+            [
+                {
+                    "shard": item["shard"],
+                    "request": item["requests"][n],
+                    "tokens": int(size[n]),
+                    "tokenized_prompt": columns[bool(swapped[n])][int(rows[n])].as_py(),
+                    _ERROR: reasons[rows[n]],
+                }
+                for n in order[start : start + batch_size]
+            ],
+            schema=_REQUESTS,
+        )
 
 
 class _Pending:
     """A shard whose answers are coming back."""
 
-    def __init__(self, shard: Shard, orders: int) -> None:
+    def __init__(self, shard: Shard) -> None:
         self.shard = shard
-        self.left = shard.rows * orders
-        self._probabilities = np.full((orders, shard.rows, len(PROBABILITIES)), np.nan)
-        self._ids = [""] * shard.rows
-        self._reasons: dict[int, str] = {}
-        self._tokens = 0
+        self.left = len(shard.requests)
+        self._place = {request: n for n, request in enumerate(shard.requests.tolist())}
+        self._probabilities = np.full((self.left, len(PROBABILITIES)), np.nan)
+        self._reasons = [""] * self.left
 
     def add(self, answer: Mapping[str, Any]) -> None:
         """Take in the answer to one request."""
-        row = answer["row"]
+        place = self._place.pop(answer["request"])  # a second answer to a request is a KeyError
         self.left -= 1
-        self._ids[row] = answer["id"]
         if answer[_ERROR]:
-            self._reasons[row] = answer[_ERROR]
+            self._reasons[place] = answer[_ERROR]
             return
         probabilities = np.array([answer[name] for name in PROBABILITIES], dtype=np.float64)
         total = probabilities.sum()
         if not np.isfinite(total) or total <= 0:
-            self._reasons[row] = f"the model gave {probabilities.tolist()}"
+            self._reasons[place] = f"the model gave {probabilities.tolist()}"
             return
-        self._tokens += answer["tokens"]
         # The softmax is in the model's precision; in bfloat16 its sum misses 1 visibly.
-        self._probabilities[int(answer["swapped"]), row] = probabilities / total
+        self._probabilities[place] = probabilities / total
 
     def scores(self, seconds: float) -> ShardScores:
         """The shard's scores, once no answer is left to come."""
-        scored = [row for row in range(self.shard.rows) if row not in self._reasons]
-        both = self._probabilities[:, scored]
-        return ShardScores(
-            key=self.shard.key,
-            ids=[self._ids[row] for row in scored],
-            probabilities=both[0] if len(both) == 1 else swap_average(both[0], both[1]),
-            failures={self._ids[row]: reason for row, reason in self._reasons.items()},
-            tokens=self._tokens,
-            seconds=seconds,
-        )
+        return ShardScores(self.shard.key, self.shard.requests, self._probabilities, self._reasons, seconds)

@@ -6,9 +6,11 @@ import struct
 from pathlib import Path
 from typing import Any, Final
 
+from infer.llm_settings import Mode
 from preference.errors import InputError
 from preference.packing import check_packing
 from preference.schema import LABELS
+from preference.truncation import Truncation
 
 _RETRAIN: Final = "train it with the job train_llm."
 # The name of the head in every ...ForSequenceClassification of a decoder in transformers.
@@ -22,25 +24,29 @@ def require_vllm(gpus: int) -> None:
         raise InputError("scoring with a language model needs vLLM", fix=f"pip install -e '.[{extra}]'")
 
 
-def check_checkpoint(checkpoint: str, max_tokens: int) -> None:
+def check_checkpoint(
+    checkpoint: str, max_tokens: int, mode: Mode = "classify", truncation: Truncation = "right"
+) -> None:
     """Raise InputError, saying what is wrong, unless `checkpoint` is a model that scores records packed our way.
 
-    A folder must hold config.json, safetensors with a head of one row per label, tokenizer.json and the packing.json
-    it was trained on. Of a model on the hub only the configuration is read.
+    A folder must hold config.json, safetensors and tokenizer.json; to classify, the weights of a head of one row per
+    label and the packing.json it was trained on. Of a model on the hub only the configuration is read.
     """
     folder = Path(checkpoint)
     if folder.is_dir():
         config = _read_json(folder, "config.json")
-        _check_config(config, checkpoint, max_tokens)
-        _check_head(folder)
+        _check_config(config, checkpoint, max_tokens, mode)
+        shapes = _weights(folder)
+        if mode == "classify":
+            _check_head(folder, shapes)
+            check_packing(folder, max_tokens, truncation)
         _check_vocabulary(folder, config)
-        check_packing(folder, max_tokens)
     elif folder.is_absolute() or checkpoint.startswith((".", "~")) or checkpoint.count("/") != 1:
         raise InputError(
             "no such folder", checkpoint, "name a checkpoint's folder, or a model on the hub (owner/name)."
         )
     else:
-        _check_config(_hub_config(checkpoint), checkpoint, max_tokens)
+        _check_config(_hub_config(checkpoint), checkpoint, max_tokens, mode)
 
 
 def _hub_config(name: str) -> dict[str, Any]:
@@ -66,14 +72,23 @@ def _read_json(folder: Path, name: str) -> dict[str, Any]:
     return value
 
 
-def _check_config(config: dict[str, Any], where: str, max_tokens: int) -> None:
+def _check_config(config: dict[str, Any], where: str, max_tokens: int, mode: Mode) -> None:
     architectures = config.get("architectures") or []
-    if not any(str(name).endswith("ForSequenceClassification") for name in architectures):
+    kind = "ForSequenceClassification" if mode == "classify" else "ForCausalLM"
+    if not any(str(name).endswith(kind) for name in architectures):
         found = ", ".join(map(str, architectures)) or "no architecture"
-        raise InputError(f"not a sequence classifier, but {found}", where, _RETRAIN)
+        if mode == "judge":
+            raise InputError(
+                f"not a model that writes, but {found}", where, "name an instruct model, or set mode: classify."
+            )
+        raise InputError(
+            f"not a sequence classifier, but {found}",
+            where,
+            f"{_RETRAIN[:-1]}, or ask an instruct model with mode: judge.",
+        )
     # transformers leaves id2label out of config.json when there are two labels, its default.
     labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
-    if labels != len(LABELS):
+    if mode == "classify" and labels != len(LABELS):
         raise InputError(f"the head tells {labels} classes apart, not {len(LABELS)} (A, B, tie)", where, _RETRAIN)
     positions = config.get("max_position_embeddings")
     # vLLM keeps one position for itself; see infer.llm_engine.
@@ -83,7 +98,8 @@ def _check_config(config: dict[str, Any], where: str, max_tokens: int) -> None:
         )
 
 
-def _check_head(folder: Path) -> None:
+def _weights(folder: Path) -> dict[str, list[int]]:
+    """Shapes of the tensors by name."""
     if (folder / "model.safetensors.index.json").exists():
         weights = _read_json(folder, "model.safetensors.index.json").get("weight_map", {})
         names = sorted(set(weights.values()))
@@ -94,6 +110,10 @@ def _check_head(folder: Path) -> None:
         if not (folder / name).exists():
             raise InputError(f"the checkpoint has no {name}", str(folder), _RETRAIN)
         shapes |= _shapes(folder / name)
+    return shapes
+
+
+def _check_head(folder: Path, shapes: dict[str, list[int]]) -> None:
     if _HEAD not in shapes:
         raise InputError(f"the weights have no trained head ({_HEAD})", str(folder), _RETRAIN)
     if shapes[_HEAD][0] != len(LABELS):

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from preference.schema import LABELS, PROBABILITIES
 
 
 def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
-    """A function from requests to answers that starts `settings.replicas` engines when the answers are read.
+    """A function from requests to answers that starts engines when the answers are read.
 
     Requests have the token ids in `tokenized_prompt`, and the columns named in `carried`. A request whose
     `__inference_error__` is not empty passes by the engine. Answers have the carried columns, the probabilities and
@@ -24,11 +25,11 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
 
     config = vLLMEngineProcessorConfig(
         model_source=settings.checkpoint,
-        task_type="classify",
+        task_type="classify" if settings.mode == "classify" else "generate",
         engine_kwargs=engine_options(settings),
         runtime_env={"env_vars": engine_environment(settings)},
         placement_group_config={"bundles": _bundles(settings)},
-        concurrency=(settings.replicas, settings.replicas),
+        concurrency=settings.replicas,
         batch_size=settings.batch_size,
         should_continue_on_error=True,
         log_engine_metrics=False,
@@ -37,23 +38,57 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
         tokenize_stage=False,
         detokenize_stage=False,
     )
+    sampling = sampling_options(settings)
+
+    def preprocess(row: dict[str, Any]) -> dict[str, Any]:
+        return row if sampling is None else {**row, "sampling_params": sampling}
 
     def postprocess(row: dict[str, Any]) -> dict[str, Any]:
-        # ray.data.llm gives whatever a pooling model returns, class probabilities too, in this column.
-        probabilities = row["embeddings"]
-        if len(probabilities) != len(LABELS):
-            raise ValueError(f"the model gave {len(probabilities)} probabilities")
+        # ray.data.llm gives whatever a pooling model returns, class probabilities too, in the column embeddings.
+        found = row["embeddings"] if sampling is None else _next_token(row["logprobs"], settings.answers)
+        if len(found) != len(LABELS):
+            raise ValueError(f"the model gave {len(found)} probabilities")
         return {name: row[name] for name in carried} | {
-            name: float(value) for name, value in zip(PROBABILITIES, probabilities, strict=True)
+            name: float(value) for name, value in zip(PROBABILITIES, found, strict=True)
         }
 
     # The steps around the engine ask for no CPU: where the engine takes them all, they would wait for ever.
-    light = {"num_cpus": 0, "concurrency": settings.replicas}
+    light = {"num_cpus": 0, "concurrency": settings.replicas[1]}
     with _quiet():
         processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
-            config, postprocess=postprocess, preprocess_map_kwargs=light, postprocess_map_kwargs=light
+            config,
+            preprocess=preprocess,
+            postprocess=postprocess,
+            preprocess_map_kwargs=light,
+            postprocess_map_kwargs=light,
         )
     return processor
+
+
+def sampling_options(settings: LlmSettings) -> dict[str, Any] | None:
+    """vLLM's sampling parameters for a judge; None for a model with a head.
+
+    Exactly the answers' tokens can be next and exactly theirs are the log-probabilities that come back, so that none
+    is ever missing: the most probable few of the vocabulary may leave out the very ones that are asked for.
+    """
+    if settings.mode == "classify":
+        return None
+    answers = list(settings.answers)
+    return {
+        "max_tokens": 1,
+        "temperature": 0.0,
+        "allowed_token_ids": answers,
+        "logprob_token_ids": answers,
+        "detokenize": False,
+    }
+
+
+def _next_token(logprobs: list[dict[Any, dict[str, Any]]], answers: tuple[int, ...]) -> list[float]:
+    """Softmax over the answers' log-probabilities of the next token."""
+    found = {int(token): float(entry["logprob"]) for token, entry in logprobs[0].items() if entry is not None}
+    scores = [found[answer] for answer in answers]
+    highest = max(scores)
+    return [math.exp(score - highest) for score in scores]
 
 
 @contextlib.contextmanager
@@ -78,6 +113,8 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
         "skip_tokenizer_init": True,  # requests are token ids
         "disable_log_stats": True,
     }
+    if settings.tokens_per_step is not None:
+        options["max_num_batched_tokens"] = settings.tokens_per_step
     if settings.gpus_per_replica == 0:
         options["enforce_eager"] = True  # compiling needs a C++ compiler, and takes longer than it saves at start-up
     elif settings.gpus_per_replica > 1:
@@ -103,7 +140,7 @@ def engine_environment(settings: LlmSettings) -> dict[str, str]:
             # The worker runs inside the engine's process: one process fewer to start, and it binds no threads.
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
-    return environment
+    return environment | dict(settings.environment)
 
 
 def _bundles(settings: LlmSettings) -> list[dict[str, float]]:

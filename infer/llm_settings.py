@@ -4,26 +4,35 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+Mode = Literal["classify", "judge"]
+
 
 @dataclasses.dataclass(frozen=True)
 class LlmSettings:
-    """One language model with a head for A, B and tie, and the engines that run it.
+    """One language model, and the engines that run it.
 
-    `swap="both"` scores each record in both orders and averages: twice the work, and exactly antisymmetric.
-    `dtype="auto"` is the checkpoint's on GPUs and float32 on CPUs. `gpus_per_replica=0` runs on CPUs; more than one
-    splits the model over them (tensor parallelism). `batch_size` is in requests; Ray keeps 8 batches in flight.
-    `engine` holds further arguments of vLLM's engine, passed on as they are.
+    `mode="classify"` is a model with a head for A, B and tie; `mode="judge"` one that is asked, whose probabilities are
+    those of the tokens `answers` (A, B, tie) as the next one, among these three. `dtype="auto"` is the checkpoint's on
+    GPUs and float32 on CPUs. `gpus_per_replica=0` runs on CPUs; more than one splits the model over them (tensor
+    parallelism). `replicas` are the fewest and the most engines, between which Ray Data scales. `batch_size` is in
+    requests; Ray keeps 8 batches in flight. `tokens_per_step` are read in one forward pass at most (vLLM's default if
+    None). After `patience` seconds without an answer the work is given up. `engine` holds further arguments of vLLM's
+    engine, passed on as they are, and `environment` further variables of its processes.
     """
 
     checkpoint: str
     max_tokens: int = 2048
-    swap: Literal["none", "both"] = "both"
+    mode: Mode = "classify"
+    answers: tuple[int, ...] = ()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    replicas: int = 1
+    replicas: tuple[int, int] = (1, 1)
     cpus_per_replica: int = 1
     gpus_per_replica: int = 0
     batch_size: int = 32
+    tokens_per_step: int | None = None
+    patience: float = 1800
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seed: int = 0
 
     @property

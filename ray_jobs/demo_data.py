@@ -15,7 +15,7 @@ from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.progress import say
 from ray_jobs.run import Run, StageResult, connect
-from ray_jobs.settings import Llm
+from ray_jobs.settings_llm import Llm
 from ray_jobs.storage import Folder
 
 # Part of the fingerprints: raise them when the generator or the checkpoints come out differently.

@@ -85,7 +85,7 @@ def model_stage(run: Run, records: Records, model: FineTuned, base: Base, job: s
         settings={
             "seed": run.settings.seed,
             "version": VERSION,
-            "packing": packing_fingerprint(model.max_tokens, layout),
+            "packing": packing_fingerprint(model.max_tokens, layout, model.truncation),
             **model.model_dump(mode="json", exclude=_NOT_THE_MODEL),
         },
         inputs=inputs,
@@ -140,9 +140,16 @@ def _train(
         f"{model.name}.workers",
     )
     labels, folds = records.labels_and_folds()
+    lengths = token_counts(run, records, model.name, "train")
+    if not lengths.all():
+        raise InputError(
+            f"{int((lengths == 0).sum())} training records cannot be packed; the column reason says why",
+            where=f"{run.folder}/tokens/{model.name}",
+            fix="leave these records out of data.train.",
+        )
     data = TokenData(
         blocks=share_tokens(run, records, model.name, "train"),
-        lengths=token_counts(run, records, model.name, "train"),
+        lengths=lengths,
         labels=labels,
         folds=folds,
         teacher=_teacher(run, records, model),
@@ -156,7 +163,7 @@ def _train(
             stage.folder.delete_all()
         stage.begin()
         store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"), records.votes)
-        tasks.append(FoldTask(fold, layout, model.max_tokens, data, settings, store))
+        tasks.append(FoldTask(fold, layout, model.truncation, model.max_tokens, data, settings, store))
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
     storage = resolve((of.folder / _RAY_TRAIN).uri)

@@ -1,17 +1,14 @@
 """train_llm --dry-run: what training the models of the settings would take, from the real records."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ray_jobs.finetune import base_of, check_bases, domain_settings, folds_of
+from ray_jobs.plan_table import GIB, plan_table
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_finetune import TrainedLlm
-from ray_jobs.tokens import pack_records, token_counts
+from ray_jobs.tokens import pack_records, packing_of, token_counts
 from train.epoch_plan import steps_of
-
-_GIB = 2.0**30
 
 
 def dry_run(run: Run) -> str:
@@ -26,7 +23,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
     from train.networks import load_config
 
     base = base_of(model.model)
-    pack_records(run, records, model.name, base, "decoder", model.max_tokens)
+    pack_records(run, records, model.name, base, packing_of(model))
     counts = token_counts(run, records, model.name, "train")
     settings = domain_settings(run, model)
     config = load_config(base.local())
@@ -49,11 +46,11 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
         ("parameters", f"{memory.parameters:,}, of which {memory.trained:,} are trained"),
         ("records", f"{int(np.mean([rest.sum() for rest in trained_on])):,} a fold, {longest} tokens at most"),
         ("epoch", f"{steps:,} steps, {tokens:,} tokens ({settings.orders} orders)"),
-        ("peak memory", f"{memory.peak / _GIB:.2f} GiB on each worker, of which"),
-        ("  weights", f"{memory.weights / _GIB:.2f} GiB"),
-        ("  gradients", f"{memory.gradients / _GIB:.2f} GiB"),
-        ("  optimizer", f"{memory.optimizer / _GIB:.2f} GiB"),
-        ("  activations", f"{memory.activations / _GIB:.2f} GiB ({settings.tokens_per_batch:,} tokens at a time)"),
+        ("peak memory", f"{memory.peak / GIB:.2f} GiB on each worker, of which"),
+        ("  weights", f"{memory.weights / GIB:.2f} GiB"),
+        ("  gradients", f"{memory.gradients / GIB:.2f} GiB"),
+        ("  optimizer", f"{memory.optimizer / GIB:.2f} GiB"),
+        ("  activations", f"{memory.activations / GIB:.2f} GiB ({settings.tokens_per_batch:,} tokens at a time)"),
         ("operations", f"{operations:.3g} a fold"),
         (
             "GPU-hours",
@@ -62,9 +59,4 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
         ),
         ("cost", f"{hours * len(folds) * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
     ]
-    return _table(f"{model.name} ({model.model}), folds {', '.join(map(str, folds))}", rows)
-
-
-def _table(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    width = max(len(name) for name, _ in rows)
-    return "\n".join([title, *(f"  {name.ljust(width)}  {text}" for name, text in rows)])
+    return plan_table(f"{model.name} ({model.model}), folds {', '.join(map(str, folds))}", rows)

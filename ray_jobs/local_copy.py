@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qs
 
 from pyarrow import fs
 
@@ -13,6 +14,26 @@ from featurize.files import resolve
 from ray_jobs.storage import Folder
 
 _CACHE = "tiebreak-models"
+
+
+def engine_source(place: str) -> tuple[str, dict[str, str]]:
+    """A model's place as ray.data.llm takes it, and the environment that its engines need to reach it.
+
+    Engines start on whatever machine has room, so each fetches a model from an object store itself: through pyarrow,
+    as we do, for which ray.data.llm has a prefix. It takes a URI's options from the environment.
+    """
+    if "://" not in place:
+        return place, {}
+    uri, _, query = place.partition("?")
+    options = {name: values[-1] for name, values in parse_qs(query).items()}
+    environment = {}
+    if "endpoint_override" in options:
+        endpoint = options["endpoint_override"]
+        with_scheme = endpoint if "://" in endpoint else f"{options.get('scheme', 'https')}://{endpoint}"
+        environment["AWS_ENDPOINT_URL_S3"] = with_scheme
+    if "region" in options:
+        environment["AWS_DEFAULT_REGION"] = options["region"]
+    return f"pyarrow-{uri}", environment
 
 
 def local_folder(folder: Folder, fingerprint: str) -> str:

@@ -11,10 +11,10 @@ from ray_jobs.blend import blend, refuse_nothing
 from ray_jobs.featurize import featurize
 from ray_jobs.finetune import check_bases
 from ray_jobs.ingest import ingest
+from ray_jobs.llm_scorers import check as check_llms
 from ray_jobs.progress import say
 from ray_jobs.report import report
 from ray_jobs.run import Run, StageResult
-from ray_jobs.score_llm import check as check_llms
 from ray_jobs.score_llm import score_llm
 from ray_jobs.train_boosters import train_boosters
 from ray_jobs.train_encoder import train_encoder

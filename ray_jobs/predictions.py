@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preference.errors import InputError
 from preference.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
@@ -12,6 +13,7 @@ from ray_jobs.records import Records
 from ray_jobs.run import Run
 
 Floats = npt.NDArray[np.float64]
+QUARANTINE = "quarantine.parquet"  # beside a model's predictions: split, id and reason of records it could not score
 
 
 def table(ids: pa.ChunkedArray, values: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:
@@ -52,13 +54,15 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:
     """Probabilities (n, 3) of a model in the order of the records. Raises InputError if ids are missing.
 
-    For training records of folds that the settings leave out for this model, the rows are nan.
+    The rows of training records of folds that the settings leave out for this model, and of records in its quarantine,
+    are nan.
     """
     columns_read = ["id", "fold"] if split == "train" else ["id"]
     wanted = records.read(split, columns_read)
     there = np.ones(len(wanted), bool)
     if split == "train" and model in run.settings.partial:
         there = np.isin(wanted["fold"].to_numpy(), run.settings.partial[model])
+    there &= ~pc.is_in(wanted["id"], quarantined(run, model, split)).to_numpy()
     ids = wanted["id"].filter(pa.array(there))
     where = f"{run.settings.run}/predictions/{model}/{split}.parquet"
     found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
@@ -79,3 +83,13 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Floa
     result = np.full((len(wanted), len(PROBABILITIES)), np.nan)
     result[there] = probabilities(found)
     return result
+
+
+def quarantined(run: Run, model: str, split: str) -> pa.Array:
+    """Ids of the records that a model could not score and that no cheaper model's prediction stands in for."""
+    folder = run.folder / f"predictions/{model}"
+    if not folder.exists(QUARANTINE):
+        return pa.array([], pa.string())
+    table = folder.read_table(QUARANTINE)
+    there = pc.and_(pc.equal(table["split"], split), pc.invert(table["replaced"]))
+    return table["id"].filter(there).combine_chunks()

@@ -41,3 +41,36 @@ class Progress:
         rate = f", {self._rows / elapsed:,.0f} rows/s" if self._rows else ""
         note = f", {note}" if note else ""
         say(self.stage, f"{self.done}/{self.total} {self.unit}{rate}{note}, {left:.0f} s left")
+
+
+class Throughput:
+    """Counts requests and their tokens; prints a line at most every `every` seconds, with the time that is left."""
+
+    def __init__(self, stage: str, unit: str, total: int, tokens: int, every: float = 5.0) -> None:
+        self._stage, self._unit = stage, unit
+        self._total, self._tokens = total, tokens
+        self._done = self._read = 0
+        self._every = every
+        self._started: float | None = None
+        self._printed = 0.0
+
+    def add(self, done: int, tokens: int) -> None:
+        """So many more are done. The clock starts with the first, so that a model's start-up does not count."""
+        now = time.monotonic()
+        if self._started is None:
+            self._started = self._printed = now
+        self._done += done
+        self._read += tokens
+        if now - self._printed >= self._every:
+            self._printed = now
+            self._say(now - self._started)
+
+    def end(self) -> None:
+        """Say how it went in all."""
+        if self._started is not None:
+            self._say(time.monotonic() - self._started)
+
+    def _say(self, elapsed: float) -> None:
+        rate = self._read / max(elapsed, 1e-3)
+        left = (self._tokens - self._read) / max(rate, 1e-3)
+        say(self._stage, f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} tokens/s, {left:.0f} s left")

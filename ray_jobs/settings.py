@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 
 from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict, refuse_twice
 from ray_jobs.settings_finetune import Encoder, TrainedLlm
+from ray_jobs.settings_llm import Llm
 
 
 class Synthetic(Strict):
@@ -209,38 +210,6 @@ class Search(Strict):
         return self
 
 
-class TinyLlm(Strict):
-    """A tiny checkpoint that the demo builds itself: random weights, a few seconds of training."""
-
-    architecture: Literal["gemma2", "llama"]
-
-
-class Llm(Strict):
-    """One language model with a 3-way head: a checkpoint, or a tiny one that the demo builds."""
-
-    name: Name
-    checkpoint: str | None = None
-    demo: TinyLlm | None = None
-    trained: Name | None = None  # one of trained_llms: each fold's model scores the records it was not trained on
-    max_tokens: Annotated[int, Field(ge=64)] = 2048
-    swap: Literal["none", "both"] = "both"
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    replicas: PositiveInt = 1
-    cpus_per_replica: PositiveInt = 1
-    gpus_per_replica: Count = 0
-    batch_size: PositiveInt = 32
-    engine: dict[str, bool | int | float | str] = {}
-
-    @model_validator(mode="after")
-    def _one_source(self) -> "Llm":
-        if [self.checkpoint, self.demo, self.trained].count(None) != 2:
-            raise ValueError(
-                "give one of checkpoint (a folder or hub id), trained (one of trained_llms) and demo (a tiny model "
-                "built here)"
-            )
-        return self
-
-
 class Blend(Strict):
     """How predictions are combined; `submission` names the blend that the submission file holds."""
 
@@ -321,6 +290,14 @@ class Settings(Strict):
         for llm in self.llms:
             if llm.trained is not None and llm.trained not in trained:
                 raise ValueError(f"{llm.name!r} scores with {llm.trained!r}; trained_llms has {trained or 'none'}")
+            if llm.cascade is not None:
+                after = {each.name for each in self.llms[self.llms.index(llm) :]}
+                names = [name for name in self.models if name not in after and name not in self.partial]
+                if llm.cascade.model not in names:
+                    raise ValueError(
+                        f"{llm.name!r} is to see what {llm.cascade.model!r} is unsure of; that can be a booster, an "
+                        f"encoder or a language model named before it, with all folds: {', '.join(names) or 'none'}"
+                    )
         for name in self.blend.models or []:
             if name not in self.models:
                 raise ValueError(f"the blend asks for a model {name!r}; there are {', '.join(self.models) or 'none'}")
@@ -334,6 +311,9 @@ class Settings(Strict):
         by_encoder = [name for name in trained if taught.get(name) in encoders]
         if by_llm and by_encoder:
             raise ValueError(f"{by_llm[0]!r} would learn from a language model and {by_encoder[0]!r} from an encoder")
+        behind = [llm.name for llm in self.llms if llm.cascade is not None and llm.cascade.model in encoders]
+        if by_llm and behind:
+            raise ValueError(f"{by_llm[0]!r} would learn from a language model and {behind[0]!r} wait for an encoder")
         for model in (*self.encoders, *self.trained_llms):
             teacher = None if model.teacher is None else model.teacher.model
             if teacher is None:

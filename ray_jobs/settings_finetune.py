@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from preference.truncation import Truncation
 from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict
 from train import finetune_settings as domain  # where the defaults are
 
@@ -61,6 +62,7 @@ class FineTuned(Strict):
 
     name: Name
     max_tokens: Annotated[int, Field(ge=64)]
+    truncation: Truncation = "right"  # what of a record that is too long is left out
     stages: Annotated[list[TrainingStage], Field(min_length=1)]
     folds: Annotated[list[Count], Field(min_length=1)] | None = None  # which are trained; all if not given
     folds_at_once: PositiveInt | None = None  # as many as the cluster has room for if not given

@@ -1,32 +1,65 @@
 """Records as the token ids that a model sees: packed once for all folds and epochs, shard by shard."""
 
 import functools
+import hashlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preference.packing import Layout, Packer, packing_fingerprint
+from preference.judge_prompt import Frame
+from preference.packing import Layout, Marked, Packer, packing_fingerprint
 from preference.schema import TEXTS
+from preference.truncation import Truncation
 from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import Base
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.settings_finetune import FineTuned
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
 
-VERSION = 1  # part of the fingerprint: raise it when the columns change
+VERSION = 2  # part of the fingerprint: raise it when the columns change
+DIGEST_BYTES = 16
 
 
-def pack_records(run: Run, records: Records, name: str, base: Base, layout: Layout, max_tokens: int) -> StageResult:
-    """Make tokens/<name>: of every shard the ids of both orders and how many they are."""
+@dataclass(frozen=True)
+class Packing:
+    """How records are packed, apart from the tokenizer; see preference.packing.Packer."""
+
+    max_tokens: int
+    layout: Layout = "decoder"
+    truncation: Truncation = "right"
+    frame: Frame | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all of it."""
+        return packing_fingerprint(self.max_tokens, self.layout, self.truncation, self.frame)
+
+    def packer(self, tokenizer: Any) -> Packer:  # noqa: ANN401 - a tokenizer of transformers, which has no types
+        """The packer with a tokenizer."""
+        return Packer(tokenizer, self.max_tokens, self.layout, self.truncation, self.frame)
+
+
+def packing_of(model: FineTuned, layout: Layout = "decoder") -> Packing:
+    """How the records are packed that a model is trained on."""
+    return Packing(model.max_tokens, layout, model.truncation)
+
+
+def pack_records(run: Run, records: Records, name: str, base: Base, packing: Packing) -> StageResult:
+    """Make tokens/<name>: of every shard the ids of both orders, their hashes, and how many they are.
+
+    A record that cannot be packed has no ids, and its `reason` says why.
+    """
     stage = Stage(
         f"tokens/{name}",
         run.folder / f"tokens/{name}",
-        settings={"packing": packing_fingerprint(max_tokens, layout), "version": VERSION},
+        settings={"packing": packing.fingerprint, "version": VERSION},
         inputs={"records": records.fingerprint, "model": base.fingerprint},
     )
     manifest = None if run.force else stage.manifest()
@@ -43,7 +76,7 @@ def pack_records(run: Run, records: Records, name: str, base: Base, layout: Layo
             if run.force or stage.folder.table_fingerprint(shard) != stage.fingerprint:
                 items.append({"shard": shard, "first": first})
             first += records.shard_rows(shard)
-    pack = functools.partial(_pack, source=records.folder, stage=stage, base=base, layout=layout, max_tokens=max_tokens)
+    pack = functools.partial(_pack, source=records.folder, stage=stage, base=base, packing=packing)
     progress = Progress(stage.name, "shards", total=shards, done=shards - len(items))
     for done in map_shards(items, pack):
         progress.advance(rows=done["rows"])
@@ -52,27 +85,41 @@ def pack_records(run: Run, records: Records, name: str, base: Base, layout: Layo
     return StageResult(stage.name, False, stage.commit(rows=rows, keep=keep))
 
 
-def _pack(item: Item, source: Folder, stage: Stage, base: Base, layout: Layout, max_tokens: int) -> Iterator[Item]:
-    packer = _packer(base, layout, max_tokens)
+def _pack(item: Item, source: Folder, stage: Stage, base: Base, packing: Packing) -> Iterator[Item]:
+    packer = _packer(base, packing)
     table = source.read_table(item["shard"], ["id", *TEXTS])
-    packed = [packer.pack_both_marked(*(record[name] for name in TEXTS)) for record in table.to_pylist()]
+    packed: list[tuple[Marked, Marked]] = []
+    reasons = []
+    for record in table.to_pylist():
+        try:
+            packed.append(packer.pack_both_marked(*(record[name] for name in TEXTS)))
+            reasons.append("")
+        except Exception as error:  # whatever is wrong with a record, the others are packed
+            packed.append((([], []), ([], [])))
+            reasons.append(f"cannot be packed: {type(error).__name__}: {error}")
     made = {
         "id": table["id"],
         "row": np.arange(len(table)) + item["first"],
         "tokens": np.array([len(ids) for (ids, _), _ in packed], np.int32),
+        "reason": reasons,
     }
     for order, name in enumerate(("ab", "ba")):
-        made[name] = pa.array([both[order][0] for both in packed], pa.list_(pa.int32()))
+        ids = [both[order][0] for both in packed]
+        made[name] = pa.array(ids, pa.list_(pa.int32()))
         made[f"{name}_parts"] = pa.array([both[order][1] for both in packed], pa.list_(pa.int8()))
+        digests = [
+            hashlib.blake2b(np.array(each, np.int32).tobytes(), digest_size=DIGEST_BYTES).digest() for each in ids
+        ]
+        made[f"{name}_hash"] = pa.array(digests, pa.binary(DIGEST_BYTES))
     stage.folder.write_table(item["shard"], pa.table(made), stage.fingerprint)
     yield {"rows": len(table)}
 
 
 @functools.lru_cache(maxsize=1)
-def _packer(base: Base, layout: Layout, max_tokens: int) -> Packer:
+def _packer(base: Base, packing: Packing) -> Packer:
     from train.networks import load_tokenizer
 
-    return Packer(load_tokenizer(base.local()), max_tokens, layout)
+    return packing.packer(load_tokenizer(base.local()))
 
 
 def token_counts(run: Run, records: Records, name: str, split: str) -> npt.NDArray[np.int32]:

@@ -37,7 +37,7 @@ from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder
 from ray_jobs.storage import Folder
-from ray_jobs.tokens import pack_records
+from ray_jobs.tokens import pack_records, packing_of
 
 SCRATCH_VERSION = 1  # part of the fingerprint: raise it when the same settings give another encoder
 SCRATCH_RECORDS = 20_000  # that the tokenizer of an encoder from scratch is made from, at most
@@ -54,7 +54,7 @@ def train_encoder(run: Run) -> list[StageResult]:
     for encoder in run.settings.encoders:
         base, built = _base(run, records, encoder)
         results += built
-        results.append(pack_records(run, records, encoder.name, base, "encoder", encoder.max_tokens))
+        results.append(pack_records(run, records, encoder.name, base, packing_of(encoder, "encoder")))
         of = model_stage(run, records, encoder, base, "train_encoder")
         results.append(fine_tune_folds(run, records, encoder, base, "encoder", of))
         results.append(_predict(run, records, encoder, of))
@@ -202,7 +202,7 @@ class _PredictShards:
             self._encoder.cpus_per_worker,
             self._encoder.gpus_per_worker > 0,
             self._encoder.precision == "bfloat16",
-            packing_settings(self._encoder.max_tokens, "encoder"),
+            packing_settings(self._encoder.max_tokens, "encoder", self._encoder.truncation),
         )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

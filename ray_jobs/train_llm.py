@@ -14,7 +14,7 @@ from ray_jobs.finetune_plan import dry_run
 from ray_jobs.progress import say
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, StageResult
-from ray_jobs.tokens import pack_records
+from ray_jobs.tokens import pack_records, packing_of
 
 JOB = "train_llm"
 
@@ -29,7 +29,7 @@ def train_llm(run: Run) -> list[StageResult]:
     results = []
     for model in run.settings.trained_llms:
         base = base_of(model.model)
-        results.append(pack_records(run, records, model.name, base, "decoder", model.max_tokens))
+        results.append(pack_records(run, records, model.name, base, packing_of(model)))
         stage = model_stage(run, records, model, base, JOB)
         results.append(fine_tune_folds(run, records, model, base, "decoder", stage))
     return results

@@ -16,6 +16,7 @@ from preference.metrics import log_loss
 from preference.packing import Layout
 from preference.swap import swap_average
 from preference.token_batches import budget_batches, model_inputs
+from preference.truncation import Truncation
 from train.epoch_plan import Step, learning_rate_at, plan_epoch, share_out, steps_of
 from train.finetune_data import Probabilities, Sequences, TokenData
 from train.finetune_losses import summed_loss
@@ -79,6 +80,7 @@ class FoldTask:
 
     fold: int
     layout: Layout
+    truncation: Truncation
     max_tokens: int
     data: TokenData
     settings: FineTuning

@@ -24,7 +24,7 @@ def save_model(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN
     model.save_pretrained(folder, max_shard_size=SHARD)
     tokenizer = load_tokenizer(task.store.base())
     tokenizer.save_pretrained(folder)
-    save_packing(Packer(tokenizer, task.max_tokens, task.layout), folder)
+    save_packing(Packer(tokenizer, task.max_tokens, task.layout, task.truncation), folder)
 
 
 def _merged(model: Any, task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401 - peft has no types

@@ -1,9 +1,9 @@
-"""Scoring through real vLLM engines, against transformers on the same token ids: two engine starts in all."""
+"""Scoring through real vLLM engines, against transformers on the same token ids."""
 
 import os
 import threading
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -13,76 +13,43 @@ import ray.data
 
 from infer.llm import Shard, ShardScores, score_shards
 from infer.llm_settings import LlmSettings
-from preference.packing import Packer, save_packing
+from preference.judge_prompt import answer_ids, chat_frame
+from preference.packing import Packer
 from preference.schema import TEXTS
-from preference.swap import swap_average, swap_probabilities, swap_records
+from preference.swap import swap_probabilities
+from tests.infer.tiny_llms import MAX_TOKENS, SENTENCES, make_checkpoint
 
 pytest.importorskip("vllm", reason="scoring with language models is an extra")
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
-SENTENCES = [
-    "How do I sort a list in Python?",
-    "Use sorted(values), which returns a new list; values.sort() sorts in place.",
-    "Prompt: which answer is better? Response A: the first. Response B: the second.",
-]
-MAX_TOKENS = 512
 ATOL = 1e-5
 
 
-def make_checkpoint(folder: Path, architecture: str) -> str:
-    """A random model with a head of three classes whose probabilities differ a lot between records."""
+def pack(checkpoint: str, records: pa.Table, judge: bool = False) -> pa.Table:
+    """Records as the job packs them: the ids of both orders, and no reason why there are none."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint)
+    packer = Packer(tokenizer, MAX_TOKENS, frame=chat_frame(tokenizer) if judge else None)
+    both = [packer.pack_both(*(record[name] for name in TEXTS)) for record in records.to_pylist()]
+    columns = {name: pa.array([ids[n] for ids in both], pa.list_(pa.int32())) for n, name in enumerate(("ab", "ba"))}
+    return pa.table({**columns, "reason": [""] * len(records)})
+
+
+def reference(checkpoint: str, packed: pa.Table, column: str, answers: tuple[int, ...] = ()) -> np.ndarray:
+    """Softmax (n, 3) of transformers on packed records: of the head, or of the answers as the next token."""
     import torch
-    import transformers
-    from tokenizers import ByteLevelBPETokenizer
-
-    bpe = ByteLevelBPETokenizer()
-    bpe.train_from_iterator(SENTENCES, vocab_size=350, special_tokens=["<s>", "<pad>"], show_progress=False)
-    tokenizer = transformers.PreTrainedTokenizerFast(
-        tokenizer_object=bpe._tokenizer, bos_token="<s>", pad_token="<pad>"
-    )
-    config = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 64,
-        "intermediate_size": 128,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "head_dim": 32,
-        "max_position_embeddings": 1024,
-        "num_labels": 3,
-        "bos_token_id": tokenizer.bos_token_id,
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": None,
-        "initializer_range": 0.3,
-    }
-    if architecture == "Gemma2":  # its layers alternate between a window and the whole text: let the window matter
-        config |= {"sliding_window": 64, "query_pre_attn_scalar": 32}
-    torch.manual_seed(0)
-    model_config = getattr(transformers, f"{architecture}Config")(**config)
-    model = getattr(transformers, f"{architecture}ForSequenceClassification")(model_config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_packing(Packer(tokenizer, MAX_TOKENS), folder)
-    return str(folder)
-
-
-def reference(checkpoint: str, records: pa.Table) -> tuple[np.ndarray, np.ndarray, list[int]]:
-    """Softmax (n, 3) of transformers on the packed records, in both orders, and the tokens of each."""
-    import torch
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
     # Not "sdpa", the default: it leaves out the soft capping of Gemma2's attention, which vLLM does as its authors did.
-    model = AutoModelForSequenceClassification.from_pretrained(checkpoint, attn_implementation="eager").eval()
-    packer = Packer(AutoTokenizer.from_pretrained(checkpoint), MAX_TOKENS)
-    both: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
-    tokens = []
+    kind = AutoModelForCausalLM if answers else AutoModelForSequenceClassification
+    model = kind.from_pretrained(checkpoint, attn_implementation="eager").eval()
+    found = []
     with torch.no_grad():
-        for record in records.to_pylist():
-            packed = packer.pack_both(*(record[name] for name in TEXTS))
-            tokens.append(len(packed[0]))
-            for order, ids in zip(both, packed, strict=True):
-                order.append(model(torch.tensor([ids])).logits[0].double().softmax(-1).numpy())
-    return np.array(both[0]), np.array(both[1]), tokens
+        for ids in packed[column].to_pylist():
+            logits = model(torch.tensor([ids])).logits[0].double()
+            found.append((logits[-1, list(answers)] if answers else logits).softmax(-1).numpy())
+    return np.array(found)
 
 
 def make_records(count: int, seed: int, most_words: int = 20) -> pa.Table:
@@ -96,11 +63,25 @@ def make_records(count: int, seed: int, most_words: int = 20) -> pa.Table:
     return pa.table({"id": [f"{seed}-{row}" for row in range(count)], **{name: turns() for name in TEXTS}})
 
 
-def score(tables: dict[str, pa.Table], settings: LlmSettings) -> Iterator[ShardScores]:
-    def read_shard(key: str) -> pa.Table:
-        return tables[key]
+def requests_of(tables: dict[str, pa.Table], orders: tuple[bool, ...] = (False, True)) -> list[Shard]:
+    """A shard for each table and order, of all its records; requests are numbered through."""
+    shards = []
+    number = 0
+    for key, table in tables.items():
+        for swapped in orders:
+            rows = np.arange(len(table), dtype=np.int32)
+            shards.append(
+                Shard(f"{key}-{swapped}", key, rows, np.full(len(rows), swapped), number + rows.astype(np.int64))
+            )
+            number += len(rows)
+    return shards
 
-    return score_shards([Shard(key, table.num_rows) for key, table in tables.items()], read_shard, settings)
+
+def score(tables: dict[str, pa.Table], settings: LlmSettings, orders: tuple[bool, ...] = (False, True)) -> Any:
+    def read_shard(file: str) -> pa.Table:
+        return tables[file]
+
+    return score_shards(requests_of(tables, orders), read_shard, settings)
 
 
 def engines() -> list[psutil.Process]:
@@ -145,39 +126,34 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_checkpoint(tmp_path_factory.mktemp("llama"), "Llama")
 
 
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return make_checkpoint(tmp_path_factory.mktemp("gemma"), "Gemma2")
-
-
-def test_one_order_poisoned_records_and_an_early_close(llama: str) -> None:
-    poisoned = make_records(6, seed=1, most_words=8)
-    prompts = poisoned["prompt"].to_pylist()
-    prompts[2] = None  # not a list of turns
-    prompts[4] = [" ".join(SENTENCES * 6)]  # more tokens than this engine takes
-    poisoned = poisoned.set_column(1, "prompt", pa.array(prompts, pa.list_(pa.string())))
+def test_failing_requests_fail_alone_and_an_early_close_ends_the_engines(llama: str) -> None:
+    poisoned = pack(llama, make_records(6, seed=1, most_words=8))
+    columns = {name: poisoned[name].to_pylist() for name in poisoned.column_names}
+    columns["ab"][2], columns["reason"][2] = [], "cannot be packed: no"
+    columns["ab"][4] = [5] * 400  # more tokens than this engine takes
     tables = {
-        "a": make_records(40, seed=0, most_words=8),
-        "none": make_records(0, seed=9),
-        "b": poisoned,
-        "c": make_records(1, seed=2, most_words=8),
+        "a": pack(llama, make_records(40, seed=0, most_words=8)),
+        "b": pa.table(
+            {"ab": pa.array(columns["ab"], pa.list_(pa.int32())), "ba": poisoned["ba"], "reason": columns["reason"]}
+        ),
+        "c": pack(llama, make_records(1, seed=2, most_words=8)),
     }
     # So many more shards that the engine is still at work when the iterator is closed.
-    tables |= {f"more-{seed}": make_records(200, seed=seed) for seed in range(10, 20)}
-    settings = LlmSettings(llama, MAX_TOKENS, swap="none", batch_size=16, engine={"max_model_len": 300})
+    tables |= {f"more-{seed}": pack(llama, make_records(200, seed=seed)) for seed in range(10, 16)}
+    settings = LlmSettings(llama, MAX_TOKENS, batch_size=16, engine={"max_model_len": 300})
     context = ray.data.DataContext.get_current()
     progress = context.enable_progress_bars, context.print_on_execution_start
     environment = dict(os.environ)
 
-    scores = score(tables, settings)
+    scores = score(tables, settings, orders=(False,))
     came: dict[str, ShardScores] = {}
-    while not {"a", "none", "b", "c"} <= came.keys():
+    while not {"a-False", "b-False", "c-False"} <= came.keys():
         one = next(scores)
         assert one.key not in came
         came[one.key] = one
     running = engines()
     assert running
-    scores.close()  # type: ignore[attr-defined]
+    scores.close()
     assert all_end(running)
 
     changed = {name for name in os.environ if os.environ[name] != environment.get(name)}
@@ -185,40 +161,65 @@ def test_one_order_poisoned_records_and_an_early_close(llama: str) -> None:
     assert (context.enable_progress_bars, context.print_on_execution_start) == progress
     assert ray.data.DataContext.get_current() is context
 
-    assert came["none"].ids == []
-    assert came["none"].probabilities.shape == (0, 3)
     for key in ("a", "c"):
-        expected, _, tokens = reference(llama, tables[key])
-        assert came[key].ids == tables[key]["id"].to_pylist()
-        assert came[key].failures == {}
-        assert came[key].tokens == sum(tokens)
-        assert came[key].seconds > 0
-        np.testing.assert_allclose(came[key].probabilities, expected, atol=ATOL)
-    assert came["a"].probabilities.std(axis=0).max() > 0.05, "records must differ for this to mean anything"
+        one = came[f"{key}-False"]
+        expected = reference(llama, tables[key], "ab")
+        assert one.requests.tolist() == sorted(one.requests.tolist())
+        assert set(one.reasons) == {""}
+        assert one.seconds > 0
+        np.testing.assert_allclose(one.probabilities, expected, atol=ATOL)
+    assert came["a-False"].probabilities.std(axis=0).max() > 0.05, "records must differ for this to mean anything"
 
-    assert came["b"].ids == ["1-0", "1-1", "1-3", "1-5"]
-    assert came["b"].failures.keys() == {"1-2", "1-4"}
-    assert "cannot be packed" in came["b"].failures["1-2"]
-    assert "300" in came["b"].failures["1-4"]
-    expected, _, _ = reference(llama, poisoned.take([0, 1, 3, 5]))
-    np.testing.assert_allclose(came["b"].probabilities, expected, atol=ATOL)
+    failed = came["b-False"]
+    assert np.isnan(failed.probabilities[[2, 4]]).all()
+    assert failed.reasons[2] == "cannot be packed: no"
+    assert "300" in failed.reasons[4]
+    others = [0, 1, 3, 5]
+    np.testing.assert_allclose(
+        failed.probabilities[others], reference(llama, tables["b"].take(others), "ab"), atol=ATOL
+    )
 
 
-def test_both_orders_are_averaged_and_no_engine_is_left(gemma: str) -> None:
-    tables = {"a": make_records(9, seed=0, most_words=150), "b": make_records(5, seed=1)}
-    tables["swapped"] = swap_records(tables["a"])
+def test_a_head_on_gemma_agrees_with_transformers_and_no_engine_is_left(tmp_path: Path) -> None:
+    gemma = make_checkpoint(tmp_path, "Gemma2")
+    tables = {"a": pack(gemma, make_records(9, seed=0, most_words=150)), "b": pack(gemma, make_records(5, seed=1))}
+    told: list[tuple[int, int]] = []
     with EngineWatch() as watch:
-        scores = score(tables, LlmSettings(gemma, MAX_TOKENS, swap="both", batch_size=8))
-        came = {one.key: one for one in scores}
+        scores = score_shards(
+            requests_of(tables),
+            tables.__getitem__,
+            LlmSettings(gemma, MAX_TOKENS, batch_size=8),
+            lambda requests, tokens: told.append((requests, tokens)),
+        )
+        came = {one.key: one.probabilities for one in scores}
     assert watch.seen
     assert all_end(list(watch.seen))
+    for key, table in tables.items():
+        for swapped, column in ((False, "ab"), (True, "ba")):
+            np.testing.assert_allclose(came[f"{key}-{swapped}"], reference(gemma, table, column), atol=ATOL)
+        assert np.abs(came[f"{key}-False"] - swap_probabilities(came[f"{key}-True"])).max() > 0.01, "order must matter"
+    lengths = [len(ids) for table in tables.values() for ids in table["ab"].to_pylist()]
+    assert max(lengths) > 450, "cut records must be among them"
+    assert sum(requests for requests, _ in told) == 2 * len(lengths)
+    assert sum(tokens for _, tokens in told) == 2 * sum(lengths)
 
-    assert came.keys() == tables.keys()
-    for key in ("a", "b"):
-        straight, exchanged, tokens = reference(gemma, tables[key])
-        assert came[key].ids == tables[key]["id"].to_pylist()
-        assert came[key].tokens == 2 * sum(tokens)
-        np.testing.assert_allclose(came[key].probabilities, swap_average(straight, exchanged), atol=ATOL)
-        assert np.abs(straight - swap_probabilities(exchanged)).max() > 0.01, "the model must care about the order"
-    assert max(reference(gemma, tables["a"])[2]) > 450, "cut records must be among them"
-    np.testing.assert_allclose(came["swapped"].probabilities, swap_probabilities(came["a"].probabilities), atol=ATOL)
+
+@pytest.mark.parametrize("architecture", ["Gemma2", "Llama"])
+def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architecture: str, tmp_path: Path) -> None:
+    judge = make_checkpoint(tmp_path, architecture, "ForCausalLM")
+    from transformers import AutoTokenizer
+
+    answers = answer_ids(AutoTokenizer.from_pretrained(judge))
+    tables = {"a": pack(judge, make_records(30, seed=0, most_words=100), judge=True)}
+    settings = LlmSettings(judge, MAX_TOKENS, mode="judge", answers=answers, batch_size=8)
+    came = {one.key: one for one in score(tables, settings)}
+    for key, column in (("a-False", "ab"), ("a-True", "ba")):
+        assert set(came[key].reasons) == {""}
+        np.testing.assert_allclose(came[key].probabilities, reference(judge, tables["a"], column, answers), atol=ATOL)
+    assert came["a-False"].probabilities.std(axis=0).max() > 0.05, "records must differ for this to mean anything"
+
+
+def test_an_engine_that_gives_no_answer_is_given_up(llama: str) -> None:
+    tables = {"a": pack(llama, make_records(3, seed=0))}
+    with pytest.raises(RuntimeError, match=r"no answer from the model for 0\.5 s"):
+        list(score(tables, LlmSettings(llama, MAX_TOKENS, patience=0.5)))

@@ -9,6 +9,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from preference.errors import InputError
+from preference.judge_prompt import INSTRUCTION, QUESTION, answer_ids, chat_frame
 from preference.packing import (
     CUE,
     CUT,
@@ -16,13 +17,14 @@ from preference.packing import (
     HEADINGS,
     MISSING,
     NULL,
+    Fitted,
     Packer,
     Round,
     check_packing,
     load_packing,
     save_packing,
-    share,
 )
+from preference.truncation import TRUNCATIONS, Truncation, admission, share
 
 SENTENCES = [
     "How do I sort a list in Python?",
@@ -48,7 +50,17 @@ def word_piece() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="[UNK]", pad_token="[PAD]")
 
 
-TOKENIZERS = {"bpe": byte_level_bpe(), "word_piece": word_piece()}
+def unigram() -> PreTrainedTokenizerFast:
+    """As SentencePiece makes them: a mark for spaces, bytes for what it does not know."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="never")
+    special = ["<unk>", "<bos>", "<pad>", *(f"<0x{byte:02X}>" for byte in range(256))]
+    trainer = trainers.UnigramTrainer(vocab_size=600, special_tokens=special, unk_token="<unk>", show_progress=False)
+    tokenizer.train_from_iterator(SENTENCES, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<bos>", pad_token="<pad>")
+
+
+TOKENIZERS = {"bpe": byte_level_bpe(), "word_piece": word_piece(), "unigram": unigram()}
 BOTH = pytest.mark.parametrize("name", list(TOKENIZERS))
 
 
@@ -57,13 +69,20 @@ def ids_of(name: str, text: str) -> list[int]:
     return ids
 
 
-def layout(name: str, rounds: list[Round], complete: bool) -> list[int]:
+def layout(name: str, fitted: Fitted) -> list[int]:
     """The documented layout, written down once more."""
-    ids = [] if TOKENIZERS[name].bos_token_id is None else [TOKENIZERS[name].bos_token_id]
-    for one in rounds:
-        for heading, text in zip(HEADINGS, (one.prompt, one.response_a, one.response_b), strict=True):
-            ids += ids_of(name, heading) + text
-    return ids + ([] if complete else ids_of(name, CUT)) + ids_of(name, CUE)
+    pieces = [
+        [
+            each
+            for heading, text in zip(HEADINGS, (one.prompt, one.response_a, one.response_b), strict=True)
+            for each in (*ids_of(name, heading), *text)
+        ]
+        for one in fitted.rounds
+    ]
+    if fitted.gap is not None:
+        pieces.insert(fitted.gap, ids_of(name, CUT))
+    start = [] if TOKENIZERS[name].bos_token_id is None else [TOKENIZERS[name].bos_token_id]
+    return [*start, *(each for piece in pieces for each in piece), *ids_of(name, CUE)]
 
 
 def least(name: str) -> int:
@@ -86,55 +105,113 @@ budgets = st.integers(180, 700)
 
 
 @settings(deadline=None, max_examples=300)
-@given(names, budgets, turns, turns, turns)
+@given(names, budgets, st.sampled_from(TRUNCATIONS), turns, turns, turns)
 def test_packings_fit_hold_every_part_and_treat_both_answers_alike(
-    name: str, max_tokens: int, prompt: list[str | None], a: list[str | None], b: list[str | None]
+    name: str,
+    max_tokens: int,
+    truncation: Truncation,
+    prompt: list[str | None],
+    a: list[str | None],
+    b: list[str | None],
 ) -> None:
-    packer = Packer(TOKENIZERS[name], max_tokens)
-    rounds, complete = packer.fit(prompt, a, b)
+    packer = Packer(TOKENIZERS[name], max_tokens, truncation=truncation)
+    fitted = packer.fit(prompt, a, b)
     ids = packer.pack(prompt, a, b)
 
     assert len(ids) <= max_tokens
-    assert ids == layout(name, rounds, complete)
-    assert len(rounds) >= 1
-    assert all(one.prompt and one.response_a and one.response_b for one in rounds)
-    assert complete == (len(rounds) == max(len(prompt), len(a), len(b), 1))
+    assert ids == layout(name, fitted)
+    assert len(fitted.rounds) >= 1
+    assert all(one.prompt and one.response_a and one.response_b for one in fitted.rounds)
+    total = max(len(prompt), len(a), len(b), 1)
+    assert (fitted.gap is None) == (len(fitted.rounds) == total)
 
-    swapped = [one.swapped() for one in rounds]
-    assert packer.fit(prompt, b, a) == (swapped, complete)
+    assert packer.fit(prompt, b, a) == fitted.swapped()
     assert packer.pack_both(prompt, a, b) == (ids, packer.pack(prompt, b, a))
-    assert Packer(TOKENIZERS[name], max_tokens).pack(prompt, a, b) == ids
+    # Packing leaves nothing behind: what was packed before does not matter, nor how often.
+    assert packer.pack(prompt, a, b) == Packer(TOKENIZERS[name], max_tokens, truncation=truncation).pack(prompt, a, b)
 
 
-@settings(deadline=None, max_examples=100)
-@given(names, st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=6), budgets)
-def test_rounds_keep_their_order_and_a_text_is_whole_or_a_marked_head(
-    name: str, sentences: list[str], max_tokens: int
+@settings(deadline=None, max_examples=200)
+@given(
+    names,
+    st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=6),
+    budgets,
+    st.sampled_from(TRUNCATIONS),
+)
+def test_rounds_keep_their_order_and_a_text_is_whole_or_cut_where_it_is_marked(
+    name: str, sentences: list[str], max_tokens: int, truncation: Truncation
 ) -> None:
-    rounds, _ = Packer(TOKENIZERS[name], max_tokens).fit(sentences, sentences[::-1], sentences)
+    fitted = Packer(TOKENIZERS[name], max_tokens, truncation=truncation).fit(sentences, sentences[::-1], sentences)
     mark = ids_of(name, CUT)
-    whole = True
-    for one, prompt, a in zip(rounds, sentences, sentences[::-1], strict=False):
-        assert whole, "only the last round may be cut"
-        for ids, text in ((one.prompt, prompt), (one.response_a, a), (one.response_b, prompt)):
+    kept = sorted(admission(len(sentences), truncation)[: len(fitted.rounds)])
+    cut = set()
+    for number, one in zip(kept, fitted.rounds, strict=True):
+        texts = (sentences[number], sentences[::-1][number], sentences[number])
+        for ids, text in zip((one.prompt, one.response_a, one.response_b), texts, strict=True):
             full = ids_of(name, text)
-            if ids != full:
-                whole = False
-                head = len(ids) - len(mark)
-                assert head >= 1
-                assert ids[:head] == full[:head]
-                assert ids[head:] == mark
+            if ids == full:
+                continue
+            cut.add(number)
+            left = len(ids) - len(mark)
+            tail = {"left": left, "middle": left // 2}.get(truncation, 0)
+            assert left >= 1
+            assert ids == full[: left - tail] + mark + full[len(full) - tail :]
+    assert cut <= {admission(len(sentences), truncation)[len(fitted.rounds) - 1]}, "only the last one let in may be cut"
+
+
+def test_rounds_are_let_in_from_where_the_truncation_says() -> None:
+    assert admission(5, "right") == [0, 1, 2, 3, 4]
+    assert admission(5, "left") == [4, 3, 2, 1, 0]
+    assert admission(5, "middle") == [0, 4, 1, 3, 2]
+    assert admission(6, "first-2-last-2") == [0, 5, 1, 4]
+    assert admission(3, "first-2-last-2") == [0, 2, 1]
+    assert admission(1, "middle") == [0]
+    turns = [f"{n}" for n in range(7)]
+    cases: list[tuple[Truncation, str, int | None]] = [("left", "0123456", None), ("first-2-last-2", "0156", 2)]
+    for truncation, kept, gap in cases:
+        fitted = Packer(TOKENIZERS["bpe"], 2000, truncation=truncation).fit(turns, turns, turns)
+        assert [one.prompt for one in fitted.rounds] == [ids_of("bpe", each) for each in kept]
+        assert fitted.gap == gap
+
+
+def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
+    tokenizer = byte_level_bpe()
+    with pytest.raises(InputError, match="no chat template"):
+        chat_frame(tokenizer)
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<pad>{{ m['role'] }}\n{{ m['content'] | trim }}<pad>\n{% endfor %}"
+        "{% if add_generation_prompt %}<pad>model\n{% endif %}"
+    )
+    frame = chat_frame(tokenizer)
+    assert frame.before == f"<s><pad>user\n{INSTRUCTION}"
+    assert frame.behind == f"{QUESTION}<pad>\n<pad>model\n"
+    packer = Packer(tokenizer, 700, frame=frame)
+    ids = packer.pack(["why <pad>?"], ["because"], ["so"])
+    assert ids[0] == tokenizer.bos_token_id
+    assert ids.count(tokenizer.pad_token_id) == 3, "those of the template, and none that a text spells out"
+    text = tokenizer.decode(ids)
+    assert text.startswith(frame.before)
+    assert text.endswith(frame.behind)
+    assert "why <pad>?" in text
+    assert len(packer.pack(["why " * 900], ["because " * 900], ["so"])) <= 700
+    assert packer.fingerprint != Packer(tokenizer, 700).fingerprint
+    assert len(set(answer_ids(tokenizer))) == 3
+
+    tokenizer.chat_template = "{{ messages[0]['role'] }}"
+    with pytest.raises(InputError, match="leaves out"):
+        chat_frame(tokenizer)
 
 
 @BOTH
 def test_null_empty_and_missing_turns_differ(name: str) -> None:
     packer = Packer(TOKENIZERS[name], 400)
-    rounds, complete = packer.fit([None, "sort"], ["", "list"], ["values"])
-    assert complete
+    fitted = packer.fit([None, "sort"], ["", "list"], ["values"])
+    rounds = fitted.rounds
+    assert fitted.gap is None
     assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY), ids_of(name, "values"))
     assert rounds[1] == Round(ids_of(name, "sort"), ids_of(name, "list"), ids_of(name, MISSING))
     assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY, MISSING)}) == 3
-    assert packer.pack([], [], []) == layout(name, [Round(*[ids_of(name, MISSING)] * 3)], True)
+    assert packer.pack([], [], []) == layout(name, Fitted([Round(*[ids_of(name, MISSING)] * 3)], None))
 
 
 def test_shares_are_a_fifth_and_two_fifths_and_what_is_unused_is_passed_on() -> None:
@@ -161,10 +238,11 @@ def test_a_round_with_too_little_room_is_dropped_and_marked(name: str) -> None:
     dropped = False
     for max_tokens in range(least(name), 700):
         packer = Packer(TOKENIZERS[name], max_tokens)
-        rounds, complete = packer.fit([first, second], [first, second], [first, second])
-        if not complete:
+        fitted = packer.fit([first, second], [first, second], [first, second])
+        rounds = fitted.rounds
+        if fitted.gap is not None:
             dropped |= len(rounds) == 1 and rounds[0] == Round(*[ids_of(name, first)] * 3)
-            assert packer.pack([first, second], [first, second], [first, second]) == layout(name, rounds, False)
+            assert packer.pack([first, second], [first, second], [first, second]) == layout(name, fitted)
         elif len(rounds) == 2:
             size = sum(map(len, (rounds[1].prompt, rounds[1].response_a, rounds[1].response_b)))
             assert size + sum(len(ids_of(name, heading)) for heading in HEADINGS) >= 79
@@ -188,12 +266,15 @@ def test_a_round_with_too_little_room_is_dropped_and_marked(name: str) -> None:
     ids=["words", "one word", "spaces", "newlines", "japanese", "surrogates"],
 )
 def test_five_million_characters_pack_in_under_a_second_and_are_marked_as_cut(name: str, text: str) -> None:
-    packer = Packer(TOKENIZERS[name], 1024)
-    started = time.perf_counter()
-    rounds, _ = packer.fit(["Why?"], [text], ["Because."])
-    assert time.perf_counter() - started < 1
     mark = ids_of(name, CUT)
-    assert rounds[0].response_a[-len(mark) :] == mark
+    for truncation in TRUNCATIONS:
+        packer = Packer(TOKENIZERS[name], 1024, truncation=truncation)
+        started = time.perf_counter()
+        (one,) = packer.fit(["Why?"], [text], ["Because."]).rounds
+        assert time.perf_counter() - started < 1
+        places = [n for n in range(len(one.response_a)) if one.response_a[n : n + len(mark)] == mark]
+        edges = {"left": 0, "middle": places[0] if places else None}
+        assert edges.get(truncation, len(one.response_a) - len(mark)) in places
 
 
 @BOTH
@@ -202,7 +283,7 @@ def test_surrogate_pairs_are_joined_and_control_tokens_in_texts_stay_text(name: 
     assert packer.pack(["\ud83d\ude00"], ["\ud800x"], ["b"]) == packer.pack(["😀"], ["\ufffdx"], ["b"])
     special = TOKENIZERS[name].all_special_tokens[-1]
     assert TOKENIZERS[name].convert_tokens_to_ids(special) in ids_of(name, special)
-    assert TOKENIZERS[name].convert_tokens_to_ids(special) not in packer.fit([special], ["a"], ["b"])[0][0].prompt
+    assert TOKENIZERS[name].convert_tokens_to_ids(special) not in packer.fit([special], ["a"], ["b"]).rounds[0].prompt
 
 
 @BOTH
@@ -225,7 +306,7 @@ def test_a_checkpoint_packed_differently_is_refused_naming_what_differs(tmp_path
 
     path = tmp_path / "packing.json"
     path.write_text(json.dumps(load_packing(tmp_path) | {"version": 0}))
-    with pytest.raises(InputError, match="version is 0 there and 1 here"):
+    with pytest.raises(InputError, match="version is 0 there and 2 here"):
         check_packing(tmp_path, 512)
     path.write_text("{")
     with pytest.raises(InputError, match="not valid JSON"):

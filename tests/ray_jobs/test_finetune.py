@@ -63,7 +63,7 @@ def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
     """Train fold 1 and return its store."""
     store = store_of(tmp_path, model, architecture, data, name, kind)
     layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
-    task = FoldTask(1, layout, MAX_TOKENS, data, asked, store)
+    task = FoldTask(1, layout, "right", MAX_TOKENS, data, asked, store)
     lines = []
     list(
         fine_tune([task], (pyarrow.fs.LocalFileSystem(), str(tmp_path / "ray")), 1, lambda _, text: lines.append(text))

@@ -1,10 +1,225 @@
+"""The job score_llm on tiny random models and real engines; its parts without them."""
+
+import json
+import threading
+
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from infer.llm_settings import LlmSettings
 from preference.errors import InputError
-from ray_jobs.run import Run
-from ray_jobs.score_llm import _checkpoint_fingerprint, check
+from preference.metrics import log_loss
+from preference.packing import Packer, save_packing
+from preference.schema import TEXTS
+from ray_jobs import cli, predictions
+from ray_jobs.blend import blend
+from ray_jobs.ingest import ingest
+from ray_jobs.llm_plan import dry_run
+from ray_jobs.llm_requests import entropy
+from ray_jobs.llm_scorers import check, checkpoint_fingerprint
+from ray_jobs.run import Run, StageResult
+from ray_jobs.score_llm import _at_once, _fits, score_llm
 from ray_jobs.settings_file import load_settings
+from ray_jobs.settings_llm import Llm
+from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
+
+from .votes import COLUMNS, vote, write_votes
+
+ROWS, TEST_ROWS = 90, 20
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory):
+    return make_checkpoint(tmp_path_factory.mktemp("llama"), "Llama")
+
+
+@pytest.fixture
+def job(tmp_path, capsys, ray_cluster):
+    """Runs a job over small votes with the language models that are given as YAML."""
+    pytest.importorskip("vllm", reason="scoring with language models is an extra")
+    rows = [vote(n) for n in range(ROWS)]
+    rows[7] = rows[3] | {"id": "7"}  # the same texts under another id
+    rows[50] = rows[50] | {"response_a": json.dumps(["long " * 300])}
+    write_votes(tmp_path / "train.csv", rows)
+    write_votes(tmp_path / "test.csv", rows[:TEST_ROWS], [COLUMNS[0], *COLUMNS[3:6]])
+    config = tmp_path / "config.yaml"
+
+    def run(work, llms, *, code=0, dry=None):
+        config.write_text(
+            f"run: {tmp_path}/run\nllms: {llms}\nblend: {{preset: {{one: 1}}}}\n"
+            f"data: {{folds: 3, shard_rows: 40, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
+        )
+        line = ["--config", str(config), *(["--dry-run"] if dry else [])]
+        found = cli.main(work.__name__, None, work, line, dry_run=dry)
+        output = capsys.readouterr()
+        assert found == code, output.err
+        return output
+
+    run(ingest, "[]")
+    return run
+
+
+def read(tmp_path, model, split="train"):
+    return predictions.probabilities(pq.read_table(tmp_path / f"run/predictions/{model}/{split}.parquet"))
+
+
+def manifest(tmp_path, model):
+    return json.loads((tmp_path / f"run/predictions/{model}/manifest.json").read_text())
+
+
+def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
+    one = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none}}"
+    job(score_llm, f"[{one}]")
+    straight = read(tmp_path, "one")
+    metrics = manifest(tmp_path, "one")["metrics"]
+    # Test records are those of the first training rows, and row 7 is row 3: none of them is scored again.
+    assert metrics["requests"] == ROWS + TEST_ROWS
+    assert metrics["distinct_requests"] == ROWS - 1
+    assert (straight[7] == straight[3]).all()
+    assert (read(tmp_path, "one", "test") == straight[:TEST_ROWS]).all()
+    shards = sorted((tmp_path / "run/predictions/one/shards/ab").rglob("*.parquet"))
+    before = {path: path.stat().st_mtime_ns for path in shards}
+    assert len(before) == 3
+
+    unsure = one.replace("swap: none", "swap: uncertain, uncertain_share: 0.3")
+    output = job(score_llm, f"[{unsure}]")
+    assert {path: path.stat().st_mtime_ns for path in shards} == before, "the first order is not scored again"
+    assert "requests found answered, resuming" in output.err
+    mixed = read(tmp_path, "one")
+    changed = (mixed != straight).any(axis=1)
+    assert manifest(tmp_path, "one")["metrics"]["records_in_both_orders"] == round(0.3 * ROWS) + round(0.3 * TEST_ROWS)
+    chosen = np.argsort(-entropy(straight), kind="stable")[: round(0.3 * ROWS)]
+    assert set(np.flatnonzero(changed)) == set(chosen.tolist())
+
+    job(score_llm, f"[{one.replace('none', 'both')}]")
+    both = read(tmp_path, "one")
+    assert np.allclose(both[chosen], mixed[chosen], atol=1e-6)
+    output = job(score_llm, f"[{one.replace('none', 'both')}]")
+    assert "cached" in output.out
+
+    job(score_llm, f"[{one.replace('none', 'both')[:-1]}, temperature: 3.0}}]")
+    assert {path: path.stat().st_mtime_ns for path in shards} == before, "a temperature needs no engine"
+    assert entropy(read(tmp_path, "one")).mean() > entropy(both).mean() + 0.01
+
+
+def test_a_record_that_fails_is_in_quarantine_and_the_blend_goes_on_without_it(job, llama, tmp_path):
+    # Row 50 has more tokens than this engine takes.
+    shared = f"checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none"
+    poisoned = f"{{name: one, {shared}, engine: {{max_model_len: 400}}, max_failed: 0.0}}"
+    output = job(score_llm, f"[{poisoned}]", code=1)
+    assert f"1 of {ROWS + TEST_ROWS} records could not be scored, first 50: " in output.err
+    assert "max_failed lets a share of 0 fail" in output.err
+    assert not (tmp_path / "run/predictions/one/manifest.json").exists()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "run/predictions/one/shards").rglob("*.parquet")}
+    assert len(before) == 2, "the failed record's shard is tried again"
+
+    tolerant = poisoned.replace("max_failed: 0.0", "max_failed: 0.01")
+    output = job(score_llm, f"[{tolerant}]")
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in before.items())
+    table = pq.read_table(tmp_path / "run/predictions/one/train.parquet")
+    assert table.num_rows == ROWS - 1
+    assert "50" not in table["id"].to_pylist()
+    (lost,) = pq.read_table(tmp_path / "run/predictions/one/quarantine.parquet").to_pylist()
+    assert lost["id"] == "50"
+    assert lost["split"] == "train"
+    assert "400" in lost["reason"]
+    assert manifest(tmp_path, "one")["metrics"]["failed"] == 1
+
+
+def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(job, llama, tmp_path):
+    judge = make_checkpoint(tmp_path / "judge", "Gemma2", "ForCausalLM")
+    one = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none}}"
+    two = (
+        f"{{name: two, mode: judge, checkpoint: {judge}, max_tokens: {MAX_TOKENS}, swap: both, "
+        "cascade: {model: one, share: 0.2}}"
+    )
+    text = job(score_llm, f"[{one}, {two}]", dry=dry_run).out
+    assert f"two ({judge}), judge, swap: both" in text
+    assert f"{2 * 0.2 * (ROWS + TEST_ROWS):.0f}" in text or "requests" in text
+    job(score_llm, f"[{one}, {two}]")
+    cheap, mixed = read(tmp_path, "one"), read(tmp_path, "two")
+    passed_on = np.argsort(-entropy(cheap), kind="stable")[: round(0.2 * ROWS)]
+    assert set(np.flatnonzero((cheap != mixed).any(axis=1))) == set(passed_on.tolist())
+    metrics = manifest(tmp_path, "two")["metrics"]
+    assert metrics["requests"] == 2 * (round(0.2 * ROWS) + round(0.2 * TEST_ROWS))
+    labels = pq.read_table(tmp_path / "run/records/train")["label"].to_numpy()
+    points = metrics["cascade"]["points"]
+    assert np.isclose(points[0]["log_loss"], log_loss(cheap, labels))
+    assert np.isclose(points[-1]["log_loss"], log_loss(mixed, labels))
+    assert points[0]["seconds"] == 0 < points[-1]["seconds"]
+    job(blend, f"[{one}, {two}]")
+
+
+def test_an_adapter_is_merged_into_its_checkpoint(job, llama, tmp_path):
+    import torch
+    from peft import LoraConfig, TaskType, get_peft_model
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    model = AutoModelForSequenceClassification.from_pretrained(llama)
+    kind = LoraConfig(task_type=TaskType.SEQ_CLS, r=4, target_modules="all-linear", init_lora_weights=False)
+    torch.manual_seed(1)
+    adapted = get_peft_model(model, kind).eval()
+    adapted.save_pretrained(tmp_path / "adapter")
+    packer = Packer(AutoTokenizer.from_pretrained(llama), MAX_TOKENS)
+    llm = f"{{name: one, checkpoint: {llama}, adapter: {tmp_path}/adapter, max_tokens: {MAX_TOKENS}, swap: none}}"
+    assert "has no packing.json" in job(score_llm, f"[{llm}]", code=2).err
+    save_packing(packer, tmp_path / "adapter")
+    job(score_llm, f"[{llm}]")
+    records = pq.read_table(tmp_path / "run/records/test").to_pylist()
+    with torch.no_grad():
+        logits = [adapted(torch.tensor([packer.pack(*(one[name] for name in TEXTS))])).logits[0] for one in records]
+    expected = torch.softmax(torch.stack(logits).double(), dim=1).numpy()
+    np.testing.assert_allclose(read(tmp_path, "one", "test"), expected, atol=1e-4)
+
+
+def test_gpus_that_never_come_end_the_job_with_what_is_missing(job, llama, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "a cluster that may grow")
+    llm = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, gpus_per_replica: 1, patience_s: 2.0}}"
+    error = job(score_llm, f"[{llm}]", code=2).err
+    assert "waits for 1 CPUs and 1 GPUs" in error
+    assert "0 of 0 GPUs free" in error
+    assert "llms.one" in error
+
+
+def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
+    def work(name):
+        def do():
+            started.append(name)
+            both.wait(timeout=30)  # raises if the other one does not start
+            if name == "bad":
+                raise ValueError("no")
+            return [StageResult(name, False, {})]
+
+        return do
+
+    started: list[str] = []
+    both = threading.Barrier(2)
+    llms = [Llm(name=name, checkpoint="m/m") for name in ("good", "other", "bad")]
+    found = _at_once([(llm, work(llm.name)) for llm in llms[:2]])
+    assert [result.stage for result in found] == ["good", "other"]
+    with pytest.raises(ValueError, match="no"):
+        _at_once([(llm, work(llm.name)) for llm in llms[1:]])
+    assert sorted(started) == ["bad", "good", "other", "other"]
+    run = object.__new__(Run)
+    assert _fits(run, [], Llm(name="large", checkpoint="m/m", cpus_per_replica=99))
+    assert _fits(run, llms[:1], llms[1])
+    assert not _fits(run, llms[:2], llms[2]), "the tests' cluster has two CPUs"
+
+
+@pytest.mark.parametrize(
+    ("llms", "message"),
+    [
+        ("[{name: a, checkpoint: m/m, cascade: {model: b}}, {name: b, checkpoint: m/m}]", "'a' is to see what 'b'"),
+        ("[{name: a, trained: x, mode: judge}]", "a judge needs checkpoint"),
+        ("[{name: a, demo: {architecture: llama}, adapter: x}]", "an adapter needs checkpoint"),
+        ("[{name: a, checkpoint: m/m, replicas: [3, 2]}]", "from the fewest to the most"),
+        ("[{name: a, checkpoint: m/m, truncation: top}]", "truncation"),
+    ],
+)
+def test_impossible_settings_are_refused(llms, message):
+    with pytest.raises(InputError, match=message):
+        load_settings(f"run: x\nllms: {llms}", "c.yaml")
 
 
 def test_checkpoints_that_differ_in_their_last_byte_alone_are_told_apart(tmp_path):
@@ -12,9 +227,9 @@ def test_checkpoints_that_differ_in_their_last_byte_alone_are_told_apart(tmp_pat
     for name, last in (("one", b"a"), ("two", b"b"), ("same as one", b"a")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model.safetensors").write_bytes(b"x" * 5_000_000 + last)
-        prints.append(_checkpoint_fingerprint(str(tmp_path / name)))
+        prints.append(checkpoint_fingerprint(str(tmp_path / name)))
     assert prints[0] == prints[2] != prints[1]
-    assert _checkpoint_fingerprint("owner/model") == "owner/model"
+    assert checkpoint_fingerprint("owner/model") == "owner/model"
 
 
 def test_moving_between_cpu_and_gpu_changes_auto_precision_only():

@@ -37,7 +37,7 @@ def task(ray_cluster, tmp_path_factory):
     # Of one record a step has a micro-batch of its own, with fewer tokens than three of the others have.
     data = dataclasses.replace(data, lengths=np.where(np.arange(30) == 0, MAX_TOKENS + 1, 64))
     store: Any = NoStore(str(folder))
-    return FoldTask(1, "encoder", max_tokens=MAX_TOKENS, data=data, settings=SETTINGS, store=store)
+    return FoldTask(1, "encoder", "right", max_tokens=MAX_TOKENS, data=data, settings=SETTINGS, store=store)
 
 
 @pytest.fixture

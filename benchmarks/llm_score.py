@@ -1,0 +1,255 @@
+"""Scoring with a language model: ours against a plain transformers loop over padded batches in input order.
+
+Run as: python -m benchmarks.llm_score --votes votes.csv
+(500 records take about 20 minutes on 2 cores; --rows 500 2000 shows how time grows, --layers 2 is a smaller model)
+
+Both sides score the same records, packed to the same token ids, in one order, with the same random Llama (about 100
+million parameters) in float32 on the same cores. The plain loop has batches of 8, padded to their longest. Start-up is
+left out on both sides: ours is what all take longer than 8 short ones alone. A third process has vLLM's engine alone do
+the same requests, and times its forward passes: what ours takes beyond them is overhead.
+"""
+
+import argparse
+import csv
+import functools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.featurize import ROOT
+from benchmarks.search import VOTES
+from infer.llm_engine import engine_environment, engine_options
+from infer.llm_settings import LlmSettings
+from preference.packing import Packer
+from preference.schema import TEXTS
+
+REAL = ("kaggle1000.csv", "arena33k_sample.csv", "autoj_pairwise.csv", "tulu1_human_eval.csv")
+BATCH = 8
+FEW = 8  # requests
+SHARD_ROWS = 256
+
+PLAIN = """
+import json, sys, time
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+import torch
+from transformers import AutoModelForSequenceClassification
+
+model, data, threads, size = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+torch.set_num_threads(threads)
+network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.float32).eval()
+rows = pq.read_table(data)["ab"].to_pylist()
+pad = network.config.pad_token_id
+tokens = padded = 0
+found = []
+with torch.no_grad():
+    network(torch.tensor([rows[0][:64]]))
+    started = time.perf_counter()
+    for start in range(0, len(rows), size):
+        batch = rows[start : start + size]
+        longest = max(map(len, batch))
+        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])
+        logits = network(input_ids=ids, attention_mask=(ids != pad).long()).logits
+        found += torch.softmax(logits.double(), dim=1).tolist()
+        tokens += sum(map(len, batch))
+        padded += ids.numel()
+seconds = time.perf_counter() - started
+np.save(sys.argv[5], np.array(found))
+print(json.dumps({"seconds": seconds, "tokens": tokens, "padding": 1 - tokens / padded}))
+"""
+
+ENGINE = """
+import json, sys, time
+import pyarrow.parquet as pq
+from vllm import LLM
+from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+
+model, data, options = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+passes = {"seconds": 0.0, "passes": 0}
+execute = GPUModelRunner.execute_model
+
+def timed(self, *args, **kwargs):
+    started = time.perf_counter()
+    try:
+        return execute(self, *args, **kwargs)
+    finally:
+        passes["seconds"] += time.perf_counter() - started
+        passes["passes"] += 1
+
+GPUModelRunner.execute_model = timed
+llm = LLM(model=model, runner="pooling", convert="classify", **options)
+rows = pq.read_table(data)["ab"].to_pylist()
+prompts = [{"prompt_token_ids": row} for row in sorted(rows, key=len, reverse=True)]
+llm.classify(prompts[-8:], use_tqdm=False)
+passes.update(seconds=0.0, passes=0)
+started = time.perf_counter()
+llm.classify(prompts, use_tqdm=False)
+print(json.dumps({"seconds": time.perf_counter() - started, "forward": passes["seconds"], "passes": passes["passes"]}))
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--votes", nargs="+", default=[str(VOTES.parent / name) for name in REAL])
+    parser.add_argument("--rows", type=int, nargs="+", default=[500])
+    parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--max-tokens", type=int, default=1024)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only-ours", action="store_true", help="leave the other sides out")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print("result", json.dumps(_ours(Path(options.child), options)))
+        return
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        parameters = _make_model(folder / "model", options.layers, options.votes)
+        print(f"a random Llama of {parameters / 1e6:.0f} million parameters, at most {options.max_tokens} tokens")
+        seconds = {}
+        for rows in options.rows:
+            tokens = _pack(options.votes, rows, folder, options.max_tokens)
+            seconds[rows] = _compare(folder, rows, tokens, options)
+        first = options.rows[0]
+        for rows in options.rows[1:]:
+            print(
+                f"{rows / first:g} times the records take {seconds[rows] / seconds[first]:.2f} times the time of ours"
+            )
+
+
+def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) -> float:
+    line = [sys.executable, "-m", "benchmarks.llm_score", "--child", str(folder), "--threads", str(options.threads)]
+    line += ["--max-tokens", str(options.max_tokens)]
+    ours = _result(line)
+    print(f"{rows} records, {tokens:,} tokens")
+    print(f"ours   {rows / ours['seconds']:8.2f} records/s  {tokens / ours['seconds']:8,.0f} tokens/s")
+    if options.only_ours:
+        return float(ours["seconds"])
+    model, data = str(folder / "model"), str(folder / "tokens.parquet")
+    plain = _result([sys.executable, "-c", PLAIN, model, data, str(options.threads), str(BATCH), str(folder / "p.npy")])
+    print(
+        f"plain  {rows / plain['seconds']:8.2f} records/s  {tokens / plain['seconds']:8,.0f} tokens/s, "
+        f"{plain['padding']:.1%} of what is computed is padding"
+    )
+    print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}")
+    settings = _settings(folder, options)
+    alone = _result(
+        [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(settings))],
+        engine_environment(settings),
+    )
+    print(
+        f"engine {rows / alone['seconds']:8.2f} records/s alone, with {alone['forward']:.1f} s in {alone['passes']} "
+        f"forward passes; of our {ours['seconds']:.1f} s {1 - alone['forward'] / ours['seconds']:.1%} went to others"
+    )
+    return float(ours["seconds"])
+
+
+def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[str, Any]:
+    done = subprocess.run(
+        line, check=False, capture_output=True, text=True, cwd=ROOT, env=os.environ | (environment or {})
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
+    return found
+
+
+def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
+    """Write a Llama of random weights with a head, and a tokenizer of the votes' language; returns its parameters."""
+    import torch
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+
+    bpe = ByteLevelBPETokenizer()
+    texts = (text for row in _rows(votes) for text in (row["prompt"], row["response_a"], row["response_b"]))
+    bpe.train_from_iterator(texts, vocab_size=32_000, special_tokens=["<s>", "<pad>"], show_progress=False)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", pad_token="<pad>")
+    torch.manual_seed(0)
+    model = LlamaForSequenceClassification(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=768,
+            intermediate_size=2048,
+            num_hidden_layers=layers,
+            num_attention_heads=12,
+            num_key_value_heads=12,
+            max_position_embeddings=4096,
+            num_labels=3,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+        )
+    )
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _rows(votes: list[str]) -> list[dict[str, str]]:
+    csv.field_size_limit(sys.maxsize)
+    found: list[dict[str, str]] = []
+    for path in votes:
+        with open(path, newline="", encoding="utf-8") as file:
+            found += csv.DictReader(file)
+    return found
+
+
+def _pack(votes: list[str], rows: int, folder: Path, max_tokens: int) -> int:
+    """Write the records' token ids, in input order, and return how many there are."""
+    from transformers import AutoTokenizer
+
+    packer = Packer(AutoTokenizer.from_pretrained(folder / "model"), max_tokens)
+    votes_there = _rows(votes)
+    if len(votes_there) < rows:
+        raise SystemExit(f"{', '.join(votes)} have {len(votes_there)} votes, not {rows}")
+    ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in votes_there[:rows]]
+    column = pa.array(ids, pa.list_(pa.int32()))
+    pq.write_table(pa.table({"ab": column, "ba": column, "reason": [""] * rows}), folder / "tokens.parquet")
+    return sum(map(len, ids))
+
+
+def _settings(folder: Path, options: argparse.Namespace) -> LlmSettings:
+    return LlmSettings(str(folder / "model"), options.max_tokens, cpus_per_replica=options.threads)
+
+
+def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
+    """Seconds that all records take longer than a few short ones, each with engines of their own."""
+    import ray
+
+    ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
+    lengths = pq.read_table(folder / "tokens.parquet", columns=["ab"])["ab"].combine_chunks().value_lengths()
+    order = np.argsort(lengths.to_numpy(), kind="stable")
+    few, every = (_score(folder, options, rows) for rows in (order[:FEW], np.arange(len(order))))
+    return {"seconds": every - few, "start": few}
+
+
+def _score(folder: Path, options: argparse.Namespace, rows: npt.NDArray[np.int64]) -> float:
+    from infer.llm import Shard, score_shards
+
+    shards = [
+        Shard(str(part[0]), "tokens.parquet", part.astype(np.int32), np.zeros(len(part), bool), part)
+        for part in np.array_split(rows, max(1, len(rows) // SHARD_ROWS))
+    ]
+    started = time.perf_counter()
+    for scores in score_shards(shards, functools.partial(_read, folder), _settings(folder, options)):
+        if any(scores.reasons):
+            raise RuntimeError(next(filter(None, scores.reasons)))
+    return time.perf_counter() - started
+
+
+def _read(folder: Path, file: str) -> pa.Table:
+    return pq.read_table(folder / file)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,20 @@
+"""What a transformer takes by its shape: floating-point operations, and memory for the keys and values it keeps."""
+
+from typing import Any
+
+
+def forward_operations(config: Any, parameters: int, sequence: float) -> float:  # noqa: ANN401 - of transformers
+    """Floating-point operations of a forward pass for each token, in sequences of so many tokens.
+
+    2 for each parameter but the embeddings, which are looked up and not multiplied; attention's scores and their use
+    take 4 x layers x hidden x sequence (Chowdhery et al. 2022, "PaLM", appendix B).
+    """
+    multiplied = parameters - int(config.vocab_size) * int(config.hidden_size)
+    return 2.0 * multiplied + 4.0 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence
+
+
+def cache_bytes(config: Any, bytes_per_number: int) -> int:  # noqa: ANN401 - of transformers
+    """Bytes of the keys and values that a decoder keeps for each token, over all layers."""
+    heads = int(getattr(config, "num_key_value_heads", None) or config.num_attention_heads)
+    size = int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    return 2 * int(config.num_hidden_layers) * heads * size * bytes_per_number

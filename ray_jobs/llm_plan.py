@@ -1,0 +1,66 @@
+"""score_llm --dry-run: what scoring with the language models of the settings would take, from the real records."""
+
+import numpy as np
+
+from ray_jobs import demo_data
+from ray_jobs.llm_requests import read_packed
+from ray_jobs.llm_scorers import check, packing, scorers
+from ray_jobs.plan_table import GIB, plan_table
+from ray_jobs.records import Records, open_records
+from ray_jobs.run import Run
+from ray_jobs.settings_llm import Llm
+from ray_jobs.tokens import pack_records
+
+
+def dry_run(run: Run) -> str:
+    """The text that --dry-run prints. Packs the records, which scoring would do first too."""
+    check(run)
+    records = open_records(run)
+    demo_data.make_checkpoints(run)
+    return "\n\n".join(_plan(run, records, llm) for llm in run.settings.llms)
+
+
+def _plan(run: Run, records: Records, llm: Llm) -> str:
+    from infer.llm_size import load_shape
+    from preference.transformer_cost import cache_bytes, forward_operations
+
+    found, _ = scorers(run, records, llm)
+    name, base, how = packing(run, llm, found[0])
+    pack_records(run, records, name, base, how)
+    packed = read_packed(run.folder / f"tokens/{name}", records)
+    config, parameters = load_shape(found[0].local(), llm.mode)
+
+    # Of every record one order, and of a share of them the other; a cascade passes on a share of the records. Of a
+    # model trained by folds, each checkpoint scores the training records of its fold and all others.
+    second = {"none": 0.0, "both": 1.0, "uncertain": llm.uncertain_share}[llm.swap]
+    passed_on = 1.0 if llm.cascade is None else llm.cascade.share
+    times = {split: 1 if split == "train" else len(found) for split in records.splits}
+    asked = sum(records.rows(split) * times[split] for split in records.splits) * (1 + second) * passed_on
+    wanted = {split: np.repeat([[True, llm.swap != "none"]], records.rows(split), axis=0) for split in records.splits}
+    distinct, tokens_of_distinct = packed.count(wanted)
+    all_requests = sum(int(mask.sum()) for mask in wanted.values())
+    requests = asked * distinct / all_requests
+    mean = tokens_of_distinct / distinct
+    tokens = requests * mean
+    # As a token sees it: long requests have more tokens than short ones.
+    lengths = packed.tokens[np.unique(np.concatenate([packed.requests[split].ravel() for split in wanted]))]
+    operations = forward_operations(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
+    size = 4 if llm.dtype == "float32" or (llm.dtype == "auto" and llm.gpus_per_replica == 0) else 2
+    in_flight = 8 * llm.batch_size * mean
+    plan = run.settings.plan
+    hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
+    rows = [
+        ("parameters", f"{parameters:,}"),
+        ("weights", f"{parameters * size / GIB:.2f} GiB on {max(1, llm.gpus_per_replica)} devices of each replica"),
+        (
+            "cache",
+            f"{cache_bytes(config, size) * in_flight / GIB:.2f} GiB for 8 batches of {llm.batch_size} requests "
+            f"({cache_bytes(config, size) / 1024:.0f} KiB a token)",
+        ),
+        ("requests", f"{requests:,.0f} ({asked - requests:,.0f} more have the same text)"),
+        ("tokens", f"{tokens:,.0f}, {mean:,.0f} a request, {int(lengths.max())} at most"),
+        ("operations", f"{operations:.3g}"),
+        ("GPU-hours", f"{hours:.2f} at {plan.share_of_peak:.0%} of {plan.peak_tflops:g} TFLOP/s"),
+        ("cost", f"{hours * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
+    ]
+    return plan_table(f"{llm.name} ({llm.checkpoint or llm.trained or 'demo'}), {llm.mode}, swap: {llm.swap}", rows)

@@ -1,0 +1,146 @@
+"""What scoring leaves: predictions/<name> with its quarantine, and what the report says of the work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from preference.metrics import log_loss
+from ray_jobs import predictions
+from ray_jobs.llm_passes import Masks, Outcome, Scoring
+from ray_jobs.llm_requests import Probabilities, least_sure
+from ray_jobs.progress import say
+from ray_jobs.records import Records
+from ray_jobs.run import Run
+from ray_jobs.settings_llm import Llm
+
+_QUARANTINE = pa.schema(
+    [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
+)
+CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a cascade's share: points for the report
+
+
+@dataclass(frozen=True)
+class Cheaper:
+    """A cascade's cheaper model: its predictions, and the records it is least sure of."""
+
+    predictions: Mapping[str, Probabilities]
+    passed_on: Masks
+
+
+def read_cheaper(run: Run, records: Records, llm: Llm) -> Cheaper | None:
+    """The cheaper model of a language model behind a cascade."""
+    if llm.cascade is None:
+        return None
+    values = {split: predictions.read_predictions(run, records, llm.cascade.model, split) for split in records.splits}
+    # Records without a cheaper prediction have only this one.
+    passed_on = {split: least_sure(value, llm.cascade.share) | np.isnan(value[:, 0]) for split, value in values.items()}
+    return Cheaper(values, passed_on)
+
+
+def commit(scoring: Scoring, scored: list[Outcome], cheaper: Cheaper | None) -> dict[str, Any]:
+    """Write predictions and quarantine, and return the stage's manifest.
+
+    Raises RuntimeError if more records failed than the settings allow.
+    """
+    records, llm, stage = scoring.records, scoring.llm, scoring.stage
+    values = {split: _together(split, scored) for split in records.splits}
+    filled = values
+    if cheaper is not None:
+        filled = {split: np.where(np.isnan(each), cheaper.predictions[split], each) for split, each in values.items()}
+    lost = _quarantine(records, scored, filled)
+    stage.folder.write_table(predictions.QUARANTINE, lost, stage.fingerprint)
+    asked = sum(int(np.any([one.masks[split] for one in scored], axis=0).sum()) for split in records.splits)
+    if len(lost):
+        first = lost.slice(0, 1).to_pylist()[0]
+        told = f"{len(lost)} of {asked} records could not be scored, first {first['id']}: {first['reason']}"
+        if len(lost) > llm.max_failed * asked:
+            for one in scored:
+                for file in one.failed_files:
+                    stage.folder.delete(file)  # so that the next run tries them again
+            raise RuntimeError(
+                f"{llm.name}: {told}. All are in {stage.folder / predictions.QUARANTINE}; "
+                f"llms.{llm.name}.max_failed lets a share of {llm.max_failed:g} fail"
+            )
+        say(stage.name, told)
+    rows = {}
+    for split in records.splits:
+        table = records.read(split, ["id", *(["fold"] if split == "train" else [])])
+        there = ~np.isnan(filled[split][:, 0])
+        folds = table["fold"].to_numpy()[there] if split == "train" else None
+        made = predictions.table(table["id"].filter(pa.array(there)), filled[split][there], folds)
+        stage.folder.write_table(f"{split}.parquet", made, stage.fingerprint)
+        rows[split] = len(made)
+    keep = {name for name in stage.folder.files() if name.startswith("shards/")}
+    keep |= {predictions.QUARANTINE, *(f"{split}.parquet" for split in records.splits)}
+    return stage.commit(rows=rows, metrics=_metrics(records, llm, scored, values, cheaper, len(lost)), keep=keep)
+
+
+def _quarantine(records: Records, scored: list[Outcome], filled: Mapping[str, Probabilities]) -> pa.Table:
+    """The records that failed, with reason, and whether a cheaper model's prediction stands in for them."""
+    rows: list[dict[str, Any]] = []
+    for split in records.splits:
+        reasons = {row: reason for one in scored for row, reason in one.reasons[split].items()}
+        if reasons:
+            ids = records.read(split, ["id"])["id"].to_pylist()
+            rows += [
+                {"split": split, "id": ids[row], "reason": why, "replaced": not np.isnan(filled[split][row, 0])}
+                for row, why in sorted(reasons.items())
+            ]
+    return pa.Table.from_pylist(rows, _QUARANTINE)
+
+
+def _together(split: str, scored: list[Outcome]) -> Probabilities:
+    """Training records have one checkpoint's prediction each; for others, all checkpoints' are averaged."""
+    stacked = np.stack([one.values[split] for one in scored])
+    if split != "train":
+        mean: Probabilities = stacked.mean(axis=0)
+        return mean
+    result = np.full(stacked.shape[1:], np.nan)
+    for one in scored:
+        mask = one.masks[split]
+        result[mask] = one.values[split][mask]
+    return result
+
+
+def _metrics(
+    records: Records,
+    llm: Llm,
+    scored: list[Outcome],
+    values: Mapping[str, Probabilities],
+    cheaper: Cheaper | None,
+    failed: int,
+) -> dict[str, Any]:
+    replicas = llm.replica_range[1]
+    seconds = sum(one.seconds for one in scored) * replicas
+    found: dict[str, Any] = {
+        "requests": sum(one.requests for one in scored),
+        "distinct_requests": sum(one.distinct for one in scored),
+        "records_in_both_orders": sum(one.both_orders for one in scored),
+        "tokens": sum(one.tokens for one in scored),
+        "failed": failed,
+        "gpu_seconds": round(seconds * llm.gpus_per_replica, 1),
+        "core_seconds": round(seconds * llm.cpus_per_replica, 1),
+    }
+    if cheaper is not None and llm.cascade is not None:
+        cost = found["gpu_seconds"] or found["core_seconds"]
+        found["cascade"] = {"model": llm.cascade.model, "share": llm.cascade.share}
+        found["cascade"]["points"] = _curve(records, values["train"], cheaper, llm.cascade.share, cost)
+    return found
+
+
+def _curve(
+    records: Records, dear: Probabilities, cheaper: Cheaper, share: float, seconds: float
+) -> list[dict[str, float]]:
+    """Out-of-fold log loss against seconds, were only a part of the records passed on; seconds go by their number."""
+    labels, _ = records.labels_and_folds()
+    cheap = cheaper.predictions["train"]
+    there = ~np.isnan(cheap[:, 0]) & ~(cheaper.passed_on["train"] & np.isnan(dear[:, 0]))
+    points = []
+    for part in CURVE:
+        passed_on = least_sure(cheap, share * part) & ~np.isnan(dear[:, 0])
+        mixed = np.where(passed_on[:, None], dear, cheap)[there]
+        points.append({"share": share * part, "log_loss": log_loss(mixed, labels[there]), "seconds": seconds * part})
+    return points

@@ -1,0 +1,215 @@
+"""The checkpoints that score with a language model: where they are, what they are, and whether they may."""
+
+import hashlib
+import json
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from featurize.files import resolve
+from preference.errors import InputError
+from ray_jobs import demo_data
+from ray_jobs.artifacts import Stage, read_manifest
+from ray_jobs.finetune import base_of
+from ray_jobs.finetune_store import MODEL, TRAINED_ON, Base
+from ray_jobs.local_copy import local_folder
+from ray_jobs.progress import say
+from ray_jobs.records import Records
+from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.settings_llm import Llm
+from ray_jobs.storage import Folder
+from ray_jobs.tokens import Packing, packing_of
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """One checkpoint and the training records that it scores: all, or those of the fold it was not trained on."""
+
+    place: str  # a folder's path or URI, or a hub id
+    fingerprint: str
+    fold: int | None = None
+
+    def local(self) -> str:
+        """A folder on this machine, or a hub id. What is in an object store is copied here, if it is not yet."""
+        return local_folder(Folder(self.place), self.fingerprint) if "://" in self.place else self.place
+
+    @property
+    def prefix(self) -> str:
+        """Folder of its shards."""
+        return "shards" if self.fold is None else f"shards/fold-{self.fold}"
+
+
+def check(run: Run) -> None:
+    """Raise InputError for what would stop the scoring later: vLLM missing, a checkpoint that cannot score."""
+    if not run.settings.llms:
+        return
+    from infer.llm_checkpoint import check_checkpoint, require_vllm
+
+    for llm in run.settings.llms:
+        require_vllm(llm.gpus_per_replica)
+        if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
+            check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
+        elif llm.demo is not None and "://" in run.settings.run:
+            raise InputError(
+                "a model built inside the run needs the run on a file system",
+                where=f"llms.{llm.name}.demo",
+                fix="give run a path, or the model a checkpoint.",
+            )
+
+
+def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[StageResult]]:
+    """The checkpoints of a model, and what was made for them; none is copied or loaded yet.
+
+    Raises InputError if they are not trained yet, or were trained on the very records of this run.
+    """
+    if llm.trained is not None:
+        trained = run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint)
+        folder = run.folder / f"models/{llm.trained}"
+        prints = {fold: f"{trained['fingerprint']}-{fold}" for fold in trained["folds"]}
+        return [Scorer((folder / f"fold-{fold}/{MODEL}").uri, each, fold) for fold, each in prints.items()], []
+    if llm.demo is not None:
+        folder = demo_data.checkpoint_folder(run, llm)
+        return [Scorer(folder.uri, str((read_manifest(folder) or {})["fingerprint"]))], []
+    assert llm.checkpoint is not None
+    _refuse_seen(llm, records)
+    if llm.adapter is None:
+        return [Scorer(llm.checkpoint, checkpoint_fingerprint(llm.checkpoint))], []
+    merged = _merge(run, llm)
+    return [Scorer((run.folder / f"models/{llm.name}").uri, str(merged.manifest["fingerprint"]))], [merged]
+
+
+def check_scorers(llm: Llm, found: list[Scorer]) -> None:
+    """Raise InputError for a checkpoint that cannot score; they are copied to this machine for that."""
+    from infer.llm_checkpoint import check_checkpoint
+
+    for scorer in found:
+        check_checkpoint(scorer.local(), llm.max_tokens, llm.mode, llm.truncation)
+
+
+def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
+    """The name of the stage of tokens, whose tokenizer packs, and how: what training packed serves scoring as it is."""
+    if llm.trained is not None:
+        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        return model.name, base_of(model.model), packing_of(model)
+    frame = None
+    if llm.mode == "judge":
+        from preference.judge_prompt import chat_frame
+        from train.networks import load_tokenizer
+
+        frame = chat_frame(load_tokenizer(scorer.local()))
+    in_store = "://" in scorer.place
+    # A copy of the whole model is made on a machine that packs, which then scores, too, as a rule.
+    base = Base(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place), in_run=in_store)
+    return llm.name, base, Packing(llm.max_tokens, truncation=llm.truncation, frame=frame)
+
+
+def tokenizer_fingerprint(checkpoint: str) -> str:
+    """What a checkpoint's tokenizer is: the contents of its files; for a hub id, the id."""
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return checkpoint
+    return _digest([folder / name for name in TOKENIZER_FILES if (folder / name).exists()])
+
+
+def checkpoint_fingerprint(checkpoint: str) -> str:
+    """What a checkpoint is: the stage that made it, else the names and contents of its files; for a hub id, the id.
+
+    Whole files are read: two fine-tunes of one model can have the same sizes and differ in their last tensors alone. In
+    an object store it is their names, sizes and times of change.
+    """
+    if "://" in checkpoint:
+        return _remote_fingerprint(checkpoint)
+    folder = Path(checkpoint)
+    if not folder.is_dir():
+        return checkpoint
+    manifest = read_manifest(Folder(checkpoint))
+    if manifest is not None:
+        return str(manifest["fingerprint"])
+    return _digest(sorted(path for path in folder.iterdir() if path.is_file()))
+
+
+def _digest(paths: list[Path]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for path in paths:
+        digest.update(f"{path.name}:{path.stat().st_size}:".encode())
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _remote_fingerprint(uri: str) -> str:
+    from pyarrow import fs
+
+    filesystem, path = resolve(uri)
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    files = sorted((info.path, info.size, str(info.mtime_ns)) for info in infos if info.type == fs.FileType.File)
+    if not files:
+        raise InputError("no files there", uri, "check the URI, or name a folder or a model on the hub.")
+    return hashlib.blake2b(json.dumps(files).encode(), digest_size=16).hexdigest()
+
+
+def _local(place: str, fingerprint: str) -> str:
+    return local_folder(Folder(place), fingerprint) if "://" in place else place
+
+
+def _merge(run: Run, llm: Llm) -> StageResult:
+    """Make models/<name>, the checkpoint with its adapter merged into it."""
+    assert llm.checkpoint is not None
+    assert llm.adapter is not None
+    prints = {"checkpoint": checkpoint_fingerprint(llm.checkpoint), "adapter": checkpoint_fingerprint(llm.adapter)}
+    if prints["adapter"] == llm.adapter:
+        raise InputError("no such folder", llm.adapter, f"give llms.{llm.name}.adapter the folder that peft saved.")
+    stage = Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", {"mode": llm.mode}, prints)
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return StageResult(stage.name, True, manifest)
+    import ray
+
+    connect(run)
+    say(stage.name, f"adding {llm.adapter} to {llm.checkpoint}")
+    manifest = ray.get(ray.remote(num_cpus=1)(_merge_into).remote(llm, prints, stage))
+    return StageResult(stage.name, False, manifest)
+
+
+def _merge_into(llm: Llm, prints: dict[str, str], stage: Stage) -> dict[str, Any]:
+    from train.adapters import merge_adapter
+
+    started = time.monotonic()
+    stage.begin()
+    assert llm.checkpoint is not None
+    assert llm.adapter is not None
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        places = [
+            _local(place, prints[kind]) for kind, place in (("checkpoint", llm.checkpoint), ("adapter", llm.adapter))
+        ]
+        merge_adapter(places[0], places[1], folder, llm.mode)
+        names = {path.name for path in folder.iterdir()}
+        for file in sorted(names):
+            stage.folder.write_file(file, folder / file)
+    return stage.commit({}, keep=names, seconds=time.monotonic() - started)
+
+
+def _refuse_seen(llm: Llm, records: Records) -> None:
+    """Raise InputError if the checkpoint or its adapter was trained on the very records that it would score."""
+    for place in (llm.checkpoint, llm.adapter):
+        try:
+            trained_on = (
+                Folder(place).read_json(TRAINED_ON) if place and ("://" in place or Path(place).is_dir()) else {}
+            )
+        except (FileNotFoundError, ValueError):
+            continue
+        votes = {digest for name, digest in records.manifest["inputs"].items() if name.startswith("train/")}
+        same = trained_on.get("records") == records.fingerprint_of("train")
+        if same or votes & set(trained_on.get("votes", [])):
+            raise InputError(
+                f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so that "
+                "its predictions for them say nothing about others",
+                where=f"llms.{llm.name}.{'checkpoint' if place == llm.checkpoint else 'adapter'}",
+                fix="name the entry of trained_llms with `trained` instead, which scores each record out-of-fold.",
+            )

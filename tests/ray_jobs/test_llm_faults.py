@@ -1,0 +1,158 @@
+"""Killing parts of scoring in the middle of 1,000 records, one of them poisoned: each is scored once, to one end."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from demo.generator import generate
+from ray_jobs import predictions
+from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
+
+from .commands import ROOT, environment
+
+pytestmark = pytest.mark.slow
+ROWS, TEST_ROWS, POISONED = 800, 200, 437
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("vllm", reason="scoring with language models is an extra")
+    folder = tmp_path_factory.mktemp("llm-faults")
+    for split, rows in (("train", ROWS), ("test", TEST_ROWS)):
+        table = generate(rows, seed=3, stream=split).table.to_pandas()
+        if split == "train":
+            table.loc[POISONED, "response_a"] = json.dumps(["word " * 400])
+        table.to_csv(folder / f"{split}.csv", index=False, quoting=csv.QUOTE_ALL)
+    settings = {
+        "run": "set by the test",
+        "data": {
+            "train": str(folder / "train.csv"),
+            "test": str(folder / "test.csv"),
+            "folds": 3,
+            "shard_rows": 100,
+        },
+        "llms": [
+            {
+                "name": "llm",
+                "checkpoint": make_checkpoint(folder / "model", "Llama"),
+                "max_tokens": MAX_TOKENS,
+                "swap": "none",
+                "batch_size": 16,
+                # One sequence at a time, so that there is a middle; fewer tokens than the poisoned record has.
+                "engine": {"max_num_seqs": 1, "max_model_len": 450},
+            }
+        ],
+        "ray": {"cpus": 2},
+    }
+    path = folder / "config.yaml"
+    path.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return path
+
+
+def line(job: str, config: Path, run: Path) -> list[str]:
+    return [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(config), "--set", f"run={run}"]
+
+
+def start(config: Path, run: Path) -> "subprocess.Popen[str]":
+    done = subprocess.run(line("ingest", config, run), cwd=ROOT, env=environment(), capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return subprocess.Popen(
+        line("score_llm", config, run),
+        cwd=ROOT,
+        env=environment(),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def shards(run: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (run / "predictions/llm/shards").rglob("*.parquet")}
+
+
+def in_the_middle(job: "subprocess.Popen[str]", run: Path) -> dict[Path, int]:
+    end = time.monotonic() + 300
+    while len(shards(run)) < 2:
+        assert job.poll() is None, job.stderr and job.stderr.read()
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    kept = shards(run)
+    assert len(kept) < (ROWS + TEST_ROWS) // 100, "too late: every shard is there"
+    return kept
+
+
+def workers(job: "subprocess.Popen[str]", wanted: Callable[[str], bool]) -> list[psutil.Process]:
+    found = []
+    for process in psutil.Process(job.pid).children(recursive=True):
+        try:
+            if wanted(" ".join(process.cmdline())):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def check(run: Path, undisturbed: Path) -> None:
+    for split, rows in (("train", ROWS - 1), ("test", TEST_ROWS)):
+        ours, expected = (pq.read_table(each / f"predictions/llm/{split}.parquet") for each in (run, undisturbed))
+        assert ours.num_rows == rows
+        assert ours["id"].to_pylist() == expected["id"].to_pylist()
+        np.testing.assert_allclose(predictions.probabilities(ours), predictions.probabilities(expected), atol=1e-6)
+    lost = pq.read_table(run / "predictions/llm/quarantine.parquet").to_pylist()
+    assert [row["split"] for row in lost] == ["train"]
+    assert "450" in lost[0]["reason"]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("llm-undisturbed") / "run"
+    job = start(config, run)
+    _, told = job.communicate(timeout=400)
+    assert job.returncode == 0, told
+    check(run, run)
+    return run
+
+
+@pytest.mark.parametrize("part", ["MapBatches(vLLMEngineStageUDF)", "EngineCore"])
+def test_a_killed_actor_or_engine_is_started_again(part: str, config: Path, undisturbed: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    job = start(config, run)
+    kept = in_the_middle(job, run)
+    victims = workers(job, lambda command: part in command)
+    assert victims
+    for victim in victims:
+        victim.kill()
+    _, told = job.communicate(timeout=500)
+    assert job.returncode == 0, told
+    assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
+    check(run, undisturbed)
+
+
+def test_a_killed_driver_scores_nothing_again_that_was_finished(
+    config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = start(config, run)
+    in_the_middle(job, run)
+    os.kill(job.pid, signal.SIGKILL)
+    job.wait()
+    time.sleep(5)  # Ray's processes notice that their driver is gone
+    kept = shards(run)
+    done = subprocess.run(line("score_llm", config, run), cwd=ROOT, env=environment(), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "requests found answered, resuming" in done.stderr
+    assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
+    check(run, undisturbed)
