@@ -55,9 +55,27 @@ def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: 
     return means
 
 
+def bootstrap_parts(
+    values: Floats, parts: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], repetitions: int = 2000, seed: int = 0
+) -> Floats:
+    """Bootstrap distribution (repetitions, k + 1) of the means of `values` (n,) over k `parts` (n, k), then over all.
+
+    The draws of groups are those of `bootstrap_means`, so a part's mean can be set against the whole's. Where a draw
+    has none of a part's records, the part's mean is nan; a part that has records in few groups knows little anyway.
+    """
+    everything = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
+    means = bootstrap_means(
+        np.concatenate([everything * values[:, None], everything], axis=1), groups, repetitions, seed
+    )
+    sums, sizes = np.split(means, 2, axis=1)
+    with np.errstate(invalid="ignore"):
+        parted: Floats = sums / sizes
+    return parted
+
+
 def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples (repetitions,)."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    """Percentile interval of bootstrap samples (repetitions,) without those that are nan, draws that had no value."""
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
