@@ -65,8 +65,8 @@ def _shingles(text: str) -> npt.NDArray[np.uint64]:
 def near_pairs(signatures: Signatures) -> npt.NDArray[np.int64]:
     """Pairs (m, 2) of near-duplicates among n records by their signatures (n, 128), the smaller number first.
 
-    Of records that agree on a band, each is compared with the first and the next one, so that the work grows with the
-    records and not with the square of the largest cluster: every member is found, not every pair.
+    Of records that agree on a band, each is compared with the first one only, so that the work grows with the records
+    and not with the square of the largest cluster: what is found are the members, not every pair of them.
     """
     rows = len(signatures)
     found: list[npt.NDArray[np.int64]] = []
@@ -77,11 +77,8 @@ def near_pairs(signatures: Signatures) -> npt.NDArray[np.int64]:
         order = np.argsort(key, kind="stable")
         starts = np.concatenate([[True], key[order][1:] != key[order][:-1]])
         first = order[np.maximum.accumulate(np.where(starts, np.arange(rows), 0))]
-        later = ~starts
-        for one, other in ((first[later], order[later]), (order[:-1][later[1:]], order[1:][later[1:]])):
-            found.append(np.minimum(one, other) * rows + np.maximum(one, other))  # a pair as one number
-        found = [np.unique(np.concatenate(found))]
-    pairs = np.stack(np.divmod(found[0], rows), axis=1)
+        found.append((first * rows + order)[~starts])  # a pair as one number
+    pairs = np.stack(np.divmod(np.unique(np.concatenate(found)), rows), axis=1)
     alike = [
         (signatures[part[:, 0]] == signatures[part[:, 1]]).mean(axis=1) >= THRESHOLD
         for part in np.array_split(pairs, len(pairs) // _BLOCK + 1)
