@@ -6,6 +6,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 # scikit-learn's log_loss and Kaggle's metric clip at the float's machine epsilon.
 EPSILON = float(np.finfo(np.float64).eps)
+_DRAWS = 32  # bootstrap draws at a time
 
 
 def record_log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> Floats:
@@ -49,9 +50,12 @@ def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: 
     sizes = np.bincount(group_of, minlength=count).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty((repetitions, values.shape[1]))
-    for repetition in range(repetitions):
-        drawn = np.bincount(rng.integers(0, count, size=count), minlength=count)
-        means[repetition] = (drawn @ sums) / (drawn @ sizes)
+    for start in range(0, repetitions, _DRAWS):
+        # Several draws in one product of matrices: alone, each would read all the sums again.
+        drawn = np.empty((min(_DRAWS, repetitions - start), count))
+        for row in drawn:
+            row[:] = np.bincount(rng.integers(0, count, size=count), minlength=count)
+        means[start : start + _DRAWS] = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means
 
 

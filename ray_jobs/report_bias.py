@@ -54,26 +54,28 @@ def _position(
     what voters do has it above 0.
     """
     both = averages_both_orders(run)
+    both["blend"] = all(both[model] for model in run.settings.blended)
     actual = half_wins(votes)
-    expected = {name: half_wins(values) for name, values in predicted.items()}
-    # Models of some folds only predict some records; their own votes are what they are set against.
-    there = {name: ~np.isnan(values) for name, values in expected.items()}
+    lean = np.stack([half_wins(values) - actual for values in predicted.values()], axis=1)
+    # A model of some folds predicts only their records, and is set against those records' votes.
+    there = ~np.isnan(lean)
+    sums = metrics.bootstrap_means(
+        np.concatenate([np.where(there, lean, 0.0), there, actual[:, None]], axis=1), groups, seed=run.settings.seed
+    )
+    leans = sums[:, : len(predicted)] / sums[:, len(predicted) : -1]
     found = {}
-    for name, values in predicted.items():
-        rows = there[name]
-        lean = (expected[name] - actual)[rows][:, None]
-        means = metrics.bootstrap_means(lean, groups[rows], seed=run.settings.seed)
+    for n, (name, values) in enumerate(predicted.items()):
+        rows = there[:, n]
         found[name] = {
             **dict(zip(LABELS, values[rows].mean(axis=0).tolist(), strict=True)),
-            "half_wins": float(expected[name][rows].mean()),
-            "lean": float(lean.mean()),
-            "lean_ci95": list(metrics.interval(means[:, 0])),
-            "both_orders": both.get(name, all(both[model] for model in run.settings.blended)),
+            "half_wins": float(half_wins(values[rows]).mean()),
+            "lean": float(lean[rows, n].mean()),
+            "lean_ci95": list(metrics.interval(leans[:, n])),
+            "both_orders": both[name],
         }
-    means = metrics.bootstrap_means(actual[:, None], groups, seed=run.settings.seed)
     shares = dict(zip(LABELS, votes.mean(axis=0).tolist(), strict=True))
-    votes_of = {**shares, "half_wins": float(actual.mean()), "half_wins_ci95": list(metrics.interval(means[:, 0]))}
-    return {"votes": votes_of, "predicted": found}
+    of_votes = {"half_wins": float(actual.mean()), "half_wins_ci95": list(metrics.interval(sums[:, -1]))}
+    return {"votes": {**shares, **of_votes}, "predicted": found}
 
 
 def _length(
