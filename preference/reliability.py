@@ -8,6 +8,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 _NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
+_FEWEST = 25  # records of a bin
 
 
 def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
@@ -18,17 +19,27 @@ def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
     return max(0.0, float(middle - half)), min(1.0, float(middle + half))
 
 
+def equal_count_bins(values: Floats, bins: int) -> npt.NDArray[np.int64]:
+    """The bin (n,) of each value, counted from 0: bins of equally many values, as far as equal values allow.
+
+    At most `bins` of them, and fewer where they would hold less than 25 values: what is left would be noise.
+    """
+    wanted = min(bins, max(1, len(values) // _FEWEST))
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, wanted + 1)[1:-1]))
+    _, bin_of = np.unique(np.searchsorted(edges, values, side="left"), return_inverse=True)
+    return bin_of
+
+
 def reliability(probabilities: Floats, outcomes: npt.NDArray[np.bool_], bins: int = 10) -> list[dict[str, Any]]:
     """The reliability diagram of one class: probabilities (n,) given to it against how often it came (n,).
 
-    Bins hold equally many records, as far as equal probabilities allow (adaptive bins: Nixon et al. 2019, "Measuring
-    Calibration in Deep Learning"): preferences are rarely sure, so that most bins of equal width would be empty. Each
-    has its count, mean probability, share of outcomes and the share's 95% interval.
+    Bins hold equally many records (adaptive bins: Nixon et al. 2019, "Measuring Calibration in Deep Learning"), because
+    preferences are rarely sure and most bins of equal width would be empty. Each has its count, mean probability, share
+    of outcomes and the share's 95% interval.
     """
-    edges = np.unique(np.quantile(probabilities, np.linspace(0, 1, bins + 1)[1:-1]))
-    bin_of = np.searchsorted(edges, probabilities, side="left")
+    bin_of = equal_count_bins(probabilities, bins)
     found = []
-    for number in np.unique(bin_of):
+    for number in range(int(bin_of.max()) + 1):
         inside = bin_of == number
         count, came = int(inside.sum()), float(outcomes[inside].sum())
         found.append(

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from preference import metrics
 from preference.bradley_terry import fit, half_wins, normalised_difference
+from preference.reliability import equal_count_bins
 from preference.schema import LABELS
 from ray_jobs.report_columns import STYLE
 from ray_jobs.run import Run
@@ -84,9 +85,8 @@ def _length(
     """The share of half-wins of A, actual and predicted, in bins of equal counts by normalised length difference."""
     a, b = (columns[f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
     difference = normalised_difference(a, b)
-    edges = np.unique(np.quantile(difference, np.linspace(0, 1, LENGTH_BINS + 1)[1:-1]))
-    bin_of = np.searchsorted(edges, difference, side="left")
-    inside = np.stack([bin_of == number for number in np.unique(bin_of)], axis=1)
+    inside = np.eye(LENGTH_BINS, dtype=bool)[equal_count_bins(difference, LENGTH_BINS)]
+    inside = inside[:, inside.any(axis=0)]
     actual, predicted = half_wins(votes), half_wins(blend)
     means = metrics.bootstrap_parts(actual, inside, groups, seed=seed)
     return [

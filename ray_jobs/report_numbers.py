@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 Key = str | int
 Keys = Key | Sequence[Key]
@@ -58,6 +58,6 @@ def interval(metrics: dict[str, Any], form: str, *keys: Keys, tag: str = "span")
     return Markup("{} to {}").format(low, high)
 
 
-def name(text: str, tag: str = "bdi") -> Markup:
+def name(text: str) -> Markup:
     """A name or other text of the run, which may show digits and run right to left."""
-    return Markup("<{} data-text>{}</{}>").format(Markup(tag), escape(text), Markup(tag))
+    return Markup("<bdi data-text>{}</bdi>").format(text)

@@ -34,7 +34,6 @@ def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
         legend=report_figures.legend,
         texts=read_texts(records, [each["row"] for each in metrics["worst"]]),
         long=LONG,
-        partial=run.settings.partial,
         settings=run.settings.model_dump_json(indent=2),
         catalogue=_catalogue(read_manifest(run.folder / "features") or {}),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

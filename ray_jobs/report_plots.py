@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from ray_jobs.report_figures import (
     Axis,
@@ -271,7 +271,7 @@ def plots(metrics: Metrics) -> dict[str, Callable[..., Markup]]:
 
 
 def _name(text: str) -> Markup:
-    return Markup("<span data-text>{}</span>").format(escape(text))
+    return Markup("<span data-text>{}</span>").format(text)
 
 
 def _listed(parts: Any) -> Markup:  # noqa: ANN401 - an iterable of Markup

@@ -1,6 +1,6 @@
 import numpy as np
 
-from preference.reliability import confusion, histogram, reliability, wilson_interval
+from preference.reliability import confusion, equal_count_bins, histogram, reliability, wilson_interval
 
 
 def test_wilson_interval_is_the_published_one_and_stays_inside_0_and_1():
@@ -22,6 +22,16 @@ def test_the_truth_lies_on_the_diagonal_and_the_overconfident_do_not():
     stretched = reliability(np.clip(0.4 + 2 * (truth - 0.4), 0, 1), came)
     assert stretched[0]["observed"] > stretched[0]["ci95"][0] > stretched[0]["predicted"]
     assert stretched[-1]["observed"] < stretched[-1]["ci95"][1] < stretched[-1]["predicted"]
+
+
+def test_bins_hold_equally_many_and_not_too_few():
+    values = np.random.default_rng(1).normal(size=400)
+    assert np.bincount(equal_count_bins(values, 8)).tolist() == [50] * 8
+    assert np.bincount(equal_count_bins(values[:90], 8)).tolist() == [30] * 3
+    assert equal_count_bins(values[:7], 8).tolist() == [0] * 7
+    low, high = (values[equal_count_bins(values, 2) == half] for half in (0, 1))
+    assert low.max() < high.min()
+    assert np.bincount(equal_count_bins(np.array([0.0] * 60 + [1.0] * 40), 4)).tolist() == [60, 40]
 
 
 def test_equal_probabilities_share_a_bin():

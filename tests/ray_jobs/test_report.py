@@ -5,12 +5,14 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
+from ray_jobs.records import Records
 from ray_jobs.report import report
 from ray_jobs.storage import Folder
 
@@ -62,9 +64,12 @@ def made(tmp_path_factory, ray_cluster):
     folder = tmp_path_factory.mktemp("report")
     (folder / "config.yaml").write_text(
         f"run: {folder}/run\n"
-        f"data: {{folds: 3, shard_rows: 40, train: {folder}/train.csv, test: {folder}/test.csv}}\n"
+        f"data: {{folds: 3, shard_rows: 40, test: {folder}/test.csv, train: ["
+        f"{{name: mine, path: {folder}/train.csv}}, {{name: others, path: {folder}/others.csv, weight: 0.5}}]}}\n"
         "boosters: [{name: good, engine: lightgbm, actors_per_fold: 3}, "
         "{name: poor, engine: xgboost, both_orders: false}]\n"
+        "encoders: [{name: partly, folds: [0], workers: 2}]\n"
+        "tune: [{booster: good, folds: 2}]\n"
         "blend: {preset: {good: 3}}\n"
     )
     rows = [vote(n, **HOSTILE.get(n, {})) for n in range(90)]
@@ -72,10 +77,13 @@ def made(tmp_path_factory, ray_cluster):
         rows[copy] |= {"prompt": rows[of]["prompt"], "response_a": rows[of]["response_b"]}
         rows[copy] |= {"response_b": rows[of]["response_a"]}
     write_votes(folder / "train.csv", [*rows, vote(99, winner_tie="maybe")])
+    write_votes(folder / "others.csv", [vote(300)])
     write_votes(folder / "test.csv", [vote(200), rows[7]], [COLUMNS[0], *COLUMNS[3:6]])
     assert job(folder, ingest) == 0
     predict(folder, "good", 1.0)
     predict(folder, "poor", 0.1, lean=0.3)
+    predict(folder, "partly", 0.5, folds=[0])
+    leave_what_training_leaves(Folder(f"{folder}/run"))
     assert job(folder, blend) == 0
     (folder / "run/blend/analysis.json").write_text(json.dumps(ANALYSIS))
     assert job(folder, report) == 0
@@ -89,30 +97,50 @@ def job(folder, work, *overrides):
     return cli.main(work.__name__, None, work, arguments)
 
 
-def predict(folder, model, sharpness, lean=0.0):
+def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):
     """Predictions that lean towards the vote by `sharpness`, and away from it for hostile records; `lean` is A's."""
-    records, target = Folder(f"{folder}/run/records"), Folder(f"{folder}/run/predictions/{model}")
-    inputs = {"records": records.read_json("manifest.json")["fingerprint"]}
-    stage = Stage(model, target, {"sharpness": sharpness}, inputs)
+    place = Folder(f"{folder}/run/records")
+    records = Records(place, place.read_json("manifest.json"))
+    target = Folder(f"{folder}/run/predictions/{model}")
+    stage = Stage(model, target, {"sharpness": sharpness}, {"records": records.fingerprint})
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
-        shards = sorted(name for name in records.files() if name.startswith(f"{split}/"))
-        for_all = [records.read_table(name) for name in shards]
-        ids = [record for table in for_all for record in table["id"].to_pylist()]
-        values = rng.dirichlet([4, 4, 4], size=len(ids))
-        folds = None
+        table = records.read(split, ["id", "label", "fold"] if split == "train" else ["id"])
+        values = rng.dirichlet([4, 4, 4], size=len(table))
         if split == "train":
-            labels = np.concatenate([table["label"].to_numpy() for table in for_all])
-            folds = np.concatenate([table["fold"].to_numpy() for table in for_all])
+            labels = table["label"].to_numpy()
             values += sharpness * np.eye(3)[labels]
             for row in HOSTILE:
                 values[row] = 0.02 + np.eye(3)[(labels[row] + 1) % 3]
         values[:, 0] += lean
         values /= values.sum(axis=1, keepdims=True)
-        import pyarrow as pa
-
-        target.write_table(f"{split}.parquet", predictions.table(pa.chunked_array([ids]), values, folds))
+        if split == "train":
+            there = np.isin(table["fold"].to_numpy(), folds)
+            ids, fold_of = table["id"].filter(pa.array(there)), table["fold"].to_numpy()[there]
+            target.write_table("train.parquet", predictions.table(ids, values[there], fold_of))
+        else:
+            target.write_table("test.parquet", predictions.table(table["id"], values))
     stage.commit(rows={}, metrics={"fold_seconds": 12.0})
+
+
+def leave_what_training_leaves(run):
+    """Importances, a search, a study of sources, a training curve and a catalogue, as the jobs write them."""
+    shares = {"length": 0.5, "words": 0.2, "vocabulary": 0.15, "entities": 0.1}
+    importance = {"feature": [f"{name}_1" for name in shares], "family": list(shares)}
+    shap = [10 * share for share in shares.values()]
+    table = pa.table({**importance, "gain_share": list(shares.values()), "shap": shap})
+    (run / "models/good").write_table("importance.parquet", table)
+    trials = "trial,log_loss,rounds,stopped,seconds,at\n0,1.02,40,0,3.5,3.5\n1,1.05,20,1,1.5,5.25\n"
+    (run / "tune/good").write_bytes("trials.csv", trials.encode())
+    best = {"parameters": {"learning_rate": 0.05, "num_leaves": 7, "boosting": "gbdt"}, "log_loss": 1.02}
+    Stage("tune/good", run / "tune/good", {}).commit({"train": 90}, metrics={"best": best})
+    source = {"weight": 0.5, "rows": 1, "gain": -0.001, "ci95": [-0.003, 0.002], "used_in_folds": 0}
+    Stage("sources", run / "sources", {}).commit({}, metrics={"sources": {"others": source}})
+    history = [{"loss": 1.1, "stage": 0}, {"loss": 1.08, "stage": 0, "held_out_log_loss": 1.09}]
+    (run / "models/partly/fold-0").write_json("history.json", history)
+    Stage("train_encoder/partly", run / "models/partly", {}).commit({}, seconds=7.0)
+    entry = {"family": "length", "feature": "chars", "view": "a", "unit": "up to 9", "description": "of 1 text"}
+    Stage("featurize", run / "features", {}).commit({}, extra={"catalogue": [entry, {**entry, "columns": 4}]})
 
 
 def metrics_of(folder):
@@ -132,14 +160,18 @@ def test_every_number_of_the_page_stands_in_metrics_json(made):
         assert number.text == (shown if isinstance(value, str) else shown.replace("-", "−")), number
     assert page.unmarked == []
     sections = {number.key.split("/")[1] for number in page.numbers}
-    assert {"baselines", "models", "blend", "calibration", "bias", "slices", "worst", "data", "run"} <= sections
+    assert sections == set(metrics)  # every part of the file is shown
     assert any(number.key.startswith("/blend/analysis/guards/0/") for number in page.numbers)
 
 
 def test_models_are_scored_side_by_side(made):
     metrics, page = metrics_of(made), page_of(made)
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
-    assert set(named) == {"uniform", "class prior", "length only", "good", "poor", "learnt", "log", "equal", "preset"}
+    models = {"good", "poor", "partly"}
+    assert set(named) == {"uniform", "class prior", "length only", "learnt", "log", "equal", "preset"} | models
+    assert metrics["models"]["partly"]["folds"] == [0]
+    assert metrics["models"]["partly"]["cost"] == {"core_seconds": 14.0, "gpu_seconds": 0.0}
+    del named["partly"]  # on fewer records than the others
     for values in named.values():
         assert f">{values['oof_log_loss']:.4f}<" in page
         assert values["ci95"][0] - 1e-9 <= values["oof_log_loss"] <= values["ci95"][1] + 1e-9
@@ -171,7 +203,7 @@ def test_slices_calibration_and_bias_count_every_record(made):
     assert position["poor"]["lean_ci95"][0] > 0
     assert position["good"]["lean"] < position["poor"]["lean"]
     both = {name: each["both_orders"] for name, each in position.items()}
-    assert both == {"good": True, "poor": False, "blend": False}
+    assert both == {"good": True, "poor": False, "partly": True, "blend": False}
     style = {each["feature"]: each for each in metrics["bias"]["style"]}
     assert set(style) == {"length", "position"}  # nobody wrote headers, lists or bold
     assert style["length"]["votes_ci95"][0] > 0  # these votes go to the longer answer
@@ -179,7 +211,7 @@ def test_slices_calibration_and_bias_count_every_record(made):
 
 def test_duplicates_and_quarantine_are_counted(made):
     data = metrics_of(made)["data"]
-    assert data["rows"] == {"train": 90, "test": 2, "quarantine": 1}
+    assert data["rows"] == {"train": 90, "test": 2, "source-others": 1, "quarantine": 1}
     assert sum(each["rows"] for each in data["quarantine"]) == 1
     found = data["duplicates"]
     assert found["exact"] == {"train": 4, "test_in_train": 1}
@@ -211,7 +243,8 @@ def test_every_figure_has_a_title_axes_and_a_text_instead(made):
     text = page_of(made)
     page = read_page(text)
     figures = page.figures
-    assert len(figures) == 9  # losses, gains, three reliability diagrams, length, style, slices, timeline
+    # Losses, gains, three reliability diagrams, length, style, slices, families, a search, a curve, timeline.
+    assert len(figures) == 12
     for title, described in figures:
         assert len(page.labels[title]) > 20
         assert any(map(str.isdigit, page.labels[described]))  # what the picture shows, in numbers
