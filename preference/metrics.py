@@ -44,18 +44,22 @@ def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: 
     Whole groups are drawn (records of one prompt are not independent), so each mean is a ratio of drawn sums to drawn
     sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
     """
+    from threadpoolctl import threadpool_limits
+
     _, group_of = np.unique(groups, return_inverse=True)
     count = int(group_of.max()) + 1
     sums = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in values.T], axis=1)
     sizes = np.bincount(group_of, minlength=count).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty((repetitions, values.shape[1]))
-    for start in range(0, repetitions, _DRAWS):
-        # Several draws in one product of matrices: alone, each would read all the sums again.
-        drawn = np.empty((min(_DRAWS, repetitions - start), count))
-        for row in drawn:
-            row[:] = np.bincount(rng.integers(0, count, size=count), minlength=count)
-        means[start : start + _DRAWS] = (drawn @ sums) / (drawn @ sizes)[:, None]
+    # The products are small: BLAS's threads would mostly wait for each other, on a busy machine for seconds.
+    with threadpool_limits(1, "blas"):
+        for start in range(0, repetitions, _DRAWS):
+            # Several draws in one product of matrices: alone, each would read all the sums again.
+            drawn = np.empty((min(_DRAWS, repetitions - start), count))
+            for row in drawn:
+                row[:] = np.bincount(rng.integers(0, count, size=count), minlength=count)
+            means[start : start + _DRAWS] = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means
 
 
