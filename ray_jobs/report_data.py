@@ -67,7 +67,6 @@ def _duplicates(
             "clusters": len(np.unique(in_train[shared])),
             "across_folds": int(straddles.sum()),
             "test_in_train": int(np.isin(in_test, in_train).sum()),
-            "test": len(in_test),
         },
         "without": _scores_without(losses, kept, groups, seed),
     }

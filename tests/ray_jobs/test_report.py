@@ -236,7 +236,9 @@ def test_hostile_texts_are_shown_as_text(made):
     assert "half a pair: \ufffd and \ufffd \ufffd" in text
     assert not re.search("[\ud800-\udfff\x00\x1b]", text)
     assert "<i>null</i>" in text
-    assert text.count('dir="auto"') >= 3 * len(worst)
+    texts = re.findall(r'<(?:div|span) class="text[^>]*>', text)
+    assert len(texts) >= 3 * len(worst)
+    assert all('dir="auto"' in tag for tag in texts)
 
 
 def test_every_figure_has_a_title_axes_and_a_text_instead(made):
