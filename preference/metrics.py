@@ -6,6 +6,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 # scikit-learn's log_loss and Kaggle's metric clip at the float's machine epsilon.
 EPSILON = float(np.finfo(np.float64).eps)
+_DRAWS = 32  # bootstrap draws at a time
 
 
 def record_log_loss(probabilities: Floats, labels: npt.NDArray[np.int8]) -> Floats:
@@ -43,21 +44,46 @@ def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: 
     Whole groups are drawn (records of one prompt are not independent), so each mean is a ratio of drawn sums to drawn
     sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
     """
+    from threadpoolctl import threadpool_limits
+
     _, group_of = np.unique(groups, return_inverse=True)
     count = int(group_of.max()) + 1
     sums = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in values.T], axis=1)
     sizes = np.bincount(group_of, minlength=count).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty((repetitions, values.shape[1]))
-    for repetition in range(repetitions):
-        drawn = np.bincount(rng.integers(0, count, size=count), minlength=count)
-        means[repetition] = (drawn @ sums) / (drawn @ sizes)
+    # The products are small: BLAS's threads would mostly wait for each other, on a busy machine for seconds.
+    with threadpool_limits(1, "blas"):
+        for start in range(0, repetitions, _DRAWS):
+            # Several draws in one product of matrices: alone, each would read all the sums again.
+            drawn = np.empty((min(_DRAWS, repetitions - start), count))
+            for row in drawn:
+                row[:] = np.bincount(rng.integers(0, count, size=count), minlength=count)
+            means[start : start + _DRAWS] = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means
 
 
+def bootstrap_parts(
+    values: Floats, parts: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], repetitions: int = 2000, seed: int = 0
+) -> Floats:
+    """Bootstrap distribution (repetitions, k + 1) of the means of `values` (n,) over k `parts` (n, k), then over all.
+
+    The draws of groups are those of `bootstrap_means`, so a part's mean can be set against the whole's. Where a draw
+    has none of a part's records, the part's mean is nan; a part that has records in few groups knows little anyway.
+    """
+    everything = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
+    means = bootstrap_means(
+        np.concatenate([everything * values[:, None], everything], axis=1), groups, repetitions, seed
+    )
+    sums, sizes = np.split(means, 2, axis=1)
+    with np.errstate(invalid="ignore"):
+        parted: Floats = sums / sizes
+    return parted
+
+
 def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples (repetitions,)."""
-    low, high = np.quantile(samples, [(1 - level) / 2, (1 + level) / 2])
+    """Percentile interval of bootstrap samples (repetitions,) without those that are nan, draws that had no value."""
+    low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 

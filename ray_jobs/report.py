@@ -1,25 +1,39 @@
 """Score every model and blend out-of-fold, and write the report.
 
 Run as: python -m ray_jobs.report --config configs/demo.yaml
+
+metrics.json holds every number that index.html shows; report_numbers.py says how the page marks them.
 """
 
 import sys
-import time
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from preference import metrics
+from preference.length_baseline import length_only
 from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
-from ray_jobs.artifacts import Stage, read_manifest
+from ray_jobs.artifacts import Stage
 from ray_jobs.records import Records, open_records
-from ray_jobs.report_boosters import importances, searches, source_study
+from ray_jobs.report_bias import bias
+from ray_jobs.report_boosters import drivers, feature_columns, importances, searches, source_study
+from ray_jobs.report_columns import column_file, gather_columns
+from ray_jobs.report_data import data
 from ray_jobs.report_finetune import curves, on_the_same_rows
+from ray_jobs.report_page import page
+from ray_jobs.report_run import costs, timeline
+from ray_jobs.report_scores import calibration, gains, side_by_side
+from ray_jobs.report_slices import slices
+from ray_jobs.report_worst import worst
 from ray_jobs.run import Run, StageResult
 
 Floats = npt.NDArray[np.float64]
+
+# Part of the fingerprint: raise it when the same run is reported differently.
+VERSION = 2
 
 
 def report(run: Run) -> list[StageResult]:
@@ -30,59 +44,59 @@ def report(run: Run) -> list[StageResult]:
     stage = Stage(
         "report",
         run.folder / "report",
-        settings=run.settings.model_dump(mode="json"),  # the page shows them all
+        settings={"version": VERSION, **run.settings.model_dump(mode="json")},  # the page shows them all
         inputs={"blend": blended["fingerprint"], **predictions.model_fingerprints(run, records, models)},
     )
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("report", True, manifest)]
     stage.begin()
-    scores = score(run, records, blended)
+    columns = gather_columns(run, records, stage.folder)
+    scores = score(run, records, blended, columns)
     stage.folder.write_json("metrics.json", scores)
     stage.folder.write_bytes("index.html", page(run, records, scores).encode())
-    manifest = stage.commit(rows={"train": records.rows("train")}, metrics=scores, keep={"metrics.json", "index.html"})
+    kept = {column_file(shard) for split in records.splits for shard in records.shards(split)}
+    manifest = stage.commit(
+        rows={"train": records.rows("train")}, metrics=scores, keep={"metrics.json", "index.html", *kept}
+    )
     return [StageResult("report", False, manifest)]
 
 
-def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]:
-    """Every number of the report: baselines, models and blends with their out-of-fold scores and intervals."""
-    columns = records.read("train", ["id", "label", "fold", "group"])
-    labels, folds, groups = (columns[name].to_numpy() for name in ("label", "fold", "group"))
+def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str, pa.Table]) -> dict[str, Any]:
+    """Every number of the report."""
+    votes = records.read("train", ["id", "label", "fold", "group", "model_a", "model_b"])
+    labels, folds, groups = (votes[name].to_numpy() for name in ("label", "fold", "group"))
+    train, seed = columns["train"], run.settings.seed
     predicted = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
+    whole = {name: values for name, values in predicted.items() if name not in run.settings.partial}
+    chars_a, chars_b = (train[f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
     sets = {
         "baselines": {
             "uniform": metrics.uniform(len(labels)),
             "class prior": metrics.class_prior(labels, folds),
+            "length only": length_only(chars_a, chars_b, labels, folds),
         },
-        "models": {name: values for name, values in predicted.items() if name not in run.settings.partial},
+        "models": whole,
         "variants": {name: _blend(run, name) for name in blended["metrics"]["weights"]},
     }
-    truth = demo_data.truth(run, columns["id"])
+    truth = demo_data.truth(run, votes["id"])
     if truth is not None:
         sets["baselines"]["truth (best attainable)"] = truth
-    losses = {
-        (kind, name): metrics.record_log_loss(values, labels)
-        for kind, named in sets.items()
-        for name, values in named.items()
-    }
-    # One bootstrap for all, so that every interval rests on the same draws of prompts.
-    means = metrics.bootstrap_means(np.stack(list(losses.values()), axis=1), groups, seed=run.settings.seed)
-    scored: dict[str, dict[str, Any]] = {kind: {} for kind in sets}
-    for n, (kind, name) in enumerate(losses):
-        scored[kind][name] = {
-            **_scores(sets[kind][name], labels),
-            "ci95": list(metrics.interval(means[:, n])),
-        }
+    scored = side_by_side(sets, labels, groups, seed)
     chosen = blended["settings"]["submission"]
-    others = {"class prior": sets["baselines"]["class prior"], **predicted, "blend": sets["variants"][chosen]}
-    same_rows = {
-        name: on_the_same_rows(name, others, labels, groups, run.settings.seed) for name in run.settings.partial
-    }
+    blend = sets["variants"][chosen]
+    losses = metrics.record_log_loss(blend, labels)
+    others = {"class prior": sets["baselines"]["class prior"], **predicted, "blend": blend}
+    same_rows = {name: on_the_same_rows(name, others, labels, groups, seed) for name in run.settings.partial}
     for name, found in same_rows.items():
         scored["models"][name] = {**found["beside"][name], "folds": run.settings.partial[name]}
+    for name, cost in costs(run).items():
+        scored["models"][name]["cost"] = cost
+    importance = importances(run)
     return {
         "rows": len(labels),
         "labels": dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True)),
+        "summary": _summary(scored, sets, blend, labels, groups, seed),
         "baselines": scored["baselines"],
         "models": scored["models"],
         "blend": {
@@ -90,12 +104,21 @@ def score(run: Run, records: Records, blended: dict[str, Any]) -> dict[str, Any]
             **scored["variants"][chosen],
             "weights": blended["metrics"]["weights"],
             "variants": scored["variants"],
+            "analysis": _analysis(run),
         },
-        "importance": importances(run),
+        "calibration": calibration(blend, labels),
+        "bias": bias(run, train, {**predicted, "blend": blend}, labels, groups),
+        "slices": slices(train, votes, losses, groups, seed),
+        "importance": importance,
+        "drivers": drivers(importance),
+        "features": feature_columns(run),
         "search": searches(run),
         "sources": source_study(run),
         "same_rows": same_rows,
         "curves": curves(run),
+        "worst": worst(votes["id"].to_pylist(), blend, labels, losses),
+        "data": data(records, columns, losses, folds, groups, seed),
+        "run": {"stages": timeline(run), "versions": records.manifest["versions"]},
     }
 
 
@@ -103,62 +126,25 @@ def _blend(run: Run, name: str) -> Floats:
     return predictions.probabilities((run.folder / "blend").read_table(f"train-{name}.parquet"))
 
 
-def _scores(probabilities: Floats, labels: npt.NDArray[np.int8]) -> dict[str, float]:
-    return {
-        "oof_log_loss": metrics.log_loss(probabilities, labels),
-        "accuracy": metrics.accuracy(probabilities, labels),
-        "ece": metrics.expected_calibration_error(probabilities, labels),
-    }
+def _analysis(run: Run) -> dict[str, Any] | None:
+    """What the blend job found out about its blend; None of a run whose blend has not been analysed."""
+    folder = run.folder / "blend"
+    return dict(folder.read_json("analysis.json")) if folder.exists("analysis.json") else None
 
 
-def page(run: Run, records: Records, scores: dict[str, Any]) -> str:
-    """The report as one self-contained HTML page."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("ray_jobs"), autoescape=True, undefined=jinja2.StrictUndefined
-    )
-    rows = [("baseline", name, values) for name, values in scores["baselines"].items()]
-    rows += [("model", name, values) for name, values in scores["models"].items()]
-    rows += [("blend", name, values) for name, values in scores["blend"]["variants"].items()]
-    stages = [read_manifest(run.folder / name) for name in _stage_folders(run)]
-    low = min(values["ci95"][0] for _, _, values in rows)
-    high = max(values["ci95"][1] for _, _, values in rows)
-    return environment.get_template("report.html").render(
-        scores=scores,
-        rows=rows,
-        low=low,
-        span=max(high - low, 1e-9),
-        quarantine=records.manifest["metrics"]["quarantine"],
-        records=records.manifest["rows"],
-        stages=[manifest for manifest in stages if manifest is not None],
-        settings=run.settings.model_dump_json(indent=2),
-        versions=records.manifest["versions"],
-        families=_families(read_manifest(run.folder / "features") or {}),
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
-    )
-
-
-def _families(features: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The entries of the feature catalogue by family."""
-    families: dict[str, list[dict[str, Any]]] = {}
-    for entry in features.get("catalogue", []):
-        families.setdefault(entry["family"], []).append(entry)
-    return families
-
-
-def _stage_folders(run: Run) -> list[str]:
-    made = [f"demo/llm-{llm.name}" for llm in run.settings.llms if llm.demo]
-    tuned = [model.name for model in (*run.settings.encoders, *run.settings.trained_llms)]
-    return [
-        "demo/pairs",
-        "records",
-        "features",
-        *made,
-        *(f"models/{name}" for name in tuned),
-        *(f"predictions/{name}" for name in run.settings.models),
-        "blend",
-    ]
+def _summary(
+    scored: dict[str, dict[str, dict[str, Any]]],
+    sets: dict[str, dict[str, Floats]],
+    blend: Floats,
+    labels: npt.NDArray[np.int8],
+    groups: npt.NDArray[np.int64],
+    seed: int,
+) -> dict[str, Any]:
+    """What the blend gains over the class prior and over the best single model."""
+    best = min(sets["models"], key=lambda name: float(scored["models"][name]["oof_log_loss"]))
+    compared = {"class prior": sets["baselines"]["class prior"], "best": sets["models"][best]}
+    found = gains(blend, compared, labels, groups, seed)
+    return {"over_class_prior": found["class prior"], "best_model": best, "over_best_model": found["best"]}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What the report says of boosters: what drives them, and how their settings were searched."""
 
 import csv
+from collections.abc import Mapping
 from typing import Any
 
 import pyarrow.compute as pc
@@ -12,6 +13,8 @@ from ray_jobs.train_boosters import IMPORTANCE
 from ray_jobs.tune import TRIALS
 
 TOP_FEATURES = 20
+# What the published notebook's authors found to drive their boosters.
+CLAIMED = ("length", "vocabulary", "entities")
 
 
 def importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -32,6 +35,40 @@ def importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
             "features": table.sort_by(order).slice(0, TOP_FEATURES).drop_columns(["shap"]).to_pylist(),
         }
     return found
+
+
+def drivers(importance: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> dict[str, Any] | None:
+    """Whether the families of CLAIMED are what drives the boosters; None if no booster sees all of them.
+
+    A family's share is the mean of its shares of SHAP values over the boosters that do. A claim is confirmed if the
+    family is among as many first ones as there are claims.
+    """
+    shares = [{each["family"]: each["shap_share"] for each in of["families"]} for of in importance.values()]
+    seeing = [share for share in shares if set(CLAIMED) <= set(share)]
+    if not seeing:
+        return None
+    families = {family for share in seeing for family in share}
+    means = {family: sum(share.get(family, 0.0) for share in seeing) / len(seeing) for family in families}
+    ordered = sorted(means, key=lambda family: (-means[family], family))
+    claims = [
+        {
+            "family": family,
+            "shap_share": means[family],
+            "rank": ordered.index(family) + 1,
+            "confirmed": ordered.index(family) < len(CLAIMED),
+        }
+        for family in CLAIMED
+    ]
+    return {"families": len(ordered), "first": ordered[0], "first_shap_share": means[ordered[0]], "claims": claims}
+
+
+def feature_columns(run: Run) -> dict[str, int]:
+    """Columns that boosters see by family of features."""
+    manifest = read_manifest(run.folder / "features") or {}
+    columns: dict[str, int] = {}
+    for entry in manifest.get("catalogue", []):
+        columns[entry["family"]] = columns.get(entry["family"], 0) + entry.get("columns", 1)
+    return columns
 
 
 def source_study(run: Run) -> dict[str, Any]:
@@ -60,5 +97,5 @@ def searches(run: Run) -> dict[str, dict[str, Any]]:
             for row in rows
         ]
         ordered = sorted(trials, key=lambda trial: float(trial["at"]))
-        found[wanted.booster] = {"trials": ordered, "best": manifest["metrics"]["best"]}
+        found[wanted.booster] = {"count": len(ordered), "trials": ordered, "best": manifest["metrics"]["best"]}
     return found

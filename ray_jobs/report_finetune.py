@@ -9,6 +9,7 @@ import numpy.typing as npt
 from preference import metrics
 from ray_jobs.finetune import folds_of
 from ray_jobs.finetune_store import HISTORY
+from ray_jobs.report_scores import scores
 from ray_jobs.run import Run
 
 POINTS = 120  # of a curve, each the mean of the steps it stands for
@@ -54,10 +55,8 @@ def on_the_same_rows(
     beside = {}
     for n, (name, values) in enumerate(there.items()):
         beside[name] = {
-            "oof_log_loss": float(losses[name].mean()),
+            **scores(values, labels[rows]),
             "ci95": list(metrics.interval(means[:, n])),
-            "accuracy": metrics.accuracy(values, labels[rows]),
-            "ece": metrics.expected_calibration_error(values, labels[rows]),
             "difference": float((losses[name] - losses[model]).mean()),
             "difference_ci95": list(metrics.interval(means[:, len(there) + n])),
         }

@@ -46,3 +46,16 @@ def test_class_prior_never_sees_the_held_out_votes():
     prior = metrics.class_prior(labels, folds)
     assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
     assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])
+
+
+def test_means_of_parts_are_those_of_the_same_draws():
+    rng = np.random.default_rng(3)
+    values, groups = rng.normal(size=60), np.arange(20).repeat(3)
+    part = np.arange(60) < 30
+    means = metrics.bootstrap_parts(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
+    assert np.allclose(means[:, 2], metrics.bootstrap_means(values[:, None], groups, 50, 4)[:, 0])
+    alone = metrics.bootstrap_parts(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
+    assert np.allclose(means[:, 0], alone[:, 0])  # what lies outside a part is no part of its mean
+    rare = metrics.bootstrap_parts(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
+    assert np.isnan(rare[:, 0]).any()
+    assert np.allclose(metrics.interval(rare[:, 0]), values[7])

@@ -8,7 +8,6 @@ from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
-from ray_jobs.report import report
 from ray_jobs.storage import Folder
 
 from .votes import COLUMNS, vote, write_votes
@@ -18,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("ray_cluster")
 
 @pytest.fixture
 def job(tmp_path, capsys):
-    """Runs blend and report over records and the predictions of two models, good and poor."""
+    """Runs ingest and blend over records and the predictions of two models, good and poor."""
     config = tmp_path / "config.yaml"
     config.write_text(
         f"run: {tmp_path}/run\ndata: {{folds: 3, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
@@ -111,25 +110,3 @@ def test_missing_ids_are_exit_2_with_the_ids(tmp_path, job):
     assert code == 2
     assert "ids without a prediction: 88, 89" in captured.err
     assert not (tmp_path / "run/blend/submission.csv").exists()
-
-
-def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
-    predict(tmp_path, "good", 1.0)
-    predict(tmp_path, "poor", 0.1)
-    assert job(blend)[0] == 0
-    code, captured = job(report)
-    assert code == 0
-    metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
-    page = (tmp_path / "run/report/index.html").read_text()
-    named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
-    assert set(named) == {"uniform", "class prior", "good", "poor", "learnt", "log", "equal", "preset"}
-    for values in named.values():
-        assert f"{values['oof_log_loss']:.4f}" in page
-        assert f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}" in page
-        assert values["ci95"][0] <= values["oof_log_loss"] <= values["ci95"][1]
-    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learnt"]["oof_log_loss"]
-    assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
-    assert "good" in captured.out
-    # The report speaks of the blend that was submitted, whatever the settings say now.
-    assert job(report, "blend.submission=preset")[0] == 0
-    assert json.loads((tmp_path / "run/report/metrics.json").read_text())["blend"]["submission"] == "learnt"

@@ -1,0 +1,225 @@
+"""Figures as inline SVG: small functions that turn numbers into marks.
+
+A figure is 400 units wide and shown at about that many pixels, so that its text has the size of the page's on a phone
+as on a desk. Colours come from the page's style sheet by class; each series has a shape of its own as well.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from markupsafe import Markup
+
+WIDTH = 400
+_EDGE = 12  # free room at the right of plots, for half a tick's text
+_LABEL = 44  # characters of a row's label
+_ISOLATE, _END = "\u2068", "\u2069"  # keep names that run right to left from moving what stands beside them
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What an axis spans and is called, its unit in the name; ticks are percentages where `percent` says so."""
+
+    low: float
+    high: float
+    name: str
+    percent: bool = False
+
+    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
+        """Round numbers on the axis with their texts, about as many as `wanted`."""
+        step = _step(self.high - self.low, wanted)
+        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
+        places = max(0, -math.floor(math.log10(step * (100 if self.percent else 1)) + 1e-9))
+        found = []
+        for n in range(first, last + 1):
+            value = n * step * (100 if self.percent else 1)
+            text = f"{value + 0.0:,.{places}f}".replace("-", "\u2212")
+            found.append((n * step, text + "%" * self.percent))
+        return found
+
+
+def _step(span: float, wanted: int) -> float:
+    """The round number (1, 2 or 5 times a power of ten) that divides `span` into at most `wanted` parts."""
+    power = 10.0 ** math.floor(math.log10(span / wanted))
+    return next(factor * power for factor in (1, 2, 5, 10, 20) if span / (factor * power) <= wanted + 1e-9)
+
+
+def spanning(values: Sequence[float], name: str, percent: bool = False, whole_steps: bool = False) -> Axis:
+    """An axis around values, with a little room, or out to the next round numbers."""
+    low, high = min(values), max(values)
+    span = max(high - low, 1e-6)
+    if whole_steps:
+        step = _step(span, 5)
+        return Axis(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, name, percent)
+    return Axis(low - 0.04 * span, high + 0.04 * span, name, percent)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A rectangle of a figure with two axes."""
+
+    x: Axis
+    y: Axis
+    top: float = 30
+    bottom: float = 250
+    left: float = 52
+
+    def at(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point lies, in units of the figure."""
+        return _along(self.x, x, self.left, WIDTH - _EDGE), _along(self.y, y, self.bottom, self.top)
+
+
+def _along(axis: Axis, value: float, start: float, end: float) -> float:
+    return round(start + (end - start) * (value - axis.low) / (axis.high - axis.low), 1)
+
+
+def figure(key: str, title: str, text: Markup, height: float, *marks: Markup) -> Markup:
+    """An image with its title and a description for those who do not see it; `key` names it within the page."""
+    return Markup(
+        '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-title {}-text"><title id="{}-title">{}</title>'
+        '<desc id="{}-text">{}</desc>{}</svg>'
+    ).format(WIDTH, height, key, key, key, title, key, text, Markup("").join(marks))
+
+
+def axes(plot: Plot, x_ticks: bool = True, y_wanted: int = 5) -> Markup:
+    """Lines, ticks and names of a plot's axes; the y axis's name stands above it, to be read without a turned head."""
+    parts = []
+    for value, text in plot.y.ticks(y_wanted):
+        _, y = plot.at(plot.x.low, value)
+        parts.append(_line("grid", plot.left, y, WIDTH - _EDGE, y))
+        parts.append(_text("tick", plot.left - 6, y + 4, text, "end"))
+    parts.append(_text("axis", 0, plot.top - 14, plot.y.name))
+    if x_ticks:
+        for value, text in plot.x.ticks():
+            x, _ = plot.at(value, plot.y.low)
+            parts.append(_line("grid", x, plot.bottom, x, plot.bottom + 4))
+            parts.append(_text("tick", x, plot.bottom + 17, text, "middle"))
+        parts.append(_text("axis", (plot.left + WIDTH - _EDGE) / 2, plot.bottom + 35, plot.x.name, "middle"))
+    parts.append(_line("frame", plot.left, plot.bottom, WIDTH - _EDGE, plot.bottom))
+    return Markup("").join(parts)
+
+
+def legend(*series: tuple[str, str], bars: bool = False) -> Markup:
+    """What the series' marks mean, as HTML to stand beside a figure: class and name of each."""
+    items = []
+    for kind, name in series:
+        key = _bar(kind, 1, 2, 18, 8) if bars else _line(f"whisker {kind}", 1, 6, 19, 6) + marker(kind, 10, 6)
+        items.append(
+            Markup('<span class="of"><svg class="key" viewBox="0 0 20 12" aria-hidden="true">{}</svg>{}</span>').format(
+                key, name
+            )
+        )
+    return Markup('<p class="legend">{}</p>').format(Markup(" ").join(items))
+
+
+def marker(kind: str, x: float, y: float) -> Markup:
+    """A series' mark: a diamond for what is predicted, a square for baselines, else a dot."""
+    if kind in ("predicted", "gain"):
+        path = f"M{x:g},{y - 5:g}L{x + 5:g},{y:g}L{x:g},{y + 5:g}L{x - 5:g},{y:g}Z"
+        return Markup('<path class="dot {}" d="{}"/>').format(kind, path)
+    if kind == "baseline":
+        return Markup('<rect class="dot {}" x="{:g}" y="{:g}" width="7" height="7"/>').format(kind, x - 3.5, y - 3.5)
+    return Markup('<circle class="dot {}" cx="{:g}" cy="{:g}" r="4"/>').format(kind, x, y)
+
+
+def points(plot: Plot, kind: str, values: Sequence[tuple[float, float]]) -> Markup:
+    """A mark at each point."""
+    return Markup("").join(marker(kind, *plot.at(x, y)) for x, y in values)
+
+
+def whiskers(plot: Plot, kind: str, values: Sequence[tuple[float, float, float]]) -> Markup:
+    """An upright interval at each x, from y to y."""
+    parts = []
+    for at, low, high in values:
+        (x, start), (_, end) = plot.at(at, low), plot.at(at, high)
+        parts.append(_line(f"whisker {kind}", x, start, x, end))
+    return Markup("").join(parts)
+
+
+def path(plot: Plot, kind: str, values: Sequence[tuple[float, float]]) -> Markup:
+    """A line through points."""
+    places = " ".join("{:g},{:g}".format(*plot.at(x, y)) for x, y in values)
+    return Markup('<polyline class="path {}" points="{}"/>').format(kind, places)
+
+
+def columns(plot: Plot, kind: str, edges: Sequence[float], heights: Sequence[float]) -> Markup:
+    """Upright bars between neighbouring edges."""
+    parts = []
+    for low, high, value in zip(edges[:-1], edges[1:], heights, strict=True):
+        (left, top), (right, bottom) = plot.at(low, value), plot.at(high, plot.y.low)
+        parts.append(_bar(kind, left + 0.5, top, right - left - 1, bottom - top))
+    return Markup("").join(parts)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One mark of a row: a point with its interval from low to high, or with no point a bar."""
+
+    kind: str
+    ends: Sequence[float]
+    point: float | None = None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a figure of rows: its label, the number that stands at its right, and its marks."""
+
+    label: str
+    marks: Sequence[Mark]
+    number: Markup = field(default_factory=Markup)
+    strong: bool = False
+
+
+def rows(key: str, title: str, text: Markup, of: Sequence[Row], x: Axis, reference: float | None = None) -> Markup:
+    """A figure with a row for each thing compared: the label above its marks, so that both have the whole width.
+
+    `reference` draws an upright line at the value that things are compared with.
+    """
+    parts = []
+    top = 4.0
+    plot = Plot(x, Axis(0, 1, ""), top=0, bottom=1, left=_EDGE)
+    lines = []
+    for row in of:
+        lines.append(_text("label strong" if row.strong else "label", 0, top + 12, _short(row.label), text_of=True))
+        lines.append(_text("value", WIDTH, top + 12, row.number, "end"))
+        for n, mark in enumerate(row.marks):
+            y = top + 23 + 11 * n
+            (left, _), (right, _) = (plot.at(end, 0) for end in mark.ends)
+            if mark.point is None:
+                lines.append(_bar(mark.kind, left, y - 4, max(right - left, 1), 8))
+            else:
+                lines.append(_line(f"whisker {mark.kind}", left, y, right, y))
+                lines.append(marker(mark.kind, plot.at(mark.point, 0)[0], y))
+        top += 25 + 11 * len(row.marks)
+    for value, tick in x.ticks():
+        at, _ = plot.at(value, 0)
+        parts.append(_line("grid", at, 4, at, top))
+        parts.append(_text("tick", at, top + 17, tick, "middle"))
+    if reference is not None:
+        at, _ = plot.at(reference, 0)
+        parts.append(_line("reference", at, 4, at, top))
+    parts.append(_line("frame", _EDGE, top, WIDTH - _EDGE, top))
+    parts.append(_text("axis", WIDTH / 2, top + 36, x.name, "middle"))
+    return figure(key, title, text, top + 44, *parts, *lines)
+
+
+def _short(label: str) -> str:
+    cut = label if len(label) <= _LABEL else label[: _LABEL - 1] + "…"
+    return f"{_ISOLATE}{cut}{_END}"
+
+
+def _line(kind: str, x1: float, y1: float, x2: float, y2: float) -> Markup:
+    return Markup('<line class="{}" x1="{:g}" y1="{:g}" x2="{:g}" y2="{:g}"/>').format(kind, x1, y1, x2, y2)
+
+
+def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
+    return Markup('<rect class="bar {}" x="{:g}" y="{:g}" width="{:g}" height="{:g}"/>').format(
+        kind, x, y, width, height
+    )
+
+
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "start", text_of: bool = False) -> Markup:
+    """Text at a place; `text_of` the run, such as a model's name, may show digits that are no results."""
+    return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}"{}>{}</text>').format(
+        kind, x, y, anchor, Markup(" data-text") if text_of else "", text
+    )

@@ -1,0 +1,71 @@
+"""Where the blend errs: its loss on slices of the records, with support and intervals."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from preference import metrics
+
+Floats = npt.NDArray[np.float64]
+Slices = dict[tuple[str, str], npt.NDArray[np.bool_]]  # by what they are told apart by, and their own name
+
+TOP_MODELS = 8  # by records, either answer counting
+
+
+def slices(
+    columns: pa.Table, votes: pa.Table, losses: Floats, groups: npt.NDArray[np.int64], seed: int
+) -> list[dict[str, Any]]:
+    """The blend's mean loss on each slice and by how much it exceeds that on all records, with 95% intervals.
+
+    `columns` are those of report_columns; `votes` has label, model_a and model_b; `losses` are (n,). The intervals
+    draw whole prompts; that of the difference draws both parts of it together.
+    """
+    masks = {**_of_texts(columns), **_of_votes(votes)}
+    parts = metrics.bootstrap_parts(losses, np.stack(list(masks.values()), axis=1), groups, seed=seed)
+    return [
+        {
+            "by": by,
+            "slice": name,
+            "rows": int(rows.sum()),
+            "oof_log_loss": float(losses[rows].mean()),
+            "ci95": list(metrics.interval(parts[:, n])),
+            "difference": float(losses[rows].mean() - losses.mean()),
+            "difference_ci95": list(metrics.interval(parts[:, n] - parts[:, -1])),
+        }
+        for n, ((by, name), rows) in enumerate(masks.items())
+    ]
+
+
+def _of_texts(columns: pa.Table) -> Slices:
+    turns, english, code = (columns[name].to_numpy() for name in ("turns", "english", "code"))
+    written = columns["chars_a"].to_numpy() + columns["chars_b"].to_numpy()
+    quartile = np.searchsorted(np.quantile(written, [0.25, 0.5, 0.75]), written, side="left")
+    quarters = ("shortest quarter", "second quarter", "third quarter", "longest quarter")
+    found: Slices = {
+        ("turns", "one"): turns <= 1,
+        ("turns", "two"): turns == 2,
+        ("turns", "three or more"): turns >= 3,
+        **{("length", name): quartile == n for n, name in enumerate(quarters)},
+        ("language", "English"): english,
+        ("language", "other or none"): ~english,
+        ("code", "some"): code,
+        ("code", "none"): ~code,
+    }
+    return _occurring(found)
+
+
+def _of_votes(votes: pa.Table) -> Slices:
+    labels = votes["label"].to_numpy()
+    found: Slices = {("vote", "a winner"): labels != 2, ("vote", "tie"): labels == 2}
+    sides = [np.array(votes[name].to_pylist(), object) for name in ("model_a", "model_b")]
+    named = [name for side in sides for name in side if name]
+    names, counts = np.unique(np.array(named, str), return_counts=True)
+    for n in np.argsort(-counts, kind="stable")[:TOP_MODELS]:
+        found["model", str(names[n])] = (sides[0] == names[n]) | (sides[1] == names[n])
+    return _occurring(found)
+
+
+def _occurring(found: Slices) -> Slices:
+    return {name: rows for name, rows in found.items() if rows.any()}
