@@ -4,8 +4,9 @@ from typing import Any
 
 from ray_jobs.artifacts import read_manifest
 from ray_jobs.run import Run
-from ray_jobs.settings import Booster, Llm
+from ray_jobs.settings import Booster
 from ray_jobs.settings_finetune import Encoder, TrainedLlm
+from ray_jobs.settings_llm import Llm
 
 
 def timeline(run: Run) -> list[dict[str, Any]]:
@@ -77,5 +78,5 @@ def _of_tuned(run: Run, model: Encoder | TrainedLlm) -> dict[str, float]:
 
 
 def _of_llm(run: Run, llm: Llm) -> dict[str, float]:
-    manifest = read_manifest(run.folder / f"predictions/{llm.name}") or {"seconds": 0.0}
-    return _cost(manifest["seconds"], llm.replicas * llm.cpus_per_replica, llm.replicas * llm.gpus_per_replica)
+    metrics = (read_manifest(run.folder / f"predictions/{llm.name}") or {"metrics": {}})["metrics"]
+    return {unit: float(metrics.get(unit, 0.0)) for unit in ("core_seconds", "gpu_seconds")}
