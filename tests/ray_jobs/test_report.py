@@ -194,6 +194,9 @@ def test_slices_calibration_and_bias_count_every_record(made):
     assert {by[name] for name in ("turns", "length", "language", "code", "vote")} == {90}
     models = {each["slice"]: each["rows"] for each in metrics["slices"] if each["by"] == "model"}
     assert models == {"m1": 89, "m2": 90, "<b>m&1</b>": 1}
+    of_votes = [each for each in metrics["slices"] if each["by"] == "vote"]
+    mean = sum(each["rows"] * each["oof_log_loss"] for each in of_votes) / 90
+    assert np.isclose(mean, metrics["blend"]["oof_log_loss"])
     for bins in metrics["calibration"]["reliability"].values():
         assert sum(each["count"] for each in bins) == 90
     confusion = metrics["calibration"]["confusion"]
@@ -229,6 +232,7 @@ def test_hostile_texts_are_shown_as_text(made):
     assert all(address.startswith("#") or address == "data:," for address in page.addresses)
     worst = metrics_of(made)["worst"]
     assert {each["row"] for each in worst[: len(HOSTILE)]} == set(HOSTILE)
+    assert all(np.isclose(each["loss"], -np.log(each["probabilities"][each["vote"]])) for each in worst)
     assert "&lt;script&gt;document.title" in text
     assert "{{ 7 * 7 }}" in text
     assert ARABIC in text
