@@ -214,19 +214,3 @@ def preset_weights(preset: Mapping[str, float], models: Sequence[str]) -> Floats
         raise ValueError(f"the preset names none of the models {', '.join(models)}")
     normalised: Floats = weights / weights.sum()
     return normalised
-
-
-def nested_pool(
-    predictions: Floats,
-    labels: Labels,
-    folds: npt.NDArray[np.int16],
-    learn: Learn = learn_weights,
-    pool: Pool = linear_pool,
-) -> Floats:
-    """A learnt blend (n, 3) scored honestly: each fold's records are pooled with weights learnt on the others."""
-    pooled = np.empty(predictions.shape[1:])
-    for fold in np.unique(folds):
-        held_out = folds == fold
-        weights = learn(predictions[:, ~held_out], labels[~held_out])
-        pooled[held_out] = pool(predictions[:, held_out], weights)
-    return pooled

@@ -2,8 +2,14 @@ import csv
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from infer.blender import Blender
+from infer.calibration import METHODS
+from infer.fit_blender import BLENDS
+from infer.guards import CASES, case_of
+from preference.metrics import log_loss
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
@@ -12,6 +18,15 @@ from ray_jobs.report import report
 from ray_jobs.storage import Folder
 
 from .votes import COLUMNS, vote, write_votes
+
+# Answers that leave nothing to compare, and one pair that does; white space around a text is no difference.
+DEGENERATE: list[dict[str, str]] = [
+    {"response_a": '[" "]'},
+    {"response_b": "[null]"},
+    {"response_a": '[""]', "response_b": "[null]"},
+    {"response_a": '["the same"]', "response_b": '["the same\\n"]'},
+    {},
+]
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -27,8 +42,9 @@ def job(tmp_path, capsys):
     )
     # Numbers that sort as text in another order than as numbers, and ids that CSV must quote.
     rows = [vote(n, id=f"{n}" if n % 5 else f'{n},"x') for n in range(90)]
+    rows[40:70] = [row | DEGENERATE[n % 5] for n, row in enumerate(rows[40:70])]
     write_votes(tmp_path / "train.csv", rows)
-    write_votes(tmp_path / "test.csv", rows[::-1][:20], [COLUMNS[0], *COLUMNS[3:6]])
+    write_votes(tmp_path / "test.csv", rows[::-1][:30], [COLUMNS[0], *COLUMNS[3:6]])
 
     def run(work, *overrides):
         arguments = ["--config", str(config)]
@@ -48,7 +64,8 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
     stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop}, {"records": of})
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
-        table = records.read_table(f"{split}/part-00000.parquet")
+        shards = [name for name in records.files() if name.startswith(f"{split}/")]
+        table = pa.concat_tables([records.read_table(name) for name in shards])
         values = rng.dirichlet([4, 4, 4], size=len(table))
         if split == "train":
             values += sharpness * np.eye(3)[table["label"].to_numpy()]
@@ -57,6 +74,20 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
         made = predictions.table(table["id"], values, folds)
         folder.write_table(f"{split}.parquet", made.slice(0, len(made) - drop))
     stage.commit(rows={})
+
+
+def lose(tmp_path, model, split, positions):
+    """Make a model's predictions nan for some records."""
+    folder = Folder(f"{tmp_path}/run/predictions/{model}")
+    table = folder.read_table(f"{split}.parquet")
+    values = predictions.probabilities(table)
+    values[positions] = np.nan
+    folds = table["fold"].to_numpy() if split == "train" else None
+    folder.write_table(f"{split}.parquet", predictions.table(table["id"], values, folds))
+
+
+def probabilities_of(table, name):
+    return np.stack([table[f"{name}_{column}"].to_numpy() for column in ("p_a", "p_b", "p_tie")], axis=1)
 
 
 def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
@@ -79,8 +110,8 @@ def test_the_submission_follows_the_chosen_blend(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
     made = []
-    for name in ("learnt", "preset", "equal", "log"):
-        assert job(blend, f"blend.submission={name}")[0] == 0
+    for name in ("linear", "preset", "equal", "log"):
+        assert job(blend, f"blend.submission={name}", "blend.calibration=none")[0] == 0
         made.append((tmp_path / "run/blend/submission.csv").read_text())
     assert made[2] != made[1]
     assert made[2] != made[0]
@@ -122,7 +153,7 @@ def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
     metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
     page = (tmp_path / "run/report/index.html").read_text()
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
-    assert set(named) == {"uniform", "class prior", "good", "poor", "learnt", "log", "equal", "preset"}
+    assert set(named) == {"uniform", "class prior", "good", "poor", *BLENDS}
     for values in named.values():
         assert f"{values['oof_log_loss']:.4f}" in page
         assert f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}" in page
@@ -133,3 +164,97 @@ def test_report_numbers_are_those_of_metrics_json(tmp_path, job):
     # The report speaks of the blend that was submitted, whatever the settings say now.
     assert job(report, "blend.submission=preset")[0] == 0
     assert json.loads((tmp_path / "run/report/metrics.json").read_text())["blend"]["submission"] == "learnt"
+
+
+def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend, "blend.length_debias=true")[0] == 0
+    folder = Folder(f"{tmp_path}/run/blend")
+    found = folder.read_json("analysis.json")
+    manifest = folder.read_json("manifest.json")
+    assert manifest["metrics"]["analysis"] == found
+    assert set(found) == {
+        "in_sample_log_loss", "nested_log_loss", "without", "calibration", "guards", "length_debias"
+    }  # fmt: skip
+    labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
+    nested = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    assert found["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
+    assert found["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learnt"]
+    assert found["in_sample_log_loss"] < found["nested_log_loss"]
+    without = found["without"]
+    assert set(without) == {"good", "poor"}
+    for each in without.values():
+        assert each["gain"] == pytest.approx(each["oof_log_loss"] - found["nested_log_loss"])
+        assert each["gain_ci95"][0] <= each["gain"] <= each["gain_ci95"][1]
+    assert without["good"]["gain_ci95"][0] > 0.1
+    assert abs(without["poor"]["gain"]) < 0.05
+    methods = found["calibration"]["methods"]
+    assert tuple(methods) == METHODS
+    assert found["calibration"]["chosen"] in METHODS
+    assert min(each["standard_error"] for each in methods.values()) == 0
+    debias = found["length_debias"]
+    assert debias["cost_ci95"][0] <= debias["cost"] <= debias["cost_ci95"][1]
+    assert debias["coefficient"] > 0  # the longer answer wins in these votes
+    assert job(blend)[0] == 0
+    assert folder.read_json("analysis.json")["length_debias"] is None
+    before = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    assert debias["cost"] == pytest.approx(nested - before, abs=1e-12)
+
+
+def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
+    assert job(ingest, "data.shard_rows=7")[0] == 0
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend, "data.shard_rows=7")[0] == 0
+    found = {guard["case"]: guard for guard in Folder(f"{tmp_path}/run/blend").read_json("analysis.json")["guards"]}
+    assert list(found) == list(CASES[1:])
+    for guard in found.values():
+        assert (guard["train_records"], guard["test_records"]) == (6, 2)
+        assert sum(guard["probabilities"]) == pytest.approx(1)
+        assert guard["reason"]
+
+
+def test_weights_json_blends_the_test_records_again(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    lose(tmp_path, "good", "test", [2, 5])
+    assert job(blend, "blend.calibration=vector")[0] == 0
+    folder = Folder(f"{tmp_path}/run/blend")
+    blender = Blender.from_json(folder.read_json("weights.json")["blender"])
+    assert blender.calibration.method == "vector"
+    beside = folder.read_table("predictions.parquet")
+    columns = [f"{name}_{column}" for name in ("good", "poor", "blend") for column in ("p_a", "p_b", "p_tie")]
+    assert beside.column_names == ["id", *columns]
+    assert beside["good_p_a"].null_count == 2
+    given = np.stack([probabilities_of(beside, name) for name in blender.models])
+    rows = list(csv.DictReader((tmp_path / "test.csv").open(newline="")))
+    texts = [[(json.loads(row[name])[0] or "").strip() for name in ("response_a", "response_b")] for row in rows]
+    cases = np.array([case_of(a, b) for a, b in texts], np.int8)
+    again = blender.predict(given, cases, np.zeros(len(rows)))
+    submitted = np.array(list(csv.reader((tmp_path / "run/blend/submission.csv").open(newline=""))))[1:, 1:].astype(
+        float
+    )
+    assert np.abs(again - submitted).max() < 1e-9
+    assert np.abs(probabilities_of(beside, "blend") - submitted).max() < 1e-9
+
+
+def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    lose(tmp_path, "good", "train", [0, 1, 2, 50])
+    lose(tmp_path, "good", "test", [0])
+    assert job(blend)[0] == 0
+    table = Folder(f"{tmp_path}/run/blend").read_table("train-equal.parquet")
+    assert np.isfinite(predictions.probabilities(table)).all()
+
+
+@pytest.mark.parametrize(("split", "ids"), [("train", "3, 7"), ("test", "86, 82")])
+def test_records_without_any_prediction_are_exit_2_with_the_ids(tmp_path, job, split, ids):
+    for model in ("good", "poor"):
+        predict(tmp_path, model, 1.0)
+        lose(tmp_path, model, split, [3, 7])
+    code, captured = job(blend)
+    assert code == 2
+    assert f"no model predicts 2 {split} records: {ids}" in captured.err
+    assert not (tmp_path / "run/blend/submission.csv").exists()
