@@ -40,10 +40,11 @@ class Calibration:
             return open_simplex(probabilities)
         if self.curve_answer is not None and self.curve_tie is not None:
             curves = (self.curve_answer, self.curve_answer, self.curve_tie)
-            read = [np.interp(probabilities[:, n], *curve) for n, curve in enumerate(curves)]
-            return open_simplex(np.stack(read, axis=1) / np.sum(read, axis=0)[:, None])
+            read = np.stack([np.interp(probabilities[:, n], *curve) for n, curve in enumerate(curves)], axis=1)
+            renormalised: Floats = read / read.sum(axis=1, keepdims=True)
+            return renormalised
         powers = np.array([self.power_answer, self.power_answer, self.power_tie])
-        return open_simplex(softmax(np.log(probabilities) * powers + [0.0, 0.0, self.bias_tie]))
+        return open_simplex(softmax(np.log(open_simplex(probabilities)) * powers + [0.0, 0.0, self.bias_tie]))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Calibration":

@@ -12,6 +12,8 @@ from infer.fit_blender import BlendName, Fitted, Nested, Recipe, Training, fit, 
 from preference import metrics
 from ray_jobs.settings import Blend
 
+_LENGTH = ""  # beside the models' names, none of which is empty
+
 
 def recipe_of(settings: Blend, name: BlendName) -> Recipe:
     """What the settings ask of a blend; the preset stays as published."""
@@ -78,7 +80,7 @@ def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
     without = {model: metrics.record_log_loss(each, data.labels) for model, each in scored.without.items()}
     differences = {model: each - losses for model, each in without.items()}
     if scored.with_length is not None:
-        differences[""] = losses - metrics.record_log_loss(scored.with_length, data.labels)
+        differences[_LENGTH] = losses - metrics.record_log_loss(scored.with_length, data.labels)
     # One bootstrap for all, so that every interval rests on the same draws of prompts.
     samples = metrics.bootstrap_means(np.stack(list(differences.values()), axis=1), data.groups, seed=seed)
     intervals = {name: list(metrics.interval(samples[:, n])) for n, name in enumerate(differences)}
@@ -118,7 +120,7 @@ def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
         if blender.length_coefficient is None
         else {
             "coefficient": blender.length_coefficient,
-            "cost": float(differences[""].mean()),
-            "cost_ci95": intervals[""],
+            "cost": float(differences[_LENGTH].mean()),
+            "cost_ci95": intervals[_LENGTH],
         },
     }

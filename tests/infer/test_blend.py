@@ -73,6 +73,7 @@ def test_greedy_selection_is_never_worse_than_the_best_model_and_leaves_noise_ou
         assert weights[2] < 0.05
     views = np.stack([open_simplex(votes(400)[0] + np.random.default_rng(n).normal(0, 0.15, (400, 3))) for n in (1, 2)])
     labels = votes(400)[1]
+    assert greedy_weights(views, labels, rounds=3).tolist() == [0.5, 0.5]  # the third pick would make it worse
     best = log_loss(linear_pool(views, learn_weights(views, labels)), labels)
     assert log_loss(linear_pool(views, greedy_weights(views, labels)), labels) < best + 1e-4
 

@@ -4,7 +4,7 @@ import json
 import numpy as np
 import pytest
 
-from infer.calibration import METHODS, Calibration, choose, compare, cross_calibrate, fit_calibration
+from infer.calibration import METHODS, Calibration, Score, choose, compare, cross_calibrate, fit_calibration
 from preference.metrics import log_loss, record_log_loss
 from preference.swap import swap_labels, swap_probabilities
 
@@ -93,6 +93,20 @@ def test_the_simplest_within_one_standard_error_of_the_best_is_chosen():
     assert chosen(sharpened(truth, 2.0)) == "temperature"
     no_ties = truth * [1, 1, 0.3]
     assert chosen(no_ties / no_ties.sum(axis=1, keepdims=True)) == "vector"
+
+
+@pytest.mark.parametrize(
+    ("losses", "expected"),
+    [
+        ((1.01, 1.005, 1.02, 1.0), "none"),
+        ((1.03, 1.005, 1.0, 1.001), "temperature"),
+        ((1.03, 1.02, 1.0, 1.001), "vector"),
+        ((1.03, 1.02, 1.02, 1.0), "isotonic"),
+    ],
+)
+def test_what_is_within_a_standard_error_of_the_best_gives_way_to_simplicity(losses, expected):
+    scores = {method: Score(loss, 0.012) for method, loss in zip(METHODS, losses, strict=True)}
+    assert choose(dict(reversed(scores.items()))) == expected
 
 
 def test_standard_errors_are_those_of_differences():

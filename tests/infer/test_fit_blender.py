@@ -117,6 +117,10 @@ def test_guards_reach_predictions_and_only_theirs():
     assert made[data.cases == IDENTICAL][0, 2] > 0.8
     bare = dataclasses.replace(fitted.blender, guards={}).predict(data.predictions, data.cases, data.differences)
     assert (made[data.cases == 0] == bare[data.cases == 0]).all()
+    one = dataclasses.replace(fitted.blender, guards={"empty_b": (0.7, 0.1, 0.2)})
+    by_one = one.predict(data.predictions, data.cases, data.differences)
+    assert (by_one[data.cases == EMPTY_B] == [0.7, 0.1, 0.2]).all()
+    assert (by_one[data.cases != EMPTY_B] == bare[data.cases != EMPTY_B]).all()
 
 
 def test_the_preset_stays_as_published():

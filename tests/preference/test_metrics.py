@@ -46,3 +46,17 @@ def test_class_prior_never_sees_the_held_out_votes():
     prior = metrics.class_prior(labels, folds)
     assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
     assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])
+
+
+def test_standard_errors_are_those_of_independent_groups():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=300)
+    alone = metrics.standard_error(values, np.arange(300))
+    assert np.isclose(alone, values.std(ddof=1) / np.sqrt(300), rtol=1e-12)
+    # Copies of a record in its group say nothing new, copies elsewhere would.
+    twice, groups = np.concatenate([values, values]), np.concatenate([np.arange(300), np.arange(300)])
+    assert np.isclose(metrics.standard_error(twice, groups), alone, rtol=1e-12)
+    assert metrics.standard_error(twice, np.arange(600)) < 0.75 * alone
+    assert metrics.standard_error(values, np.zeros(300, int)) == np.inf
+    drawn = metrics.bootstrap_means(twice[:, None], groups)[:, 0].std()
+    assert np.isclose(drawn, alone, rtol=0.1)
