@@ -11,9 +11,11 @@ from infer.fit_blender import BLENDS
 from infer.guards import CASES, case_of
 from preference.metrics import log_loss
 from ray_jobs import cli, predictions
+from ray_jobs.answers import read_answers
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
+from ray_jobs.records import Records
 from ray_jobs.report import report
 from ray_jobs.storage import Folder
 
@@ -213,6 +215,15 @@ def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
         assert (guard["train_records"], guard["test_records"]) == (6, 2)
         assert sum(guard["probabilities"]) == pytest.approx(1)
         assert guard["reason"]
+    records = Folder(f"{tmp_path}/run/records")
+    answers = read_answers(Records(records, records.read_json("manifest.json")), ["test", "train"])
+    assert answers["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
+    assert answers["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
+    # Of 90 records the longer answer is A's, B's and nobody's in turn, but for empty ones.
+    signs = np.sign(answers["train"].differences)
+    assert (signs[:40:3] == 1).all()
+    assert (signs[1:40:3] == -1).all()
+    assert signs[40:45].tolist()[:4] == [-1, 1, 0, 0]
 
 
 def test_weights_json_blends_the_test_records_again(tmp_path, job):
