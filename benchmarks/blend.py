@@ -11,7 +11,8 @@ the very blend on 20,000 fresh records.
 
 A nested loss is that of blends learnt on nine tenths of the records, and fresh records scatter too: with 20,000 of
 them the loss on their votes alone would leave an exact interval at 93.8%. So coverage is also printed for the
-expected loss on the fresh records, which their true probabilities give.
+expected loss on the fresh records, which their true probabilities give, and for the true probabilities as predictions:
+these learn nothing, so whatever their intervals lack is the luck of the draws.
 """
 
 import argparse
@@ -41,7 +42,7 @@ def main() -> None:
     rows: list[tuple[float, ...]] = []
     for repetition in range(options.repetitions):
         rows.append(_repeat(repetition, generate(options.rows, seed=repetition), fresh))
-    share, distance, covered, covered_expected, gap = np.array(rows).T
+    share, distance, covered, covered_expected, gap, covered_truth = np.array(rows).T
     print(f"{len(rows)} repetitions of {options.rows:,} records, {time.monotonic() - start:.0f} s")
     quantiles = np.quantile(share, [0.5, 0.95, 1])
     print(
@@ -55,27 +56,36 @@ def main() -> None:
     )
     print(
         f"95% intervals of the nested loss: {covered.mean():.0%} cover the loss on {FRESH:,} fresh records, "
-        f"{covered_expected.mean():.0%} the expected loss there; nested less expected {gap.mean():+.4f}, "
-        f"standard error {gap.std(ddof=1) / np.sqrt(len(gap)):.4f}"
+        f"{covered_expected.mean():.0%} the expected loss there, {covered_truth.mean():.0%} that of the truth itself; "
+        f"nested less expected {gap.mean():+.4f}, standard error {gap.std(ddof=1) / np.sqrt(len(gap)):.4f}"
     )
 
 
 def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tuple[float, ...]:
-    """Share of noise, distance of the calibrated one, coverage twice, and nested less expected loss."""
+    """Share of noise, distance of the calibrated one, coverage of the loss and of its expectation, nested less expected
+    loss, and coverage of the truth's loss.
+    """
     rng = np.random.default_rng(repetition)
     power = POWERS[repetition % len(POWERS)]
     data = _training(pairs, _predictors(pairs, power, rng), seed=repetition)
     blender = fit(data, Recipe("learnt")).blender
-    losses = metrics.record_log_loss(nested(data, Recipe("learnt")).predictions, data.labels)
-    low, high = metrics.interval(metrics.bootstrap_means(losses[:, None], data.groups, seed=repetition)[:, 0])
+    of_blend = metrics.record_log_loss(nested(data, Recipe("learnt")).predictions, data.labels)
+    of_truth = metrics.record_log_loss(pairs.probabilities, data.labels)
+    means = metrics.bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.groups, seed=repetition)
+    (low, high), (low_truth, high_truth) = (metrics.interval(column) for column in means.T)
     ordinary, equal = np.zeros(FRESH, np.int8), np.zeros(FRESH)
     predicted = blender.predict(_predictors(fresh, power, rng), ordinary, equal)
     on_votes = metrics.log_loss(predicted, fresh.labels)
     expected = float(-(fresh.probabilities * np.log(predicted)).sum(axis=1).mean())
     alone = nested(data.only(("mis-scaled",)), Recipe("linear")).predictions
-    distance = metrics.log_loss(alone, data.labels) - metrics.log_loss(pairs.probabilities, data.labels)
-    share = blender.weights[2] / sum(blender.weights)
-    return share, distance, float(low <= on_votes <= high), float(low <= expected <= high), losses.mean() - expected
+    return (
+        blender.weights[2] / sum(blender.weights),
+        metrics.log_loss(alone, data.labels) - of_truth.mean(),
+        float(low <= on_votes <= high),
+        float(low <= expected <= high),
+        of_blend.mean() - expected,
+        float(low_truth <= fresh.best_log_loss <= high_truth),
+    )
 
 
 def _predictors(pairs: SyntheticPairs, power: float, rng: np.random.Generator) -> Floats:

@@ -158,9 +158,9 @@ def drop_idle(learn: Learn, pool: Pool, predictions: Floats, labels: Labels) -> 
     """The weights (models,) that `learn` finds, without those that could as well be chance.
 
     A useless model gets a weight of about the weights' standard error, which reads as a share of the blend. So models
-    are left out, the one of least weight first, as long as each costs less than 2 nats of the votes' log-likelihood;
-    noise costs more once in 44 times (a likelihood ratio of 4 on one side). The expected loss on other votes does not
-    suffer: a weight that fits 1 nat better in all is worth nothing there (Akaike 1974).
+    are left out, the one of least weight first, as long as each costs less of the votes' log-likelihood than half the
+    logarithm of their number, in nats (the Bayesian information criterion; Schwarz 1978): to 2,000 votes noise is
+    worth more than that less than once in 100 times, and what is lost with a useful model is at most that little.
     """
     weights = learn(predictions, labels)
     kept, least = np.arange(len(weights)), record_log_loss(pool(predictions, weights), labels).sum()
@@ -171,7 +171,7 @@ def drop_idle(learn: Learn, pool: Pool, predictions: Floats, labels: Labels) -> 
         tried = np.zeros(len(weights))
         tried[fewer] = learn(predictions[fewer], labels)
         loss = record_log_loss(pool(predictions, tried), labels).sum()
-        if loss > least + 2:
+        if loss > least + np.log(len(labels)) / 2:
             break
         kept, weights, least = fewer, tried, loss
     return weights
