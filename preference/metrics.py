@@ -81,6 +81,18 @@ def bootstrap_parts(
     return parted
 
 
+def standard_error(values: Floats, groups: npt.NDArray[np.int64]) -> float:
+    """Standard error of the mean of `values` (n,) where whole groups are independent; infinite for a single group.
+
+    The cluster-robust one with its small-sample factor (Cameron, Gelbach and Miller 2008, section II).
+    """
+    _, group_of = np.unique(groups, return_inverse=True)
+    sums = np.bincount(group_of, weights=values - values.mean())
+    if len(sums) == 1:
+        return float("inf")
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(values))
+
+
 def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
     """Percentile interval of bootstrap samples (repetitions,) without those that are nan, draws that had no value."""
     low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])

@@ -1,10 +1,10 @@
-"""Combine the models' predictions and write the submission.
+"""Blend the models' predictions, calibrate the blend, guard degenerate answers, and write the submission.
 
 Run as: python -m ray_jobs.blend --config configs/demo.yaml
 
-Four blends are made: the published weights, equal weights, and two with weights learnt on out-of-fold predictions, a
-weighted mean (learnt) and a weighted geometric mean (log). The learnt ones are scored by nested folds: no record's
-blend has weights that saw its vote.
+Every blend is made: weights learnt for a weighted mean (linear), a weighted geometric mean (log) and the better of the
+two (learnt), greedy ensemble selection (greedy), equal weights, and the published weights (preset). They are scored by
+nested folds: whatever is learnt for a record's blend has not seen its vote.
 """
 
 import csv
@@ -12,29 +12,26 @@ import io
 import sys
 
 import numpy as np
+import pyarrow as pa
 
-from infer.blend import (
-    Floats,
-    Pool,
-    learn_log_weights,
-    learn_weights,
-    linear_pool,
-    log_pool,
-    nested_pool,
-    preset_weights,
-)
+from infer.blend import Floats, predicted_by
+from infer.blender import Blender
+from infer.fit_blender import BLENDS, Training, blend_parts
+from infer.guards import CASES
 from preference.errors import InputError
 from preference.metrics import log_loss
-from preference.schema import SUBMISSION_COLUMNS
+from preference.schema import PROBABILITIES, SUBMISSION_COLUMNS
 from ray_jobs import cli, predictions
+from ray_jobs.answers import Answers, read_answers
 from ray_jobs.artifacts import Stage
+from ray_jobs.blend_analysis import analyse, recipe_of, score_all
 from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult
+from ray_jobs.run import Run, StageResult, connect
 
 
 def blend(run: Run) -> list[StageResult]:
-    """Make blend/weights.json, the blends' predictions, and blend/submission.csv if there are test records."""
+    """Make blend/: weights, analysis, the blends' predictions, and a submission if there are test records."""
     records = open_records(run)
     settings = run.settings.blend
     refuse_nothing(run)
@@ -49,53 +46,54 @@ def blend(run: Run) -> list[StageResult]:
     if manifest is not None:
         return [StageResult("blend", True, manifest)]
 
-    for name, some in run.settings.partial.items():
-        say("blend", f"{name} predicts folds {', '.join(map(str, some))} only and is left out")
-    labels, folds = records.labels_and_folds()
-    out_of_fold = np.stack([predictions.read_predictions(run, records, model, "train") for model in models])
-    weights = {
-        "learnt": learn_weights(out_of_fold, labels),
-        "log": learn_log_weights(out_of_fold, labels),
-        "equal": np.full(len(models), 1 / len(models)),
-    }
-    try:
-        weights["preset"] = preset_weights(settings.preset, models)
-    except ValueError as error:
-        if settings.submission == "preset":
-            raise InputError(str(error), where="blend.preset", fix="name your models in it.") from error
-        say("blend", f"no preset blend: {error}")
-    left_out = sorted(name for name in settings.preset if name not in models)
-    if left_out and "preset" in weights:
-        say("blend", f"preset weights rescaled over the models present; not in this run: {', '.join(left_out)}")
-    unnamed = [model for model in models if model not in settings.preset]
-    if unnamed and "preset" in weights:
-        say("blend", f"the preset gives no weight to {', '.join(unnamed)}")
-    blends = {name: _pool(name)(out_of_fold, vector) for name, vector in weights.items()}
-    blends["learnt"] = nested_pool(out_of_fold, labels, folds)
-    blends["log"] = nested_pool(out_of_fold, labels, folds, learn_log_weights, log_pool)
+    _tell(run, models)
+    by_split = {split: _read(run, records, models, split) for split in records.splits}
+    connect(run)
+    answers = read_answers(records, records.splits)
+    data = _training(records, models, by_split["train"], answers["train"])
+    wanted = {name: recipe_of(settings, name) for name in BLENDS if name != "preset" or _named(run, models)}
+    scored = score_all(data, wanted, settings.submission)
+    analysis = analyse(scored, data, seed=run.settings.seed)
+    for guard in analysis["guards"]:
+        if "test" in answers:
+            guard["test_records"] = int((answers["test"].cases == CASES.index(guard["case"])).sum())
 
     stage.begin()
-    losses = {name: log_loss(values, labels) for name, values in blends.items()}
-    named = {name: dict(zip(models, vector.tolist(), strict=True)) for name, vector in weights.items()}
-    written = {"weights.json"}
-    stage.folder.write_json(
-        "weights.json", {"submission": settings.submission, "weights": named, "oof_log_loss": losses}
-    )
+    blends = {name: found.nested.predictions for name, found in scored.blends.items()}
+    losses = {name: log_loss(values, data.labels) for name, values in blends.items()}
+    blenders = {name: found.fitted.blender for name, found in scored.blends.items()}
+    weights = {name: dict(zip(models, made.weights, strict=True)) for name, made in blenders.items()}
+    metrics = {
+        "oof_log_loss": losses,
+        "weights": weights,
+        "pools": {name: each.pool for name, each in blenders.items()},
+    }
+    blender = blenders[settings.submission].to_json()
+    stage.folder.write_json("weights.json", {"submission": settings.submission, **metrics, "blender": blender})
+    stage.folder.write_json("analysis.json", analysis)
+    written = {"weights.json", "analysis.json"}
+    folds = records.labels_and_folds()[1]
     ids = records.read("train", ["id"])["id"]
     for name, values in blends.items():
         file = f"train-{name}.parquet"
         stage.folder.write_table(file, predictions.table(ids, values, folds), stage.fingerprint)
         written.add(file)
     if "test" in records.splits:
-        test = np.stack([predictions.read_predictions(run, records, model, "test") for model in models])
-        submitted = _pool(settings.submission)(test, weights[settings.submission])
+        submitted = load_blender(run).predict(by_split["test"], answers["test"].cases, answers["test"].differences)
         ids = records.read("test", ["id"])["id"]
         stage.folder.write_table("test.parquet", predictions.table(ids, submitted), stage.fingerprint)
+        beside = _beside(ids, models, by_split["test"], submitted)
+        stage.folder.write_table("predictions.parquet", beside, stage.fingerprint)
         stage.folder.write_bytes("submission.csv", submission(records, submitted))
-        written |= {"test.parquet", "submission.csv"}
+        written |= {"test.parquet", "predictions.parquet", "submission.csv"}
     rows = {split: records.rows(split) for split in records.splits}
-    manifest = stage.commit(rows=rows, metrics={"oof_log_loss": losses, "weights": named}, keep=written)
+    manifest = stage.commit(rows=rows, metrics={**metrics, "analysis": analysis}, keep=written)
     return [StageResult("blend", False, manifest)]
+
+
+def load_blender(run: Run) -> Blender:
+    """What a run blends new records with. Raises FileNotFoundError if there is no blend."""
+    return Blender.from_json((run.folder / "blend").read_json("weights.json")["blender"])
 
 
 def refuse_nothing(run: Run) -> None:
@@ -108,8 +106,61 @@ def refuse_nothing(run: Run) -> None:
         )
 
 
-def _pool(blend: str) -> Pool:
-    return log_pool if blend == "log" else linear_pool
+def _tell(run: Run, models: list[str]) -> None:
+    """Say which models are left out, and what the preset does not cover."""
+    for name, some in run.settings.partial.items():
+        say("blend", f"{name} predicts folds {', '.join(map(str, some))} only and is left out")
+    preset = run.settings.blend.preset
+    if not _named(run, models):
+        say("blend", f"no preset blend: it names none of the models {', '.join(models)}")
+        return
+    left_out = sorted(name for name in preset if name not in models)
+    if left_out:
+        say("blend", f"preset weights rescaled over the models present; not in this run: {', '.join(left_out)}")
+    unnamed = [model for model in models if model not in preset]
+    if unnamed:
+        say("blend", f"the preset gives no weight to {', '.join(unnamed)}")
+
+
+def _named(run: Run, models: list[str]) -> bool:
+    """Whether the preset gives weight to one of the models."""
+    return any(run.settings.blend.preset.get(model, 0) > 0 for model in models)
+
+
+def _read(run: Run, records: Records, models: list[str], split: str) -> Floats:
+    """Predictions (models, n, 3). Raises InputError naming records that no model predicts."""
+    found = np.stack([predictions.read_predictions(run, records, model, split) for model in models])
+    lost = ~predicted_by(found).any(axis=0)
+    if lost.any():
+        ids = records.read(split, ["id"])["id"].filter(pa.array(lost)).to_pylist()
+        raise InputError(
+            f"no model predicts {len(ids)} {split} records: {', '.join(ids[:5])}{' and more' if len(ids) > 5 else ''}",
+            where="blend.models",
+            fix="add a model that predicts them, such as a booster, or take them out of the input.",
+        )
+    return found
+
+
+def _training(records: Records, models: list[str], out_of_fold: Floats, answers: Answers) -> Training:
+    table = records.read("train", ["label", "fold", "group"])
+    labels, folds, groups = (table[name].to_numpy() for name in ("label", "fold", "group"))
+    parts = blend_parts(folds, groups)
+    return Training(tuple(models), out_of_fold, labels, parts, groups, answers.cases, answers.differences)
+
+
+def _beside(ids: pa.ChunkedArray, models: list[str], of_models: Floats, blended: Floats) -> pa.Table:
+    """The probabilities of every model and of the blend, side by side; null where a model lacks a record."""
+    named = {**dict(zip(models, of_models, strict=True)), "blend": blended}
+    return pa.table(
+        {
+            "id": ids,
+            **{
+                f"{name}_{column}": pa.array(values[:, n], from_pandas=True)
+                for name, values in named.items()
+                for n, column in enumerate(PROBABILITIES)
+            },
+        }
+    )
 
 
 def submission(records: Records, probabilities: Floats) -> bytes:

@@ -214,9 +214,22 @@ class Blend(Strict):
     """How predictions are combined; `submission` names the blend that the submission file holds."""
 
     models: Annotated[list[Name], Field(min_length=1)] | None = None  # all that predict every record if not given
-    submission: Literal["learnt", "log", "preset", "equal"] = "learnt"
+    # learnt is the better one out-of-fold of linear (a weighted mean) and log (a weighted geometric mean); greedy is
+    # ensemble selection.
+    submission: Literal["learnt", "linear", "log", "greedy", "equal", "preset"] = "learnt"
+    # auto is the simplest within one standard error of the best out-of-fold.
+    calibration: Literal["auto", "none", "temperature", "vector", "isotonic"] = "auto"
+    length_debias: bool = False  # predict as if both answers were equally long
     # The published blend, by model name: Gemma 50, Llama 42, LightGBM 0.5.
     preset: dict[Name, Annotated[float, Field(ge=0)]] = {"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Blend":
+        refuse_twice(self.models or [], "models of the blend")
+        if self.submission == "preset" and (self.length_debias or self.calibration not in ("auto", "none")):
+            key = "length_debias" if self.length_debias else "calibration"
+            raise ValueError(f"the preset is submitted as published, so {key} cannot change it")
+        return self
 
 
 class RayCluster(Strict):
@@ -273,6 +286,8 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
         refuse_twice([*self.models, *(model.name for model in self.trained_llms)], "models")
+        if "blend" in self.models:
+            raise ValueError("no model can be called 'blend': the columns of blend/predictions.parquet are")
         return self
 
     @model_validator(mode="after")
@@ -305,6 +320,9 @@ class Settings(Strict):
                 raise ValueError(
                     f"the blend needs predictions for all folds, but {name!r} has only those of {self.partial[name]}"
                 )
+        preset = self.blend.preset
+        if self.blend.submission == "preset" and self.blended and not any(preset.get(name, 0) for name in self.blended):
+            raise ValueError(f"the preset to submit names none of the models {', '.join(self.blended)}")
         encoders, llms = [model.name for model in self.encoders], [model.name for model in self.llms]
         taught = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
         by_llm = [name for name in encoders if taught.get(name) in llms]

@@ -2,26 +2,19 @@ import numpy as np
 import pytest
 
 from infer.blend import (
+    drop_idle,
+    greedy_weights,
     learn_log_weights,
     learn_weights,
     linear_pool,
     log_pool,
-    nested_pool,
     open_simplex,
     preset_weights,
 )
 from preference.metrics import log_loss
+from preference.swap import swap_labels
 
-
-def votes(rows: int, seed: int = 0):
-    """True probabilities, votes drawn from them, and three predictors: near the truth, blurred, and pure noise."""
-    rng = np.random.default_rng(seed)
-    truth = rng.dirichlet([1.5, 1.5, 1.0], size=rows)
-    labels = np.array([rng.choice(3, p=row) for row in truth], dtype=np.int8)
-    blurred = 0.5 * truth + 0.5 * rng.dirichlet([3, 3, 3], size=rows)
-    noise = rng.dirichlet([1, 1, 1], size=rows)
-    near = 0.9 * truth + 0.1 * rng.dirichlet([3, 3, 3], size=rows)
-    return truth, labels, np.stack([near, blurred, noise])
+from .votes import votes
 
 
 def test_weights_are_on_the_simplex_and_at_the_optimum():
@@ -35,24 +28,6 @@ def test_weights_are_on_the_simplex_and_at_the_optimum():
     assert best <= min(others) + 1e-6
     assert weights[2] < 0.02
     assert weights[0] > 0.8
-
-
-def test_two_views_of_the_truth_are_better_together():
-    truth, labels, _ = votes(4000, seed=2)
-    rng = np.random.default_rng(5)
-    views = np.stack([open_simplex(truth + rng.normal(0, 0.15, truth.shape)) for _ in range(2)])
-    pooled = log_loss(nested_pool(views, labels, (np.arange(4000) % 5).astype(np.int16)), labels)
-    assert pooled < min(log_loss(view, labels) for view in views) - 0.01
-
-
-def test_nested_predictions_never_saw_their_own_fold():
-    _, labels, predictions = votes(600)
-    folds = (np.arange(600) % 4).astype(np.int16)
-    changed = labels.copy()
-    changed[folds == 2] = (changed[folds == 2] + 1) % 3
-    before, after = (nested_pool(predictions, these, folds) for these in (labels, changed))
-    assert (before[folds == 2] == after[folds == 2]).all()
-    assert (before[folds != 2] != after[folds != 2]).any()
 
 
 def test_the_pool_is_open_and_sums_to_one_even_over_certainties():
@@ -88,11 +63,82 @@ def test_log_weights_are_at_the_optimum_and_sharpen_what_is_too_flat():
     assert abs(log_loss(log_pool(flat[None], np.array([2.0])), labels) - log_loss(truth, labels)) < 1e-6
 
 
-def test_nested_log_predictions_never_saw_their_own_fold():
-    _, labels, predictions = votes(600)
-    folds = (np.arange(600) % 4).astype(np.int16)
-    changed = labels.copy()
-    changed[folds == 2] = (changed[folds == 2] + 1) % 3
-    both = [nested_pool(predictions, these, folds, learn_log_weights, log_pool) for these in (labels, changed)]
-    assert (both[0][folds == 2] == both[1][folds == 2]).all()
-    assert (both[0][folds != 2] != both[1][folds != 2]).any()
+def test_greedy_selection_is_never_worse_than_the_best_model_and_leaves_noise_out():
+    for seed in range(5):
+        _, labels, predictions = votes(400, seed)
+        weights = greedy_weights(predictions, labels)
+        alone = [log_loss(each, labels) for each in predictions]
+        assert log_loss(linear_pool(predictions, weights), labels) <= min(alone) + 1e-12
+        assert weights.sum() == pytest.approx(1)
+        assert weights[2] < 0.05
+    views = np.stack([open_simplex(votes(400)[0] + np.random.default_rng(n).normal(0, 0.15, (400, 3))) for n in (1, 2)])
+    labels = votes(400)[1]
+    assert greedy_weights(views, labels, rounds=3).tolist() == [0.5, 0.5]  # the third pick would make it worse
+    best = log_loss(linear_pool(views, learn_weights(views, labels)), labels)
+    assert log_loss(linear_pool(views, greedy_weights(views, labels)), labels) < best + 1e-4
+
+
+@pytest.mark.parametrize(("learn", "pool"), [(learn_weights, linear_pool), (learn_log_weights, log_pool)])
+def test_idle_models_are_dropped_and_useful_ones_are_not(learn, pool):
+    kept = 0
+    for seed in range(10):
+        truth, labels, predictions = votes(1000, seed)
+        weights = drop_idle(learn, pool, predictions, labels)
+        kept += weights[2] > 0
+        assert log_loss(pool(predictions, weights), labels) < log_loss(truth, labels) + 0.02
+        views = np.stack([open_simplex(truth + np.random.default_rng(n).normal(0, 0.15, truth.shape)) for n in (1, 2)])
+        both = drop_idle(learn, pool, views, labels)
+        assert (both > 0.2 * both.sum()).all()
+    assert kept <= 1
+    # Nor is a model dropped that alone predicts some record.
+    predictions[0, :3] = predictions[1, :3] = np.nan
+    assert drop_idle(learn, pool, predictions[[0, 2]], labels)[1] > 0 or learn(predictions[[0, 2]], labels)[1] == 0
+
+
+def holes(predictions, share, seed=0):
+    """The predictions with nan rows, never all of a record's."""
+    lacking = np.random.default_rng(seed).random(predictions.shape[:2]) < share
+    lacking[:, lacking.all(axis=0)] = False
+    return np.where(lacking[:, :, None], np.nan, predictions)
+
+
+@pytest.mark.parametrize("pool", [linear_pool, log_pool])
+def test_a_record_is_pooled_from_the_models_that_predict_it(pool):
+    _, _, predictions = votes(20)
+    weights = np.array([0.5, 0.3, 0.4]) if pool is log_pool else np.array([0.5, 0.3, 0.2])
+    gappy = predictions.copy()
+    gappy[0, :5] = np.nan
+    gappy[1:, 5:10] = np.nan
+    pooled = pool(gappy, weights)
+    rest = weights[1:] * weights.sum() / weights[1:].sum()
+    assert np.allclose(pooled[:5], pool(predictions[1:, :5], rest), atol=1e-12)
+    assert np.allclose(pooled[5:10], pool(predictions[:1, 5:10], weights.sum(keepdims=True)), atol=1e-12)
+    assert np.allclose(pooled[10:], pool(predictions[:, 10:], weights), atol=1e-12)
+    # Models without weight are better than nothing, and equally good.
+    only_first = pool(gappy, np.array([1.0, 0, 0]))
+    assert np.allclose(only_first[:5], pool(predictions[1:, :5], np.array([0.5, 0.5])), atol=1e-12)
+    gappy[:, 3] = np.nan
+    with pytest.raises(ValueError, match="no model predicts 1 of 20 records"):
+        pool(gappy, weights)
+
+
+@pytest.mark.parametrize(
+    ("learn", "pool"), [(learn_weights, linear_pool), (learn_log_weights, log_pool), (greedy_weights, linear_pool)]
+)
+def test_weights_learnt_with_gaps_are_those_for_pools_with_gaps(learn, pool):
+    _, labels, predictions = votes(2000)
+    gappy = holes(predictions, 0.3)
+    weights = learn(gappy, labels)
+    best = log_loss(pool(gappy, weights), labels)
+    rng = np.random.default_rng(1)
+    total = weights.sum()
+    others = [log_loss(pool(gappy, w), labels) for w in total * rng.dirichlet(0.5 + 20 * weights / total, size=300)]
+    assert best <= min(others) + (1e-4 if learn is greedy_weights else 1e-6)
+    assert np.isfinite(pool(gappy, weights)).all()
+
+
+@pytest.mark.parametrize("learn", [learn_weights, learn_log_weights, greedy_weights])
+def test_exchanging_a_and_b_changes_no_weight(learn):
+    _, labels, predictions = votes(500)
+    gappy = holes(predictions, 0.2)
+    assert np.allclose(learn(gappy, labels), learn(gappy[:, :, [1, 0, 2]], swap_labels(labels)), atol=1e-4)

@@ -59,3 +59,17 @@ def test_means_of_parts_are_those_of_the_same_draws():
     rare = metrics.bootstrap_parts(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
     assert np.isnan(rare[:, 0]).any()
     assert np.allclose(metrics.interval(rare[:, 0]), values[7])
+
+
+def test_standard_errors_are_those_of_independent_groups():
+    rng = np.random.default_rng(0)
+    values = rng.exponential(size=300)
+    alone = metrics.standard_error(values, np.arange(300))
+    assert np.isclose(alone, values.std(ddof=1) / np.sqrt(300), rtol=1e-12)
+    # Copies of a record in its group say nothing new, copies elsewhere would.
+    twice, groups = np.concatenate([values, values]), np.concatenate([np.arange(300), np.arange(300)])
+    assert np.isclose(metrics.standard_error(twice, groups), alone, rtol=1e-12)
+    assert metrics.standard_error(twice, np.arange(600)) < 0.75 * alone
+    assert metrics.standard_error(values, np.zeros(300, int)) == np.inf
+    drawn = metrics.bootstrap_means(twice[:, None], groups)[:, 0].std()
+    assert np.isclose(drawn, alone, rtol=0.1)

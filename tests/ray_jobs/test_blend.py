@@ -2,15 +2,31 @@ import csv
 import json
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
+from infer.blender import Blender
+from infer.calibration import METHODS
+from infer.guards import CASES, case_of
+from preference.metrics import log_loss
 from ray_jobs import cli, predictions
+from ray_jobs.answers import read_answers
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
+from ray_jobs.records import Records
 from ray_jobs.storage import Folder
 
 from .votes import COLUMNS, vote, write_votes
+
+# Answers that leave nothing to compare, and one pair that does; white space around a text is no difference.
+DEGENERATE: list[dict[str, str]] = [
+    {"response_a": '[" "]'},
+    {"response_b": "[null]"},
+    {"response_a": '[""]', "response_b": "[null]"},
+    {"response_a": '["the same"]', "response_b": '["the same\\n"]'},
+    {},
+]
 
 pytestmark = pytest.mark.usefixtures("ray_cluster")
 
@@ -26,8 +42,9 @@ def job(tmp_path, capsys):
     )
     # Numbers that sort as text in another order than as numbers, and ids that CSV must quote.
     rows = [vote(n, id=f"{n}" if n % 5 else f'{n},"x') for n in range(90)]
+    rows[40:70] = [row | DEGENERATE[n % 5] for n, row in enumerate(rows[40:70])]
     write_votes(tmp_path / "train.csv", rows)
-    write_votes(tmp_path / "test.csv", rows[::-1][:20], [COLUMNS[0], *COLUMNS[3:6]])
+    write_votes(tmp_path / "test.csv", rows[::-1][:30], [COLUMNS[0], *COLUMNS[3:6]])
 
     def run(work, *overrides):
         arguments = ["--config", str(config)]
@@ -47,7 +64,8 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
     stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop}, {"records": of})
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
-        table = records.read_table(f"{split}/part-00000.parquet")
+        shards = [name for name in records.files() if name.startswith(f"{split}/")]
+        table = pa.concat_tables([records.read_table(name) for name in shards])
         values = rng.dirichlet([4, 4, 4], size=len(table))
         if split == "train":
             values += sharpness * np.eye(3)[table["label"].to_numpy()]
@@ -56,6 +74,25 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
         made = predictions.table(table["id"], values, folds)
         folder.write_table(f"{split}.parquet", made.slice(0, len(made) - drop))
     stage.commit(rows={})
+
+
+def lose(tmp_path, model, split, positions):
+    """Move some records of a model from its predictions to its quarantine."""
+    folder = Folder(f"{tmp_path}/run/predictions/{model}")
+    table = folder.read_table(f"{split}.parquet")
+    lost = np.isin(np.arange(len(table)), positions)
+    folder.write_table(f"{split}.parquet", table.filter(pa.array(~lost)))
+    rows = [
+        {"split": split, "id": record_id, "reason": "too long", "replaced": False}
+        for record_id in table["id"].filter(pa.array(lost)).to_pylist()
+    ]
+    if folder.exists(predictions.QUARANTINE):
+        rows += folder.read_table(predictions.QUARANTINE).to_pylist()
+    folder.write_table(predictions.QUARANTINE, pa.Table.from_pylist(rows))
+
+
+def probabilities_of(table, name):
+    return np.stack([table[f"{name}_{column}"].to_numpy() for column in ("p_a", "p_b", "p_tie")], axis=1)
 
 
 def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
@@ -78,8 +115,8 @@ def test_the_submission_follows_the_chosen_blend(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
     made = []
-    for name in ("learnt", "preset", "equal", "log"):
-        assert job(blend, f"blend.submission={name}")[0] == 0
+    for name in ("linear", "preset", "equal", "log"):
+        assert job(blend, f"blend.submission={name}", "blend.calibration=none")[0] == 0
         made.append((tmp_path / "run/blend/submission.csv").read_text())
     assert made[2] != made[1]
     assert made[2] != made[0]
@@ -109,4 +146,107 @@ def test_missing_ids_are_exit_2_with_the_ids(tmp_path, job):
     code, captured = job(blend)
     assert code == 2
     assert "ids without a prediction: 88, 89" in captured.err
+    assert not (tmp_path / "run/blend/submission.csv").exists()
+
+
+def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend, "blend.length_debias=true")[0] == 0
+    folder = Folder(f"{tmp_path}/run/blend")
+    found = folder.read_json("analysis.json")
+    manifest = folder.read_json("manifest.json")
+    assert manifest["metrics"]["analysis"] == found
+    assert set(found) == {
+        "in_sample_log_loss", "nested_log_loss", "without", "calibration", "guards", "length_debias"
+    }  # fmt: skip
+    labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
+    nested = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    assert found["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
+    assert found["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learnt"]
+    assert found["in_sample_log_loss"] < found["nested_log_loss"]
+    without = found["without"]
+    assert set(without) == {"good", "poor"}
+    for each in without.values():
+        assert each["gain"] == pytest.approx(each["oof_log_loss"] - found["nested_log_loss"])
+        assert each["gain_ci95"][0] <= each["gain"] <= each["gain_ci95"][1]
+    assert without["good"]["gain_ci95"][0] > 0.1
+    assert abs(without["poor"]["gain"]) < 0.05
+    methods = found["calibration"]["methods"]
+    assert tuple(methods) == METHODS
+    assert found["calibration"]["chosen"] in METHODS
+    assert min(each["standard_error"] for each in methods.values()) == 0
+    debias = found["length_debias"]
+    assert debias["cost_ci95"][0] <= debias["cost"] <= debias["cost_ci95"][1]
+    assert debias["coefficient"] > 0  # the longer answer wins in these votes
+    assert job(blend)[0] == 0
+    assert folder.read_json("analysis.json")["length_debias"] is None
+    before = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    assert debias["cost"] == pytest.approx(nested - before, abs=1e-12)
+
+
+def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
+    assert job(ingest, "data.shard_rows=7")[0] == 0
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    assert job(blend, "data.shard_rows=7")[0] == 0
+    found = {guard["case"]: guard for guard in Folder(f"{tmp_path}/run/blend").read_json("analysis.json")["guards"]}
+    assert list(found) == list(CASES[1:])
+    for guard in found.values():
+        assert (guard["train_records"], guard["test_records"]) == (6, 2)
+        assert sum(guard["probabilities"]) == pytest.approx(1)
+        assert guard["reason"]
+    records = Folder(f"{tmp_path}/run/records")
+    answers = read_answers(Records(records, records.read_json("manifest.json")), ["test", "train"])
+    assert answers["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
+    assert answers["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
+    # Of 90 records the longer answer is A's, B's and nobody's in turn, but for empty ones.
+    signs = np.sign(answers["train"].differences)
+    assert (signs[:40:3] == 1).all()
+    assert (signs[1:40:3] == -1).all()
+    assert signs[40:45].tolist()[:4] == [-1, 1, 0, 0]
+
+
+def test_weights_json_blends_the_test_records_again(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    lose(tmp_path, "good", "test", [2, 5])
+    assert job(blend, "blend.calibration=vector")[0] == 0
+    folder = Folder(f"{tmp_path}/run/blend")
+    blender = Blender.from_json(folder.read_json("weights.json")["blender"])
+    assert blender.calibration.method == "vector"
+    beside = folder.read_table("predictions.parquet")
+    columns = [f"{name}_{column}" for name in ("good", "poor", "blend") for column in ("p_a", "p_b", "p_tie")]
+    assert beside.column_names == ["id", *columns]
+    assert beside["good_p_a"].null_count == 2
+    given = np.stack([probabilities_of(beside, name) for name in blender.models])
+    rows = list(csv.DictReader((tmp_path / "test.csv").open(newline="")))
+    texts = [[(json.loads(row[name])[0] or "").strip() for name in ("response_a", "response_b")] for row in rows]
+    cases = np.array([case_of(a, b) for a, b in texts], np.int8)
+    again = blender.predict(given, cases, np.zeros(len(rows)))
+    submitted = np.array(list(csv.reader((tmp_path / "run/blend/submission.csv").open(newline=""))))[1:, 1:].astype(
+        float
+    )
+    assert np.abs(again - submitted).max() < 1e-9
+    assert np.abs(probabilities_of(beside, "blend") - submitted).max() < 1e-9
+
+
+def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    lose(tmp_path, "good", "train", [0, 1, 2, 50])
+    lose(tmp_path, "good", "test", [0])
+    assert job(blend)[0] == 0
+    table = Folder(f"{tmp_path}/run/blend").read_table("train-equal.parquet")
+    assert np.isfinite(predictions.probabilities(table)).all()
+
+
+@pytest.mark.parametrize(("split", "ids"), [("train", "3, 7"), ("test", "86, 82")])
+def test_records_without_any_prediction_are_exit_2_with_the_ids(tmp_path, job, split, ids):
+    for model in ("good", "poor"):
+        predict(tmp_path, model, 1.0)
+        lose(tmp_path, model, split, [3, 7])
+    code, captured = job(blend)
+    assert code == 2
+    assert f"no model predicts 2 {split} records: {ids}" in captured.err
     assert not (tmp_path / "run/blend/submission.csv").exists()

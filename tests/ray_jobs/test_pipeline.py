@@ -57,7 +57,7 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     metrics = json.loads((run / "report/metrics.json").read_text())
     assert set(metrics["models"]) == {"lightgbm", "xgboost", "gemma", "llama"}
     assert {"uniform", "class prior"} <= set(metrics["baselines"])
-    assert set(metrics["blend"]["variants"]) == {"learnt", "log", "equal", "preset"}
+    assert set(metrics["blend"]["variants"]) == {"learnt", "linear", "log", "greedy", "equal", "preset"}
     page = (run / "report/index.html").read_text()
     assert f"{metrics['models']['gemma']['oof_log_loss']:.4f}" in page
     assert "http" not in page

@@ -37,6 +37,18 @@ def test_saved_settings_load_again_as_they_were():
         ("llms: [{name: l}]", "", "'llms.0'", "one of checkpoint"),
         ("? [a]\n: 1", "", "c.yaml", "is not a name"),
         ("blend: {preset: {gemma: .inf}}", "", "'blend.preset.gemma'", "finite"),
+        (
+            "blend: {submission: best}",
+            "",
+            "'blend.submission'",
+            "'learnt', 'linear', 'log', 'greedy', 'equal' or 'preset'",
+        ),
+        ("blend: {calibration: platt}", "", "'blend.calibration'", "'auto', 'none'"),
+        ("blend: {models: [small, small]}", "", "'blend'", "share the name 'small'"),
+        ("blend: {submission: preset}", "", "c.yaml", "names none of the models small"),
+        ("blend: {submission: preset, calibration: vector}", "", "'blend'", "calibration cannot change it"),
+        ("blend: {submission: preset, length_debias: true}", "", "'blend'", "length_debias cannot change it"),
+        ("llms: [{name: blend, checkpoint: x}]", "", "c.yaml", "called 'blend'"),
         ("featurize: {families: [length, length]}", "", "'featurize'", "share the name 'length'"),
         (
             "trained_llms: [{name: l, stages: [{train: head, learning_rate: 1}]}]",

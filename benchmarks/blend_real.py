@@ -1,0 +1,94 @@
+"""Whether the learnt blend keeps up with the best single model on every corpus at hand, out-of-fold.
+
+Run as: python -m benchmarks.blend_real --data ../shared/data
+(about 5 minutes on 2 cores)
+
+Each corpus goes through the pipeline with configs/best.yaml without its embeddings, so that nothing needs torch: a
+forest, boosted trees and a linear model. `demo` is made by the run itself; a corpus whose file is absent is skipped.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.featurize import ROOT
+from preference import metrics
+from ray_jobs.predictions import probabilities, read_predictions
+from ray_jobs.records import open_records
+from ray_jobs.run import Run
+from ray_jobs.settings_file import load_settings
+
+CONFIG = "configs/best.yaml"
+CORPORA = {"demo": None, "kaggle1000": "kaggle1000.csv", "autoj": "autoj_pairwise.csv", "tulu": "tulu1_human_eval.csv"}
+AIM = 0.001
+
+
+def main() -> None:
+    """Run the pipeline on each corpus and print a line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder of the corpora")
+    parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=list(CORPORA))
+    options = parser.parse_args()
+    print(f"{'corpus':<12}{'best single':>22}{'learnt':>10}{'behind':>10}  95% interval         calibration  in-sample")
+    for name in options.corpora:
+        file = CORPORA[name]
+        path = Path(options.data) / str(file)
+        if file is not None and not path.exists():
+            print(f"{name:<12}skipped: {path} is not there")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            print(_line(name, folder, None if file is None else path), flush=True)
+
+
+def _line(name: str, folder: str, votes: Path | None) -> str:
+    votes_or_none = "data.synthetic={train_rows: 2000, test_rows: 100}" if votes is None else f"data.train={votes}"
+    features = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
+    overrides = [
+        f"run={folder}/run",
+        votes_or_none,
+        "blend.submission=learnt",
+        "featurize.embeddings=null",
+        f"boosters.forest.features={features}",
+        f"boosters.boosted.features={features}",
+    ]
+    line = [sys.executable, "-m", "ray_jobs.pipeline", "--config", CONFIG]
+    start = time.monotonic()
+    done = subprocess.run(
+        [*line, *(part for each in overrides for part in ("--set", each))],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        return f"{name:<12}failed: {done.stderr[-2000:]}"
+    run = Run(load_settings((ROOT / CONFIG).read_text("utf-8"), CONFIG, overrides))
+    records = open_records(run)
+    columns = records.read("train", ["label", "group"])
+    labels, groups = (columns[each].to_numpy() for each in ("label", "group"))
+    losses = {
+        model: metrics.record_log_loss(read_predictions(run, records, model, "train"), labels)
+        for model in run.settings.blended
+    }
+    best = min(losses, key=lambda model: float(losses[model].mean()))
+    blend = run.folder / "blend"
+    learnt = metrics.record_log_loss(probabilities(blend.read_table("train-learnt.parquet")), labels)
+    behind = learnt - losses[best]
+    low, high = metrics.interval(metrics.bootstrap_means(behind[:, None], groups)[:, 0])
+    found: dict[str, Any] = blend.read_json("analysis.json")
+    verdict = "" if behind.mean() <= AIM else f"  MORE THAN {AIM} BEHIND"
+    return (
+        f"{name:<12}{best:>14} {losses[best].mean():.4f}{learnt.mean():>11.4f}{behind.mean():>+10.4f}"
+        f"  ({low:+.4f} to {high:+.4f})  {found['calibration']['chosen']:<12} {found['in_sample_log_loss']:.4f}"
+        f"  {len(np.unique(groups))} prompts, {time.monotonic() - start:.0f} s{verdict}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,126 @@
+"""How good the blends are, and what each part of the submitted one adds: blend/analysis.json."""
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from infer.blend import Floats
+from infer.calibration import choose, compare
+from infer.fit_blender import BlendName, Fitted, Nested, Recipe, Training, fit, nested, nested_without
+from preference import metrics
+from ray_jobs.settings import Blend
+
+_LENGTH = ""  # beside the models' names, none of which is empty
+
+
+def recipe_of(settings: Blend, name: BlendName) -> Recipe:
+    """What the settings ask of a blend; the preset stays as published."""
+    if name == "preset":
+        return Recipe(name, "none", preset=settings.preset)
+    return Recipe(name, settings.calibration, settings.length_debias)
+
+
+@dataclass(frozen=True)
+class ScoredBlend:
+    """A blend as it is submitted, and its predictions for records whose votes it did not see."""
+
+    fitted: Fitted
+    nested: Nested
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All blends, and what the submitted one predicts, nested, without each model and with the influence of length."""
+
+    submission: BlendName
+    recipe: Recipe  # of the submitted one
+    blends: dict[BlendName, ScoredBlend]
+    without: dict[str, Floats]
+    with_length: Floats | None  # None unless length is taken out
+
+
+def score_all(data: Training, recipes: dict[BlendName, Recipe], submission: BlendName) -> Scored:
+    """Fit and score the blends, and the submitted one without each model, in a Ray task each."""
+    import ray
+
+    shared = ray.put(data)
+    score, leave_out, nest = (ray.remote(num_cpus=1)(work) for work in (_score, nested_without, nested))
+    recipe = recipes[submission]
+    blends = {name: score.remote(shared, each) for name, each in recipes.items()}
+    without = {model: leave_out.remote(shared, recipe, model) for model in data.models}
+    undone = nest.remote(shared, dataclasses.replace(recipe, length_debias=False)) if recipe.length_debias else None
+    return Scored(
+        submission,
+        recipe,
+        dict(zip(blends, ray.get(list(blends.values())), strict=True)),
+        dict(zip(without, ray.get(list(without.values())), strict=True)),
+        None if undone is None else ray.get(undone).predictions,
+    )
+
+
+def _score(data: Training, recipe: Recipe) -> ScoredBlend:
+    """Score a blend; of several calibrations fit the one that its nested scores choose."""
+    found = nested(data, recipe)
+    if recipe.calibration == "auto":
+        losses = {method: metrics.record_log_loss(each, data.labels) for method, each in found.calibrated.items()}
+        recipe = dataclasses.replace(recipe, calibration=choose(compare(losses, data.groups)))
+    return ScoredBlend(fit(data, recipe), found)
+
+
+def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
+    """The analysis of the submitted blend, in the shape of the file; guards still lack the number of test records."""
+    submitted = scored.blends[scored.submission]
+    blender = submitted.fitted.blender
+    losses = metrics.record_log_loss(submitted.nested.predictions, data.labels)
+    calibrated = {
+        method: metrics.record_log_loss(each, data.labels) for method, each in submitted.nested.calibrated.items()
+    }
+    without = {model: metrics.record_log_loss(each, data.labels) for model, each in scored.without.items()}
+    differences = {model: each - losses for model, each in without.items()}
+    if scored.with_length is not None:
+        differences[_LENGTH] = losses - metrics.record_log_loss(scored.with_length, data.labels)
+    # One bootstrap for all, so that every interval rests on the same draws of prompts.
+    samples = metrics.bootstrap_means(np.stack(list(differences.values()), axis=1), data.groups, seed=seed)
+    intervals = {name: list(metrics.interval(samples[:, n])) for n, name in enumerate(differences)}
+    in_sample = blender.predict(data.predictions, data.cases, data.differences)
+    return {
+        "in_sample_log_loss": metrics.log_loss(in_sample, data.labels),
+        "nested_log_loss": float(losses.mean()),
+        "without": {
+            model: {
+                "oof_log_loss": float(each.mean()),
+                "gain": float(differences[model].mean()),
+                "gain_ci95": intervals[model],
+            }
+            for model, each in without.items()
+        },
+        "calibration": {
+            "chosen": blender.calibration.method,
+            "methods": {
+                method: {"oof_log_loss": score.log_loss, "standard_error": score.standard_error}
+                for method, score in compare(calibrated, data.groups).items()
+            },
+        },
+        "guards": [
+            {
+                "case": guard.case,
+                "train_records": guard.records,
+                "test_records": 0,
+                "vote_shares": list(guard.vote_shares),
+                "prior": list(guard.prior),
+                "probabilities": list(guard.probabilities),
+                "applied": guard.applied,
+                "reason": guard.reason,
+            }
+            for guard in submitted.fitted.guards
+        ],
+        "length_debias": None
+        if blender.length_coefficient is None
+        else {
+            "coefficient": blender.length_coefficient,
+            "cost": float(differences[_LENGTH].mean()),
+            "cost_ci95": intervals[_LENGTH],
+        },
+    }
