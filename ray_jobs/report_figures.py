@@ -175,32 +175,31 @@ def rows(key: str, title: str, text: Markup, of: Sequence[Row], x: Axis, referen
 
     `reference` draws an upright line at the value that things are compared with.
     """
-    parts = []
-    top = 4.0
     plot = Plot(x, Axis(0, 1, ""), top=0, bottom=1, left=_EDGE)
-    lines = []
+    marks, behind = [], []
+    top = 4.0
     for row in of:
-        lines.append(_text("label strong" if row.strong else "label", 0, top + 12, _short(row.label), text_of=True))
-        lines.append(_text("value", WIDTH, top + 12, row.number, "end"))
+        marks.append(_text("label strong" if row.strong else "label", 0, top + 12, _short(row.label), of_run=True))
+        marks.append(_text("value", WIDTH, top + 12, row.number, "end"))
         for n, mark in enumerate(row.marks):
             y = top + 23 + 11 * n
             (left, _), (right, _) = (plot.at(end, 0) for end in mark.ends)
             if mark.point is None:
-                lines.append(_bar(mark.kind, left, y - 4, max(right - left, 1), 8))
+                marks.append(_bar(mark.kind, left, y - 4, max(right - left, 1), 8))
             else:
-                lines.append(_line(f"whisker {mark.kind}", left, y, right, y))
-                lines.append(marker(mark.kind, plot.at(mark.point, 0)[0], y))
+                marks.append(_line(f"whisker {mark.kind}", left, y, right, y))
+                marks.append(marker(mark.kind, plot.at(mark.point, 0)[0], y))
         top += 25 + 11 * len(row.marks)
     for value, tick in x.ticks():
         at, _ = plot.at(value, 0)
-        parts.append(_line("grid", at, 4, at, top))
-        parts.append(_text("tick", at, top + 17, tick, "middle"))
+        behind.append(_line("grid", at, 4, at, top))
+        behind.append(_text("tick", at, top + 17, tick, "middle"))
     if reference is not None:
         at, _ = plot.at(reference, 0)
-        parts.append(_line("reference", at, 4, at, top))
-    parts.append(_line("frame", _EDGE, top, WIDTH - _EDGE, top))
-    parts.append(_text("axis", WIDTH / 2, top + 36, x.name, "middle"))
-    return figure(key, title, text, top + 44, *parts, *lines)
+        behind.append(_line("reference", at, 4, at, top))
+    behind.append(_line("frame", _EDGE, top, WIDTH - _EDGE, top))
+    behind.append(_text("axis", WIDTH / 2, top + 36, x.name, "middle"))
+    return figure(key, title, text, top + 44, *behind, *marks)
 
 
 def _short(label: str) -> str:
@@ -218,8 +217,8 @@ def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
     )
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start", text_of: bool = False) -> Markup:
-    """Text at a place; `text_of` the run, such as a model's name, may show digits that are no results."""
+def _text(kind: str, x: float, y: float, text: str, anchor: str = "start", of_run: bool = False) -> Markup:
+    """Text at a place; what is `of_run`, such as a model's name, may show digits that are no results."""
     return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}"{}>{}</text>').format(
-        kind, x, y, anchor, Markup(" data-text") if text_of else "", text
+        kind, x, y, anchor, Markup(" data-text") if of_run else "", text
     )

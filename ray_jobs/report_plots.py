@@ -198,7 +198,7 @@ def families(metrics: Metrics, booster: str) -> Markup:
         shares = [number(metrics, ".1%", *keys, f"{of}_share") for of in ("shap", "gain")]
         told.append(Markup("{}: SHAP {}, gain {}").format(_name(each["family"]), *shares))
     title = f"Importance of each family of features to {booster}"
-    axis = Axis(0, most * 1.02, "share of mean |SHAP| and of gain", percent=True)
+    axis = Axis(0, max(most, 1e-3) * 1.02, "share of mean |SHAP| and of gain", percent=True)
     return rows(f"families-{booster}", title, _listed(told), drawn, axis)
 
 
