@@ -78,7 +78,9 @@ def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tu
     (low, high), (low_truth, high_truth) = (metrics.interval(column) for column in means.T)
     ordinary, equal = np.zeros(FRESH, np.int8), np.zeros(FRESH)
     predicted = blender.predict(_predictors(fresh, power, rng), ordinary, equal)
-    on_votes = metrics.log_loss(predicted, fresh.labels)
+    # Votes of their own for every repetition: one draw's luck would shift all of them alike.
+    votes = (rng.random(FRESH)[:, None] > fresh.probabilities.cumsum(axis=1)[:, :2]).sum(axis=1).astype(np.int8)
+    on_votes = metrics.log_loss(predicted, votes)
     expected = float(-(fresh.probabilities * np.log(predicted)).sum(axis=1).mean())
     alone = nested(data.only(("mis-scaled",)), Recipe("linear")).predictions
     return (
