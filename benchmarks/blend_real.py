@@ -34,6 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder of the corpora")
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=list(CORPORA))
+    parser.add_argument("--runs", help="folder to keep the runs in: what is finished there is not made again")
     options = parser.parse_args()
     print(f"{'corpus':<12}{'best single':>22}{'learnt':>10}{'behind':>10}  95% interval         calibration  in-sample")
     for name in options.corpora:
@@ -42,15 +43,15 @@ def main() -> None:
         if file is not None and not path.exists():
             print(f"{name:<12}skipped: {path} is not there")
             continue
-        with tempfile.TemporaryDirectory() as folder:
-            print(_line(name, folder, None if file is None else path), flush=True)
+        with tempfile.TemporaryDirectory() as temporary:
+            print(_line(name, Path(options.runs or temporary) / name, None if file is None else path), flush=True)
 
 
-def _line(name: str, folder: str, votes: Path | None) -> str:
+def _line(name: str, folder: Path, votes: Path | None) -> str:
     votes_or_none = "data.synthetic={train_rows: 2000, test_rows: 100}" if votes is None else f"data.train={votes}"
     features = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
     overrides = [
-        f"run={folder}/run",
+        f"run={folder}",
         votes_or_none,
         "blend.submission=learnt",
         "featurize.embeddings=null",

@@ -10,6 +10,7 @@ nested folds: whatever is learnt for a record's blend has not seen its vote.
 import csv
 import io
 import sys
+from collections.abc import Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -79,16 +80,22 @@ def blend(run: Run) -> list[StageResult]:
         stage.folder.write_table(file, predictions.table(ids, values, folds), stage.fingerprint)
         written.add(file)
     if "test" in records.splits:
-        submitted = load_blender(run).predict(by_split["test"], answers["test"].cases, answers["test"].differences)
-        ids = records.read("test", ["id"])["id"]
-        stage.folder.write_table("test.parquet", predictions.table(ids, submitted), stage.fingerprint)
-        beside = _beside(ids, models, by_split["test"], submitted)
-        stage.folder.write_table("predictions.parquet", beside, stage.fingerprint)
-        stage.folder.write_bytes("submission.csv", submission(records, submitted))
-        written |= {"test.parquet", "predictions.parquet", "submission.csv"}
+        written |= _write_test(run, stage, records, by_split["test"], answers["test"])
     rows = {split: records.rows(split) for split in records.splits}
     manifest = stage.commit(rows=rows, metrics={**metrics, "analysis": analysis}, keep=written)
     return [StageResult("blend", False, manifest)]
+
+
+def _write_test(run: Run, stage: Stage, records: Records, of_models: Floats, answers: Answers) -> set[str]:
+    """Blend the test records as `weights.json` says, write the results, and return the files' names."""
+    blender = load_blender(run)
+    submitted = blender.predict(of_models, answers.cases, answers.differences)
+    ids = records.read("test", ["id"])["id"]
+    beside = _beside(ids, blender.models, of_models, submitted)
+    stage.folder.write_table("test.parquet", predictions.table(ids, submitted), stage.fingerprint)
+    stage.folder.write_table("predictions.parquet", beside, stage.fingerprint)
+    stage.folder.write_bytes("submission.csv", submission(records, submitted))
+    return {"test.parquet", "predictions.parquet", "submission.csv"}
 
 
 def load_blender(run: Run) -> Blender:
@@ -148,7 +155,7 @@ def _training(records: Records, models: list[str], out_of_fold: Floats, answers:
     return Training(tuple(models), out_of_fold, labels, parts, groups, answers.cases, answers.differences)
 
 
-def _beside(ids: pa.ChunkedArray, models: list[str], of_models: Floats, blended: Floats) -> pa.Table:
+def _beside(ids: pa.ChunkedArray, models: Sequence[str], of_models: Floats, blended: Floats) -> pa.Table:
     """The probabilities of every model and of the blend, side by side; null where a model lacks a record."""
     named = {**dict(zip(models, of_models, strict=True)), "blend": blended}
     return pa.table(
