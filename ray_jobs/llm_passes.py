@@ -51,7 +51,7 @@ class Outcome:
     failed_files: list[str]  # shards with failed requests in them
     requests: int  # equal ones counted each
     distinct: int
-    both_orders: int  # records
+    both: Mapping[str, tuple[Probabilities, Probabilities]]  # by split: of records asked in both orders, each (k, 3)
     tokens: int
     seconds: float
 
@@ -67,10 +67,12 @@ def score_records(scoring: Scoring, scorer: Scorer, masks: Masks) -> Outcome:
             wanted[split][:, 1] = least_sure(first, llm.uncertain_share)
         answers = _answers(scoring, scorer, wanted)
     values = tempered(answers.probabilities, llm.temperature)
-    result, failed = {}, {}
+    result, failed, both = {}, {}, {}
     for split, asked in wanted.items():
         first, second = (np.where(asked[:, [n]], values[numbers[split][:, n]], np.nan) for n in range(len(ORDERS)))
         result[split] = np.where(asked[:, [1]], swap_average(first, second), first)
+        in_both = asked[:, 1] & ~np.isnan(result[split][:, 0])
+        both[split] = first[in_both], second[in_both]
         lost = np.flatnonzero(asked[:, 0] & np.isnan(result[split][:, 0])).tolist()
         failed[split] = {
             row: next(answers.reasons[n] for n in numbers[split][row].tolist() if n in answers.reasons) for row in lost
@@ -83,7 +85,7 @@ def score_records(scoring: Scoring, scorer: Scorer, masks: Masks) -> Outcome:
         failed_files=answers.failed,
         requests=int(sum(asked.sum() for asked in wanted.values())),
         distinct=distinct,
-        both_orders=int(sum(asked[:, 1].sum() for asked in wanted.values())),
+        both=both,
         tokens=tokens,
         seconds=answers.seconds,
     )

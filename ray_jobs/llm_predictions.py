@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from preference.metrics import log_loss
+from preference.swap import swap_probabilities
 from ray_jobs import predictions
 from ray_jobs.llm_passes import Masks, Outcome, Scoring
 from ray_jobs.llm_requests import Probabilities, least_sure
@@ -118,7 +119,8 @@ def _metrics(
     found: dict[str, Any] = {
         "requests": sum(one.requests for one in scored),
         "distinct_requests": sum(one.distinct for one in scored),
-        "records_in_both_orders": sum(one.both_orders for one in scored),
+        "records_in_both_orders": sum(len(first) for one in scored for first, _ in one.both.values()),
+        "position": _position(scored),
         "tokens": sum(one.tokens for one in scored),
         "failed": failed,
         "gpu_seconds": round(seconds * llm.gpus_per_replica, 1),
@@ -129,6 +131,25 @@ def _metrics(
         found["cascade"] = {"model": llm.cascade.model, "share": llm.cascade.share}
         found["cascade"]["points"] = _curve(records, values["train"], cheaper, llm.cascade.share, cost)
     return found
+
+
+def _position(scored: list[Outcome]) -> dict[str, float] | None:
+    """What the order of the answers does to a model, over the records that it read in both; None if there are none.
+
+    `flip_rate` is the share whose most probable outcome is another one when the answers change places, `first_share`
+    the mean share of wins, ties as halves, of the answer that stands first: 0.5 for a model that does not care.
+    """
+    pairs = [pair for one in scored for pair in one.both.values() if len(pair[0])]
+    if not pairs:
+        return None
+    first, second = (np.concatenate([pair[n] for pair in pairs]) for n in (0, 1))
+    flipped = first.argmax(axis=1) != swap_probabilities(second).argmax(axis=1)
+    shares = np.concatenate([first, second])
+    return {
+        "records": len(first),
+        "flip_rate": float(flipped.mean()),
+        "first_share": float((shares[:, 0] + shares[:, 2] / 2).mean()),
+    }
 
 
 def _curve(

@@ -23,6 +23,7 @@ from ray_jobs.report_boosters import drivers, feature_columns, importances, sear
 from ray_jobs.report_columns import column_file, gather_columns
 from ray_jobs.report_data import data
 from ray_jobs.report_finetune import curves, on_the_same_rows
+from ray_jobs.report_llms import scoring
 from ray_jobs.report_page import page
 from ray_jobs.report_run import costs, timeline
 from ray_jobs.report_scores import calibration, gains, side_by_side
@@ -68,7 +69,9 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
     labels, folds, groups = (votes[name].to_numpy() for name in ("label", "fold", "group"))
     train, seed = columns["train"], run.settings.seed
     predicted = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
-    whole = {name: values for name, values in predicted.items() if name not in run.settings.partial}
+    # Models that do not predict every record: of some folds only, or with records in quarantine.
+    incomplete = [name for name, values in predicted.items() if np.isnan(values).any()]
+    whole = {name: values for name, values in predicted.items() if name not in incomplete}
     chars_a, chars_b = (train[f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
     sets = {
         "baselines": {
@@ -87,9 +90,10 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
     blend = sets["variants"][chosen]
     losses = metrics.record_log_loss(blend, labels)
     others = {"class prior": sets["baselines"]["class prior"], **predicted, "blend": blend}
-    same_rows = {name: on_the_same_rows(name, others, labels, groups, seed) for name in run.settings.partial}
+    same_rows = {name: on_the_same_rows(name, others, labels, groups, seed) for name in incomplete}
     for name, found in same_rows.items():
-        scored["models"][name] = {**found["beside"][name], "folds": run.settings.partial[name]}
+        folds_of = {"folds": run.settings.partial[name]} if name in run.settings.partial else {}
+        scored["models"][name] = {**found["beside"][name], **folds_of, "records": found["rows"]}
     for name, cost in costs(run).items():
         scored["models"][name]["cost"] = cost
     importance = importances(run)
@@ -116,6 +120,7 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
         "sources": source_study(run),
         "same_rows": same_rows,
         "curves": curves(run),
+        "scoring": scoring(run),
         "worst": worst(votes["id"].to_pylist(), blend, labels, losses),
         "data": data(records, columns, losses, folds, groups, seed),
         "run": {"stages": timeline(run), "versions": records.manifest["versions"]},
@@ -141,10 +146,12 @@ def _summary(
     seed: int,
 ) -> dict[str, Any]:
     """What the blend gains over the class prior and over the best single model."""
-    best = min(sets["models"], key=lambda name: float(scored["models"][name]["oof_log_loss"]))
-    compared = {"class prior": sets["baselines"]["class prior"], "best": sets["models"][best]}
-    found = gains(blend, compared, labels, groups, seed)
-    return {"over_class_prior": found["class prior"], "best_model": best, "over_best_model": found["best"]}
+    found = gains(blend, {"class prior": sets["baselines"]["class prior"], **sets["models"]}, labels, groups, seed)
+    told: dict[str, Any] = {"over_class_prior": found["class prior"], "best_model": None, "over_best_model": None}
+    if sets["models"]:  # those that predict every record
+        best = min(sets["models"], key=lambda name: float(scored["models"][name]["oof_log_loss"]))
+        told |= {"best_model": best, "over_best_model": found[best]}
+    return told
 
 
 if __name__ == "__main__":

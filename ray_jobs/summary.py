@@ -1,6 +1,7 @@
 """The tables at the end of a job: what was done, and how good the models are."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from ray_jobs.run import Run, StageResult
 
@@ -37,12 +38,19 @@ def _scores(report: StageResult) -> list[list[str]]:
     rows += [(f"blend: {name}", values) for name, values in metrics["blend"]["variants"].items()]
     return [
         [
-            name + (f" (folds {', '.join(map(str, values['folds']))} only)" if "folds" in values else ""),
+            name + _only(values),
             f"{values['oof_log_loss']:.4f}",
             f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}",
         ]
         for name, values in rows
     ]
+
+
+def _only(values: dict[str, Any]) -> str:
+    """What of the records a model's score is of, if not of all."""
+    if "folds" in values:
+        return f" (folds {', '.join(map(str, values['folds']))} only)"
+    return f" ({values['records']:,} records)" if "records" in values else ""
 
 
 def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from infer.fit_blender import BLENDS
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
@@ -69,6 +70,7 @@ def made(tmp_path_factory, ray_cluster):
         "boosters: [{name: good, engine: lightgbm, actors_per_fold: 3}, "
         "{name: poor, engine: xgboost, both_orders: false}]\n"
         "encoders: [{name: partly, folds: [0], workers: 2}]\n"
+        "llms: [{name: asked, checkpoint: m/m, cascade: {model: good, share: 0.3}}]\n"
         "tune: [{booster: good, folds: 2}]\n"
         "blend: {preset: {good: 3}}\n"
     )
@@ -83,6 +85,7 @@ def made(tmp_path_factory, ray_cluster):
     predict(folder, "good", 1.0)
     predict(folder, "poor", 0.1, lean=0.3)
     predict(folder, "partly", 0.5, folds=[0])
+    ask(folder)
     leave_what_training_leaves(Folder(f"{folder}/run"))
     assert job(folder, blend) == 0
     (folder / "run/blend/analysis.json").write_text(json.dumps(ANALYSIS))
@@ -121,6 +124,28 @@ def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):
         else:
             target.write_table("test.parquet", predictions.table(table["id"], values))
     stage.commit(rows={}, metrics={"fold_seconds": 12.0})
+
+
+def ask(folder):
+    """What a language model behind a cascade leaves, with one record in its quarantine."""
+    predict(folder, "asked", 0.3)
+    target = Folder(f"{folder}/run/predictions/asked")
+    table = target.read_table("train.parquet")
+    (lost,) = table.slice(10, 1)["id"].to_pylist()
+    target.write_table("train.parquet", pa.concat_tables([table.slice(0, 10), table.slice(11)]))
+    row = {"split": "train", "id": lost, "reason": "VLLMValidationError: <b>4097</b> tokens", "replaced": False}
+    target.write_table(predictions.QUARANTINE, pa.Table.from_pylist([row]))
+    points = [{"share": 0.0, "log_loss": 1.05, "seconds": 0.0}, {"share": 0.3, "log_loss": 1.01, "seconds": 21.5}]
+    counts = {"requests": 184, "distinct_requests": 182, "records_in_both_orders": 92, "tokens": 12345, "failed": 1}
+    metrics = {
+        **counts,
+        "core_seconds": 21.5,
+        "gpu_seconds": 0.0,
+        "position": {"records": 92, "flip_rate": 0.125, "first_share": 0.55},
+        "cascade": {"model": "good", "share": 0.3, "points": points},
+    }
+    records = target.read_json("manifest.json")["inputs"]
+    Stage("score_llm/asked", target, {}, records).commit(rows={}, metrics=metrics)
 
 
 def leave_what_training_leaves(run):
@@ -167,8 +192,8 @@ def test_every_number_of_the_page_stands_in_metrics_json(made):
 def test_models_are_scored_side_by_side(made):
     metrics, page = metrics_of(made), page_of(made)
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
-    models = {"good", "poor", "partly"}
-    assert set(named) == {"uniform", "class prior", "length only", "learnt", "log", "equal", "preset"} | models
+    models = {"good", "poor", "partly", "asked"}
+    assert set(named) == {"uniform", "class prior", "length only", *BLENDS} | models
     assert metrics["models"]["partly"]["folds"] == [0]
     assert metrics["models"]["partly"]["cost"] == {"core_seconds": 14.0, "gpu_seconds": 0.0}
     del named["partly"]  # on fewer records than the others
@@ -206,7 +231,7 @@ def test_slices_calibration_and_bias_count_every_record(made):
     assert position["poor"]["lean_ci95"][0] > 0
     assert position["good"]["lean"] < position["poor"]["lean"]
     both = {name: each["both_orders"] for name, each in position.items()}
-    assert both == {"good": True, "poor": False, "partly": True, "blend": False}
+    assert both == {"good": True, "poor": False, "partly": True, "asked": True, "blend": False}
     style = {each["feature"]: each for each in metrics["bias"]["style"]}
     assert set(style) == {"length", "position"}  # nobody wrote headers, lists or bold
     assert style["length"]["votes_ci95"][0] > 0  # these votes go to the longer answer

@@ -95,6 +95,10 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     job(score_llm, f"[{one.replace('none', 'both')}]")
     both = read(tmp_path, "one")
     assert np.allclose(both[chosen], mixed[chosen], atol=1e-6)
+    position = manifest(tmp_path, "one")["metrics"]["position"]
+    assert position["records"] == ROWS + TEST_ROWS
+    assert 0 < position["flip_rate"] < 1
+    assert abs(position["first_share"] - 0.5) > 0.001, "a random model leans to one side"
     output = job(score_llm, f"[{one.replace('none', 'both')}]")
     assert "cached" in output.out
 
