@@ -194,20 +194,20 @@ class _Worker:
         batches = [batch for plan in plans for step in plan for batch in step.micro_batches]
         most = max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()))
         longest = max(batches, key=lambda batch: (int(lengths[batch].max()), len(batch)))
-        # The place of AdamW's moments, which the first step brings.
-        moments = torch.empty(2 * sum(parameter.numel() for parameter in parameters.values()), device=self._device)
-        for batch in (most, longest):
-            pairs = self._pairs(batch, np.zeros(len(lengths), bool))
-            try:
-                self._loss(pairs).backward()
-            except torch.OutOfMemoryError as error:
-                raise InputError(
-                    f"{len(pairs)} sequences of up to {int(lengths[batch].max())} tokens, which stage {number + 1} has "
-                    "in one micro-batch, do not fit into the GPU's memory",
-                    "tokens_per_batch",
-                    "lower it or max_tokens, or set gradient_checkpointing: true or precision: bfloat16.",
-                ) from error
-        del moments
+        try:
+            # The place of AdamW's moments, which the first step brings.
+            moments = torch.empty(2 * sum(parameter.numel() for parameter in parameters.values()), device=self._device)
+            for batch in (most, longest):
+                self._loss(self._pairs(batch, np.zeros(len(lengths), bool))).backward()
+            del moments
+        except torch.OutOfMemoryError as error:
+            raise InputError(
+                f"what stage {number + 1} trains and its largest micro-batches, of up to "
+                f"{len(most) * self._settings.orders} sequences or {int(lengths[longest].max())} tokens, do not fit "
+                "into the GPU's memory",
+                "tokens_per_batch",
+                "lower it or max_tokens, or set gradient_checkpointing: true or precision: bfloat16.",
+            ) from error
         for parameter in parameters.values():
             parameter.grad = None
 

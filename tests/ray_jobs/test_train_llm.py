@@ -95,7 +95,7 @@ def test_the_dry_run_counts_what_training_does(trained, config):
 
 def _operations(run, history):
     """Floating-point operations of all steps, and of the prediction of the held-out fold after each epoch."""
-    settings = FineTuning(stages=(), lora=Lora(r=16, alpha=32, dropout=0.0))
+    settings = FineTuning(stages=(), lora=Lora(r=16, alpha=32, dropout=0.0), gradient_checkpointing=True)
     config = load_config(str(run / "models/gemma-lora/fold-1/model"))
     plan = plan_memory(config, settings, MAX_TOKENS)
     counts = (
