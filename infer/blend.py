@@ -158,14 +158,17 @@ def drop_idle(learn: Learn, pool: Pool, predictions: Floats, labels: Labels) -> 
     """The weights (models,) that `learn` finds, without those that could as well be chance.
 
     A useless model gets a weight of about the weights' standard error, which reads as a share of the blend. So models
-    are left out, the one of least weight first, as long as each costs less of the votes' log-likelihood than half the
-    logarithm of their number, in nats (the Bayesian information criterion; Schwarz 1978): to 2,000 votes noise is
-    worth more than that less than once in 100 times, and what is lost with a useful model is at most that little.
+    of less than a fifth of the weight are left out, the least one first, as long as each costs less of the votes'
+    log-likelihood than half the logarithm of their number, in nats (the Bayesian information criterion; Schwarz 1978):
+    to 2,000 votes noise is worth more than that less than once in 100 times. Models of more weight stay: with few votes
+    the criterion would drop one of two equal partners, too, whose blend is better than either.
     """
     weights = learn(predictions, labels)
     kept, least = np.arange(len(weights)), record_log_loss(pool(predictions, weights), labels).sum()
     while len(kept) > 1:
         fewer = np.delete(kept, weights[kept].argmin())
+        if weights[kept].min() >= weights.sum() / 5:
+            break
         if not predicted_by(predictions[fewer]).any(axis=0).all():
             break
         tried = np.zeros(len(weights))

@@ -90,6 +90,10 @@ def test_idle_models_are_dropped_and_useful_ones_are_not(learn, pool):
         both = drop_idle(learn, pool, views, labels)
         assert (both > 0.2 * both.sum()).all()
     assert kept <= 1
+    # With few votes neither of two partners is missed by the criterion, but both stay.
+    truth, labels, _ = votes(1000, seed=1)
+    pair = [open_simplex(truth + np.random.default_rng(n).normal(0, 0.05, truth.shape)) for n in (1, 2)]
+    assert (drop_idle(learn, pool, np.stack(pair)[:, :100], labels[:100]) > 0.3).all()
     # Nor is a model dropped that alone predicts some record.
     predictions[0, :3] = predictions[1, :3] = np.nan
     assert drop_idle(learn, pool, predictions[[0, 2]], labels)[1] > 0 or learn(predictions[[0, 2]], labels)[1] == 0
