@@ -95,8 +95,10 @@ class RunFoldStore:
             keep.add(name)
         # Scoring reads this: a model's predictions for what it was trained on are worth nothing.
         trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
-        folder.write_json(f"{MODEL}/{TRAINED_ON}", trained_on)
-        keep.add(f"{MODEL}/{TRAINED_ON}")
+        adapters = {f"{MODEL}/{path.relative_to(model)}" for path in model.iterdir() if path.is_dir()}
+        for place in (MODEL, *adapters):
+            folder.write_json(f"{place}/{TRAINED_ON}", trained_on)
+            keep.add(f"{place}/{TRAINED_ON}")
         table = pa.table({"row": rows, **predictions.columns(held_out)})
         folder.write_table(HELD_OUT, table, self.stage.fingerprint)
         folder.write_json(HISTORY, history)

@@ -204,9 +204,7 @@ def _refuse_seen(llm: Llm, records: Records) -> None:
             )
         except (FileNotFoundError, ValueError):
             continue
-        votes = {digest for name, digest in records.manifest["inputs"].items() if name.startswith("train/")}
-        same = trained_on.get("records") == records.fingerprint_of("train")
-        if same or votes & set(trained_on.get("votes", [])):
+        if set(records.votes) & set(trained_on.get("votes", [])):
             raise InputError(
                 f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so that "
                 "its predictions for them say nothing about others",

@@ -9,6 +9,7 @@ from train.networks import foreign_head, load_config, load_tokenizer
 if TYPE_CHECKING:
     from train.finetune_loop import FoldTask
 
+ADAPTER = "adapter"
 SHARD = "4GB"  # of weights in one file, which is written from memory
 
 
@@ -18,13 +19,15 @@ def save_model(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN
     Adapters are merged into their base, since vLLM serves no adapter with a head of its own; they are kept beside it in
     `adapter`, small enough to be passed on.
     """
-    if task.settings.lora is not None:
-        model.save_pretrained(folder / "adapter")
-        model = _merged(model, task, folder / "adapter")
-    model.save_pretrained(folder, max_shard_size=SHARD)
     tokenizer = load_tokenizer(task.store.base())
+    packer = Packer(tokenizer, task.max_tokens, task.layout, task.truncation)
+    if task.settings.lora is not None:
+        model.save_pretrained(folder / ADAPTER)
+        save_packing(packer, folder / ADAPTER)
+        model = _merged(model, task, folder / ADAPTER)
+    model.save_pretrained(folder, max_shard_size=SHARD)
     tokenizer.save_pretrained(folder)
-    save_packing(Packer(tokenizer, task.max_tokens, task.layout, task.truncation), folder)
+    save_packing(packer, folder)
 
 
 def _merged(model: Any, task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401 - peft has no types
