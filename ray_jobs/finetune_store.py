@@ -95,8 +95,7 @@ class RunFoldStore:
             keep.add(name)
         # Scoring reads this: a model's predictions for what it was trained on are worth nothing.
         trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
-        adapters = {f"{MODEL}/{path.relative_to(model)}" for path in model.iterdir() if path.is_dir()}
-        for place in (MODEL, *adapters):
+        for place in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
             folder.write_json(f"{place}/{TRAINED_ON}", trained_on)
             keep.add(f"{place}/{TRAINED_ON}")
         table = pa.table({"row": rows, **predictions.columns(held_out)})

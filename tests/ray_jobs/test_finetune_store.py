@@ -68,11 +68,12 @@ def test_what_stays_of_a_fold(store, tmp_path):
     manifest = store.stage.manifest()
     assert manifest["metrics"]["log_loss"] == pytest.approx(np.log(2))
     assert set(manifest["files"]) == {
-        "model/config.json", "model/adapter/adapter_config.json", "model/training.json", "out_of_fold.parquet",
-        "history.json", "events.out.tfevents.tiebreak",
+        "model/config.json", "model/adapter/adapter_config.json", "model/training.json", "model/adapter/training.json",
+        "out_of_fold.parquet", "history.json", "events.out.tfevents.tiebreak",
     }  # fmt: skip
     trained_on = {"records": "records", "votes": ["a", "b"], "fold": 1}
-    assert json.loads((tmp_path / "fold-1/model/training.json").read_text()) == trained_on
+    for place in ("model", "model/adapter"):  # adapters are passed on without their base
+        assert json.loads((tmp_path / f"fold-1/{place}/training.json").read_text()) == trained_on
     assert not (tmp_path / "fold-1/checkpoint").exists() or not any((tmp_path / "fold-1/checkpoint").iterdir())
 
 

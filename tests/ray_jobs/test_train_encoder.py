@@ -104,7 +104,7 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     assert set(scores["curves"]["encoder"]) == {"0", "2"}
     assert [len(of["held_out"]) for of in scores["curves"]["encoder"].values()] == [2, 2]
     assert "train_encoder/encoder: its teacher linear was trained on votes that it is scored on" in done.stdout
-    assert "beside the others on its folds" in (run / "report/index.html").read_text()
+    assert "beside the others on its records" in (run / "report/index.html").read_text()
 
 
 def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finished):
