@@ -6,11 +6,22 @@ from typing import Any
 def forward_operations(config: Any, parameters: int, sequence: float) -> float:  # noqa: ANN401 - of transformers
     """Floating-point operations of a forward pass for each token, in sequences of so many tokens.
 
-    2 for each parameter but the embeddings, which are looked up and not multiplied; attention's scores and their use
-    take 4 x layers x hidden x sequence (Chowdhery et al. 2022, "PaLM", appendix B).
+    2 for each parameter that is multiplied, and those of attention.
     """
-    multiplied = parameters - int(config.vocab_size) * int(config.hidden_size)
-    return 2.0 * multiplied + 4.0 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence
+    return 2.0 * multiplied_parameters(config, parameters) + attention_operations(config, sequence)
+
+
+def multiplied_parameters(config: Any, parameters: int) -> int:  # noqa: ANN401 - of transformers
+    """All parameters but the embeddings, which are looked up."""
+    return parameters - int(config.vocab_size) * int(config.hidden_size)
+
+
+def attention_operations(config: Any, sequence: float) -> float:  # noqa: ANN401 - of transformers
+    """Operations for each token of attention's scores and their use, forward: 4 x layers x hidden x sequence.
+
+    Chowdhery et al. 2022, "PaLM: Scaling Language Modeling with Pathways", appendix B.
+    """
+    return 4.0 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence
 
 
 def cache_bytes(config: Any, bytes_per_number: int) -> int:  # noqa: ANN401 - of transformers

@@ -19,7 +19,8 @@ def dry_run(run: Run) -> str:
 
 
 def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
-    from train.finetune_memory import flops_per_token, forward_flops_per_token, plan_memory
+    from preference.transformer_cost import forward_operations
+    from train.finetune_memory import flops_per_token, plan_memory
     from train.networks import load_config
 
     base = base_of(model.model)
@@ -39,7 +40,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
     # The held-out records are predicted after each epoch, always in both orders.
     held_out = int(np.mean([counts[~rest].sum() for rest in trained_on])) * 2
     operations = flops_per_token(config, memory, settings, mean_length) * tokens * epochs
-    operations += forward_flops_per_token(config, memory, mean_length) * held_out * epochs
+    operations += forward_operations(config, memory.parameters, mean_length) * held_out * epochs
     plan = run.settings.plan
     hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
     rows = [

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from preference.transformer_cost import attention_operations, forward_operations, multiplied_parameters
 from train.finetune_settings import FineTuning
 
 if TYPE_CHECKING:
@@ -78,25 +79,14 @@ def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: Fine
     """Floating-point operations of one step for each token, in sequences of so many.
 
     2 per parameter forward, 2 for the gradients of activations, and 2 for those of parameters where they are trained;
-    2 more where the forward pass is done again (gradient checkpointing). Attention's scores and their use take
-    4 x layers x hidden x sequence forward (Chowdhery et al. 2022, "PaLM", appendix B), and twice that backward, since
-    both factors of its products are activations. Embeddings are looked up, not multiplied.
+    2 more where the forward pass is done again (gradient checkpointing). Attention takes twice as much backward as
+    forward, since both factors of its products are activations. See preference.transformer_cost.
     """
-    forward = forward_flops_per_token(config, plan, sequence)
-    multiplied = _multiplied(config, plan)
-    attention = forward - 2 * multiplied
+    forward = forward_operations(config, plan.parameters, sequence)
+    multiplied = multiplied_parameters(config, plan.parameters)
+    attention = attention_operations(config, sequence)
     backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.lora else multiplied)
     return forward * (1 + settings.gradient_checkpointing) + backward
-
-
-def forward_flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, sequence: int) -> float:
-    """Those of a prediction; see `flops_per_token`."""
-    attention = 4 * int(config.num_hidden_layers) * int(config.hidden_size) * sequence
-    return float(2 * _multiplied(config, plan) + attention)
-
-
-def _multiplied(config: "PreTrainedConfig", plan: MemoryPlan) -> int:
-    return plan.parameters - int(config.vocab_size) * int(config.hidden_size)
 
 
 def _bytes(settings: FineTuning) -> int:

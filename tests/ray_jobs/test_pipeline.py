@@ -126,6 +126,7 @@ def test_boosters_come_close_to_the_best_attainable_score(tmp_path):
     assert best < reached < best + 0.25 * (prior - best)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the folder of real votes, ../shared/data, is not beside the project")
 def test_readme_command_on_real_votes_beats_the_class_prior(tmp_path):
     csv.field_size_limit(10**9)

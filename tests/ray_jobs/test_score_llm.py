@@ -155,6 +155,7 @@ def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(j
     job(blend, f"[{one}, {two}]")
 
 
+@pytest.mark.slow
 def test_an_adapter_is_merged_into_its_checkpoint(job, llama, tmp_path):
     import torch
     from peft import LoraConfig, TaskType, get_peft_model

@@ -107,6 +107,7 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     assert "beside the others on its records" in (run / "report/index.html").read_text()
 
 
+@pytest.mark.slow
 def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finished):
     config, run, _ = finished
     again = run_job("pipeline", run, config=str(config))

@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 from preference.schema import PROBABILITIES
+from preference.transformer_cost import forward_operations
 from tests.train.tiny_models import MAX_TOKENS, tiny_model
-from train.finetune_memory import flops_per_token, forward_flops_per_token, plan_memory
+from train.finetune_memory import flops_per_token, plan_memory
 from train.finetune_settings import FineTuning, Lora
 from train.networks import load_config
 
@@ -104,5 +105,5 @@ def _operations(run, history):
     folds = pq.read_table(run / "records/train", columns=["position", "fold"]).sort_by("position")["fold"].to_numpy()
     sequence = int((counts**2).sum() / counts.sum())
     learnt = sum(point["tokens"] for point in history) * flops_per_token(config, plan, settings, sequence)
-    predicted = 40 * 2 * counts[folds == 1].sum() * forward_flops_per_token(config, plan, sequence)
+    predicted = 40 * 2 * counts[folds == 1].sum() * forward_operations(config, plan.parameters, sequence)
     return learnt + predicted

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from preference.transformer_cost import forward_operations
 from tests.train.tiny_models import tiny_model
 from train.epoch_plan import plan_epoch
-from train.finetune_memory import flops_per_token, forward_flops_per_token, plan_memory
+from train.finetune_memory import flops_per_token, plan_memory
 from train.finetune_settings import FineTuning, Lora, TrainingStage
 from train.live_bytes import LiveBytes
 from train.networks import load_config, load_network, set_trained
@@ -139,7 +140,7 @@ def test_operations_grow_with_what_is_done_twice_and_trained(tmp_path):
     # Attention's products: one pass forward, and the gradients of both factors, which are no parameters.
     forward = 4 * 2 * 32  # for each token that is looked at: 4 x layers x hidden
     assert flops_per_token(config, plan, plain, 2 * SEQUENCE) - once == 3 * forward * SEQUENCE
-    predicted = [forward_flops_per_token(config, plan, sequence) for sequence in (SEQUENCE, 2 * SEQUENCE)]
+    predicted = [forward_operations(config, plan.parameters, sequence) for sequence in (SEQUENCE, 2 * SEQUENCE)]
     assert predicted[1] - predicted[0] == forward * SEQUENCE
     full = FineTuning(stages=ALL)
     assert flops_per_token(config, plan, full, SEQUENCE) == 3 * predicted[0]

@@ -154,6 +154,7 @@ def test_waits_visibly_for_a_cpu_and_one_slot_gives_the_same_bytes(
     assert wait_until(everything_given_back, 5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("engine", "sparse"), [("lightgbm", False), ("xgboost", True)])
 def test_several_processes_may_share_a_fold(ray_cluster: None, engine: EngineName, sparse: bool) -> None:
     """Two processes with half the rows each learn what one learns, up to where bins and sums are rounded."""
