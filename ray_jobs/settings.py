@@ -5,7 +5,16 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict, refuse_twice
+from ray_jobs.settings_base import (
+    Count,
+    Name,
+    NotNegative,
+    Positive,
+    PositiveInt,
+    Strict,
+    refuse_twice,
+    tuple_from_list,
+)
 from ray_jobs.settings_finetune import Encoder, TrainedLlm
 from ray_jobs.settings_llm import Llm
 
@@ -77,10 +86,7 @@ class NgramBlock(Strict):
     @model_validator(mode="before")
     @classmethod
     def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        # YAML has no tuples, and strict mode takes no list for one.
-        if isinstance(values, dict) and isinstance(values.get("ngram_range"), list):
-            values = {**values, "ngram_range": tuple(values["ngram_range"])}
-        return values
+        return tuple_from_list(values, "ngram_range")
 
     @model_validator(mode="after")
     def _range_is_ordered(self) -> "NgramBlock":

@@ -1,7 +1,7 @@
 """What all parts of the schema of settings are made of."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -18,6 +18,13 @@ class Strict(BaseModel):
     """Settings that take no unknown key, no value of another type, and no change."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def tuple_from_list(values: Any, name: str) -> Any:  # noqa: ANN401 - raw YAML
+    """Raw settings with a list under `name` as a tuple: YAML has none, and strict mode takes no list for one."""
+    if isinstance(values, dict) and isinstance(values.get(name), list):
+        return {**values, name: tuple(values[name])}
+    return values
 
 
 def refuse_twice(names: Sequence[str], what: str) -> None:

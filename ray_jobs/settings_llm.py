@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from preference.truncation import Truncation
-from ray_jobs.settings_base import Count, Name, Positive, PositiveInt, Share, Strict
+from ray_jobs.settings_base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
 
 
 class TinyLlm(Strict):
@@ -56,10 +56,7 @@ class Llm(Strict):
     @model_validator(mode="before")
     @classmethod
     def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        # YAML has no tuples, and strict mode takes no list for one.
-        if isinstance(values, dict) and isinstance(values.get("replicas"), list):
-            values = {**values, "replicas": tuple(values["replicas"])}
-        return values
+        return tuple_from_list(values, "replicas")
 
     @model_validator(mode="after")
     def _one_source(self) -> "Llm":
