@@ -171,7 +171,9 @@ def _json(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]
     try:
         found = json.loads(stream.read().decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise InputError(f"malformed JSON: {error}", where=file.name, fix="mend it; JSON Lines go by .jsonl.") from error
+        raise InputError(
+            f"malformed JSON: {error}", where=file.name, fix="mend it; JSON Lines go by .jsonl."
+        ) from error
     rows = found if isinstance(found, list) else [found]
     if not rows:
         raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
