@@ -9,9 +9,9 @@ from preference.errors import InputError
 from ray_jobs import feature_store
 from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
-from ray_jobs.featurize import featurize
+from ray_jobs.featurize import featurize, featurize_more
 from ray_jobs.ingest import ingest
-from ray_jobs.records import open_records
+from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_file import load_settings
 
@@ -107,6 +107,19 @@ def test_a_model_may_see_some_families_alone(made):
 def test_a_second_run_does_nothing(made):
     (result,) = featurize(made[1])
     assert result.cached
+
+
+def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp_path):
+    _, run, _ = made
+    records = open_records(run)
+    test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
+    more = other(made, f"run={tmp_path}/more")
+    result = featurize_more(more, test_alone, run.folder / "features")
+    expected = {name: data for name, data in files(run).items() if "/test/" in name}
+    assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
+    assert {name: data for name, data in files(more).items() if name != "manifest.json"} == expected
+    assert not result.cached
+    assert featurize_more(more, test_alone, run.folder / "features").cached
 
 
 def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
