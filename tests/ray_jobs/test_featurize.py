@@ -1,5 +1,6 @@
 """The featurize job: what it leaves, what it does again, and what it refuses."""
 
+import importlib.metadata
 import json
 import os
 
@@ -183,6 +184,11 @@ def test_features_of_another_version_or_other_settings_are_refused_by_name(made,
     records = open_records(run)
     with pytest.raises(InputError, match=r"featurize.word2vec: the features were made with another value"):
         FeatureStore.open(other(made, "featurize.word2vec.dimensions=7"), records)
+    version = importlib.metadata.version
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
+        with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
+            FeatureStore.open(run, records)
     monkeypatch.setitem(feature_store.VERSIONS, "ngrams", 99)
     with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
         FeatureStore.open(run, records)

@@ -1,7 +1,9 @@
 """The job predict on a small finished run of two boosters; with an encoder and language models, slowly."""
 
 import json
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +12,10 @@ import pytest
 import yaml
 
 from preference.schema import PROBABILITIES
-from ray_jobs import cli
+from ray_jobs import cli, predictions
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
-from ray_jobs.predict import predict
 from ray_jobs.train_boosters import train_boosters
 
 from .commands import run_job
@@ -54,16 +55,18 @@ def finished(tmp_path_factory, ray_cluster):
 
 
 @pytest.fixture
-def job(finished, capsys):
-    """Runs predict, or another job, with changed settings."""
+def job(finished, capsys, monkeypatch):
+    """Runs predict, as its command does, with the settings that the run saved and changes to them."""
 
-    def run(*overrides, code=0, force=False, work=predict):
-        line = ["--config", f"{finished}/config.yaml", *(["--force"] if force else [])]
+    def run(*overrides, code=0, force=False):
+        line = ["predict", "--config", f"{finished}/run/settings.json", *(["--force"] if force else [])]
         for override in overrides:
             line += ["--set", override]
-        found = cli.main(work.__name__, None, work, line, save_settings=work is not predict)
+        monkeypatch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_module("ray_jobs.predict", run_name="__main__")
         output = capsys.readouterr()
-        assert found == code, output.err
+        assert ended.value.code == code, output.err
         return output
 
     return run
@@ -141,15 +144,45 @@ def test_rows_that_cannot_be_used_are_in_quarantine(finished, job, tmp_path):
     assert f"see {folder}/records/quarantine" in output.out
 
 
-def test_models_without_weight_are_named_and_not_asked(finished, job, a_copy):
-    job(f"run={a_copy}", "blend.submission=preset", work=blend)
+def blend_again(run, override):
+    line = ["--config", f"{run}/settings.json", "--set", f"run={run}", "--set", override]
+    assert cli.main("blend", None, blend, line) == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("blend.submission=preset", "the blend gives it no weight"),
+        ("blend.models=[trees]", "it is not among the models of the blend"),
+    ],
+)
+def test_models_left_out_of_the_blend_are_named_and_not_asked(job, a_copy, override, reason):
+    blend_again(a_copy, override)
     shutil.rmtree(a_copy / "models/linear")
-    output = job(f"run={a_copy}", "blend.submission=preset")
-    assert "linear is left out: the blend gives it no weight" in output.err
+    output = job(f"run={a_copy}", override)
+    assert f"linear is left out: {reason}" in output.err
     folder = predicted(a_copy, "test")
     assert_same(folder, a_copy / "blend", ["trees", "blend"])
-    assert json.loads((folder / "manifest.json").read_text())["left_out"] == {"linear": "the blend gives it no weight"}
+    assert json.loads((folder / "manifest.json").read_text())["left_out"] == {"linear": reason}
     assert not (folder / "predictions/linear").exists()
+
+
+def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, a_copy, monkeypatch):
+    blend_again(a_copy, "blend.submission=preset")
+    read = predictions.read_predictions
+
+    def without_the_first(run, records, model, split):
+        values = read(run, records, model, split)
+        values[0] = np.nan if model == "trees" else values[0]
+        return values
+
+    monkeypatch.setattr(predictions, "read_predictions", without_the_first)
+    output = job(f"run={a_copy}", "blend.submission=preset")
+    assert "some records are predicted by none of trees" in output.err
+    first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
+    assert first["trees_p_a"] is None
+    assert first["blend_p_a"] == pytest.approx(first["linear_p_a"], abs=1e-9)
+    assert second["blend_p_a"] == pytest.approx(second["trees_p_a"], abs=1e-9)
 
 
 def test_without_pairs_and_with_a_renamed_column_it_is_exit_2(finished, job, tmp_path):
