@@ -25,25 +25,41 @@ SETTINGS = {
     "data": {"folds": 3, "shard_rows": 16},
     "featurize": {
         "families": ["length", "style", "similarity"],
+        # Words of which few are in a record stay sparse, behind all other columns.
         "ngrams": [{"name": "words", "min_df": 0.02, "max_features": 40, "view": "difference"}],
         "word2vec": {"dimensions": 4, "epochs": 1},
     },
     "boosters": [
-        {"name": "trees", "engine": "lightgbm", "rounds": 5, "fold_weights": "inverse_loss"},
-        {"name": "linear", "engine": "two_part", "features": ["length", "words"]},
+        {
+            "name": "trees",
+            "engine": "lightgbm",
+            "rounds": 10,
+            "fold_weights": "inverse_loss",
+            "params": {"min_data_in_leaf": 3, "feature_fraction": 0.5},
+        },
+        {"name": "linear", "engine": "two_part", "features": ["length", "words", "word2vec"]},
     ],
     "blend": {"submission": "equal", "preset": {"trees": 1}},
 }
 PAIRS = [COLUMNS[0], *COLUMNS[3:6]]
 
 
+def pair(number, **changes):
+    """A vote whose answers share few words with those of others."""
+    row = vote(number)
+    for place, name in enumerate(("response_a", "response_b")):
+        words = " ".join(f"word{(number * (5 + place) + n * n) % 37}" for n in range(3 + number % 4))
+        row[name] = json.dumps([f"{json.loads(row[name])[0]}{words}"])
+    return row | changes
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_cluster):
     """A folder with a finished run, its configuration, and its test records."""
     folder = tmp_path_factory.mktemp("predict")
-    write_votes(folder / "train.csv", [vote(n) for n in range(90)])
+    write_votes(folder / "train.csv", [pair(n) for n in range(90)])
     # Empty and equal answers are the blend's to guard.
-    test = [vote(n) for n in range(200, 220)]
+    test = [pair(n) for n in range(200, 220)]
     test[3] |= {"response_a": "[null]"}
     test[7] |= {"response_b": test[7]["response_a"]}
     write_votes(folder / "test.csv", test, PAIRS)
@@ -121,7 +137,7 @@ def test_the_runs_own_test_file_gives_its_numbers_and_changes_nothing(finished, 
 
 
 def test_one_record_in_a_json_file_prints_its_probabilities(finished, job, tmp_path):
-    run, record = finished / "run", {name: vote(211)[name] for name in PAIRS}
+    run, record = finished / "run", {name: pair(211)[name] for name in PAIRS}
     (tmp_path / "one pair.json").write_text(json.dumps(record))
     output = job(f"data.test={tmp_path}/one pair.json")
     folder = predicted(run, "one-pair")
@@ -135,7 +151,7 @@ def test_one_record_in_a_json_file_prints_its_probabilities(finished, job, tmp_p
 
 
 def test_rows_that_cannot_be_used_are_in_quarantine(finished, job, tmp_path):
-    rows = [vote(205), vote(206, prompt='["never closed')]
+    rows = [pair(205), pair(206, prompt='["never closed')]
     (tmp_path / "new.jsonl").write_text("".join(json.dumps({name: row[name] for name in PAIRS}) + "\n" for row in rows))
     output = job(f"data.test={tmp_path}/new.jsonl")
     folder = predicted(finished / "run", "new")
