@@ -1,4 +1,4 @@
-"""Rows of CSV, JSON Lines and Parquet files, plain or compressed, one at a time and with their numbers.
+"""Rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed, one at a time and with their numbers.
 
 The format follows the file's name, the compression its first bytes, so that a wrongly named file is named as such.
 CSV goes through Python's csv module rather than a columnar reader: it gives each broken row its own number and
@@ -18,15 +18,15 @@ import pyarrow.parquet as pq
 from featurize.files import InputFile
 from preference.errors import InputError
 
-_CSV, _JSONL, _PARQUET = (".csv",), (".jsonl", ".ndjson"), (".parquet", ".pq")
+_CSV, _JSONL, _JSON, _PARQUET = (".csv",), (".jsonl", ".ndjson"), (".json",), (".parquet", ".pq")
 _COMPRESSED = ("", ".gz", ".zst", ".zstd")
-ENDINGS: Final = tuple(name + packed for name in (*_CSV, *_JSONL, *_PARQUET) for packed in _COMPRESSED)
+ENDINGS: Final = tuple(name + packed for name in (*_CSV, *_JSONL, *_JSON, *_PARQUET) for packed in _COMPRESSED)
 
 _GZIP, _ZSTD, _ZIP, _PARQUET_MAGIC = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"PK\x03\x04", b"PAR1"
 _NOT_TEXT = {
     _ZIP: ("this is a zip archive", "unpack it and give the file inside."),
     _PARQUET_MAGIC: ("this is a Parquet file", "name it .parquet."),
-    b"%PDF": ("this is a PDF", "give CSV, JSON Lines or Parquet."),
+    b"%PDF": ("this is a PDF", "give CSV, JSON Lines, JSON or Parquet."),
 }
 _MAX_CELL = 2**31 - 1
 _UNDECODABLE = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of a byte that is not UTF-8
@@ -46,9 +46,9 @@ Row = dict[str, Any] | BrokenRow
 def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
     """Yield (row number from 1, row) of a file; rows that cannot be read come as BrokenRow.
 
-    `check_columns` gets the column names before the first row and raises InputError for missing ones (JSON Lines
-    have no header: there the first readable row's keys are checked). Raises InputError for a file that is empty, is
-    not what its name says, or ends in the middle of its compression.
+    `check_columns` gets the column names before the first row and raises InputError for missing ones (JSON Lines and
+    JSON have no header: there the first readable row's keys are checked). Raises InputError for a file that is empty,
+    is not what its name says, or ends in the middle of its compression.
     """
     name = file.path.lower()
     for ending in _COMPRESSED[1:]:
@@ -66,11 +66,11 @@ def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> It
     try:
         if name.endswith(_PARQUET):
             yield from _parquet(file, compression, check_columns)
-        elif name.endswith((*_CSV, *_JSONL)):
+        elif name.endswith((*_CSV, *_JSONL, *_JSON)):
             if magic in _NOT_TEXT:
                 reason, fix = _NOT_TEXT[magic]
                 raise InputError(f"{reason}, not what its name says", where=file.name, fix=fix)
-            rows = _csv if name.endswith(_CSV) else _jsonl
+            rows = _csv if name.endswith(_CSV) else _jsonl if name.endswith(_JSONL) else _json
             with file.filesystem.open_input_stream(file.path, compression=compression) as stream:
                 yield from rows(file, stream, check_columns)
         else:
@@ -164,6 +164,25 @@ def _jsonl(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str
         yield number, row
     if number == 0:
         raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+
+
+def _json(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
+    """One object, or a list of objects, which is read whole: JSON Lines is the format for many."""
+    try:
+        found = json.loads(stream.read().decode("utf-8-sig"))
+    except (ValueError, RecursionError) as error:
+        raise InputError(
+            f"malformed JSON: {error}", where=file.name, fix="mend it; JSON Lines go by .jsonl."
+        ) from error
+    rows = found if isinstance(found, list) else [found]
+    if not rows:
+        raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+    first = next((row for row in rows if isinstance(row, dict)), None)
+    if first is None:
+        raise InputError("neither an object nor a list of objects", where=file.name, fix="give one object per record.")
+    check_columns(list(first))
+    for number, row in enumerate(rows, start=1):
+        yield number, row if isinstance(row, dict) else BrokenRow("not an object", json.dumps(row))
 
 
 def _parquet(

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from preference.errors import InputError
 from preference.schema import SCHEMA_VERSION
 from ray_jobs.storage import Folder
 
@@ -111,6 +112,50 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
     except (FileNotFoundError, ValueError):
         return None
     return manifest if isinstance(manifest, dict) else None
+
+
+def require_finished(stage: Stage, job: str) -> dict[str, Any]:
+    """The manifest of a stage that is finished with these very settings and inputs, and has all its files.
+
+    Raises InputError with the first thing that differs; `job` is the one that makes the stage.
+    """
+    manifest = read_manifest(stage.folder)
+    if manifest is not None:
+        refuse_other_schema(manifest, stage.folder)
+        if stage.manifest() is not None:
+            return manifest
+    raise InputError(
+        _why_not_finished(stage, manifest),
+        where=str(stage.folder),
+        fix=f"give the settings that it was made with, or run `python -m ray_jobs.{job}` with these.",
+    )
+
+
+def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
+    """Raise InputError if a stage was made with another schema version than this code's."""
+    if manifest["schema_version"] != SCHEMA_VERSION:
+        raise InputError(
+            f"made with schema version {manifest['schema_version']}, this code has {SCHEMA_VERSION}",
+            where=str(folder),
+            fix="make the run anew, or use the version of the code that made it.",
+        )
+
+
+def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
+    if manifest is None:
+        return f"{stage.name} is not there, or not finished"
+    for what, made, asked in (
+        ("settings", manifest["settings"], stage.settings),
+        ("inputs", manifest["inputs"], stage.inputs),
+    ):
+        # As JSON holds them, which has no tuples.
+        asked = json.loads(json.dumps(asked))
+        differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
+        if differing:
+            return f"{stage.name} was made with other {what}: {', '.join(differing)}"
+    found = stage.folder.files()
+    lost = [name for name, size in manifest["files"].items() if found.get(name) != size]
+    return f"{stage.name} lacks files, or they have changed: {', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
 
 
 def library_versions() -> dict[str, str]:

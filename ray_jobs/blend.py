@@ -37,18 +37,13 @@ def blend(run: Run) -> list[StageResult]:
     settings = run.settings.blend
     refuse_nothing(run)
     models = run.settings.blended
-    stage = Stage(
-        "blend",
-        run.folder / "blend",
-        settings={**settings.model_dump(mode="json"), "models": models},
-        inputs={"records": records.fingerprint, **predictions.model_fingerprints(run, records, models)},
-    )
+    stage = blend_stage(run, records)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("blend", True, manifest)]
 
     _tell(run, models)
-    by_split = {split: _read(run, records, models, split) for split in records.splits}
+    by_split = {split: read_models(run, records, models, split) for split in records.splits}
     connect(run)
     answers = read_answers(records, records.splits)
     data = _training(records, models, by_split["train"], answers["train"])
@@ -86,16 +81,32 @@ def blend(run: Run) -> list[StageResult]:
     return [StageResult("blend", False, manifest)]
 
 
+def blend_stage(run: Run, records: Records) -> Stage:
+    """The stage of blend/. Raises InputError naming a model without finished predictions."""
+    models = run.settings.blended
+    return Stage(
+        "blend",
+        run.folder / "blend",
+        settings={**run.settings.blend.model_dump(mode="json"), "models": models},
+        inputs={"records": records.fingerprint, **predictions.model_fingerprints(run, records, models)},
+    )
+
+
 def _write_test(run: Run, stage: Stage, records: Records, of_models: Floats, answers: Answers) -> set[str]:
     """Blend the test records as `weights.json` says, write the results, and return the files' names."""
-    blender = load_blender(run)
-    submitted = blender.predict(of_models, answers.cases, answers.differences)
+    submitted = write_blended(stage, records, load_blender(run), of_models, answers)
     ids = records.read("test", ["id"])["id"]
-    beside = _beside(ids, blender.models, of_models, submitted)
     stage.folder.write_table("test.parquet", predictions.table(ids, submitted), stage.fingerprint)
-    stage.folder.write_table("predictions.parquet", beside, stage.fingerprint)
-    stage.folder.write_bytes("submission.csv", submission(records, submitted))
     return {"test.parquet", "predictions.parquet", "submission.csv"}
+
+
+def write_blended(stage: Stage, records: Records, blender: Blender, of_models: Floats, answers: Answers) -> Floats:
+    """Write predictions.parquet and submission.csv of the test records, and return the blend (n, 3) of the models."""
+    blended = blender.predict(of_models, answers.cases, answers.differences)
+    beside = _beside(records.read("test", ["id"])["id"], blender.models, of_models, blended)
+    stage.folder.write_table("predictions.parquet", beside, stage.fingerprint)
+    stage.folder.write_bytes("submission.csv", submission(records, blended))
+    return blended
 
 
 def load_blender(run: Run) -> Blender:
@@ -134,7 +145,7 @@ def _named(run: Run, models: list[str]) -> bool:
     return any(run.settings.blend.preset.get(model, 0) > 0 for model in models)
 
 
-def _read(run: Run, records: Records, models: list[str], split: str) -> Floats:
+def read_models(run: Run, records: Records, models: Sequence[str], split: str) -> Floats:
     """Predictions (models, n, 3). Raises InputError naming records that no model predicts."""
     found = np.stack([predictions.read_predictions(run, records, model, split) for model in models])
     lost = ~predicted_by(found).any(axis=0)

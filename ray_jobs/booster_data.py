@@ -1,6 +1,7 @@
 """Finished features and records as what boosters train on."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +19,33 @@ if TYPE_CHECKING:
 SPARSE_BELOW = 0.5
 
 
+@dataclass(frozen=True)
+class Arrangement:
+    """Which blocks boosters get as arrays, and which sparse behind them."""
+
+    dense: Layout
+    sparse: Layout
+
+    @property
+    def layout(self) -> Layout:
+        """All columns, in the order of the matrices."""
+        return Layout([*self.dense.blocks, *self.sparse.blocks])
+
+    def read(self, features: FeatureStore, split: str, shard: str) -> "Matrix":
+        """The features of one shard; see FeatureStore.tables."""
+        import scipy.sparse
+
+        from train.matrix import Matrix
+
+        tables = features.tables(split, shard, self.layout.blocks)
+        rows = next(iter(tables.values())).num_rows
+        array: Any = self.dense.dense(tables) if self.dense.blocks else np.empty((rows, 0), np.float32)
+        if not self.sparse.blocks:
+            return Matrix(array)
+        parts = [block.sparse(tables[block.folder]) for block in self.sparse.blocks if isinstance(block, NgramBlock)]
+        return Matrix(array, scipy.sparse.hstack(parts, format="csr"))
+
+
 def load_data(
     features: FeatureStore,
     records: Records,
@@ -29,26 +57,23 @@ def load_data(
     """The features of some families (all if None), read from the files of a run.
 
     `weights` are those of other sources by their names, in order; `used_sources` says which folds train on which. Call
-    it where the data shall live, not in the driver. Whether an n-gram block is sparse is decided on the training
-    records.
+    it where the data shall live, not in the driver.
     """
     from train.booster import BoosterData
     from train.matrix import stack
 
-    layout = features.layout if families is None else features.layout.of(families)
-    dense, sparse = _by_density(features, records, layout, sparse_below)
-    arranged = Layout([*dense.blocks, *sparse.blocks])
+    arrangement = arrange(features, records, families, sparse_below)
 
     def matrix(split: str) -> "Matrix":
         shards = [name.partition("/")[2] for name in records.shards(split)]
-        return stack([_matrix(features, split, shard, dense, sparse) for shard in shards])
+        return stack([arrangement.read(features, split, shard) for shard in shards])
 
     splits = ["train", *(f"{SOURCE}{name}" for name in weights)]
     votes = [records.labels_and_folds(split) for split in splits]
     labels, folds = (np.concatenate(each) for each in zip(*votes, strict=True))
     rows = [records.rows(split) for split in splits]
-    permutation, signs = arranged.exchange()
-    columns = arranged.columns()
+    permutation, signs = arrangement.layout.exchange()
+    columns = arrangement.layout.columns()
     return BoosterData(
         features=stack([matrix(split) for split in splits]),
         labels=labels,
@@ -64,8 +89,14 @@ def load_data(
     )
 
 
-def _by_density(features: FeatureStore, records: Records, layout: Layout, sparse_below: float) -> tuple[Layout, Layout]:
-    """The blocks to keep as arrays, and those to keep sparse."""
+def arrange(
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None = None,
+    sparse_below: float = SPARSE_BELOW,
+) -> Arrangement:
+    """The features of some families (all if None), sparse where few entries of the training records are filled."""
+    layout = features.layout if families is None else features.layout.of(families)
     blocks = [block for block in layout.blocks if isinstance(block, NgramBlock)]
     entries = dict.fromkeys((block.name for block in blocks), 0)
     for name in records.shards("train"):
@@ -74,18 +105,4 @@ def _by_density(features: FeatureStore, records: Records, layout: Layout, sparse
             entries[block.name] += block.sparse(tables[block.folder]).nnz
     rows = records.rows("train")
     sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
-    return Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse)
-
-
-def _matrix(features: FeatureStore, split: str, shard: str, dense: Layout, sparse: Layout) -> "Matrix":
-    import scipy.sparse
-
-    from train.matrix import Matrix
-
-    tables = features.tables(split, shard, [*dense.blocks, *sparse.blocks])
-    rows = next(iter(tables.values())).num_rows
-    array: Any = dense.dense(tables) if dense.blocks else np.empty((rows, 0), np.float32)
-    if not sparse.blocks:
-        return Matrix(array)
-    parts = [block.sparse(tables[block.folder]) for block in sparse.blocks if isinstance(block, NgramBlock)]
-    return Matrix(array, scipy.sparse.hstack(parts, format="csr"))
+    return Arrangement(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))

@@ -19,10 +19,12 @@ def main(
     work: Callable[[Run], list[StageResult]],
     arguments: Sequence[str] | None = None,
     dry_run: Callable[[Run], str] | None = None,
+    save_settings: bool = True,
 ) -> int:
     """Parse the command line, run the job, say what it did; returns the exit code.
 
-    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work.
+    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work. Without
+    `save_settings` the run keeps those that it was made with.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
@@ -62,7 +64,11 @@ def main(
     finally:
         # Refused input leaves nothing behind, so there the settings are not saved either.
         with contextlib.suppress(OSError):
-            if run is not None and any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs")):
+            if (
+                save_settings
+                and run is not None
+                and any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs"))
+            ):
                 run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     from ray_jobs.summary import print_summary
 

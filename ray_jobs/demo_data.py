@@ -83,23 +83,25 @@ def checkpoint_folder(run: Run, llm: Llm) -> Folder:
     return run.folder / f"demo/llm-{llm.name}"
 
 
+def checkpoint_stage(run: Run, llm: Llm) -> Stage:
+    """The stage that builds the tiny checkpoint of a model."""
+    return Stage(
+        f"demo_llm/{llm.name}",
+        checkpoint_folder(run, llm),
+        settings={
+            "seed": run.settings.seed,
+            "version": TINY_LLM_VERSION,
+            "max_tokens": llm.max_tokens,
+            "packing": packing_fingerprint(llm.max_tokens),
+            **(llm.demo.model_dump() if llm.demo else {}),
+        },
+    )
+
+
 def make_checkpoints(run: Run) -> list[StageResult]:
     """Build the tiny checkpoints that the settings ask for, side by side as far as there are CPUs."""
     tiny = [llm for llm in run.settings.llms if llm.demo is not None]
-    stages = {
-        llm.name: Stage(
-            f"demo_llm/{llm.name}",
-            checkpoint_folder(run, llm),
-            settings={
-                "seed": run.settings.seed,
-                "version": TINY_LLM_VERSION,
-                "max_tokens": llm.max_tokens,
-                "packing": packing_fingerprint(llm.max_tokens),
-                **(llm.demo.model_dump() if llm.demo else {}),
-            },
-        )
-        for llm in tiny
-    }
+    stages = {llm.name: checkpoint_stage(run, llm) for llm in tiny}
     manifests = {name: None if run.force else stage.manifest() for name, stage in stages.items()}
     missing = [llm for llm in tiny if manifests[llm.name] is None]
     results = [StageResult(stages[name].name, True, found) for name, found in manifests.items() if found is not None]

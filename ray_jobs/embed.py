@@ -28,6 +28,40 @@ def embed(
     """Make the files of `vectors` (whole vectors) and of `output` (cosines and components) for all `items`."""
     import ray
 
+    missing = _encode(target, records, vectors, wanted, items, redo)
+    refit = redo or any(item["split"] == "train" for item in missing) or not is_fitted(target, output)
+    if refit:
+        moments = ray.remote(num_cpus=1)(_moments)
+        add = ray.remote(num_cpus=1)(_add)
+        sums = [moments.remote(target, vectors, item) for item in items if item["split"] == "train"]
+        while len(sums) > 1:
+            # In the order of the shards, so that the last bit does not depend on who was first.
+            sums = [add.remote(*sums[at : at + 8]) for at in range(0, len(sums), 8)]
+        ray.get(ray.remote(num_cpus=1)(_fit_components).remote(target, output, wanted.components, sums[0]))
+    _reduce_missing(target, target, vectors, output, items, refit)
+
+
+def embed_fitted(
+    fitted: Folder,
+    target: Folder,
+    records: Records,
+    vectors: Output,
+    output: Output,
+    wanted: Embeddings,
+    items: list[Item],
+    redo: bool,
+) -> None:
+    """The same with the components that lie in `fitted`."""
+    _encode(target, records, vectors, wanted, items, redo)
+    _reduce_missing(fitted, target, vectors, output, items, redo)
+
+
+def _encode(
+    target: Folder, records: Records, vectors: Output, wanted: Embeddings, items: list[Item], redo: bool
+) -> list[Item]:
+    """Make the whole vectors that are missing, and return the items they are of."""
+    import ray
+
     missing = [item for item in items if redo or not vectors.is_made(target, item)]
     if missing:
         progress = Progress("featurize", "shards embedded", total=len(items), done=len(items) - len(missing))
@@ -42,17 +76,15 @@ def embed(
         )
         for row in encoded.iter_rows():
             progress.advance(rows=row["rows"])
-    refit = redo or any(item["split"] == "train" for item in missing) or not is_fitted(target, output)
-    if refit:
-        moments = ray.remote(num_cpus=1)(_moments)
-        add = ray.remote(num_cpus=1)(_add)
-        sums = [moments.remote(target, vectors, item) for item in items if item["split"] == "train"]
-        while len(sums) > 1:
-            # In the order of the shards, so that the last bit does not depend on who was first.
-            sums = [add.remote(*sums[at : at + 8]) for at in range(0, len(sums), 8)]
-        ray.get(ray.remote(num_cpus=1)(_fit_components).remote(target, output, wanted.components, sums[0]))
-    rest = [item for item in items if refit or not output.is_made(target, item)]
-    for _ in map_shards(rest, functools.partial(_reduce, target=target, vectors=vectors, output=output)):
+    return missing
+
+
+def _reduce_missing(
+    fitted: Folder, target: Folder, vectors: Output, output: Output, items: list[Item], redo: bool
+) -> None:
+    rest = [item for item in items if redo or not output.is_made(target, item)]
+    reduce = functools.partial(_reduce, fitted=fitted, target=target, vectors=vectors, output=output)
+    for _ in map_shards(rest, reduce):
         pass
 
 
@@ -92,9 +124,9 @@ def _fit_components(target: Folder, output: Output, count: int, moments: embeddi
     target.write_json(output.fitted, {"fingerprint": output.fingerprint, "mean": mean, "directions": directions})
 
 
-def _reduce(item: Item, target: Folder, vectors: Output, output: Output) -> Iterator[Item]:
-    fitted = read_fitted(target, output)
-    components = embeddings.Components(np.array(fitted["mean"]), np.array(fitted["directions"]))
+def _reduce(item: Item, fitted: Folder, target: Folder, vectors: Output, output: Output) -> Iterator[Item]:
+    found = read_fitted(fitted, output)
+    components = embeddings.Components(np.array(found["mean"]), np.array(found["directions"]))
     table = target.read_table(vectors.file(item))
     whole = {side: from_lists(table[side]) for side in _SIDES}
     reduced = {side: to_lists(components.reduce(each)) for side, each in whole.items()}

@@ -241,6 +241,13 @@ class FeatureStore:
                 )
         outputs = plan(run.settings.featurize, records, run.settings.seed)
         folder = run.folder / "features"
+        for output in outputs:
+            if made["outputs"].get(output.folder) != dict(output.by_split):
+                raise InputError(
+                    "made with another version of a library or model",
+                    where=f"{folder}/{output.folder}",
+                    fix="run ray_jobs.featurize again, or install what made them.",
+                )
         made_by_folder = {output.folder: output for output in outputs}
         return cls(folder, layout(folder, run.settings.featurize, outputs), made_by_folder)
 

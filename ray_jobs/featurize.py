@@ -8,7 +8,7 @@ fingerprint of the settings and records that made it, so changing one n-gram blo
 
 import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from featurize.similarity import vector_cosines
 from featurize.text import Distinct
 from ray_jobs import cli
 from ray_jobs.artifacts import Stage
-from ray_jobs.embed import embed
+from ray_jobs.embed import embed, embed_fitted
 from ray_jobs.feature_store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
 from ray_jobs.fit_counts import PARTS, fit_counts, ngram_settings, read_rarity, read_vocabulary, vocabularies
 from ray_jobs.fit_word2vec import finish_word2vec, load_word_vectors, start_word2vec
@@ -30,6 +30,8 @@ from ray_jobs.settings import Featurize
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
 
+Make = Callable[..., Iterator[Item]]  # _make_shard with folders and settings, still without outputs
+
 _SIDE = {"prompt": "prompt", "response_a": "a", "response_b": "b"}
 
 
@@ -38,27 +40,16 @@ def featurize(run: Run) -> list[StageResult]:
     records = open_records(run)
     wanted = run.settings.featurize
     outputs = plan(wanted, records, run.settings.seed)
-    stage = Stage(
-        "featurize",
-        run.folder / "features",
-        settings={
-            "featurize": settings_of(wanted),
-            "versions": VERSIONS,
-            "outputs": {output.folder: dict(output.by_split) for output in outputs},
-        },
-        inputs={"records": records.fingerprint},
-    )
+    stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("featurize", True, manifest)]
 
     connect(run)
     stage.begin()
-    if wanted.embeddings is not None:
-        key = "featurize.embeddings.cpus_per_replica"
-        require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)
+    _require_room(wanted)
     splits = [*records.splits, *records.sources]
-    items = [{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)]
+    items = _shards(records, splits)
     _make_all(run, records, stage.folder, outputs, items)
 
     made = layout(stage.folder, wanted, outputs)
@@ -75,6 +66,57 @@ def featurize(run: Run) -> list[StageResult]:
     return [StageResult("featurize", False, manifest, [f"{len(columns):,} columns for the boosters"])]
 
 
+def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:
+    """The stage of features/, with the outputs that the settings ask for; see feature_store.plan."""
+    return Stage(
+        "featurize",
+        run.folder / "features",
+        settings={
+            "featurize": settings_of(run.settings.featurize),
+            "versions": VERSIONS,
+            "outputs": {output.folder: dict(output.by_split) for output in outputs},
+        },
+        inputs={"records": records.fingerprint},
+    )
+
+
+def featurize_more(run: Run, records: Records, fitted: Folder) -> StageResult:
+    """Make the features of further test records with what another run fitted in its features/."""
+    wanted = run.settings.featurize
+    outputs = plan(wanted, records, run.settings.seed)
+    stage = features_stage(run, records, outputs)
+    manifest = None if run.force else stage.manifest()
+    if manifest is not None:
+        return StageResult("featurize", True, manifest)
+    connect(run)
+    stage.begin()
+    _require_room(wanted)
+    items = _shards(records, records.splits)
+    of_kind = {output.kind: output for output in outputs}
+    make = functools.partial(
+        _make_shard, records=records.folder, fitted=fitted, target=stage.folder, wanted=wanted, redo=run.force
+    )
+    _make_plain(make, outputs, items)
+    if wanted.embeddings is not None:
+        vectors, reduced = of_kind["sentence_vectors"], of_kind["embeddings"]
+        embed_fitted(fitted, stage.folder, records, vectors, reduced, wanted.embeddings, items, run.force)
+    if wanted.word2vec is not None:
+        _pool_words(make, of_kind["word2vec"], fitted, stage.folder, items, run.force)
+    keep = {output.file(item) for output in outputs for item in items}
+    rows = {split: records.rows(split) for split in records.splits}
+    return StageResult("featurize", False, stage.commit(rows=rows, keep=keep))
+
+
+def _shards(records: Records, splits: Sequence[str]) -> list[Item]:
+    return [{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)]
+
+
+def _require_room(wanted: Featurize) -> None:
+    if wanted.embeddings is not None:
+        key = "featurize.embeddings.cpus_per_replica"
+        require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)
+
+
 def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output], items: list[Item]) -> None:
     """Fit and make what is missing."""
     wanted = run.settings.featurize
@@ -85,18 +127,28 @@ def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output],
         parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view", "cosines"}))
         training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
     fit_counts(folder, records, vocabularies(outputs, wanted.ngrams), of_kind.get("similarity"), run.force)
-    make = functools.partial(_make_shard, records=records.folder, target=folder, wanted=wanted, redo=run.force)
-    plain = [each for each in outputs if each.kind not in ("word2vec", "sentence_vectors", "embeddings")]
-    _on_shards(items, functools.partial(make, outputs=plain))
+    make = functools.partial(
+        _make_shard, records=records.folder, fitted=folder, target=folder, wanted=wanted, redo=run.force
+    )
+    _make_plain(make, outputs, items)
     if wanted.embeddings is not None:
         vectors, reduced = of_kind["sentence_vectors"], of_kind["embeddings"]
         embed(folder, records, vectors, reduced, wanted.embeddings, items, run.force)
     if wanted.word2vec is not None:
         finish_word2vec(training, wanted.word2vec.epochs)
-        rest = [item for item in items if run.force or not of_kind["word2vec"].is_made(folder, item)]
-        word_vectors = load_word_vectors(folder, of_kind["word2vec"]) if rest else None
-        pool = functools.partial(make, outputs=[of_kind["word2vec"]], word_vectors=word_vectors)
-        _on_shards(rest, pool, "shards pooled")
+        _pool_words(make, of_kind["word2vec"], folder, folder, items, run.force)
+
+
+def _make_plain(make: Make, outputs: Sequence[Output], items: list[Item]) -> None:
+    """Make the files that need nothing but what is counted."""
+    plain = [each for each in outputs if each.kind not in ("word2vec", "sentence_vectors", "embeddings")]
+    _on_shards(items, functools.partial(make, outputs=plain))
+
+
+def _pool_words(make: Make, output: Output, fitted: Folder, target: Folder, items: list[Item], redo: bool) -> None:
+    rest = [item for item in items if redo or not output.is_made(target, item)]
+    word_vectors = load_word_vectors(fitted, output) if rest else None
+    _on_shards(rest, functools.partial(make, outputs=[output], word_vectors=word_vectors), "shards pooled")
 
 
 def _on_shards(items: list[Item], work: Any, unit: str = "shards") -> None:  # noqa: ANN401 - see map_shards
@@ -108,6 +160,7 @@ def _on_shards(items: list[Item], work: Any, unit: str = "shards") -> None:  # n
 def _make_shard(
     item: Item,
     records: Folder,
+    fitted: Folder,
     target: Folder,
     outputs: list[Output],
     wanted: Featurize,
@@ -123,7 +176,7 @@ def _make_shard(
         distinct = Distinct.of(table)
         counts: dict[Any, ngrams.Counts] = {}
         for output in missing:
-            made = _make(output, distinct, target, wanted, counts, word_vectors)
+            made = _make(output, distinct, fitted, wanted, counts, word_vectors)
             target.write_table(output.file(item), pa.table({"id": table["id"], **made}), output.by_split[item["split"]])
     yield {"rows": rows}
 
@@ -131,7 +184,7 @@ def _make_shard(
 def _make(
     output: Output,
     distinct: Distinct,
-    target: Folder,
+    fitted: Folder,
     wanted: Featurize,
     counts: dict[Any, ngrams.Counts],
     word_vectors: Any,  # noqa: ANN401 - a Ray object reference
@@ -145,7 +198,7 @@ def _make(
         values = named_entities.featurize(distinct, str(wanted.spacy_model))
         return {column.name: values[:, n] for n, column in enumerate(named_entities.columns())}
     if output.kind == "similarity":
-        values = similarity.featurize(distinct, read_rarity(target, output))
+        values = similarity.featurize(distinct, read_rarity(fitted, output))
         return {column.name: values[:, n] for n, column in enumerate(similarity.columns())}
     if output.kind == "word2vec":
         import ray
@@ -155,7 +208,7 @@ def _make(
         cosines = to_lists(vector_cosines(*vectors.values()))
         return {"cosines": cosines, **{side: to_lists(each) for side, each in vectors.items()}}
     block = next(each for each in wanted.ngrams if f"ngrams/{each.name}" == output.folder)
-    return _ngram_columns(distinct, PARTS[block.part], read_vocabulary(target, output), ngram_settings(block), counts)
+    return _ngram_columns(distinct, PARTS[block.part], read_vocabulary(fitted, output), ngram_settings(block), counts)
 
 
 def _ngram_columns(

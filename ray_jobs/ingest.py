@@ -11,7 +11,7 @@ import functools
 import hashlib
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -39,20 +39,36 @@ def ingest(run: Run) -> list[StageResult]:
     """Make records/{train,test,quarantine} from the configured input, or from pairs that the demo stage makes."""
     made = demo_data.make_pairs(run)
     sources = _sources(run)
-    files = {split: expand(location, ENDINGS) for split, location in sources.items()}
-    for split, found in files.items():
-        for file in found:  # a wrong header is told at once, before Ray starts
-            next(read_rows(file, column_check(file.name, split != "test")), None)
-    stage = Stage(
-        "ingest",
-        run.folder / "records",
-        settings=record_settings(run),
-        inputs={f"{split}/{n}": _digest(file) for split, found in files.items() for n, file in enumerate(found)},
-    )
+    files = {split: find(location, split) for split, location in sources.items()}
+    digests = {name: digest for split, found in files.items() for name, digest in digests_of(split, found).items()}
+    return [*made, ingest_files(run, records_stage(run, digests), sources, files)]
+
+
+def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:
+    """The stage of records/, made from files of these digests by names such as train/0."""
+    return Stage("ingest", run.folder / "records", settings=record_settings(run), inputs=digests)
+
+
+def find(location: str, split: str) -> list[InputFile]:
+    """The files of a split. Raises InputError for a wrong header: at once, before Ray starts."""
+    files = expand(location, ENDINGS)
+    for file in files:
+        next(read_rows(file, column_check(file.name, split != "test")), None)
+    return files
+
+
+def digests_of(split: str, files: Sequence[InputFile]) -> dict[str, str]:
+    """What the files of a split hold, by names such as train/0."""
+    return {f"{split}/{n}": _digest(file) for n, file in enumerate(files)}
+
+
+def ingest_files(
+    run: Run, stage: Stage, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
+) -> StageResult:
+    """Make the records of the splits in `sources` (their locations) from their files, unless they are there."""
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
-        return [*made, StageResult("ingest", True, manifest, _notes(manifest))]
-
+        return StageResult("ingest", True, manifest, _notes(stage, manifest))
     connect(run)
     staged = run.folder / ".work/ingest"
     staged.delete_all()
@@ -60,7 +76,7 @@ def ingest(run: Run) -> list[StageResult]:
         manifest = _ingest(run, stage, staged, sources, files)
     finally:
         staged.delete_all()
-    return [*made, StageResult("ingest", False, manifest, _notes(manifest))]
+    return StageResult("ingest", False, manifest, _notes(stage, manifest))
 
 
 def _sources(run: Run) -> dict[str, str]:
@@ -96,7 +112,7 @@ def _digest(file: InputFile) -> str:
 
 
 def _ingest(
-    run: Run, stage: Stage, staged: Folder, sources: dict[str, str], files: dict[str, list[InputFile]]
+    run: Run, stage: Stage, staged: Folder, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
 ) -> dict[str, Any]:
     data = run.settings.data
     items = [{"split": split, "file": n} for split, found in files.items() for n in range(len(found))]
@@ -151,7 +167,7 @@ def _ingest(
 
 
 def _validate_file(
-    item: Item, staged: Folder, files: dict[str, list[InputFile]], text_format: TextFormat, shard_rows: int
+    item: Item, staged: Folder, files: Mapping[str, list[InputFile]], text_format: TextFormat, shard_rows: int
 ) -> Iterator[Item]:
     """First pass over one file: a staged shard of records and one of rejected rows for every `shard_rows` rows."""
     split, file = item["split"], files[item["split"]][item["file"]]
@@ -281,12 +297,12 @@ def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str)
     yield {"file": name, "rows": item["rows"]}
 
 
-def _notes(manifest: dict[str, Any]) -> list[str]:
+def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     reasons = manifest["metrics"]["quarantine"]
     if not reasons:
         return []
     counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    return [f"{sum(reasons.values())} rows in quarantine ({counted}): see records/quarantine"]
+    return [f"{sum(reasons.values())} rows in quarantine ({counted}): see {stage.folder / 'quarantine'}"]
 
 
 if __name__ == "__main__":

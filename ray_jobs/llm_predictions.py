@@ -129,7 +129,8 @@ def _metrics(
     if cheaper is not None and llm.cascade is not None:
         cost = found["gpu_seconds"] or found["core_seconds"]
         found["cascade"] = {"model": llm.cascade.model, "share": llm.cascade.share}
-        found["cascade"]["points"] = _curve(records, values["train"], cheaper, llm.cascade.share, cost)
+        if "train" in values:
+            found["cascade"]["points"] = _curve(records, values["train"], cheaper, llm.cascade.share, cost)
     return found
 
 

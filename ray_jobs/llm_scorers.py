@@ -11,8 +11,8 @@ from typing import Any
 from featurize.files import resolve
 from preference.errors import InputError
 from ray_jobs import demo_data
-from ray_jobs.artifacts import Stage, read_manifest
-from ray_jobs.finetune import base_of
+from ray_jobs.artifacts import Stage, read_manifest, require_finished
+from ray_jobs.finetune import base_of, model_stage
 from ray_jobs.finetune_store import MODEL, TRAINED_ON, Base
 from ray_jobs.local_copy import local_folder
 from ray_jobs.progress import say
@@ -45,20 +45,23 @@ class Scorer:
 
 def check(run: Run) -> None:
     """Raise InputError for what would stop the scoring later: vLLM missing, a checkpoint that cannot score."""
-    if not run.settings.llms:
-        return
+    for llm in run.settings.llms:
+        check_llm(run, llm)
+
+
+def check_llm(run: Run, llm: Llm) -> None:
+    """The same for one model."""
     from infer.llm_checkpoint import check_checkpoint, require_vllm
 
-    for llm in run.settings.llms:
-        require_vllm(llm.gpus_per_replica)
-        if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
-            check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
-        elif llm.demo is not None and "://" in run.settings.run:
-            raise InputError(
-                "a model built inside the run needs the run on a file system",
-                where=f"llms.{llm.name}.demo",
-                fix="give run a path, or the model a checkpoint.",
-            )
+    require_vllm(llm.gpus_per_replica)
+    if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
+        check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
+    elif llm.demo is not None and "://" in run.settings.run:
+        raise InputError(
+            "a model built inside the run needs the run on a file system",
+            where=f"llms.{llm.name}.demo",
+            fix="give run a path, or the model a checkpoint.",
+        )
 
 
 def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[StageResult]]:
@@ -80,6 +83,18 @@ def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[St
         return [Scorer(llm.checkpoint, checkpoint_fingerprint(llm.checkpoint))], []
     merged = _merge(run, llm)
     return [Scorer((run.folder / f"models/{llm.name}").uri, str(merged.manifest["fingerprint"]))], [merged]
+
+
+def finished_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:
+    """The checkpoints of a model of a finished run. Raises InputError if one is not there as the settings make it."""
+    if llm.trained is not None:
+        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        require_finished(model_stage(run, records, model, base_of(model.model), "train_llm"), "train_llm")
+    elif llm.demo is not None:
+        require_finished(demo_data.checkpoint_stage(run, llm), "score_llm")
+    elif llm.adapter is not None:
+        require_finished(_merge_stage(run, llm), "score_llm")
+    return scorers(run, records, llm)[0]
 
 
 def check_scorers(llm: Llm, found: list[Scorer]) -> None:
@@ -159,12 +174,7 @@ def _local(place: str, fingerprint: str) -> str:
 
 def _merge(run: Run, llm: Llm) -> StageResult:
     """Make models/<name>, the checkpoint with its adapter merged into it."""
-    assert llm.checkpoint is not None
-    assert llm.adapter is not None
-    prints = {"checkpoint": checkpoint_fingerprint(llm.checkpoint), "adapter": checkpoint_fingerprint(llm.adapter)}
-    if prints["adapter"] == llm.adapter:
-        raise InputError("no such folder", llm.adapter, f"give llms.{llm.name}.adapter the folder that peft saved.")
-    stage = Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", {"mode": llm.mode}, prints)
+    stage = _merge_stage(run, llm)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult(stage.name, True, manifest)
@@ -172,11 +182,20 @@ def _merge(run: Run, llm: Llm) -> StageResult:
 
     connect(run)
     say(stage.name, f"adding {llm.adapter} to {llm.checkpoint}")
-    manifest = ray.get(ray.remote(num_cpus=1)(_merge_into).remote(llm, prints, stage))
+    manifest = ray.get(ray.remote(num_cpus=1)(_merge_into).remote(llm, stage))
     return StageResult(stage.name, False, manifest)
 
 
-def _merge_into(llm: Llm, prints: dict[str, str], stage: Stage) -> dict[str, Any]:
+def _merge_stage(run: Run, llm: Llm) -> Stage:
+    assert llm.checkpoint is not None
+    assert llm.adapter is not None
+    prints = {"checkpoint": checkpoint_fingerprint(llm.checkpoint), "adapter": checkpoint_fingerprint(llm.adapter)}
+    if prints["adapter"] == llm.adapter:
+        raise InputError("no such folder", llm.adapter, f"give llms.{llm.name}.adapter the folder that peft saved.")
+    return Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", {"mode": llm.mode}, prints)
+
+
+def _merge_into(llm: Llm, stage: Stage) -> dict[str, Any]:
     from train.adapters import merge_adapter
 
     started = time.monotonic()
@@ -186,7 +205,8 @@ def _merge_into(llm: Llm, prints: dict[str, str], stage: Stage) -> dict[str, Any
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = [
-            _local(place, prints[kind]) for kind, place in (("checkpoint", llm.checkpoint), ("adapter", llm.adapter))
+            _local(place, stage.inputs[kind])
+            for kind, place in (("checkpoint", llm.checkpoint), ("adapter", llm.adapter))
         ]
         merge_adapter(places[0], places[1], folder, llm.mode)
         names = {path.name for path in folder.iterdir()}

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from preference.errors import InputError
-from ray_jobs.artifacts import fingerprint
+from ray_jobs.artifacts import fingerprint, refuse_other_schema
 from ray_jobs.run import Run
 from ray_jobs.storage import Folder
 
@@ -85,8 +85,9 @@ def record_settings(run: Run) -> dict[str, Any]:
 
 
 def open_records(run: Run) -> Records:
-    """The records of a run. Raises InputError if ingest has not finished, or made them with other settings."""
+    """The records of a run. Raises InputError if ingest has not finished, or made them otherwise than asked here."""
     manifest = run.finished("records", "ingest")
+    refuse_other_schema(manifest, run.folder / "records")
     for name, asked in record_settings(run).items():
         made = manifest["settings"].get(name)
         if made != asked:

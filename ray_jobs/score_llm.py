@@ -8,9 +8,10 @@ averaged. Each distinct text is scored once. As many models work at once as the 
 is the shard. With --dry-run nothing is scored: it says what scoring would take.
 """
 
+import functools
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -25,9 +26,10 @@ from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_llm import Llm
-from ray_jobs.tokens import pack_records
+from ray_jobs.tokens import Packing, pack_records
 
 Work = Callable[[], list[StageResult]]
+Checkpoints = Callable[[Llm], tuple[list[Scorer], list[StageResult]]]  # see ray_jobs.llm_scorers.scorers
 
 
 def score_llm(run: Run) -> list[StageResult]:
@@ -37,30 +39,34 @@ def score_llm(run: Run) -> list[StageResult]:
         return []
     check(run)
     records = open_records(run)
-    results = demo_data.make_checkpoints(run)
+    made = demo_data.make_checkpoints(run)
+    return made + score_records_with(run, records, run.settings.llms, functools.partial(scorers, run, records))
+
+
+def score_records_with(run: Run, records: Records, llms: Sequence[Llm], checkpoints: Checkpoints) -> list[StageResult]:
+    """Make predictions/<name> for some language models, whose checkpoints may be those of another run."""
+    results: list[StageResult] = []
     waiting: list[tuple[Llm, Work]] = []
-    for llm in run.settings.llms:
+    for llm in llms:
         beside = [one for one, _ in waiting]
         needs_one = llm.cascade is not None and llm.cascade.model in [one.name for one in beside]
         if needs_one or not _fits(run, beside, llm):
             results += _at_once(waiting)
             waiting = []
-        done, work = _prepare(run, records, llm)
+        done, work = _prepare(run, records, llm, checkpoints)
         results += done
         if work is not None:
             waiting.append((llm, work))
     return results + _at_once(waiting)
 
 
-def _prepare(run: Run, records: Records, llm: Llm) -> tuple[list[StageResult], Work | None]:
-    """What is there of a model's predictions already, and how to make them if they are not there whole."""
-    found, results = scorers(run, records, llm)
-    name, base, how = packing(run, llm, found[0])
+def score_stage(run: Run, records: Records, llm: Llm, found: Sequence[Scorer], how: Packing) -> Stage:
+    """The stage of predictions/<name>, given a model's checkpoints and how records are packed for them."""
     inputs = {"records": records.fingerprint, "checkpoint": fingerprint([scorer.fingerprint for scorer in found])}
     if llm.cascade is not None:
         inputs["cascade"] = predictions.model_fingerprints(run, records, [llm.cascade.model])[llm.cascade.model]
     chosen = {"mode", "swap", "uncertain_share", "temperature", "cascade", "engine"}
-    stage = Stage(
+    return Stage(
         f"score_llm/{llm.name}",
         run.folder / f"predictions/{llm.name}",
         settings={
@@ -70,6 +76,13 @@ def _prepare(run: Run, records: Records, llm: Llm) -> tuple[list[StageResult], W
         },
         inputs=inputs,
     )
+
+
+def _prepare(run: Run, records: Records, llm: Llm, checkpoints: Checkpoints) -> tuple[list[StageResult], Work | None]:
+    """What is there of a model's predictions already, and how to make them if they are not there whole."""
+    found, results = checkpoints(llm)
+    name, base, how = packing(run, llm, found[0])
+    stage = score_stage(run, records, llm, found, how)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [*results, StageResult(stage.name, True, manifest)], None
@@ -92,7 +105,7 @@ def _prepare(run: Run, records: Records, llm: Llm) -> tuple[list[StageResult], W
 def _mask(records: Records, scorer: Scorer, cheaper: Cheaper | None) -> Masks:
     """Which records a checkpoint is to score."""
     masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
-    if scorer.fold is not None:
+    if scorer.fold is not None and "train" in masks:
         _, folds = records.labels_and_folds()
         masks["train"] &= folds == scorer.fold
     if cheaper is not None:

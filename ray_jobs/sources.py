@@ -21,15 +21,10 @@ STUDY = "study.json"
 
 def study_sources(run: Run, records: Records, features: str) -> StageResult | None:
     """Make sources/study.json if there are other sources; `features` is the features' fingerprint."""
-    weights = source_weights(run)
-    if not weights:
+    stage = study_stage(run, records, features)
+    if stage is None:
         return None
-    stage = Stage(
-        "sources",
-        run.folder / "sources",
-        settings={"version": VERSION, "seed": run.settings.seed, "weights": weights},
-        inputs={"records": records.fingerprint, "features": features},
-    )
+    weights = source_weights(run)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult("sources", True, manifest, _notes(manifest["metrics"]))
@@ -66,6 +61,19 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     return StageResult("sources", False, manifest, _notes(manifest["metrics"]))
 
 
+def study_stage(run: Run, records: Records, features: str) -> Stage | None:
+    """The stage of sources/, or None if there are no other sources; `features` is the features' fingerprint."""
+    weights = source_weights(run)
+    if not weights:
+        return None
+    return Stage(
+        "sources",
+        run.folder / "sources",
+        settings={"version": VERSION, "seed": run.settings.seed, "weights": weights},
+        inputs={"records": records.fingerprint, "features": features},
+    )
+
+
 def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":
     """Which folds train on which sources (folds, sources), as the study chose; None if they train on all."""
     if not source_weights(run) or run.settings.data.sources == "all":
@@ -74,10 +82,11 @@ def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":
     return np.array([used[name] for name in source_weights(run)], dtype=np.bool_).T
 
 
-def inputs_of(run: Run, study: StageResult | None) -> dict[str, str]:
-    """What models depend on through the study, for their fingerprints."""
-    chosen = study is not None and run.settings.data.sources == "chosen"
-    return {"sources": study.manifest["fingerprint"]} if study is not None and chosen else {}
+def inputs_of(run: Run, records: Records, features: str) -> dict[str, str]:
+    """What boosters' models depend on, for their fingerprints; `features` is the features' fingerprint."""
+    study = study_stage(run, records, features) if run.settings.data.sources == "chosen" else None
+    of_study = {} if study is None else {"sources": study.fingerprint}
+    return {"records": records.fingerprint, "features": features, **of_study}
 
 
 def _notes(found: dict[str, Any]) -> list[str]:

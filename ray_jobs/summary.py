@@ -59,6 +59,9 @@ def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
     found = []
     if "test" in stages.get("blend", {}).get("rows", {}):
         found.append(("submission", "blend/submission.csv"))
+    if "predict" in stages:
+        folder = f"predict/{stages['predict']['name']}"
+        found += [("predicted", f"{folder}/predictions.parquet"), ("submission", f"{folder}/submission.csv")]
     if "report" in stages:
         found += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
     return found or [("outputs", "")]

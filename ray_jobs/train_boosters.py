@@ -8,6 +8,7 @@ and a fold with its manifest is not trained again.
 
 import functools
 import sys
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from train.booster import Fit, FoldResult
 
 IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
-_MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj", "two_part": "model.json"}
+MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj", "two_part": "model.json"}
 
 
 def train_boosters(run: Run) -> list[StageResult]:
@@ -41,7 +42,7 @@ def train_boosters(run: Run) -> list[StageResult]:
     store = FeatureStore.open(run, records)
     study = study_sources(run, records, features["fingerprint"])
     results = [] if study is None else [study]
-    inputs = {"records": records.fingerprint, "features": features["fingerprint"], **inputs_of(run, study)}
+    inputs = inputs_of(run, records, features["fingerprint"])
     shared: dict[str, Any] = {}  # references to data by the features it holds
     # All searches first: one that is missing shall not be noticed when other boosters have been trained.
     searched = {booster.name: found_by_search(run, booster, inputs) for booster in run.settings.boosters}
@@ -49,19 +50,8 @@ def train_boosters(run: Run) -> list[StageResult]:
         found = searched[configured.name]
         if found is not None:
             say(f"train_boosters/{configured.name}", f"with the settings that its search found: {found.parameters}")
-        booster = configured if found is None else _with_best(configured, found)
-        models = Stage(
-            f"train_boosters/{booster.name}",
-            run.folder / f"models/{booster.name}",
-            settings=booster_stage_settings(run, booster),
-            inputs=inputs,
-        )
-        outputs = Stage(
-            models.name,
-            run.folder / f"predictions/{booster.name}",
-            {"fold_weights": booster.fold_weights},
-            {"records": records.fingerprint, "models": models.fingerprint},
-        )
+        booster = with_best(configured, found)
+        models, outputs = booster_stages(run, records, booster, inputs)
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             connect(run)
@@ -78,14 +68,34 @@ def train_boosters(run: Run) -> list[StageResult]:
     return results
 
 
-def _with_best(booster: Booster, found: Found) -> Booster:
-    """A booster with the parameters that its search found; see tune.trial.with_parameters."""
+def with_best(booster: Booster, found: Found | None) -> Booster:
+    """A booster with the parameters that its search found, if there was one; see tune.trial.with_parameters."""
+    if found is None:
+        return booster
     own = {name: value for name, value in found.parameters.items() if name != "rounds"}
     rounds = found.parameters.get("rounds", booster.rounds)
     return booster.model_copy(update={"params": {**booster.params, **own}, "rounds": rounds})
 
 
-def _fold_stage(models: Stage, fold: int) -> Stage:
+def booster_stages(run: Run, records: Records, booster: Booster, inputs: Mapping[str, str]) -> tuple[Stage, Stage]:
+    """The stages of models/<name> and predictions/<name>; the booster is as `with_best` gives it."""
+    models = Stage(
+        f"train_boosters/{booster.name}",
+        run.folder / f"models/{booster.name}",
+        settings=booster_stage_settings(run, booster),
+        inputs=inputs,
+    )
+    outputs = Stage(
+        models.name,
+        run.folder / f"predictions/{booster.name}",
+        {"fold_weights": booster.fold_weights},
+        {"records": records.fingerprint, "models": models.fingerprint},
+    )
+    return models, outputs
+
+
+def fold_stage(models: Stage, fold: int) -> Stage:
+    """The stage of one fold's model."""
     return Stage(
         f"{models.name}/fold-{fold}", models.folder / f"fold-{fold}", {"fold": fold}, {"models": models.fingerprint}
     )
@@ -108,7 +118,7 @@ def _train(
     models.begin()
     outputs.begin()
     folds = list(range(len(records.manifest["metrics"]["fold_rows"])))
-    missing = [fold for fold in folds if run.force or _fold_stage(models, fold).manifest() is None]
+    missing = [fold for fold in folds if run.force or fold_stage(models, fold).manifest() is None]
     labels, _ = records.labels_and_folds()
     commit = functools.partial(_commit_fold, models=models, engine=booster.engine, labels=labels)
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
@@ -122,7 +132,7 @@ def _train(
     gathered = gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss")
     wait_for(gathered, "the folds' predictions", on_wait)
     rows = ray.get(gathered)
-    manifests = {fold: _fold_stage(models, fold).manifest() or {} for fold in folds}
+    manifests = {fold: fold_stage(models, fold).manifest() or {} for fold in folds}
     files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
     models.commit(
         rows=rows,
@@ -144,10 +154,10 @@ def _no_model(fold: int) -> "Fit | None":
 
 def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.NDArray[np.int8]") -> int:
     """Runs in the fold's worker: write what the fold leaves, then its manifest. Returns the rounds kept."""
-    stage = _fold_stage(models, result.fold)
+    stage = fold_stage(models, result.fold)
     stage.begin()
-    stage.folder.write_bytes(_MODEL_FILE[engine], result.model)
-    keep = {_MODEL_FILE[engine], "out_of_fold.parquet", IMPORTANCE}
+    stage.folder.write_bytes(MODEL_FILE[engine], result.model)
+    keep = {MODEL_FILE[engine], "out_of_fold.parquet", IMPORTANCE}
     rows = {"train": len(result.rows)}
     held_out = pa.table({"row": result.rows, **predictions.columns(result.out_of_fold)})
     stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
@@ -174,7 +184,7 @@ def _gather(records: Records, models: Stage, outputs: Stage, folds: list[int], i
     out_of_fold = np.full((len(fold_of), 3), np.nan)
     tests, losses, importances = [], [], []
     for fold in folds:
-        folder = _fold_stage(models, fold).folder
+        folder = fold_stage(models, fold).folder
         held_out = folder.read_table("out_of_fold.parquet")
         rows = held_out["row"].to_numpy()
         out_of_fold[rows] = predictions.probabilities(held_out)
@@ -182,15 +192,22 @@ def _gather(records: Records, models: Stage, outputs: Stage, folds: list[int], i
         importances.append(folder.read_table(IMPORTANCE))
         if "test" in records.splits:
             tests.append(predictions.probabilities(folder.read_table("test.parquet")))
-    weights = 1 / np.array(losses) if inverse_loss else np.ones(len(folds))
     tables = {"train": predictions.table(records.read("train", ["id"])["id"], out_of_fold, fold_of)}
     if tests:
-        test = np.average(tests, axis=0, weights=weights)
+        test = mean_of_folds(tests, losses, inverse_loss)
         tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
     for split, table in tables.items():
         outputs.folder.write_table(f"{split}.parquet", table, outputs.fingerprint)
     models.folder.write_table(IMPORTANCE, _mean_importance(importances), models.fingerprint)
     return {split: len(table) for split, table in tables.items()}
+
+
+def mean_of_folds(
+    predicted: Sequence[predictions.Floats], losses: Sequence[float], inverse_loss: bool
+) -> predictions.Floats:
+    """The mean (n, 3) of the folds' predictions, each weighed by 1 / its held-out log loss if `inverse_loss`."""
+    mean: predictions.Floats = np.average(predicted, axis=0, weights=1 / np.array(losses) if inverse_loss else None)
+    return mean
 
 
 def _mean_importance(folds: list[pa.Table]) -> pa.Table:

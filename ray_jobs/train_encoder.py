@@ -57,27 +57,16 @@ def train_encoder(run: Run) -> list[StageResult]:
         results.append(pack_records(run, records, encoder.name, base, packing_of(encoder, "encoder")))
         of = model_stage(run, records, encoder, base, "train_encoder")
         results.append(fine_tune_folds(run, records, encoder, base, "encoder", of))
-        results.append(_predict(run, records, encoder, of))
+        results.append(predict_records(run, records, encoder, of))
     return results
 
 
 def _base(run: Run, records: Records, encoder: Encoder) -> tuple[Base, list[StageResult]]:
     """The model to start from, and what was built for it."""
-    wanted = encoder.scratch
-    if wanted is None:
-        return base_of(encoder.base), []
-    stage = Stage(
-        f"scratch/{encoder.name}",
-        run.folder / f"scratch/{encoder.name}",
-        settings={
-            "seed": run.settings.seed,
-            "version": SCRATCH_VERSION,
-            "max_tokens": encoder.max_tokens,
-            **wanted.model_dump(),
-        },
-        inputs={"records": records.fingerprint_of("train")},
-    )
-    base = Base(stage.folder.uri, stage.fingerprint, in_run=True)
+    stage = scratch_stage(run, records, encoder)
+    base = base_of_encoder(encoder, stage)
+    if stage is None:
+        return base, []
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return base, [StageResult(stage.name, True, manifest)]
@@ -89,6 +78,30 @@ def _base(run: Run, records: Records, encoder: Encoder) -> tuple[Base, list[Stag
     build = ray.remote(num_cpus=1)(_build_scratch)
     manifest = ray.get(build.remote(records, encoder, stage, run.settings.seed))
     return base, [StageResult(stage.name, False, manifest)]
+
+
+def scratch_stage(run: Run, records: Records, encoder: Encoder) -> Stage | None:
+    """The stage that builds the model an encoder starts from; None if it is pre-trained."""
+    if encoder.scratch is None:
+        return None
+    return Stage(
+        f"scratch/{encoder.name}",
+        run.folder / f"scratch/{encoder.name}",
+        settings={
+            "seed": run.settings.seed,
+            "version": SCRATCH_VERSION,
+            "max_tokens": encoder.max_tokens,
+            **encoder.scratch.model_dump(),
+        },
+        inputs={"records": records.fingerprint_of("train")},
+    )
+
+
+def base_of_encoder(encoder: Encoder, scratch: Stage | None) -> Base:
+    """The model that an encoder starts from; `scratch` is the stage that builds it, if it is not pre-trained."""
+    if scratch is None:
+        return base_of(encoder.base)
+    return Base(scratch.folder.uri, scratch.fingerprint, in_run=True)
 
 
 def _build_scratch(records: Records, encoder: Encoder, stage: Stage, seed: int) -> dict[str, Any]:
@@ -118,24 +131,34 @@ def _texts(records: Records) -> Iterator[str]:
                 yield from (turn.encode("utf-8", "replace").decode() for turn in turns if turn)
 
 
-def _predict(run: Run, records: Records, encoder: Encoder, of: Stage) -> StageResult:
-    """Put out-of-fold predictions together, and predict the test records with every fold's model."""
-    folds = folds_of(run, encoder)
-    stage = Stage(
+def predictions_stage(run: Run, records: Records, encoder: Encoder, of: Stage) -> Stage:
+    """The stage of predictions/<name>, made by the models of the stage `of`."""
+    return Stage(
         f"predict/{encoder.name}",
         run.folder / f"predictions/{encoder.name}",
-        settings={"folds": folds},
+        settings={"folds": folds_of(run, encoder)},
         inputs={"records": records.fingerprint, "models": of.fingerprint},
     )
+
+
+def predict_records(run: Run, records: Records, encoder: Encoder, of: Stage) -> StageResult:
+    """Put out-of-fold predictions together, and predict the test records with every fold's model.
+
+    The models of the stage `of` may be those of another run, whose training records are then not among these.
+    """
+    folds = folds_of(run, encoder)
+    stage = predictions_stage(run, records, encoder, of)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult(stage.name, True, manifest)
     stage.begin()
-    out_of_fold = held_out_predictions(records, of, folds)
-    _, fold_of = records.labels_and_folds()
-    there = np.isin(fold_of, folds)
-    ids = records.read("train", ["id"])["id"].filter(pa.array(there))
-    tables = {"train": predictions.table(ids, out_of_fold[there], fold_of[there])}
+    tables = {}
+    if "train" in records.splits:
+        out_of_fold = held_out_predictions(records, of, folds)
+        _, fold_of = records.labels_and_folds()
+        there = np.isin(fold_of, folds)
+        ids = records.read("train", ["id"])["id"].filter(pa.array(there))
+        tables["train"] = predictions.table(ids, out_of_fold[there], fold_of[there])
     if "test" in records.splits:
         connect(run)
         test = _predict_test(run, records, encoder, of, stage)

@@ -43,8 +43,8 @@ def tune(run: Run) -> list[StageResult]:
     records = open_records(run)
     features = run.finished("features", "featurize", records.fingerprint)
     results = []
-    study = study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
-    inputs = {"records": records.fingerprint, "features": features["fingerprint"], **inputs_of(run, study)}
+    study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
+    inputs = inputs_of(run, records, features["fingerprint"])
     for wanted in run.settings.tune:
         booster = next(each for each in run.settings.boosters if each.name == wanted.booster)
         stage = search_stage(run, booster, wanted, inputs)

@@ -24,7 +24,7 @@ ONE_MODULE = {
 }
 JOBS = [
     "ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report",
-    "pipeline",
+    "predict", "pipeline",
 ]  # fmt: skip
 
 

@@ -51,7 +51,16 @@ from train.cluster import (
 )
 from train.matrix import Matrix
 
-__all__ = ["BoosterData", "BoosterSettings", "EngineName", "FoldError", "FoldResult", "engine_of", "train_folds"]
+__all__ = [
+    "BoosterData",
+    "BoosterSettings",
+    "EngineName",
+    "FoldError",
+    "FoldResult",
+    "engine_of",
+    "predict_records",
+    "train_folds",
+]
 
 EngineName = Literal["lightgbm", "xgboost", "two_part"]
 Committed = TypeVar("Committed")
@@ -287,6 +296,20 @@ def _train(trainer: Trainer, save: Callable[[bytes], None]) -> Fit:
     return trainer.fit()
 
 
+def predict_records(
+    library: Engine, model: bytes, features: Matrix, threads: int, swapped: Callable[[Matrix], Matrix] | None
+) -> Probabilities:
+    """Probabilities (n, 3) by the model of one fold: averaged over both orders if `swapped` gives the other one."""
+    parts = []
+    for start in range(0, len(features), PREDICT_ROWS):
+        part = features.rows(slice(start, start + PREDICT_ROWS))
+        probabilities = library.predict(model, part, threads)
+        if swapped is not None:
+            probabilities = swap_average(probabilities, library.predict(model, swapped(part), threads))
+        parts.append(probabilities)
+    return np.concatenate(parts) if parts else np.empty((0, 3))
+
+
 def _predict_fold(
     library: Engine,
     data: BoosterData,
@@ -297,18 +320,8 @@ def _predict_fold(
     started: float,
 ) -> FoldResult:
     held_out = data.held_out(fold)
-
-    def predict(features: Matrix) -> Probabilities:
-        parts = []
-        for start in range(0, len(features), PREDICT_ROWS):
-            part = features.rows(slice(start, start + PREDICT_ROWS))
-            probabilities = library.predict(fit.model, part, settings.cpus_per_fold)
-            if settings.both_orders:
-                other_way = library.predict(fit.model, data.swapped(part), settings.cpus_per_fold)
-                probabilities = swap_average(probabilities, other_way)
-            parts.append(probabilities)
-        return np.concatenate(parts) if parts else np.empty((0, 3))
-
+    swapped = data.swapped if settings.both_orders else None
+    predict = functools.partial(predict_records, library, fit.model, threads=settings.cpus_per_fold, swapped=swapped)
     explained = data.features.rows(held_out[:EXPLAIN_ROWS])
     gain, shap = library.importance(fit.model, explained, settings.cpus_per_fold)
     return FoldResult(

@@ -37,6 +37,7 @@ def parquet_bytes() -> bytes:
 CONTENT = {
     "csv": csv_bytes,
     "jsonl": lambda: "".join(json.dumps(row) + "\n" for row in ROWS).encode(),
+    "json": lambda: json.dumps(ROWS).encode(),
     "parquet": parquet_bytes,
 }
 PACK: dict[str, Callable[[bytes], bytes]] = {
@@ -82,6 +83,9 @@ def test_folder_glob_and_uri(tmp_path):
         ("wrong.parquet", csv_bytes(), "cannot be read"),
         ("cut.csv.gz", gzip.compress(csv_bytes() * 100)[:-20], "cannot be read"),
         ("plain.csv.gz", csv_bytes(), "the content is not gz"),
+        ("lines.json", CONTENT["jsonl"](), "malformed JSON"),
+        ("nothing.json", b"[]", "the file is empty"),
+        ("text.json", b'["id"]', "neither an object nor a list of objects"),
         ("votes.xlsx", b"PK", "unknown kind of file"),
     ],
 )
@@ -108,6 +112,18 @@ def test_broken_rows_keep_their_number_and_their_neighbours(tmp_path):
     assert "unexpected end" in numbers[5].reason
     assert numbers[5].raw == '5,"never closed'
     assert numbers[4] == {"id": "4", "prompt": "ok"}
+
+
+def test_a_json_file_holds_one_object_or_a_list(tmp_path):
+    (tmp_path / "one.json").write_text(json.dumps(ROWS[0]))
+    assert read(tmp_path / "one.json") == [(1, ROWS[0])]
+    (tmp_path / "two.json").write_text(json.dumps([3, ROWS[1]]))
+    (_, broken), second = read(tmp_path / "two.json")
+    assert (broken.reason, broken.raw) == ("not an object", "3")
+    assert second == (2, ROWS[1])
+    seen: list[list[str]] = []
+    read(tmp_path / "two.json", seen.append)
+    assert seen == [list(ROWS[1])]
 
 
 def test_a_quote_that_would_swallow_rows_is_an_error_with_its_line(tmp_path):

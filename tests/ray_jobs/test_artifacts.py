@@ -1,6 +1,7 @@
 import pytest
 
-from ray_jobs.artifacts import Stage, fingerprint, read_manifest
+from preference.errors import InputError
+from ray_jobs.artifacts import Stage, fingerprint, read_manifest, require_finished
 from ray_jobs.storage import Folder
 
 
@@ -43,6 +44,29 @@ def test_a_stage_killed_while_it_removes_strangers_is_done(tmp_path, monkeypatch
     with pytest.raises(KeyboardInterrupt):
         one.commit(rows={}, keep={"new"})
     assert stage(tmp_path).manifest()["files"] == {"new": 1}
+
+
+def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
+    def reason(of):
+        with pytest.raises(InputError) as caught:
+            require_finished(of, "work")
+        assert caught.value.where == f"{tmp_path}/work"
+        assert "ray_jobs.work" in caught.value.fix or "schema" in caught.value.reason
+        return caught.value.reason
+
+    made = stage(tmp_path, pair=(1, 2))
+    assert reason(made) == "work is not there, or not finished"
+    for name in ("out/a", "out/b"):
+        made.folder.write_bytes(name, b"123")
+    made.commit(rows={"train": 3})
+    assert require_finished(stage(tmp_path, pair=(1, 2)), "work")["rows"] == {"train": 3}
+    assert reason(stage(tmp_path, pair=(1, 3), b=2)) == "work was made with other settings: b, pair"
+    other_inputs = Stage("work", made.folder, made.settings, {"records": "r2"})
+    assert reason(other_inputs) == "work was made with other inputs: records"
+    made.folder.write_bytes("out/b", b"12")
+    assert reason(made) == "work lacks files, or they have changed: out/b"
+    made.folder.write_json("manifest.json", {**made.folder.read_json("manifest.json"), "schema_version": 0})
+    assert reason(made) == "made with schema version 0, this code has 1"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"fingerprint": "x', b"[]", b"\xff"])

@@ -1,5 +1,6 @@
 """The featurize job: what it leaves, what it does again, and what it refuses."""
 
+import importlib.metadata
 import json
 import os
 
@@ -9,9 +10,9 @@ from preference.errors import InputError
 from ray_jobs import feature_store
 from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
-from ray_jobs.featurize import featurize
+from ray_jobs.featurize import featurize, featurize_more
 from ray_jobs.ingest import ingest
-from ray_jobs.records import open_records
+from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_file import load_settings
 
@@ -109,6 +110,19 @@ def test_a_second_run_does_nothing(made):
     assert result.cached
 
 
+def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp_path):
+    _, run, _ = made
+    records = open_records(run)
+    test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
+    more = other(made, f"run={tmp_path}/more")
+    result = featurize_more(more, test_alone, run.folder / "features")
+    expected = {name: data for name, data in files(run).items() if "/test/" in name}
+    assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
+    assert {name: data for name, data in files(more).items() if name != "manifest.json"} == expected
+    assert not result.cached
+    assert featurize_more(more, test_alone, run.folder / "features").cached
+
+
 def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
     config, run, _ = made
     for job in ("ingest", "featurize"):
@@ -170,6 +184,11 @@ def test_features_of_another_version_or_other_settings_are_refused_by_name(made,
     records = open_records(run)
     with pytest.raises(InputError, match=r"featurize.word2vec: the features were made with another value"):
         FeatureStore.open(other(made, "featurize.word2vec.dimensions=7"), records)
+    version = importlib.metadata.version
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
+        with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
+            FeatureStore.open(run, records)
     monkeypatch.setitem(feature_store.VERSIONS, "ngrams", 99)
     with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
         FeatureStore.open(run, records)
