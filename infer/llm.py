@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import ray.data
 
-from infer.llm_engine import engine
+from infer.llm_engine import engine, placement_groups_given_back
 from infer.llm_settings import LlmSettings
 from preference.schema import PROBABILITIES
 
@@ -80,7 +80,8 @@ def score_shards(
     if not pending:
         return
     before = time.perf_counter()
-    with contextlib.closing(_patiently(_answers(shards, read_shard, settings), settings.patience)) as rows:
+    answers = _patiently(_answers(shards, read_shard, settings), settings.patience)
+    with placement_groups_given_back(), contextlib.closing(answers) as rows:
         for row in rows:
             tell(1, row["tokens"])
             one = pending[row["shard"]]
@@ -219,7 +220,7 @@ class _Pending:
             return
         probabilities = np.array([answer[name] for name in PROBABILITIES], dtype=np.float64)
         total = probabilities.sum()
-        if not np.isfinite(total) or total <= 0:
+        if not np.isfinite(total) or total <= 0 or probabilities.min() < 0:
             self._reasons[place] = f"the model gave {probabilities.tolist()}"
             return
         # The softmax is in the model's precision; in bfloat16 its sum misses 1 visibly.

@@ -90,6 +90,10 @@ def _check_config(config: dict[str, Any], where: str, max_tokens: int, mode: Mod
     labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
     if mode == "classify" and labels != len(LABELS):
         raise InputError(f"the head tells {labels} classes apart, not {len(LABELS)} (A, B, tie)", where, _RETRAIN)
+    problem = config.get("problem_type")
+    if mode == "classify" and problem not in (None, "single_label_classification"):
+        # vLLM would give raw scores, or probabilities that do not sum to 1.
+        raise InputError(f"its head is one for {problem}, not for one of three classes", where, _RETRAIN)
     positions = config.get("max_position_embeddings")
     # vLLM keeps one position for itself; see infer.llm_engine.
     if positions is not None and max_tokens >= positions:

@@ -3,11 +3,15 @@
 import contextlib
 import logging
 import math
-from collections.abc import Callable, Iterator
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ray.data
+from ray import PlacementGroupID
+from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
 from infer.llm_settings import LlmSettings
 from preference.schema import LABELS, PROBABILITIES
@@ -28,7 +32,7 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
         task_type="classify" if settings.mode == "classify" else "generate",
         engine_kwargs=engine_options(settings),
         runtime_env={"env_vars": engine_environment(settings)},
-        placement_group_config={"bundles": _bundles(settings)},
+        placement_group_config={"bundles": bundles(settings)},
         concurrency=settings.replicas,
         batch_size=settings.batch_size,
         should_continue_on_error=True,
@@ -54,7 +58,8 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
 
     # The steps around the engine ask for no CPU: where the engine takes them all, they would wait for ever.
     light = {"num_cpus": 0, "concurrency": settings.replicas[1]}
-    with _quiet():
+    # Here, too, ray.data.llm reads the model's tokenizer, from wherever it is.
+    with _quiet(), _environment(settings.environment):
         processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
             config,
             preprocess=preprocess,
@@ -89,6 +94,54 @@ def _next_token(logprobs: list[dict[Any, dict[str, Any]]], answers: tuple[int, .
     scores = [found[answer] for answer in answers]
     highest = max(scores)
     return [math.exp(score - highest) for score in scores]
+
+
+@contextlib.contextmanager
+def placement_groups_given_back() -> Iterator[None]:
+    """Removes the placement groups that ray.data.llm makes for engines on several GPUs, and keeps to the job's end.
+
+    Where several models are at work, those of all are removed when the last one has ended.
+    """
+    with _groups.lock:
+        if not _groups.users:
+            _groups.before = set(placement_group_table())
+        _groups.users += 1
+    try:
+        yield
+    finally:
+        with _groups.lock:
+            _groups.users -= 1
+            if not _groups.users:
+                for name, group in placement_group_table().items():
+                    if name not in _groups.before and group["state"] != "REMOVED":
+                        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
+
+
+class _Groups:
+    """What placement groups there were before engines started, and how many models have engines."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.users = 0
+        self.before: set[str] = set()
+
+
+_groups = _Groups()
+
+
+@contextlib.contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Sets variables of this process for a while."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -143,8 +196,12 @@ def engine_environment(settings: LlmSettings) -> dict[str, str]:
     return environment | dict(settings.environment)
 
 
-def _bundles(settings: LlmSettings) -> list[dict[str, float]]:
+def bundles(settings: LlmSettings) -> list[dict[str, float]]:
+    """What one engine asks of the cluster: a part for each GPU, or one of CPUs alone.
+
+    A part has a whole CPU at least: the process that Ray starts there takes one.
+    """
     if settings.gpus_per_replica == 0:
         return [{"CPU": settings.cpus_per_replica}]
-    cpus = settings.cpus_per_replica / settings.gpus_per_replica
-    return [{"CPU": cpus, "GPU": 1}] * settings.gpus_per_replica
+    cpus = max(1, math.ceil(settings.cpus_per_replica / settings.gpus_per_replica))
+    return [{"CPU": cpus, "GPU": 1} for _ in range(settings.gpus_per_replica)]

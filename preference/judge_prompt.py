@@ -1,5 +1,6 @@
 """The question that a judge, a language model without a head of ours, is asked about a record."""
 
+import datetime
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ QUESTION: Final = (
     "\n\nWhich response would the person prefer? Answer with one letter only: A for Response A, B for Response B, C if "
     "they would call it a tie."
 )
+DATE: Final = datetime.date(2024, 7, 26)  # the one that Llama 3's template falls back on
 ANSWERS: Final = ("A", "B", "C")  # in the order of preference.schema.LABELS
 _PLACE: Final = "\u2063record\u2063"  # stands for the record while the template is applied; no template trims inside
 
@@ -39,7 +41,9 @@ def chat_frame(tokenizer: Any) -> Frame:  # noqa: ANN401 - a tokenizer of transf
         )
     turn = [{"role": "user", "content": f"{INSTRUCTION}{_PLACE}{QUESTION}"}]
     try:
-        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
+        # Some templates tell the date, and a record's packing shall be the same tomorrow.
+        fixed = {"strftime_now": lambda form: DATE.strftime(form), "date_string": DATE.strftime("%d %b %Y")}
+        text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **fixed))
     except Exception as error:  # templates are programs of the model's makers
         raise InputError(f"its chat template fails: {error}", where, "use another checkpoint.") from error
     before, place, behind = text.partition(_PLACE)
@@ -48,12 +52,15 @@ def chat_frame(tokenizer: Any) -> Frame:  # noqa: ANN401 - a tokenizer of transf
     return Frame(before, behind)
 
 
-def answer_ids(tokenizer: Any) -> tuple[int, int, int]:  # noqa: ANN401 - a tokenizer of transformers
-    """The token ids of the answers A, B and C. Raises InputError unless each is a token of its own."""
-    found = [tokenizer.encode(answer, add_special_tokens=False) for answer in ANSWERS]
-    ids = [each[-1] for each in found if each]
-    # A tokenizer that marks the start of a text (SentencePiece's "▁A") may give two tokens, of which the last counts.
-    if len(set(ids)) != len(ANSWERS) or any(len(each) > 2 for each in found):
+def answer_ids(tokenizer: Any, frame: Frame) -> tuple[int, int, int]:  # noqa: ANN401 - of transformers
+    """The token ids of the answers A, B and C where they follow the question.
+
+    Raises InputError unless each is one token there: what comes before must not be tokenised otherwise because of it.
+    """
+    behind = tokenizer.encode(frame.behind, add_special_tokens=False)
+    found = [tokenizer.encode(frame.behind + answer, add_special_tokens=False) for answer in ANSWERS]
+    ids = [each[-1] for each in found]
+    if any(each[:-1] != behind for each in found) or len(set(ids)) != len(ANSWERS):
         raise InputError(
             "its tokenizer has no single token for each of the answers A, B and C",
             str(getattr(tokenizer, "name_or_path", "tokenizer")),

@@ -1,6 +1,6 @@
 """A checkpoint's predictions for records: which orders of which are asked for, and how the answers become one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +21,7 @@ from ray_jobs.llm_requests import (
     units,
 )
 from ray_jobs.llm_scorers import Scorer
+from ray_jobs.progress import say
 from ray_jobs.records import Records
 from ray_jobs.run import Run
 from ray_jobs.settings_llm import Llm
@@ -48,7 +49,6 @@ class Outcome:
     masks: Masks  # the records that it was asked about
     values: Mapping[str, Probabilities]
     reasons: Mapping[str, Mapping[int, str]]  # by split and row, of records that failed
-    failed_files: list[str]  # shards with failed requests in them
     requests: int  # equal ones counted each
     distinct: int
     both: Mapping[str, tuple[Probabilities, Probabilities]]  # by split: of records asked in both orders, each (k, 3)
@@ -56,33 +56,54 @@ class Outcome:
     seconds: float
 
 
-def score_records(scoring: Scoring, scorer: Scorer, masks: Masks) -> Outcome:
-    """Score the records of the masks in one order or both, or in one and then the least sure in the other."""
-    llm, numbers = scoring.llm, scoring.packed.requests
-    wanted = {split: np.stack([mask, mask & (llm.swap == "both")], axis=1) for split, mask in masks.items()}
-    answers = _answers(scoring, scorer, wanted)
-    if llm.swap == "uncertain":
-        for split, mask in masks.items():
-            first = np.where(mask[:, None], answers.probabilities[numbers[split][:, 0]], np.nan)
-            wanted[split][:, 1] = least_sure(first, llm.uncertain_share)
-        answers = _answers(scoring, scorer, wanted)
-    values = tempered(answers.probabilities, llm.temperature)
+def score_records(scoring: Scoring, scorers: Sequence[Scorer], masks: Sequence[Masks]) -> list[Outcome]:
+    """Score with each checkpoint the records of its masks: in one order or both, or the least sure in both.
+
+    Which records are least sure is decided for a split as a whole, by the first order's predictions of all checkpoints.
+    """
+    both = scoring.llm.swap == "both"
+    wanted = [{split: np.stack([mask, mask & both], axis=1) for split, mask in of_one.items()} for of_one in masks]
+    answers = [_ask(scoring, scorer, each, True) for scorer, each in zip(scorers, wanted, strict=True)]
+    if scoring.llm.swap == "uncertain":
+        second = _least_sure(scoring, masks, answers)
+        for each in wanted:
+            for split, asked in each.items():
+                asked[:, 1] = asked[:, 0] & second[split]
+        answers = [_ask(scoring, scorer, each, False) for scorer, each in zip(scorers, wanted, strict=True)]
+    return [_outcome(scoring, *each) for each in zip(masks, wanted, answers, strict=True)]
+
+
+def _least_sure(scoring: Scoring, masks: Sequence[Masks], answers: Sequence[Answers]) -> Masks:
+    chosen = {}
+    for split, numbers in scoring.packed.requests.items():
+        total, count = np.zeros((len(numbers), 3)), np.zeros((len(numbers), 1))
+        for mask, given in zip(masks, answers, strict=True):
+            first = tempered(given.probabilities[numbers[:, 0]], scoring.llm.temperature)
+            there = mask[split] & ~np.isnan(first[:, 0])
+            total[there] += first[there]
+            count[there] += 1
+        mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+        chosen[split] = least_sure(mean, scoring.llm.uncertain_share)
+    return chosen
+
+
+def _outcome(scoring: Scoring, masks: Masks, wanted: Wanted, answers: Answers) -> Outcome:
+    """How the answers to one checkpoint's requests become predictions for records."""
+    values = tempered(answers.probabilities, scoring.llm.temperature)
     result, failed, both = {}, {}, {}
     for split, asked in wanted.items():
-        first, second = (np.where(asked[:, [n]], values[numbers[split][:, n]], np.nan) for n in range(len(ORDERS)))
+        numbers = scoring.packed.requests[split]
+        first, second = (np.where(asked[:, [n]], values[numbers[:, n]], np.nan) for n in range(len(ORDERS)))
         result[split] = np.where(asked[:, [1]], swap_average(first, second), first)
         in_both = asked[:, 1] & ~np.isnan(result[split][:, 0])
         both[split] = first[in_both], second[in_both]
         lost = np.flatnonzero(asked[:, 0] & np.isnan(result[split][:, 0])).tolist()
-        failed[split] = {
-            row: next(answers.reasons[n] for n in numbers[split][row].tolist() if n in answers.reasons) for row in lost
-        }
+        failed[split] = {row: _reason(answers, numbers[row].tolist()) for row in lost}
     distinct, tokens = scoring.packed.count(wanted)
     return Outcome(
         masks=masks,
         values=result,
         reasons=failed,
-        failed_files=answers.failed,
         requests=int(sum(asked.sum() for asked in wanted.values())),
         distinct=distinct,
         both=both,
@@ -91,9 +112,28 @@ def score_records(scoring: Scoring, scorer: Scorer, masks: Masks) -> Outcome:
     )
 
 
-def _answers(scoring: Scoring, scorer: Scorer, wanted: Wanted) -> Answers:
-    of_stage = {name: scoring.stage.settings[name] for name in ("packing", "dtype", "mode", "engine")}
-    model = fingerprint({"checkpoint": scorer.fingerprint, **of_stage})
-    asked = units(scoring.packed, scoring.records, wanted, scorer.prefix, model)
-    score_units(scoring.run, scoring.stage, asked, scoring.tokens, scoring.packed.tokens, scorer, scoring.llm)
-    return read_answers(scoring.stage.folder, asked, len(scoring.packed.tokens))
+def _reason(answers: Answers, numbers: list[int]) -> str:
+    return next((answers.reasons[number] for number in numbers if number in answers.reasons), "no answer")
+
+
+def _ask(scoring: Scoring, scorer: Scorer, wanted: Wanted, failed_again: bool) -> Answers:
+    """The answers to all requests wanted, once those that are missing have been asked.
+
+    Of those that failed, the ones of an earlier run may be asked again.
+    """
+    folder, packed = scoring.stage.folder, scoring.packed
+    model = model_fingerprint(scoring.stage, scorer)
+    before = read_answers(folder, packed, scorer.prefix, model)
+    answered = before.answered(failed_too=not failed_again)
+    missing = units(packed, scoring.records, wanted, answered, scorer.prefix)
+    found = packed.count(wanted)[0] - sum(len(unit.requests) for unit in missing)
+    if found and missing:
+        say(scoring.stage.name, f"{found:,} requests found answered, resuming")
+    score_units(scoring.run, scoring.stage, missing, scoring.tokens, packed, scorer, scoring.llm, model)
+    return read_answers(folder, packed, scorer.prefix, model)
+
+
+def model_fingerprint(stage: Stage, scorer: Scorer) -> str:
+    """What decides a checkpoint's answer to a text."""
+    of_stage = {name: stage.settings[name] for name in ("dtype", "mode", "engine")}
+    return fingerprint({"checkpoint": scorer.fingerprint, **of_stage})

@@ -1,6 +1,6 @@
 """What scoring leaves: predictions/<name> with its quarantine, and what the report says of the work."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,8 +10,9 @@ import pyarrow as pa
 from preference.metrics import log_loss
 from preference.swap import swap_probabilities
 from ray_jobs import predictions
-from ray_jobs.llm_passes import Masks, Outcome, Scoring
-from ray_jobs.llm_requests import Probabilities, least_sure
+from ray_jobs.llm_passes import Masks, Outcome, Scoring, model_fingerprint
+from ray_jobs.llm_requests import Probabilities, answer_files, least_sure
+from ray_jobs.llm_scorers import Scorer
 from ray_jobs.progress import say
 from ray_jobs.records import Records
 from ray_jobs.run import Run
@@ -41,7 +42,9 @@ def read_cheaper(run: Run, records: Records, llm: Llm) -> Cheaper | None:
     return Cheaper(values, passed_on)
 
 
-def commit(scoring: Scoring, scored: list[Outcome], cheaper: Cheaper | None) -> dict[str, Any]:
+def commit(
+    scoring: Scoring, scorers: Sequence[Scorer], scored: list[Outcome], cheaper: Cheaper | None
+) -> dict[str, Any]:
     """Write predictions and quarantine, and return the stage's manifest.
 
     Raises RuntimeError if more records failed than the settings allow.
@@ -51,6 +54,9 @@ def commit(scoring: Scoring, scored: list[Outcome], cheaper: Cheaper | None) -> 
     filled = values
     if cheaper is not None:
         filled = {split: np.where(np.isnan(each), cheaper.predictions[split], each) for split, each in values.items()}
+        folds_of = [scorer.fold for scorer in scorers if scorer.fold is not None]
+        if folds_of and "train" in filled:  # a model of some folds predicts these alone
+            filled["train"][~np.isin(records.labels_and_folds()[1], folds_of)] = np.nan
     lost = _quarantine(records, scored, filled)
     stage.folder.write_table(predictions.QUARANTINE, lost, stage.fingerprint)
     asked = sum(int(np.any([one.masks[split] for one in scored], axis=0).sum()) for split in records.splits)
@@ -58,9 +64,6 @@ def commit(scoring: Scoring, scored: list[Outcome], cheaper: Cheaper | None) -> 
         first = lost.slice(0, 1).to_pylist()[0]
         told = f"{len(lost)} of {asked} records could not be scored, first {first['id']}: {first['reason']}"
         if len(lost) > llm.max_failed * asked:
-            for one in scored:
-                for file in one.failed_files:
-                    stage.folder.delete(file)  # so that the next run tries them again
             raise RuntimeError(
                 f"{llm.name}: {told}. All are in {stage.folder / predictions.QUARANTINE}; "
                 f"llms.{llm.name}.max_failed lets a share of {llm.max_failed:g} fail"
@@ -74,7 +77,11 @@ def commit(scoring: Scoring, scored: list[Outcome], cheaper: Cheaper | None) -> 
         made = predictions.table(table["id"].filter(pa.array(there)), filled[split][there], folds)
         stage.folder.write_table(f"{split}.parquet", made, stage.fingerprint)
         rows[split] = len(made)
-    keep = {name for name in stage.folder.files() if name.startswith("shards/")}
+    keep = {
+        name
+        for scorer in scorers
+        for name in answer_files(stage.folder, scorer.prefix, model_fingerprint(stage, scorer))
+    }
     keep |= {predictions.QUARANTINE, *(f"{split}.parquet" for split in records.splits)}
     return stage.commit(rows=rows, metrics=_metrics(records, llm, scored, values, cheaper, len(lost)), keep=keep)
 
@@ -114,7 +121,7 @@ def _metrics(
     cheaper: Cheaper | None,
     failed: int,
 ) -> dict[str, Any]:
-    replicas = llm.replica_range[1]
+    replicas = llm.replica_range[0]  # at least: how many more there were, and for how long, is not known
     seconds = sum(one.seconds for one in scored) * replicas
     found: dict[str, Any] = {
         "requests": sum(one.requests for one in scored),

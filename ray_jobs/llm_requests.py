@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preference.schema import PROBABILITIES
-from ray_jobs.artifacts import fingerprint
 from ray_jobs.records import Records
 from ray_jobs.storage import Folder
+from ray_jobs.tokens import DIGEST_BYTES
 
 Probabilities = npt.NDArray[np.float64]
 Wanted = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n, 2): whether the orders A, B and B, A are asked for
@@ -18,7 +19,7 @@ ORDERS = ("ab", "ba")
 
 ANSWERS = pa.schema(
     [
-        ("request", pa.int64()),
+        ("text", pa.binary(DIGEST_BYTES)),  # hash of the token ids: what was asked, whatever record it came from
         *((name, pa.float64()) for name in PROBABILITIES),  # in the order that the model read; null if it failed
         ("reason", pa.string()),  # why it failed, else empty
         ("seconds", pa.float64()),  # its share of the wall clock
@@ -31,6 +32,7 @@ class Packed:
     """Packed records without their ids: what tells which requests there are."""
 
     requests: Mapping[str, npt.NDArray[np.int64]]  # by split, (n, 2): numbers of both orders; equal texts share one
+    texts: pa.Array  # (requests,) their hashes
     tokens: npt.NDArray[np.int64]  # (requests,)
 
     def count(self, wanted: Wanted) -> tuple[int, int]:
@@ -41,14 +43,13 @@ class Packed:
 
 @dataclass(frozen=True)
 class Unit:
-    """The requests of one shard and order, which are scored, written and resumed together."""
+    """The requests of one shard and order, which are scored and written together."""
 
     file: str  # for the answers, in the folder of the predictions
     shard: str
     rows: npt.NDArray[np.int32]  # of the shard
     swapped: bool
     requests: npt.NDArray[np.int64]
-    fingerprint: str
 
 
 def read_packed(tokens: Folder, records: Records) -> Packed:
@@ -61,25 +62,25 @@ def read_packed(tokens: Folder, records: Records) -> Packed:
     hashes = pa.concat_arrays(
         [table[f"{order}_hash"].combine_chunks() for table in tables.values() for order in ORDERS]
     )
-    numbers = hashes.dictionary_encode().indices.to_numpy().astype(np.int64)
-    requests, lengths = {}, np.zeros(int(numbers.max(initial=-1)) + 1, np.int64)
+    coded = hashes.dictionary_encode()
+    numbers = coded.indices.to_numpy().astype(np.int64)
+    requests, lengths = {}, np.zeros(len(coded.dictionary), np.int64)
     start = 0
     for split, table in tables.items():
         both = numbers[start : start + 2 * len(table)].reshape(2, len(table)).T
         lengths[both] = table["tokens"].to_numpy()[:, None]
         requests[split] = both
         start += 2 * len(table)
-    return Packed(requests, lengths)
+    return Packed(requests, coded.dictionary, lengths)
 
 
-def units(packed: Packed, records: Records, wanted: Wanted, prefix: str, model: str) -> list[Unit]:
-    """Requests for the records wanted, by order and shard; a text is in the first that wants it and in no other.
+def units(packed: Packed, records: Records, wanted: Wanted, answered: npt.NDArray[np.bool_], prefix: str) -> list[Unit]:
+    """Requests for the records wanted that are not `answered` (requests,) yet, by order and shard.
 
-    The units for A, B do not depend on which records are wanted as B, A, so that these can be chosen by their answers.
-    `model` is the fingerprint of what gives the answers.
+    A text is in the first that wants it and in no other.
     """
     found = []
-    taken = np.zeros(len(packed.tokens), bool)
+    taken = answered.copy()
     for order, name in enumerate(ORDERS):
         for split in records.splits:
             first = 0
@@ -89,40 +90,50 @@ def units(packed: Packed, records: Records, wanted: Wanted, prefix: str, model: 
                 rows = np.flatnonzero(wanted[split][of_shard, order])
                 numbers, places = np.unique(packed.requests[split][of_shard, order][rows], return_index=True)
                 fresh = ~taken[numbers]
-                numbers, rows = numbers[fresh], rows[places[fresh]].astype(np.int32)
-                taken[numbers] = True
-                if len(numbers):
-                    print_of = fingerprint({"model": model, "requests": numbers.tolist(), "rows": rows.tolist()})
-                    found.append(Unit(f"{prefix}/{name}/{shard}", shard, rows, order == 1, numbers, print_of))
+                taken[numbers[fresh]] = True
+                if fresh.any():
+                    of_unit = rows[places[fresh]].astype(np.int32), order == 1, numbers[fresh]
+                    found.append(Unit(f"{prefix}/{name}/{shard}", shard, *of_unit))
     return found
 
 
 @dataclass(frozen=True)
 class Answers:
-    """Answers by the requests' numbers."""
+    """What a model has answered so far, by the requests' numbers."""
 
     probabilities: Probabilities  # (requests, 3), nan where there are none
     reasons: Mapping[int, str]  # why those that failed did
-    failed: list[str]  # files with failed requests in them
-    seconds: float
+    seconds: float  # of wall clock that the answers took
+
+    def answered(self, failed_too: bool) -> npt.NDArray[np.bool_]:
+        """Which requests (requests,) need not be asked; those that failed may be asked again."""
+        there = ~np.isnan(self.probabilities[:, 0])
+        if failed_too:
+            there[list(self.reasons)] = True
+        return there
 
 
-def read_answers(folder: Folder, done: list[Unit], requests: int) -> Answers:
-    """The answers of finished units to so many requests in all."""
-    values = np.full((requests, len(PROBABILITIES)), np.nan)
+def read_answers(folder: Folder, packed: Packed, prefix: str, model: str) -> Answers:
+    """The answers below `prefix` that the model of this fingerprint gave to the texts there are now."""
+    values = np.full((len(packed.texts), len(PROBABILITIES)), np.nan)
     reasons: dict[int, str] = {}
-    failed = []
     seconds = 0.0
-    for unit in done:
-        table = folder.read_table(unit.file)
-        numbers = table["request"].to_numpy()
+    for file in answer_files(folder, prefix, model):
+        table = folder.read_table(file)
+        found = pc.index_in(table["text"], packed.texts).combine_chunks()
+        table = table.filter(found.is_valid())
+        numbers = found.drop_null().to_numpy().astype(np.int64)
         values[numbers] = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
         seconds += float(table["seconds"].to_numpy().sum())
         why = table["reason"].to_pylist()
-        if any(why):
-            failed.append(unit.file)
-            reasons |= {int(number): reason for number, reason in zip(numbers, why, strict=True) if reason}
-    return Answers(values, reasons, failed, seconds)
+        reasons |= {int(number): reason for number, reason in zip(numbers, why, strict=True) if reason}
+    return Answers(values, reasons, seconds)
+
+
+def answer_files(folder: Folder, prefix: str, model: str) -> list[str]:
+    """Files below `prefix` with answers of the model of this fingerprint."""
+    places = tuple(f"{prefix}/{order}/" for order in ORDERS)
+    return [name for name in folder.files() if name.startswith(places) and folder.table_fingerprint(name) == model]
 
 
 def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:
@@ -146,6 +157,7 @@ def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Probabilities (n, 3) as if the logits had been divided by the temperature before the softmax."""
     if temperature == 1:
         return probabilities
-    powers = np.maximum(probabilities, 1e-300) ** (1 / temperature)
+    scores = np.log(np.maximum(probabilities, 1e-300)) / temperature
+    powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     result: Probabilities = powers / powers.sum(axis=1, keepdims=True)
     return result

@@ -96,8 +96,8 @@ def _prepare(run: Run, records: Records, llm: Llm, checkpoints: Checkpoints) -> 
         tokens = run.folder / f"tokens/{name}"
         scoring = Scoring(run, records, llm, stage, tokens, read_packed(tokens, records))
         cheaper = read_cheaper(run, records, llm)
-        scored = [score_records(scoring, scorer, _mask(records, scorer, cheaper)) for scorer in found]
-        return [StageResult(stage.name, False, commit(scoring, scored, cheaper))]
+        scored = score_records(scoring, found, [_mask(records, scorer, cheaper) for scorer in found])
+        return [StageResult(stage.name, False, commit(scoring, found, scored, cheaper))]
 
     return results, work
 

@@ -209,7 +209,8 @@ def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architec
     judge = make_checkpoint(tmp_path, architecture, "ForCausalLM")
     from transformers import AutoTokenizer
 
-    answers = answer_ids(AutoTokenizer.from_pretrained(judge))
+    tokenizer = AutoTokenizer.from_pretrained(judge)
+    answers = answer_ids(tokenizer, chat_frame(tokenizer))
     tables = {"a": pack(judge, make_records(30, seed=0, most_words=100), judge=True)}
     settings = LlmSettings(judge, MAX_TOKENS, mode="judge", answers=answers, batch_size=8)
     came = {one.key: one for one in score(tables, settings)}

@@ -2,9 +2,10 @@ import importlib.util
 from pathlib import Path
 
 import pytest
+from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import engine_environment, engine_options
+from infer.llm_engine import bundles, engine_environment, engine_options, placement_groups_given_back
 from infer.llm_settings import LlmSettings
 from preference.errors import InputError
 
@@ -31,3 +32,20 @@ def test_engines_on_cpus_and_gpus_differ_where_they_must(tmp_path: Path) -> None
     assert engine_options(gpu)["seed"] == 7
     assert "enforce_eager" not in engine_options(gpu)
     assert not any(name in engine_environment(gpu) for name in ("HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE"))
+
+
+def test_an_engine_on_several_gpus_has_a_whole_cpu_beside_each() -> None:
+    assert bundles(LlmSettings("m", cpus_per_replica=3)) == [{"CPU": 3}]
+    assert bundles(LlmSettings("m", gpus_per_replica=2)) == [{"CPU": 1, "GPU": 1}] * 2
+    assert bundles(LlmSettings("m", gpus_per_replica=2, cpus_per_replica=5)) == [{"CPU": 3, "GPU": 1}] * 2
+
+
+def test_placement_groups_of_engines_do_not_outlive_them(ray_cluster: None) -> None:
+    mine = placement_group([{"CPU": 0.1}])
+    with placement_groups_given_back():
+        with placement_groups_given_back():
+            theirs = placement_group([{"CPU": 0.1}])
+        assert placement_group_table(theirs)["state"] != "REMOVED", "another model's engines are at work"
+    assert placement_group_table(theirs)["state"] == "REMOVED"
+    assert placement_group_table(mine)["state"] != "REMOVED"
+    remove_placement_group(mine)

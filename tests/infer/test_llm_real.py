@@ -5,7 +5,7 @@ import pyarrow as pa
 import pytest
 
 from infer.llm_settings import LlmSettings
-from preference.judge_prompt import answer_ids
+from preference.judge_prompt import answer_ids, chat_frame
 from preference.swap import swap_average, swap_probabilities, swap_records
 from tests.featurize.tables import real_records
 from tests.infer.test_llm import pack, reference, score
@@ -46,7 +46,8 @@ def test_a_judge_gives_transformers_softmax_over_the_answers_tokens(architecture
 
     model = make_checkpoint(tmp_path, architecture, "ForCausalLM")
     packed = pack(model, real_records(ROWS), judge=True)
-    answers = answer_ids(AutoTokenizer.from_pretrained(model))
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    answers = answer_ids(tokenizer, chat_frame(tokenizer))
     ours = both_orders(packed, LlmSettings(model, MAX_TOKENS, mode="judge", answers=answers))
     for found, column in zip(ours, ("ab", "ba"), strict=True):
         np.testing.assert_allclose(found, reference(model, packed, column, answers), atol=CLOSE)

@@ -9,7 +9,7 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from preference.errors import InputError
-from preference.judge_prompt import INSTRUCTION, QUESTION, answer_ids, chat_frame
+from preference.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
 from preference.packing import (
     CUE,
     CUT,
@@ -195,7 +195,12 @@ def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
     assert "why <pad>?" in text
     assert len(packer.pack(["why " * 900], ["because " * 900], ["so"])) <= 700
     assert packer.fingerprint != Packer(tokenizer, 700).fingerprint
-    assert len(set(answer_ids(tokenizer))) == 3
+    answers = answer_ids(tokenizer, frame)
+    assert [tokenizer.decode(each) for each in answers] == ["A", "B", "C"]
+    with pytest.raises(InputError, match="no single token"):
+        answer_ids(word_piece(), Frame("", "Answer zzz"))
+    tokenizer.chat_template = "{{ strftime_now('%Y') }} {{ messages[0]['content'] }}"
+    assert chat_frame(tokenizer).before.startswith("2024 "), "the same tomorrow"
 
     tokenizer.chat_template = "{{ messages[0]['role'] }}"
     with pytest.raises(InputError, match="leaves out"):

@@ -6,6 +6,7 @@ from ray_jobs.llm_requests import (
     ANSWERS,
     ORDERS,
     Packed,
+    answer_files,
     entropy,
     least_sure,
     read_answers,
@@ -54,36 +55,45 @@ def test_equal_texts_share_a_request_whatever_order_and_split_they_are_in(packed
     assert found.count(everything(False))[0] == 5  # a b B c d
 
 
-def test_each_request_is_in_one_unit_and_those_of_the_first_order_do_not_depend_on_the_second(packed):
+def nothing(packed: Packed) -> np.ndarray:
+    return np.zeros(len(packed.texts), bool)
+
+
+def test_each_request_is_in_one_unit_and_what_is_answered_in_none(packed):
     found, records = packed
-    first = units(found, records, everything(False), "shards", "model")
-    both = units(found, records, everything(True), "shards", "model")
+    both = units(found, records, everything(True), nothing(found), "shards")
     asked = np.concatenate([unit.requests for unit in both])
     assert sorted(asked) == list(range(7))
-    assert [(u.file, u.fingerprint) for u in both[: len(first)]] == [(u.file, u.fingerprint) for u in first]
-    assert {unit.file for unit in both[len(first) :]} == {"shards/ba/train/part-0", "shards/ba/test/part-0"}
+    assert {unit.file for unit in both if unit.swapped} == {"shards/ba/train/part-0", "shards/ba/test/part-0"}
     for unit in both:
         split, _, _ = unit.shard.partition("/")
         start = 3 if unit.shard == "train/part-1" else 0
         numbers = found.requests[split][start + unit.rows, int(unit.swapped)]
         assert (numbers == unit.requests).all()
-    assert units(found, records, everything(True), "shards", "other")[0].fingerprint != both[0].fingerprint
+    first = units(found, records, everything(False), nothing(found), "shards")
+    answered = np.isin(np.arange(7), np.concatenate([unit.requests for unit in first]))
+    rest = units(found, records, everything(True), answered, "shards")
+    assert all(unit.swapped for unit in rest)
+    assert sum(len(unit.requests) for unit in rest) == 7 - answered.sum()
 
 
-def test_answers_come_back_by_number_with_the_reasons_of_those_that_failed(packed, tmp_path):
-    found, records = packed
-    asked = units(found, records, everything(True), "shards", "model")
+def test_answers_belong_to_texts_whatever_the_records_are_now(packed, tmp_path):
+    found, _ = packed
     folder = Folder(f"{tmp_path}/predictions")
-    for unit in asked:
-        n = len(unit.requests)
-        values = {"p_a": unit.requests / 10, "p_b": np.full(n, np.nan), "p_tie": np.zeros(n)}
-        table = {"request": unit.requests, **values, "reason": ["", *["bad"] * (n - 1)], "seconds": np.full(n, 0.5)}
-        folder.write_table(unit.file, pa.table(table).cast(ANSWERS))
-    answers = read_answers(folder, asked, 7)
-    assert np.allclose(answers.probabilities[:, 0], np.arange(7) / 10)
-    assert answers.seconds == 3.5
-    assert set(answers.reasons) == {int(n) for unit in asked for n in unit.requests[1:]}
-    assert answers.failed == [unit.file for unit in asked if len(unit.requests) > 1]
+    texts = pa.concat_arrays([found.texts.slice(2, 3), pa.array([b"?" * 16], pa.binary(16))])  # one is of no record now
+    values = {"p_a": [0.2, 0.4, np.nan, 0.9], "p_b": [0.1] * 4, "p_tie": [0.0] * 4}
+    table = {"text": texts, **values, "reason": ["", "", "bad", ""], "seconds": np.full(4, 0.5)}
+    folder.write_table("shards/ab/train/part-0", pa.table(table).cast(ANSWERS), "model")
+    folder.write_table("shards/ab/train/part-1", pa.table(table).cast(ANSWERS), "another")
+    folder.write_table("shards/fold-1/ab/train/part-0", pa.table(table).cast(ANSWERS), "model")
+    assert answer_files(folder, "shards", "model") == ["shards/ab/train/part-0"]
+    answers = read_answers(folder, found, "shards", "model")
+    assert answers.probabilities[2:4, 0].tolist() == [0.2, 0.4]
+    assert np.isnan(answers.probabilities[[0, 1, 4, 5, 6], 0]).all()
+    assert answers.reasons == {4: "bad"}
+    assert answers.seconds == 1.5
+    assert np.flatnonzero(answers.answered(failed_too=False)).tolist() == [2, 3]
+    assert np.flatnonzero(answers.answered(failed_too=True)).tolist() == [2, 3, 4]
 
 
 def test_the_least_sure_are_exactly_the_share_asked_for():
@@ -100,4 +110,4 @@ def test_a_temperature_divides_the_logits():
         return np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
 
     assert np.allclose(tempered(softmax(logits), 2.5), softmax(logits / 2.5))
-    assert tempered(softmax(logits), 1.0) is not None
+    assert np.isfinite(tempered(softmax(logits), 0.0005)).all()
