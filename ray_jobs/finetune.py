@@ -10,7 +10,6 @@ import numpy.typing as npt
 from featurize import models
 from featurize.files import resolve
 from preference.errors import InputError
-from preference.packing import Layout, packing_fingerprint
 from preference.schema import LABELS
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
@@ -19,7 +18,7 @@ from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings_finetune import Encoder, FineTuned, TrainedLlm
-from ray_jobs.tokens import share_tokens, token_counts
+from ray_jobs.tokens import packing_of, share_tokens, token_counts
 from train.epoch_plan import mean_micro_batches
 from train.finetune_loop import VERSION
 from train.finetune_settings import Distillation, FineTuning, Lora, TrainingStage
@@ -78,14 +77,13 @@ def model_stage(run: Run, records: Records, model: FineTuned, base: Base, job: s
     inputs = {"records": records.fingerprint, "base": base.fingerprint}
     if model.teacher is not None:
         inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
-    layout: Layout = "encoder" if isinstance(model, Encoder) else "decoder"
     return Stage(
         f"{job}/{model.name}",
         run.folder / f"models/{model.name}",
         settings={
             "seed": run.settings.seed,
             "version": VERSION,
-            "packing": packing_fingerprint(model.max_tokens, layout, model.truncation),
+            "packing": packing_of(model).fingerprint,
             **model.model_dump(mode="json", exclude=_NOT_THE_MODEL),
         },
         inputs=inputs,
@@ -97,7 +95,7 @@ def fold_stage(of: Stage, fold: int) -> Stage:
     return Stage(f"{of.name}/fold-{fold}", of.folder / f"fold-{fold}", {"fold": fold}, {"models": of.fingerprint})
 
 
-def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, layout: Layout, of: Stage) -> StageResult:
+def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, of: Stage) -> StageResult:
     """Train the folds that are missing, each into models/<name>/fold-<k>."""
     folds = folds_of(run, model)
     finished = {fold: None if run.force else fold_stage(of, fold).manifest() for fold in folds}
@@ -107,7 +105,7 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, la
     connect(run)
     of.begin()
     if missing:
-        _train(run, records, model, base, layout, of, missing)
+        _train(run, records, model, base, of, missing)
     _drop_notes(of, folds)
     manifests = {fold: fold_stage(of, fold).manifest() or {} for fold in folds}
     metrics = {
@@ -126,9 +124,7 @@ def _taught(model: FineTuned) -> list[str]:
     return [f"its teacher {model.teacher.model} was trained on votes that it is scored on, which may flatter it"]
 
 
-def _train(
-    run: Run, records: Records, model: FineTuned, base: Base, layout: Layout, of: Stage, missing: list[int]
-) -> None:
+def _train(run: Run, records: Records, model: FineTuned, base: Base, of: Stage, missing: list[int]) -> None:
     from train.finetune import fine_tune
     from train.finetune_data import TokenData
     from train.finetune_loop import FoldTask
@@ -163,7 +159,7 @@ def _train(
             stage.folder.delete_all()
         stage.begin()
         store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"), records.votes)
-        tasks.append(FoldTask(fold, layout, model.truncation, model.max_tokens, data, settings, store))
+        tasks.append(FoldTask(fold, model.layout, model.truncation, model.max_tokens, data, settings, store))
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
     storage = resolve((of.folder / _RAY_TRAIN).uri)

@@ -63,7 +63,7 @@ def _ready_encoder(run: Run, records: Records, encoder: Encoder) -> Predict:
 
 
 def _predict_encoder(run: Run, records: Records, encoder: Encoder, base: Base, models: Stage) -> list[StageResult]:
-    packed = pack_records(run, records, encoder.name, base, packing_of(encoder, "encoder"))
+    packed = pack_records(run, records, encoder.name, base, packing_of(encoder))
     return [packed, predict_records(run, records, encoder, models)]
 
 

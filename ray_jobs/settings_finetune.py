@@ -1,9 +1,10 @@
 """The part of the schema of settings that is about fine-tuning."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
+from preference.packing import Layout
 from preference.truncation import Truncation
 from ray_jobs.settings_base import Count, Name, NotNegative, Positive, PositiveInt, Strict
 from train import finetune_settings as domain  # where the defaults are
@@ -60,6 +61,7 @@ class Teacher(Strict):
 class FineTuned(Strict):
     """A pre-trained model that is fine-tuned on the records, by folds."""
 
+    layout: ClassVar[Layout]  # how the ids of a record are framed
     name: Name
     max_tokens: Annotated[int, Field(ge=64)]
     truncation: Truncation = "right"  # what of a record that is too long is left out
@@ -83,6 +85,7 @@ class FineTuned(Strict):
 class Encoder(FineTuned):
     """An encoder for sequence classification; the defaults are the published schedule on DeBERTaV3."""
 
+    layout: ClassVar[Layout] = "encoder"
     model: Annotated[str, Field(min_length=1)] | None = None  # a folder or hub id; microsoft/deberta-v3-base
     scratch: Scratch | None = None
     # `classifier` is the architecture's own, on the first token; `answers` compares the answers' mean states, which
@@ -111,6 +114,7 @@ class Encoder(FineTuned):
 class TrainedLlm(FineTuned):
     """A language model that is fine-tuned with LoRA."""
 
+    layout: ClassVar[Layout] = "decoder"
     model: Annotated[str, Field(min_length=1)] = "google/gemma-2-9b-it"
     lora: Lora = Lora()
     base_4bit: bool = domain.FineTuning.base_4bit  # the frozen weights in 4 bits, by bitsandbytes; GPUs only

@@ -46,9 +46,9 @@ class Packing:
         return Packer(tokenizer, self.max_tokens, self.layout, self.truncation, self.frame)
 
 
-def packing_of(model: FineTuned, layout: Layout = "decoder") -> Packing:
+def packing_of(model: FineTuned) -> Packing:
     """How the records are packed that a model is trained on."""
-    return Packing(model.max_tokens, layout, model.truncation)
+    return Packing(model.max_tokens, model.layout, model.truncation)
 
 
 def pack_records(run: Run, records: Records, name: str, base: Base, packing: Packing) -> StageResult:

@@ -54,9 +54,9 @@ def train_encoder(run: Run) -> list[StageResult]:
     for encoder in run.settings.encoders:
         base, built = _base(run, records, encoder)
         results += built
-        results.append(pack_records(run, records, encoder.name, base, packing_of(encoder, "encoder")))
+        results.append(pack_records(run, records, encoder.name, base, packing_of(encoder)))
         of = model_stage(run, records, encoder, base, "train_encoder")
-        results.append(fine_tune_folds(run, records, encoder, base, "encoder", of))
+        results.append(fine_tune_folds(run, records, encoder, base, of))
         results.append(predict_records(run, records, encoder, of))
     return results
 
@@ -225,7 +225,7 @@ class _PredictShards:
             self._encoder.cpus_per_worker,
             self._encoder.gpus_per_worker > 0,
             self._encoder.precision == "bfloat16",
-            packing_settings(self._encoder.max_tokens, "encoder", self._encoder.truncation),
+            packing_settings(self._encoder.max_tokens, self._encoder.layout, self._encoder.truncation),
         )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:

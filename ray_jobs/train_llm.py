@@ -31,7 +31,7 @@ def train_llm(run: Run) -> list[StageResult]:
         base = base_of(model.model)
         results.append(pack_records(run, records, model.name, base, packing_of(model)))
         stage = model_stage(run, records, model, base, JOB)
-        results.append(fine_tune_folds(run, records, model, base, "decoder", stage))
+        results.append(fine_tune_folds(run, records, model, base, stage))
     return results
 
 
