@@ -6,9 +6,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preference import duplicates, metrics
+from preference import duplicates
 from ray_jobs.records import Records
 from ray_jobs.report_columns import signatures
+from ray_jobs.report_scores import on_parts
 
 Floats = npt.NDArray[np.float64]
 
@@ -68,7 +69,12 @@ def _duplicates(
             "across_folds": int(straddles.sum()),
             "test_in_train": int(np.isin(in_test, in_train).sum()),
         },
-        "without": _scores_without(losses, kept, groups, seed),
+        "without": [
+            {"kept": name, **found}
+            for name, found in zip(
+                kept, on_parts(np.stack(list(kept.values()), axis=1), losses, groups, seed), strict=True
+            )
+        ],
     }
 
 
@@ -87,21 +93,3 @@ def _straddles(cluster: npt.NDArray[np.int64], folds: npt.NDArray[np.int16]) -> 
     np.maximum.at(most, place, folds)
     straddles: npt.NDArray[np.bool_] = (least < most)[place]
     return straddles
-
-
-def _scores_without(
-    losses: Floats, kept: dict[str, npt.NDArray[np.bool_]], groups: npt.NDArray[np.int64], seed: int
-) -> list[dict[str, Any]]:
-    """The blend's loss on the records that are kept, and its difference from that on all."""
-    parts = metrics.bootstrap_parts(losses, np.stack(list(kept.values()), axis=1), groups, seed=seed)
-    return [
-        {
-            "kept": name,
-            "rows": int(rows.sum()),
-            "oof_log_loss": float(losses[rows].mean()),
-            "ci95": list(metrics.interval(parts[:, n])),
-            "difference": float(losses[rows].mean() - losses.mean()),
-            "difference_ci95": list(metrics.interval(parts[:, n] - parts[:, -1])),
-        }
-        for n, (name, rows) in enumerate(kept.items())
-    ]

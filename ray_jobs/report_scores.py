@@ -61,6 +61,26 @@ def gains(
     }
 
 
+def on_parts(
+    parts: npt.NDArray[np.bool_], losses: Floats, groups: npt.NDArray[np.int64], seed: int
+) -> list[dict[str, Any]]:
+    """For each part (n, k) of the records the mean of their losses (n,), and by how much it exceeds that of all.
+
+    With 95% intervals that draw whole prompts; that of the difference draws both parts of it together.
+    """
+    means = metrics.bootstrap_parts(losses, parts, groups, seed=seed)
+    return [
+        {
+            "rows": int(rows.sum()),
+            "oof_log_loss": float(losses[rows].mean()),
+            "ci95": list(metrics.interval(means[:, n])),
+            "difference": float(losses[rows].mean() - losses.mean()),
+            "difference_ci95": list(metrics.interval(means[:, n] - means[:, -1])),
+        }
+        for n, rows in enumerate(parts.T)
+    ]
+
+
 def calibration(blend: Floats, labels: npt.NDArray[np.int8]) -> dict[str, Any]:
     """Reliability diagram and histogram of each class's probabilities, and the confusion of votes and predictions."""
     return {

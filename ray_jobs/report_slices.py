@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preference import metrics
+from ray_jobs.report_scores import on_parts
 
 Floats = npt.NDArray[np.float64]
 Slices = dict[tuple[str, str], npt.NDArray[np.bool_]]  # by what they are told apart by, and their own name
@@ -19,23 +19,11 @@ def slices(
 ) -> list[dict[str, Any]]:
     """The blend's mean loss on each slice and by how much it exceeds that on all records, with 95% intervals.
 
-    `columns` are those of report_columns; `votes` has label, model_a and model_b; `losses` are (n,). The intervals
-    draw whole prompts; that of the difference draws both parts of it together.
+    `columns` are those of report_columns; `votes` has label, model_a and model_b; `losses` are (n,).
     """
     masks = {**_of_texts(columns), **_of_votes(votes)}
-    parts = metrics.bootstrap_parts(losses, np.stack(list(masks.values()), axis=1), groups, seed=seed)
-    return [
-        {
-            "by": by,
-            "slice": name,
-            "rows": int(rows.sum()),
-            "oof_log_loss": float(losses[rows].mean()),
-            "ci95": list(metrics.interval(parts[:, n])),
-            "difference": float(losses[rows].mean() - losses.mean()),
-            "difference_ci95": list(metrics.interval(parts[:, n] - parts[:, -1])),
-        }
-        for n, ((by, name), rows) in enumerate(masks.items())
-    ]
+    found = on_parts(np.stack(list(masks.values()), axis=1), losses, groups, seed)
+    return [{"by": by, "slice": name, **each} for (by, name), each in zip(masks, found, strict=True)]
 
 
 def _of_texts(columns: pa.Table) -> Slices:
