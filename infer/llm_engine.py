@@ -13,7 +13,7 @@ import ray.data
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from infer.llm_settings import LlmSettings
+from infer.llm_settings import LlmSettings, effective_dtype
 from preference.schema import LABELS, PROBABILITIES
 
 
@@ -161,7 +161,7 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
         # One more than the longest request: vLLM 0.29 keeps a place for a sampled token, and a request of exactly
         # max_model_len tokens that it reads in two steps never gets its last token, and spins for ever.
         "max_model_len": settings.max_tokens + 1,
-        "dtype": settings.effective_dtype,
+        "dtype": effective_dtype(settings.dtype, settings.gpus_per_replica),
         "seed": settings.seed,
         "skip_tokenizer_init": True,  # requests are token ids
         "disable_log_stats": True,

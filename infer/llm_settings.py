@@ -5,6 +5,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 Mode = Literal["classify", "judge"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+
+
+def effective_dtype(dtype: Dtype, gpus_per_replica: int) -> Dtype:
+    """The precision that vLLM is asked for: `auto` is the checkpoint's own on GPUs, and float32 on CPUs."""
+    return "float32" if dtype == "auto" and gpus_per_replica == 0 else dtype
 
 
 @dataclasses.dataclass(frozen=True)
@@ -12,8 +18,8 @@ class LlmSettings:
     """One language model, and the engines that run it.
 
     `mode="classify"` is a model with a head for A, B and tie; `mode="judge"` one that is asked, whose probabilities are
-    those of the tokens `answers` (A, B, tie) as the next one, among these three. `dtype="auto"` is the checkpoint's on
-    GPUs and float32 on CPUs. `gpus_per_replica=0` runs on CPUs; more than one splits the model over them (tensor
+    those of the tokens `answers` (A, B, tie) as the next one, among these three. For `dtype` see
+    `effective_dtype`. `gpus_per_replica=0` runs on CPUs; more than one splits the model over them (tensor
     parallelism). `replicas` are the fewest and the most engines, between which Ray Data scales. `batch_size` is in
     requests; Ray keeps 8 batches in flight. `tokens_per_step` are read in one forward pass at most (vLLM's default if
     None). After `patience` seconds without an answer the work is given up. `engine` holds further arguments of vLLM's
@@ -24,7 +30,7 @@ class LlmSettings:
     max_tokens: int = 2048
     mode: Mode = "classify"
     answers: tuple[int, ...] = ()
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Dtype = "auto"
     replicas: tuple[int, int] = (1, 1)
     cpus_per_replica: int = 1
     gpus_per_replica: int = 0
@@ -34,8 +40,3 @@ class LlmSettings:
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seed: int = 0
-
-    @property
-    def effective_dtype(self) -> str:
-        """The precision that vLLM is asked for: `auto` is the checkpoint's own on GPUs, and float32 on CPUs."""
-        return "float32" if self.dtype == "auto" and self.gpus_per_replica == 0 else self.dtype

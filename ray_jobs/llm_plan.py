@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from infer.llm_settings import effective_dtype
 from ray_jobs import demo_data
 from ray_jobs.llm_requests import read_packed
 from ray_jobs.llm_scorers import check, packing, scorers
@@ -24,7 +25,8 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     from infer.llm_size import load_shape
     from preference.transformer_cost import cache_bytes, forward_operations
 
-    found, _ = scorers(run, records, llm)
+    # An adapter changes no shape, and merging it is work.
+    found, _ = scorers(run, records, llm.model_copy(update={"adapter": None}))
     name, base, how = packing(run, llm, found[0])
     pack_records(run, records, name, base, how)
     packed = read_packed(run.folder / f"tokens/{name}", records)
@@ -45,7 +47,8 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     # As a token sees it: long requests have more tokens than short ones.
     lengths = packed.tokens[np.unique(np.concatenate([packed.requests[split].ravel() for split in wanted]))]
     operations = forward_operations(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
-    size = 4 if llm.dtype == "float32" or (llm.dtype == "auto" and llm.gpus_per_replica == 0) else 2
+    # The checkpoint's own precision is half, as a rule.
+    size = 4 if effective_dtype(llm.dtype, llm.gpus_per_replica) == "float32" else 2
     in_flight = 8 * llm.batch_size * mean
     plan = run.settings.plan
     hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600

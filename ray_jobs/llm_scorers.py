@@ -14,7 +14,7 @@ from ray_jobs import demo_data
 from ray_jobs.artifacts import Stage, read_manifest, require_finished
 from ray_jobs.finetune import base_of, model_stage
 from ray_jobs.finetune_store import MODEL, TRAINED_ON, Base
-from ray_jobs.local_copy import local_folder
+from ray_jobs.local_copy import local_place
 from ray_jobs.progress import say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect
@@ -34,8 +34,8 @@ class Scorer:
     fold: int | None = None
 
     def local(self) -> str:
-        """A folder on this machine, or a hub id. What is in an object store is copied here, if it is not yet."""
-        return local_folder(Folder(self.place), self.fingerprint) if "://" in self.place else self.place
+        """A folder on this machine, or a hub id."""
+        return local_place(self.place, self.fingerprint)
 
     @property
     def prefix(self) -> str:
@@ -168,10 +168,6 @@ def _remote_fingerprint(uri: str) -> str:
     return hashlib.blake2b(json.dumps(files).encode(), digest_size=16).hexdigest()
 
 
-def _local(place: str, fingerprint: str) -> str:
-    return local_folder(Folder(place), fingerprint) if "://" in place else place
-
-
 def _merge(run: Run, llm: Llm) -> StageResult:
     """Make models/<name>, the checkpoint with its adapter merged into it."""
     stage = _merge_stage(run, llm)
@@ -205,7 +201,7 @@ def _merge_into(llm: Llm, stage: Stage) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = [
-            _local(place, stage.inputs[kind])
+            local_place(place, stage.inputs[kind])
             for kind, place in (("checkpoint", llm.checkpoint), ("adapter", llm.adapter))
         ]
         merge_adapter(places[0], places[1], folder, llm.mode)

@@ -36,6 +36,11 @@ def engine_source(place: str) -> tuple[str, dict[str, str]]:
     return f"pyarrow-{uri}", environment
 
 
+def local_place(place: str, fingerprint: str) -> str:
+    """A hub id or a local folder as it is; what is in an object store is copied to this machine, if it is not yet."""
+    return local_folder(Folder(place), fingerprint) if "://" in place else place
+
+
 def local_folder(folder: Folder, fingerprint: str) -> str:
     """The folder itself if it is on a file system, else a copy of it on this machine, made once for all processes.
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from infer.llm_settings import effective_dtype
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, fingerprint
 from ray_jobs.llm_passes import Masks, Scoring, score_records
@@ -71,7 +72,7 @@ def score_stage(run: Run, records: Records, llm: Llm, found: Sequence[Scorer], h
         run.folder / f"predictions/{llm.name}",
         settings={
             "packing": how.fingerprint,
-            "dtype": "float32" if llm.dtype == "auto" and llm.gpus_per_replica == 0 else llm.dtype,
+            "dtype": effective_dtype(llm.dtype, llm.gpus_per_replica),
             **llm.model_dump(mode="json", include=chosen),
         },
         inputs=inputs,

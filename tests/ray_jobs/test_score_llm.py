@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infer.llm_settings import LlmSettings
+from infer.llm_settings import effective_dtype
 from preference.errors import InputError
 from preference.metrics import log_loss
 from preference.packing import Packer, save_packing
@@ -255,9 +255,9 @@ def test_checkpoints_that_differ_in_their_last_byte_alone_are_told_apart(tmp_pat
 
 
 def test_moving_between_cpu_and_gpu_changes_auto_precision_only():
-    assert LlmSettings("m").effective_dtype == "float32"
-    assert LlmSettings("m", gpus_per_replica=1).effective_dtype == "auto"
-    assert LlmSettings("m", dtype="bfloat16").effective_dtype == "bfloat16"
+    assert effective_dtype("auto", 0) == "float32"
+    assert effective_dtype("auto", 1) == "auto"
+    assert effective_dtype("bfloat16", 0) == "bfloat16"
 
 
 @pytest.mark.parametrize(
