@@ -36,12 +36,12 @@ from preference.schema import TEXTS
 REAL = ("kaggle1000.csv", "arena33k_sample.csv", "autoj_pairwise.csv", "tulu1_human_eval.csv")
 BATCH = 8
 FEW = 8  # requests
+OURS, PLAINS = "ours.npy", "plain.npy"  # probabilities (n, 3)
 SHARD_ROWS = 256
 
 PLAIN = """
 import json, sys, time
 import numpy as np
-import numpy.typing as npt
 import pyarrow.parquet as pq
 import torch
 from transformers import AutoModelForSequenceClassification
@@ -137,12 +137,13 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     if options.only_ours:
         return float(ours["seconds"])
     model, data = str(folder / "model"), str(folder / "tokens.parquet")
-    plain = _result([sys.executable, "-c", PLAIN, model, data, str(options.threads), str(BATCH), str(folder / "p.npy")])
+    plain = _result([sys.executable, "-c", PLAIN, model, data, str(options.threads), str(BATCH), str(folder / PLAINS)])
     print(
         f"plain  {rows / plain['seconds']:8.2f} records/s  {tokens / plain['seconds']:8,.0f} tokens/s, "
         f"{plain['padding']:.1%} of what is computed is padding"
     )
-    print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}")
+    apart = np.abs(np.load(folder / OURS) - np.load(folder / PLAINS)).max()
+    print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}, probabilities at most {apart:.1g} apart")
     settings = _settings(folder, options)
     alone = _result(
         [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(settings))],
@@ -150,7 +151,7 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     )
     print(
         f"engine {rows / alone['seconds']:8.2f} records/s alone, with {alone['forward']:.1f} s in {alone['passes']} "
-        f"forward passes; of our {ours['seconds']:.1f} s {1 - alone['forward'] / ours['seconds']:.1%} went to others"
+        f"forward passes; of our {ours['seconds']:.1f} s {1 - alone['forward'] / ours['seconds']:.1%} went elsewhere"
     )
     return float(ours["seconds"])
 
@@ -223,28 +224,35 @@ def _settings(folder: Path, options: argparse.Namespace) -> LlmSettings:
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds that all records take longer than a few short ones, each with engines of their own."""
+    """Seconds that all records take longer than a few short ones, each with its own engines; leaves the answers."""
     import ray
 
     ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
     lengths = pq.read_table(folder / "tokens.parquet", columns=["ab"])["ab"].combine_chunks().value_lengths()
     order = np.argsort(lengths.to_numpy(), kind="stable")
-    few, every = (_score(folder, options, rows) for rows in (order[:FEW], np.arange(len(order))))
-    return {"seconds": every - few, "start": few}
+    (few, _), (every, answers) = (
+        _score(folder, options, rows) for rows in (np.sort(order[:FEW]), np.arange(len(order)))
+    )
+    np.save(folder / OURS, answers)
+    return {"seconds": every - few}
 
 
-def _score(folder: Path, options: argparse.Namespace, rows: npt.NDArray[np.int64]) -> float:
+def _score(
+    folder: Path, options: argparse.Namespace, rows: npt.NDArray[np.int64]
+) -> tuple[float, npt.NDArray[np.float64]]:
     from infer.llm import Shard, score_shards
 
     shards = [
         Shard(str(part[0]), "tokens.parquet", part.astype(np.int32), np.zeros(len(part), bool), part)
         for part in np.array_split(rows, max(1, len(rows) // SHARD_ROWS))
     ]
+    answers = np.full((len(rows), 3), np.nan)
     started = time.perf_counter()
     for scores in score_shards(shards, functools.partial(_read, folder), _settings(folder, options)):
         if any(scores.reasons):
             raise RuntimeError(next(filter(None, scores.reasons)))
-    return time.perf_counter() - started
+        answers[np.searchsorted(rows, scores.requests)] = scores.probabilities
+    return time.perf_counter() - started, answers
 
 
 def _read(folder: Path, file: str) -> pa.Table:
