@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from demo.generator import generate
+from preference.schema import TEXTS
 from ray_jobs import predictions
 from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
 
@@ -32,6 +33,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("llm-faults")
     for split, rows in (("train", ROWS), ("test", TEST_ROWS)):
         table = generate(rows, seed=3, stream=split).table.to_pandas()
+        for text in TEXTS:
+            table[text] = [json.dumps([turn and turn[:40] for turn in json.loads(turns)[:1]]) for turns in table[text]]
         if split == "train":
             table.loc[POISONED, "response_a"] = json.dumps(["word " * 400])
         table.to_csv(folder / f"{split}.csv", index=False, quoting=csv.QUOTE_ALL)
@@ -105,15 +108,27 @@ def workers(job: "subprocess.Popen[str]", wanted: Callable[[str], bool]) -> list
     return found
 
 
-def check(run: Path, undisturbed: Path) -> None:
-    for split, rows in (("train", ROWS - 1), ("test", TEST_ROWS)):
-        ours, expected = (pq.read_table(each / f"predictions/llm/{split}.parquet") for each in (run, undisturbed))
-        assert ours.num_rows == rows
-        assert ours["id"].to_pylist() == expected["id"].to_pylist()
-        np.testing.assert_allclose(predictions.probabilities(ours), predictions.probabilities(expected), atol=1e-6)
-    lost = pq.read_table(run / "predictions/llm/quarantine.parquet").to_pylist()
-    assert [row["split"] for row in lost] == ["train"]
-    assert "450" in lost[0]["reason"]
+def check_complete(config: Path, run: Path) -> None:
+    """Each record is scored once, but for the poisoned one, which is in quarantine with its reason."""
+    for split, poisoned in (("train", [POISONED]), ("test", [])):
+        with open(config.parent / f"{split}.csv", encoding="utf-8", newline="") as file:
+            ids = [row["id"] for row in csv.DictReader(file)]
+        lost = [ids[row] for row in poisoned]
+        scored = pq.read_table(run / f"predictions/llm/{split}.parquet")
+        assert scored["id"].to_pylist() == [each for each in ids if each not in lost]
+        if lost:
+            quarantined = pq.read_table(run / "predictions/llm/quarantine.parquet").to_pylist()
+            assert [(row["split"], row["id"]) for row in quarantined] == [(split, each) for each in lost]
+            assert "450" in quarantined[0]["reason"]
+
+
+def check_same(run: Path, undisturbed: Path) -> None:
+    for split in ("train", "test"):
+        ours, expected = (
+            predictions.probabilities(pq.read_table(each / f"predictions/llm/{split}.parquet"))
+            for each in (run, undisturbed)
+        )
+        np.testing.assert_allclose(ours, expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -122,7 +137,7 @@ def undisturbed(config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     job = start(config, run)
     _, told = job.communicate(timeout=400)
     assert job.returncode == 0, told
-    check(run, run)
+    check_complete(config, run)
     return run
 
 
@@ -138,7 +153,8 @@ def test_a_killed_actor_or_engine_is_started_again(part: str, config: Path, undi
     _, told = job.communicate(timeout=500)
     assert job.returncode == 0, told
     assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
-    check(run, undisturbed)
+    check_complete(config, run)
+    check_same(run, undisturbed)
 
 
 def test_a_killed_driver_scores_nothing_again_that_was_finished(
@@ -155,4 +171,5 @@ def test_a_killed_driver_scores_nothing_again_that_was_finished(
     assert done.returncode == 0, done.stderr
     assert "requests found answered, resuming" in done.stderr
     assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
-    check(run, undisturbed)
+    check_complete(config, run)
+    check_same(run, undisturbed)
