@@ -77,7 +77,9 @@ class Encoder:
 
         torch.set_num_threads(threads)
         try:
-            self._model: Any = SentenceTransformer(locate(model))
+            self._model: Any = SentenceTransformer(
+                locate(model), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+            )
         except (OSError, ValueError) as error:  # what transformers raises for ids it cannot reach and broken folders
             raise InputError(
                 f"cannot be loaded: {str(error).splitlines()[0]}",

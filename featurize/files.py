@@ -2,8 +2,10 @@
 
 import contextlib
 import fnmatch
+import functools
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -13,16 +15,39 @@ from preference.errors import InputError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
+# Pauses double up to 20 s, each times a random share: a minute and a half on average, so that a store which is away for
+# half a minute ends no job.
+ATTEMPTS = 12
 
 
-def resolve(location: str) -> tuple[fs.FileSystem, str]:
-    """File system and path inside it for a local path (made absolute) or a URI such as s3://bucket/key."""
+def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str]:
+    """File system and path inside it for a local path (made absolute) or a URI such as s3://bucket/key.
+
+    `attempts` is how often S3 is asked before its silence or refusal counts.
+    """
     if not _SCHEME.match(location):
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
+    return _remote(location, attempts)
+
+
+@functools.lru_cache(maxsize=256)  # what is made once per place keeps its connections
+def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
+    if "@" in urllib.parse.urlsplit(location).netloc:
+        # What settings hold is printed, saved in the run and shown in the report.
+        raise InputError(
+            "a key stands in the URI",
+            where=re.sub(r"//[^@/]*@", "//...@", location),
+            fix="leave it out; give it in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or through the machine's role.",
+        )
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:
         raise InputError(str(error), where=location, fix="give a local path or an s3:// or gs:// URI.") from error
+    if isinstance(filesystem, fs.S3FileSystem):
+        # A URI cannot say how often to try; what pickle keeps of a file system are the arguments that make it.
+        _, (options,) = filesystem.__reduce__()
+        patience = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        filesystem = fs.S3FileSystem(**{**options, "retry_strategy": patience})
     return filesystem, path
 
 

@@ -11,6 +11,7 @@ from preference.errors import InputError
 from preference.packing import load_packing
 from preference.swap import swap_average
 from preference.token_batches import budget_batches, model_inputs
+from preference.weights import SAFE
 
 Ids = npt.NDArray[np.integer]
 Packed = tuple[Sequence[Ids], Sequence[Ids]]  # ids of each record, and the parts they belong to
@@ -49,7 +50,7 @@ class Classifier:
         if self._compares:
             model = AnswersModel.load(folder)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
+            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **SAFE)
         self._model = model.to(self._device).eval()
         self._tokens_per_batch = tokens_per_batch
         self._half = half

@@ -53,7 +53,7 @@ def _hub_config(name: str) -> dict[str, Any]:
     from transformers import AutoConfig
 
     try:
-        config: dict[str, Any] = AutoConfig.from_pretrained(name).to_dict()
+        config: dict[str, Any] = AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
     except (OSError, ValueError) as error:
         reason = f"neither a folder nor a model that the hub gives us: {str(error).splitlines()[0]}"
         raise InputError(reason, name, "name a checkpoint's folder.") from error

@@ -163,6 +163,7 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
         "max_model_len": settings.max_tokens + 1,
         "dtype": effective_dtype(settings.dtype, settings.gpus_per_replica),
         "seed": settings.seed,
+        "load_format": "safetensors",  # the other formats are pickle
         "skip_tokenizer_init": True,  # requests are token ids
         "disable_log_stats": True,
     }

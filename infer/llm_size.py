@@ -15,7 +15,7 @@ def load_shape(checkpoint: str, mode: Mode) -> tuple[Any, int]:
 
     from preference.schema import LABELS
 
-    config = AutoConfig.from_pretrained(checkpoint)
+    config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
     kind = AutoModelForSequenceClassification if mode == "classify" else AutoModelForCausalLM
     if mode == "classify":
         config.num_labels = len(LABELS)

@@ -17,6 +17,8 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from preference.weights import SAFE
+
 HEAD_FILE: Final = "answers_head.safetensors"
 _DROPOUT: Final = 0.1
 _PROMPT, _A, _B = 1, 2, 3  # see preference.packing.Packer.pack_both_marked
@@ -82,7 +84,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         from safetensors.torch import load_file
         from transformers import AutoModel
 
-        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32))
+        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE))
         model.load_state_dict(load_file(Path(folder) / HEAD_FILE), strict=False)
         return model
 

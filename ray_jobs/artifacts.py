@@ -11,6 +11,7 @@ from typing import Any
 
 from preference.errors import InputError
 from preference.schema import SCHEMA_VERSION
+from ray_jobs.progress import say
 from ray_jobs.storage import Folder
 
 MANIFEST = "manifest.json"
@@ -58,11 +59,15 @@ class Stage:
     def manifest(self) -> dict[str, Any] | None:
         """The manifest of the finished stage, or None if it is absent, broken, of other settings, or misses files."""
         manifest = read_manifest(self.folder)
+        if manifest is None and self.folder.exists(MANIFEST):
+            say(self.name, f"{self.folder / MANIFEST} is damaged: what the stage lacks is made again")
         if manifest is None or manifest.get("fingerprint") != self.fingerprint:
             return None
-        found = self.folder.files()
-        complete = all(found.get(name) == size for name, size in manifest.get("files", {}).items())
-        return manifest if complete else None
+        lost = missing_files(self.folder, manifest)
+        if lost:
+            more = f" and {len(lost) - 1} more files" if lost[1:] else ""
+            say(self.name, f"{self.folder / lost[0]}{more} is not as it was finished, and made again")
+        return None if lost else manifest
 
     def begin(self) -> None:
         """Mark the stage as not done; finished parts stay."""
@@ -114,6 +119,12 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) else None
 
 
+def missing_files(folder: Folder, manifest: Mapping[str, Any]) -> list[str]:
+    """The files of a finished stage that are not there, or of another size."""
+    found = folder.files()
+    return [name for name, size in manifest.get("files", {}).items() if found.get(name) != size]
+
+
 def require_finished(stage: Stage, job: str) -> dict[str, Any]:
     """The manifest of a stage that is finished with these very settings and inputs, and has all its files.
 
@@ -153,8 +164,7 @@ def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
         differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
         if differing:
             return f"{stage.name} was made with other {what}: {', '.join(differing)}"
-    found = stage.folder.files()
-    lost = [name for name, size in manifest["files"].items() if found.get(name) != size]
+    lost = missing_files(stage.folder, manifest)
     return f"{stage.name} lacks files, or they have changed: {', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
 
 

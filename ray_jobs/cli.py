@@ -2,12 +2,15 @@
 
 import argparse
 import contextlib
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from preference.errors import InputError
 from ray_jobs.artifacts import MANIFEST
+from ray_jobs.lock import TakenOverError, locked
 from ray_jobs.run import Run, StageResult
 from ray_jobs.settings import Settings
 from ray_jobs.settings_file import load_settings
@@ -19,12 +22,12 @@ def main(
     work: Callable[[Run], list[StageResult]],
     arguments: Sequence[str] | None = None,
     dry_run: Callable[[Run], str] | None = None,
-    save_settings: bool = True,
+    own_run: bool = True,
 ) -> int:
     """Parse the command line, run the job, say what it did; returns the exit code.
 
-    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work. Without
-    `save_settings` the run keeps those that it was made with.
+    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work. A job without a
+    run of its own reads one that others made: it does not hold its folder, nor saves settings there.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
@@ -40,40 +43,68 @@ def main(
         help="override one setting, for example --set data.folds=5; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
+    parser.add_argument("--take-over", action="store_true", help="end the hold that another job has on the run")
     if dry_run is not None:
         parser.add_argument("--dry-run", action="store_true", help="say what the work would take, and do none of it")
     options = parser.parse_args(arguments)
-    run: Run | None = None
     try:
-        run = Run(_settings(options.config, options.set), force=options.force)
-        if dry_run is not None and options.dry_run:
-            print(dry_run(run))
-            return 0
-        results = work(run)
+        run = Run(_settings(options.config, options.set), options.force, options.take_over)
+        with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if own_run else contextlib.nullcontext():
+            if dry_run is not None and options.dry_run:
+                print(dry_run(run))
+                return 0
+            try:
+                results = work(run)
+            finally:
+                if own_run:
+                    _save_settings(run)
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except SystemExit as stop:
+        if stop.code != signal.SIGTERM:
+            raise
+        print(f"\n{job}: told to stop; run the same line again to go on.", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except TakenOverError as error:
+        print(f"error: {job} ended: {error}", file=sys.stderr)
+        return 1
     except Exception as error:  # the one place where failures become exit codes
-        found = _input_error(error)
+        found = input_error(error)
         if found is not None:
             print(f"error: {found}", file=sys.stderr)
             return 2
         traceback.print_exc()
         print(f"error: {job} failed: {error}", file=sys.stderr)
         return 1
-    finally:
-        # Refused input leaves nothing behind, so there the settings are not saved either.
-        with contextlib.suppress(OSError):
-            if (
-                save_settings
-                and run is not None
-                and any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs"))
-            ):
-                run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     from ray_jobs.summary import print_summary
 
     print_summary(run, results)
     return 0
+
+
+@contextlib.contextmanager
+def _sigterm_is_system_exit() -> Iterator[None]:
+    """Lets what the job holds be given back when it is told to stop; Ray's own handler does the same once it runs."""
+
+    def stop(signum: int, frame: object) -> None:
+        raise SystemExit(signum)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _save_settings(run: Run) -> None:
+    """Keep the settings beside what they made; refused input leaves nothing behind, so there they are not saved."""
+    with contextlib.suppress(OSError):
+        if any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs")):
+            run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
 
 
 def _settings(path: str, overrides: Sequence[str]) -> Settings:
@@ -86,7 +117,7 @@ def _settings(path: str, overrides: Sequence[str]) -> Settings:
     return load_settings(text, path, overrides)
 
 
-def _input_error(error: BaseException | None) -> InputError | None:
+def input_error(error: BaseException | None) -> InputError | None:
     """The InputError behind an exception, also through the wrapping that Ray puts around those of its workers."""
     while error is not None:
         # Ray's RayTaskError poses as the exception it wraps, but prints the whole remote traceback.

@@ -84,7 +84,7 @@ def _sources(run: Run) -> dict[str, str]:
     train, test = data.primary, data.test
     if demo_data.is_synthetic(run) and test is None:
         pairs = demo_data.pairs_folder(run)
-        train, test = f"{pairs}/train.csv", f"{pairs}/test.csv"
+        train, test = (pairs / "train.csv").uri, (pairs / "test.csv").uri
     elif train is None and test is not None:
         raise InputError("pairs to score but no votes to learn from", where="data.test", fix="give data.train as well.")
     if train is None:

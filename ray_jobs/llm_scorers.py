@@ -56,12 +56,6 @@ def check_llm(run: Run, llm: Llm) -> None:
     require_vllm(llm.gpus_per_replica)
     if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
         check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
-    elif llm.demo is not None and "://" in run.settings.run:
-        raise InputError(
-            "a model built inside the run needs the run on a file system",
-            where=f"llms.{llm.name}.demo",
-            fix="give run a path, or the model a checkpoint.",
-        )
 
 
 def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[StageResult]]:

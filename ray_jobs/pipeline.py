@@ -16,6 +16,7 @@ from ray_jobs.progress import say
 from ray_jobs.report import report
 from ray_jobs.run import Run, StageResult
 from ray_jobs.score_llm import score_llm
+from ray_jobs.storage import DamagedFileError
 from ray_jobs.train_boosters import train_boosters
 from ray_jobs.train_encoder import train_encoder
 from ray_jobs.train_llm import train_llm
@@ -39,11 +40,28 @@ def jobs(run: Run) -> list[Job]:
 
 
 def pipeline(run: Run) -> list[StageResult]:
-    """Run the jobs one after another; the first failure ends the pipeline, and the same line goes on from there."""
+    """Run the jobs one after another; the first failure ends the pipeline, and the same line goes on from there.
+
+    A file of the run that turns out to be damaged is removed, and what made it makes it again.
+    """
     # What would end the run hours from now ends it here.
     refuse_nothing(run)
     check_llms(run)
     check_bases([*run.settings.encoders, *run.settings.trained_llms])
+    removed: set[str] = set()
+    while True:
+        try:
+            return _in_order(run)
+        except Exception as error:
+            damaged = cli.input_error(error)
+            if not isinstance(damaged, DamagedFileError) or damaged.where in removed:
+                raise
+            removed.add(damaged.where)
+            say("pipeline", f"{damaged.where} is {damaged.reason}; removed, to be made again")
+            run.folder.delete_inside(damaged.where)
+
+
+def _in_order(run: Run) -> list[StageResult]:
     results: list[StageResult] = []
     wanted = jobs(run)
     for number, job in enumerate(wanted, start=1):

@@ -125,4 +125,4 @@ def _notes(run: Run, records: Records) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("predict", __doc__, predict, save_settings=False))
+    sys.exit(cli.main("predict", __doc__, predict, own_run=False))

@@ -11,6 +11,7 @@ import pyarrow as pa
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage, require_finished
 from ray_jobs.booster_data import Arrangement, arrange
+from ray_jobs.booster_folds import MODEL_FILE, fold_stage, mean_of_folds
 from ray_jobs.feature_store import FeatureStore, plan
 from ray_jobs.featurize import features_stage, featurize_more
 from ray_jobs.progress import Progress
@@ -19,7 +20,7 @@ from ray_jobs.run import Run, StageResult, connect, require_resources
 from ray_jobs.settings import Booster
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.sources import inputs_of
-from ray_jobs.train_boosters import MODEL_FILE, booster_stages, fold_stage, mean_of_folds, with_best
+from ray_jobs.train_boosters import booster_stages, with_best
 from ray_jobs.tune import found_by_search
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import pyarrow.compute as pc
 
 from ray_jobs.artifacts import read_manifest
+from ray_jobs.booster_folds import IMPORTANCE
 from ray_jobs.boosters import source_weights
 from ray_jobs.run import Run
-from ray_jobs.train_boosters import IMPORTANCE
 from ray_jobs.tune import TRIALS
 
 TOP_FEATURES = 20

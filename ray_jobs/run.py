@@ -24,10 +24,14 @@ class StageResult:
 
 @dataclass
 class Run:
-    """The settings and folder of a run; `force` redoes stages that are finished."""
+    """The settings and folder of a run.
+
+    `force` redoes stages that are finished; `take_over` ends the hold that another job has on the folder.
+    """
 
     settings: Settings
     force: bool = False
+    take_over: bool = False
 
     def __post_init__(self) -> None:
         location = self.settings.run

@@ -13,9 +13,15 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from featurize.files import resolve
+from preference.errors import InputError
 
 FINGERPRINT_KEY = b"tiebreak.fingerprint"
 _PIECE = 1 << 24  # bytes
+_AT_FIRST = 3  # attempts: an object store that was never there yet is no passing trouble
+
+
+class DamagedFileError(InputError):
+    """A file of a run that is not what was written; `where` is the file."""
 
 
 @dataclass(frozen=True)
@@ -37,25 +43,41 @@ class Folder:
         return filesystem, f"{path}/{name}"
 
     def refuse_unwritable(self) -> None:
-        """Raise OSError if the folder cannot be reached, or if a local one could not be made or written."""
-        filesystem, path = resolve(self.uri)
-        info = filesystem.get_file_info(path)
+        """Raise OSError if nothing can be written here."""
+        filesystem, path = resolve(self.uri, _AT_FIRST)
         if not isinstance(filesystem, fs.LocalFileSystem):
+            probe = f"{path}/.probe-{uuid.uuid4().hex}"
+            with filesystem.open_output_stream(probe) as stream:
+                stream.write(b"")
+            filesystem.delete_file(probe)
             return
-        missing = []
-        while info.type == fs.FileType.NotFound:
+        there = path
+        while (info := filesystem.get_file_info(there)).type == fs.FileType.NotFound:
+            there = os.path.dirname(there)
+        if info.type != fs.FileType.Directory:
+            raise NotADirectoryError(f"{there} is not a folder")
+        if not os.access(there, os.W_OK):
+            raise PermissionError(f"{there} may not be written")
+        # Only making the folder shows that it can be made; work that is refused later shall leave none behind.
+        self.unmake(self.make())
+
+    def make(self) -> list[str]:
+        """Make a local folder and those above it; returns those that were not there, innermost first."""
+        filesystem, path = resolve(self.uri)
+        missing: list[str] = []
+        while isinstance(filesystem, fs.LocalFileSystem) and not os.path.isdir(path):
             missing.append(path)
             path = os.path.dirname(path)
-            info = filesystem.get_file_info(path)
-        if info.type != fs.FileType.Directory:
-            raise NotADirectoryError(f"{path} is not a folder")
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"{path} may not be written")
-        # Only making the folder shows that it can be made; work that is refused later shall leave none behind.
         for folder in reversed(missing):
-            os.mkdir(folder)
-        for folder in missing:
-            os.rmdir(folder)
+            os.makedirs(folder, exist_ok=True)
+        return missing
+
+    @staticmethod
+    def unmake(folders: list[str]) -> None:
+        """Remove those of the local folders, innermost first, that are empty."""
+        for folder in folders:
+            with contextlib.suppress(OSError):
+                os.rmdir(folder)
 
     def exists(self, name: str) -> bool:
         """Whether the folder holds a file of this name."""
@@ -73,6 +95,12 @@ class Folder:
         selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
         infos = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         return {info.path[len(path) + 1 :]: int(info.size) for info in sorted(infos, key=lambda info: info.path)}
+
+    def changed(self) -> dict[str, float]:
+        """When each file of the folder itself was last written, in seconds by the clock of the storage."""
+        filesystem, path = resolve(self.uri)
+        infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type == fs.FileType.File}
 
     def read_bytes(self, name: str) -> bytes:
         """The whole file. Raises FileNotFoundError."""
@@ -125,16 +153,33 @@ class Folder:
         self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """One Parquet file as a table, or only the named columns."""
+        """One Parquet file as a table, or only the named columns.
+
+        Raises FileNotFoundError, and DamagedFileError for a file whose checksums say that it is not what was written.
+        """
         filesystem, path = self._open(name)
-        with filesystem.open_input_file(path) as file:
-            return pq.read_table(file, columns=columns)
+        try:
+            with filesystem.open_input_file(path) as file:
+                return pq.read_table(file, columns=columns, page_checksum_verification=True)
+        except FileNotFoundError:
+            raise
+        except (pa.ArrowInvalid, OSError):
+            # Arrow tells the network's errors and the file's alike: what is wrong in memory, too, is the file's.
+            content = pa.BufferReader(self.read_bytes(name))
+            try:
+                return pq.read_table(content, columns=columns, page_checksum_verification=True)
+            except (pa.ArrowInvalid, OSError) as error:
+                raise DamagedFileError(
+                    f"damaged: {str(error).splitlines()[0]}",
+                    where=str(self / name),
+                    fix="delete it and run the job that made it, or ray_jobs.pipeline, again.",
+                ) from error
 
     def write_table(self, name: str, table: pa.Table, fingerprint: str = "") -> None:
         """Write a Parquet file atomically; its schema metadata carry the fingerprint of what made it."""
         metadata: Mapping[bytes, bytes] = {FINGERPRINT_KEY: fingerprint.encode()} if fingerprint else {}
         sink = pa.BufferOutputStream()
-        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd")
+        pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
         self.write_bytes(name, sink.getvalue())
 
     def table_fingerprint(self, name: str) -> str | None:
@@ -155,6 +200,13 @@ class Folder:
         filesystem, path = self._open(name)
         if filesystem.get_file_info(path).type == fs.FileType.File:
             filesystem.delete_file(path)
+
+    def delete_inside(self, uri: str) -> None:
+        """Remove one file by its whole path or URI. Raises ValueError if it does not lie in the folder."""
+        base, file = (place.partition("?")[0] if "://" in place else place for place in (self.uri, uri))
+        if not file.startswith(f"{base.rstrip('/')}/") or "/../" in file:
+            raise ValueError(f"{uri} is not in {self.uri}")
+        self.delete(file[len(base.rstrip("/")) + 1 :])
 
     def delete_all(self) -> None:
         """Remove the folder and everything below it."""

@@ -8,15 +8,16 @@ and a fold with its manifest is not trained again.
 
 import functools
 import sys
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import pyarrow as pa
-
-from preference.metrics import log_loss
-from ray_jobs import cli, predictions
+from ray_jobs import cli
 from ray_jobs.artifacts import MANIFEST, Stage
+from ray_jobs.booster_folds import IMPORTANCE, commit_fold, fold_stage, gather
 from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
@@ -27,12 +28,7 @@ from ray_jobs.sources import inputs_of, study_sources, used_sources
 from ray_jobs.tune import Found, found_by_search
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from train.booster import Fit, FoldResult
-
-IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
-MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj", "two_part": "model.json"}
+    from train.booster import Fit
 
 
 def train_boosters(run: Run) -> list[StageResult]:
@@ -41,31 +37,24 @@ def train_boosters(run: Run) -> list[StageResult]:
     features = run.finished("features", "featurize", records.fingerprint)
     store = FeatureStore.open(run, records)
     study = study_sources(run, records, features["fingerprint"])
-    results = [] if study is None else [study]
     inputs = inputs_of(run, records, features["fingerprint"])
-    shared: dict[str, Any] = {}  # references to data by the features it holds
     # All searches first: one that is missing shall not be noticed when other boosters have been trained.
-    searched = {booster.name: found_by_search(run, booster, inputs) for booster in run.settings.boosters}
-    for configured in run.settings.boosters:
-        found = searched[configured.name]
+    searched = [(booster, found_by_search(run, booster, inputs)) for booster in run.settings.boosters]
+    results: dict[str, StageResult] = {}
+    wanted: list[_Wanted] = []
+    for configured, found in searched:
         if found is not None:
             say(f"train_boosters/{configured.name}", f"with the settings that its search found: {found.parameters}")
         booster = with_best(configured, found)
         models, outputs = booster_stages(run, records, booster, inputs)
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
-            connect(run)
-            cpus = booster.cpus_per_fold * booster.actors_per_fold
-            require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
-            seen = repr(booster.features)
-            if seen not in shared:
-                shared.clear()  # data that no booster in training needs is let go
-                shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
-            manifest = _train(run, records, booster, models, outputs, shared[seen], found)
-            results.append(StageResult(models.name, False, manifest))
+            wanted.append(_Wanted(booster, models, outputs, found))
         else:
-            results.append(StageResult(models.name, True, manifest))
-    return results
+            results[booster.name] = StageResult(models.name, True, manifest)
+    for each, manifest in zip(wanted, _train_all(run, records, store, wanted), strict=True):
+        results[each.booster.name] = StageResult(each.models.name, False, manifest)
+    return [*([] if study is None else [study]), *(results[booster.name] for booster in run.settings.boosters)]
 
 
 def with_best(booster: Booster, found: Found | None) -> Booster:
@@ -94,42 +83,104 @@ def booster_stages(run: Run, records: Records, booster: Booster, inputs: Mapping
     return models, outputs
 
 
-def fold_stage(models: Stage, fold: int) -> Stage:
-    """The stage of one fold's model."""
-    return Stage(
-        f"{models.name}/fold-{fold}", models.folder / f"fold-{fold}", {"fold": fold}, {"models": models.fingerprint}
-    )
+@dataclass
+class _Wanted:
+    """A booster to train, and how far it is."""
+
+    booster: Booster
+    models: Stage
+    outputs: Stage
+    found: Found | None
+    cpus: int = 0  # that its folds left can use at once
+    started: float = 0.0
+
+
+def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence[_Wanted]) -> list[dict[str, Any]]:
+    """Train boosters in their order; the next begins once those before it leave CPUs free. Returns their manifests.
+
+    The first failure ends all.
+    """
+    if not wanted:
+        return []
+    connect(run)
+    shared: dict[str, Any] = {}  # references to data by the features it holds
+    over = threading.Event()
+    futures: list[Future[dict[str, Any]]] = []
+    with ThreadPoolExecutor(len(wanted), "booster") as threads:
+        try:
+            for number, each in enumerate(wanted):
+                _wait_for_room(futures, wanted[:number])
+                booster = each.booster
+                cpus = booster.cpus_per_fold * booster.actors_per_fold
+                require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
+                seen = repr(booster.features)
+                if seen not in shared:
+                    shared.clear()  # data that no booster in training needs is let go
+                    shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
+                missing = _begin(run, records, each)
+                futures.append(threads.submit(_train, run, records, each, missing, shared[seen], over.is_set))
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            over.set()
+            raise
+    return [future.result() for future in futures]
+
+
+def _wait_for_room(futures: Sequence[Future[dict[str, Any]]], before: Sequence[_Wanted]) -> None:
+    """Wait until the cluster has more CPUs than the boosters before can use. Raises what one of them raised."""
+    import ray
+
+    from train.cluster import LOOK_SECONDS
+
+    while sum(each.cpus for each in before) >= ray.cluster_resources().get("CPU", 0):
+        if not wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
+            break
+        for future in futures:
+            if future.done():
+                future.result()
+
+
+def _begin(run: Run, records: Records, wanted: _Wanted) -> list[int]:
+    """Mark a booster as in training; returns its folds that are not trained yet."""
+    wanted.started = time.monotonic()
+    wanted.models.begin()
+    wanted.outputs.begin()
+    folds = range(len(records.manifest["metrics"]["fold_rows"]))
+    missing = [fold for fold in folds if run.force or fold_stage(wanted.models, fold).manifest() is None]
+    wanted.cpus = len(missing) * wanted.booster.cpus_per_fold * wanted.booster.actors_per_fold
+    return missing
 
 
 def _train(
     run: Run,
     records: Records,
-    booster: Booster,
-    models: Stage,
-    outputs: Stage,
+    wanted: _Wanted,
+    missing: Sequence[int],
     data: Any,  # noqa: ANN401 - a Ray object reference
-    found: Found | None,
+    cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
+    """Train the missing folds of a booster, and put its folds together; returns the manifest of its predictions."""
     import ray
 
     from train.cluster import wait_for
     from train.fold_runner import train_folds
 
-    models.begin()
-    outputs.begin()
+    booster, models, outputs, found = wanted.booster, wanted.models, wanted.outputs, wanted.found
     folds = list(range(len(records.manifest["metrics"]["fold_rows"])))
-    missing = [fold for fold in folds if run.force or fold_stage(models, fold).manifest() is None]
     labels, _ = records.labels_and_folds()
-    commit = functools.partial(_commit_fold, models=models, engine=booster.engine, labels=labels)
+    commit = functools.partial(commit_fold, models=models, engine=booster.engine, labels=labels)
     progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
     asked = booster_settings(run, booster)
     on_wait = functools.partial(say, models.name)
     ready = _no_model if found is None else found.model
-    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready)
+    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready, cancelled)
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
-    gather = ray.remote(num_cpus=1)(_gather)
-    gathered = gather.remote(records, models, outputs, folds, booster.fold_weights == "inverse_loss")
+        wanted.cpus -= booster.cpus_per_fold * booster.actors_per_fold
+    gathered = ray.remote(num_cpus=1)(gather).remote(
+        records, models, outputs, folds, booster.fold_weights == "inverse_loss"
+    )
     wait_for(gathered, "the folds' predictions", on_wait)
     rows = ray.get(gathered)
     manifests = {fold: fold_stage(models, fold).manifest() or {} for fold in folds}
@@ -141,82 +192,19 @@ def _train(
             for name in ("rounds", "log_loss")
         },
         keep={*files, IMPORTANCE},
+        seconds=time.monotonic() - wanted.started,
     )
-    seconds = sum(manifest["seconds"] for manifest in manifests.values())
+    of_folds = sum(manifest["seconds"] for manifest in manifests.values())
     return outputs.commit(
-        rows=rows, metrics={"fold_seconds": round(seconds, 3)}, keep={f"{name}.parquet" for name in rows}
+        rows=rows,
+        metrics={"fold_seconds": round(of_folds, 3)},
+        keep={f"{name}.parquet" for name in rows},
+        seconds=time.monotonic() - wanted.started,
     )
 
 
 def _no_model(fold: int) -> "Fit | None":
     return None
-
-
-def _commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.NDArray[np.int8]") -> int:
-    """Runs in the fold's worker: write what the fold leaves, then its manifest. Returns the rounds kept."""
-    stage = fold_stage(models, result.fold)
-    stage.begin()
-    stage.folder.write_bytes(MODEL_FILE[engine], result.model)
-    keep = {MODEL_FILE[engine], "out_of_fold.parquet", IMPORTANCE}
-    rows = {"train": len(result.rows)}
-    held_out = pa.table({"row": result.rows, **predictions.columns(result.out_of_fold)})
-    stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
-    of = result.importance
-    importance = pa.table({"feature": of.names, "family": of.families, "gain": of.gain, "shap": of.shap})
-    stage.folder.write_table(IMPORTANCE, importance, stage.fingerprint)
-    if result.test is not None:
-        stage.folder.write_table("test.parquet", pa.table(predictions.columns(result.test)), stage.fingerprint)
-        keep.add("test.parquet")
-        rows["test"] = len(result.test)
-    metrics = {
-        "rounds": result.best_iteration,
-        "rounds_trained": result.rounds_trained,
-        "taken_from_search": result.taken,
-        "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
-    }
-    stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
-    return result.best_iteration
-
-
-def _gather(records: Records, models: Stage, outputs: Stage, folds: list[int], inverse_loss: bool) -> dict[str, int]:
-    """Put together what the folds leave: predictions out-of-fold by row and for test as a mean, importances."""
-    labels, fold_of = records.labels_and_folds()
-    out_of_fold = np.full((len(fold_of), 3), np.nan)
-    tests, losses, importances = [], [], []
-    for fold in folds:
-        folder = fold_stage(models, fold).folder
-        held_out = folder.read_table("out_of_fold.parquet")
-        rows = held_out["row"].to_numpy()
-        out_of_fold[rows] = predictions.probabilities(held_out)
-        losses.append(log_loss(out_of_fold[rows], labels[rows]))
-        importances.append(folder.read_table(IMPORTANCE))
-        if "test" in records.splits:
-            tests.append(predictions.probabilities(folder.read_table("test.parquet")))
-    tables = {"train": predictions.table(records.read("train", ["id"])["id"], out_of_fold, fold_of)}
-    if tests:
-        test = mean_of_folds(tests, losses, inverse_loss)
-        tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
-    for split, table in tables.items():
-        outputs.folder.write_table(f"{split}.parquet", table, outputs.fingerprint)
-    models.folder.write_table(IMPORTANCE, _mean_importance(importances), models.fingerprint)
-    return {split: len(table) for split, table in tables.items()}
-
-
-def mean_of_folds(
-    predicted: Sequence[predictions.Floats], losses: Sequence[float], inverse_loss: bool
-) -> predictions.Floats:
-    """The mean (n, 3) of the folds' predictions, each weighed by 1 / its held-out log loss if `inverse_loss`."""
-    mean: predictions.Floats = np.average(predicted, axis=0, weights=1 / np.array(losses) if inverse_loss else None)
-    return mean
-
-
-def _mean_importance(folds: list[pa.Table]) -> pa.Table:
-    """Means over the folds' models by feature: its share of the whole gain, and mean |SHAP value|."""
-    gains = np.stack([table["gain"].to_numpy() for table in folds])
-    shares = gains / np.maximum(gains.sum(axis=1, keepdims=True), np.finfo(np.float64).tiny)
-    shap = np.mean([table["shap"].to_numpy() for table in folds], axis=0)
-    names = folds[0].select(["feature", "family"])
-    return names.append_column("gain_share", pa.array(shares.mean(axis=0))).append_column("shap", pa.array(shap))
 
 
 if __name__ == "__main__":

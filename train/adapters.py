@@ -4,9 +4,13 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from preference.errors import InputError
 from preference.packing import FILE_NAME
+from preference.weights import SAFE
 from train.finetuned_model import SHARD
 from train.networks import load_config, load_tokenizer
+
+_WEIGHTS = "adapter_model.safetensors"
 
 
 def merge_adapter(base: str, adapter: str, folder: Path, mode: Literal["classify", "judge"]) -> None:
@@ -19,10 +23,12 @@ def merge_adapter(base: str, adapter: str, folder: Path, mode: Literal["classify
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
+    if not (Path(adapter) / _WEIGHTS).exists():
+        raise InputError(f"there is no {_WEIGHTS}", adapter, "name the folder that peft saved, as safetensors.")
     if mode == "classify":
-        model = AutoModelForSequenceClassification.from_pretrained(base, config=load_config(base), dtype="auto")
+        model = AutoModelForSequenceClassification.from_pretrained(base, config=load_config(base), dtype="auto", **SAFE)
     else:
-        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto")
+        model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", **SAFE)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     merged.save_pretrained(folder, max_shard_size=SHARD)
     load_tokenizer(base).save_pretrained(folder)

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from preference.packing import Packer, save_packing
+from preference.weights import SAFE
 from train.networks import foreign_head, load_config, load_tokenizer
 
 if TYPE_CHECKING:
@@ -44,5 +45,6 @@ def _merged(model: Any, task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401
         config=load_config(base),
         dtype=torch.bfloat16,
         ignore_mismatched_sizes=bool(foreign_head(base)),  # the trained head comes with the adapters
+        **SAFE,
     )
     return PeftModel.from_pretrained(whole, adapter).merge_and_unload()

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -78,6 +79,7 @@ def train_folds(
     commit: Callable[[FoldResult], Committed],
     on_wait: Callable[[str], None] = lambda reason: None,
     ready: Callable[[int], Fit | None] = lambda fold: None,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, Committed]]:
     """Train `folds` and yield (fold, what `commit` returned) as each finishes.
 
@@ -85,6 +87,7 @@ def train_folds(
     picklable and may be called again for a fold whose process died inside it. There are as many slots as folds if the
     cluster has the CPUs, and fewer else; while no fold runs, `on_wait` is told why after 3 s and then every 10 s.
     `ready` also runs there: it gives the model of a fold that has been trained elsewhere with these very settings.
+    Once `cancelled` says so, all folds end, too, and CancelledError is raised: another thread cannot close a generator.
     A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
@@ -103,6 +106,8 @@ def train_folds(
     next_report = time.monotonic() + QUIET_SECONDS
     try:
         while left:
+            if cancelled():
+                raise CancelledError
             # One slot on its way for each fold that waits: less would hide demand from an autoscaler.
             while sum(slot.number not in at_work for slot in slots) < waiting:
                 slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from preference.errors import InputError
 from preference.schema import LABELS
+from preference.weights import SAFE
 from train.finetune_settings import FineTuning, Lora, Trained
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
     try:
         model: Any
         model, loading = kind.from_pretrained(
-            base, config=config, ignore_mismatched_sizes=foreign, output_loading_info=True, **options
+            base, config=config, ignore_mismatched_sizes=foreign, output_loading_info=True, **options, **SAFE
         )
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
@@ -88,7 +89,7 @@ def _read_config(base: str) -> "PreTrainedConfig":
     from transformers import AutoConfig
 
     try:
-        return AutoConfig.from_pretrained(base)
+        return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
 
@@ -135,7 +136,7 @@ def load_tokenizer(base: str) -> Any:  # noqa: ANN401 - a tokenizer of transform
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(base)
+        return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _cannot_load(base, error) from error
 

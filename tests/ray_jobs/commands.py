@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
@@ -26,10 +26,10 @@ def job_line(job: str, run: Path, *overrides: str, config: str = "configs/demo.y
 
 
 def run_job(
-    job: str, run: Path, *overrides: str, config: str = "configs/demo.yaml"
+    job: str, run: Path, *overrides: str, config: str = "configs/demo.yaml", flags: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
     """Run a job to its end on a local Ray cluster of its own."""
-    line = [sys.executable, *job_line(job, run, *overrides, config=config)]
+    line = [sys.executable, *job_line(job, run, *overrides, config=config), *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment(), check=False)
 
 

@@ -2,6 +2,7 @@ import dataclasses
 import importlib
 import threading
 import time
+from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
@@ -189,6 +190,23 @@ def test_a_failing_fold_is_named_and_cancels_its_siblings(data: "ray.ObjectRef[B
     assert wait_until(everything_given_back, 5)
     assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay", "ray::Board"), 5)
     assert time.time() - float(str(caught.value).split()[-1]) < 5
+
+
+def test_cancelling_ends_all_folds(data: "ray.ObjectRef[BoosterData]") -> None:
+    at_work = threading.Event()
+
+    def commit(result: FoldResult) -> None:
+        time.sleep(600)
+
+    def cancelled() -> bool:
+        if processes("ray::_RemoteRay"):
+            at_work.set()
+        return at_work.is_set()
+
+    with pytest.raises(CancelledError):
+        list(train_folds("lightgbm", data, [0, 1, 2], settings("lightgbm"), commit, cancelled=cancelled))
+    assert wait_until(everything_given_back, 5)
+    assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay", "ray::Board"), 5)
 
 
 def test_input_errors_come_through(data: "ray.ObjectRef[BoosterData]") -> None:

@@ -1,0 +1,83 @@
+"""Peak memory of each job's driver at two sizes: it must not grow with the data, which is the workers' to hold.
+
+Run as: python -m benchmarks.driver_memory --rows 5000 57477
+(about half an hour on 2 cores; --jobs ingest featurize ... measures some jobs, in an order in which they can run)
+
+A job's driver is the process that its command starts; Ray's processes are not in its peak, as the operating system
+counts it (ru_maxrss of the driver and of the short-lived processes that it waits for, of which the largest counts).
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks.featurize import ROOT, SHARED
+
+JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report"]
+TEST_ROWS = 4  # training rows for each
+# Small models, since it is the number of records that counts here.
+SETTINGS = [
+    "boosters={lightgbm: {rounds: 5}}",
+    "tune=[{booster: lightgbm, trials: 2, folds: 2}]",
+    "featurize.word2vec=null",
+    "encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 64, "
+    "folds: [0], stages: [{train: all, epochs: 1, learning_rate: 1.0e-3}]}]",
+    "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64, swap: none}]",
+]
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs=2, default=[5000, 57477])
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=[job for job in JOBS if job != "train_llm"])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        peaks = [_peaks(Path(name), rows, options.jobs) for rows in options.rows]
+    print(f"{'job':<15} {options.rows[0]:>8,} rows {options.rows[1]:>8,} rows  ratio   (MiB)")
+    for job in [*options.jobs, "predict"]:
+        few, many = (of_size[job] / 2**20 for of_size in peaks)
+        print(f"{job:<15} {few:13.0f} {many:13.0f}  {many / few:5.2f}")
+
+
+def _peaks(folder: Path, rows: int, jobs: list[str]) -> dict[str, int]:
+    run = folder / f"run-{rows}"
+    settings = [f"run={run}", *SETTINGS]
+    if SHARED.exists():
+        subprocess.run(
+            [sys.executable, SHARED, folder, str(rows), str(rows // TEST_ROWS)], check=True, capture_output=True
+        )
+        data = [f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
+    else:
+        data = [f"data.synthetic.train_rows={rows}", f"data.synthetic.test_rows={rows // TEST_ROWS}"]
+    found = {}
+    for job in jobs:
+        found[job] = _peak(job, "configs/demo.yaml", [*settings, *data])
+        print(f"{rows:,} rows, {job}: {found[job] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
+    pairs = folder / "test.csv" if SHARED.exists() else run / "demo/pairs/test.csv"
+    found["predict"] = _peak("predict", str(run / "settings.json"), [f"data.test={pairs}"])
+    shutil.rmtree(run)
+    return found
+
+
+def _peak(job: str, config: str, overrides: list[str]) -> int:
+    """Bytes at most in memory of the job's driver."""
+    line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", config]
+    for override in overrides:
+        line += ["--set", override]
+    with tempfile.TemporaryFile() as told:
+        driver = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
+        _, status, usage = os.wait4(driver.pid, 0)
+        driver.returncode = os.waitstatus_to_exitcode(status)
+        if driver.returncode:
+            told.seek(0)
+            raise SystemExit(f"{job} failed: {told.read().decode(errors='replace')[-4000:]}")
+    return usage.ru_maxrss * 1024
+
+
+if __name__ == "__main__":
+    main()

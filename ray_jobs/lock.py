@@ -1,0 +1,165 @@
+"""One job at a time in a run's folder, on any file system: a claim that its owner keeps alive.
+
+Object stores cannot create a file only if it is absent, so nobody races for one name. Each job writes a claim of its
+own, then looks: whoever sees another's living claim withdraws. Both of two that come at the same moment may withdraw;
+never do both stay.
+"""
+
+import contextlib
+import getpass
+import os
+import signal
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from preference.errors import InputError
+from ray_jobs.progress import say
+from ray_jobs.storage import Folder
+
+LOCK = ".lock"
+BEAT_S = 15.0
+# A claim that was not renewed for eight beats: its owner is gone, or cut off for so long that it must stop anyway.
+SILENT_S = 8 * BEAT_S
+
+
+class TakenOverError(RuntimeError):
+    """Another job has taken the run over."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Who works on a run: user, host and process, with which job and since when (UTC)."""
+
+    owner: str
+    host: str
+    pid: int
+    job: str
+    since: str
+
+    def __str__(self) -> str:
+        return f"{self.owner} on {self.host} (process {self.pid}, {self.job}, since {self.since})"
+
+    def ended(self) -> bool:
+        """Whether its process was on this machine and is no more. False where that cannot be told."""
+        if self.host != socket.gethostname():
+            return False
+        if self.pid == os.getpid():  # a container that was started again
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return True
+        except PermissionError:
+            return False
+        return False
+
+
+@contextlib.contextmanager
+def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
+    """Holds a run's folder for one job.
+
+    A claim whose process ended on this machine, or that was silent for `SILENT_S` seconds, counts no more; with
+    `take_over` none does. Raises InputError, which names the owner, if another job has the run, and TakenOverError if
+    another takes it meanwhile.
+    """
+    made = (run / LOCK).make()
+    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now()))
+    try:
+        held.renew()
+        _refuse_others(run, held, take_over)
+        with held.kept_alive():
+            yield
+    finally:
+        held.folder.delete(held.name)
+        Folder.unmake(made)
+
+
+class _Held:
+    """This process's claim."""
+
+    def __init__(self, folder: Folder, claim: Claim) -> None:
+        self.folder = folder
+        self.name = f"{uuid.uuid4().hex}.json"
+        self._claim = claim
+        self._over = threading.Event()
+        self._lost = False
+
+    def renew(self) -> None:
+        """Write the claim; its time of change is the sign of life, by the clock of the storage."""
+        self.folder.write_json(self.name, vars(self._claim))
+
+    @contextlib.contextmanager
+    def kept_alive(self) -> Iterator[None]:
+        """Renews the claim until the work is done; interrupts the work if the claim is gone."""
+        beat = threading.Thread(target=self._beat, daemon=True, name="run-lock")
+        beat.start()
+        try:
+            yield
+        except SystemExit:
+            if self._lost:
+                raise TakenOverError("another job has taken this run over") from None
+            raise
+        finally:
+            self._over.set()
+            beat.join()
+
+    def _beat(self) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        while not self._over.wait(BEAT_S):
+            try:
+                if not self.folder.exists(self.name):
+                    self._lost = True
+                    # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
+                    signal.pthread_kill(main, signal.SIGTERM)
+                    return
+                self.renew()
+            except OSError:  # storage that is away for a moment; the next beat tries again
+                continue
+
+
+def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
+    changed = {name: when for name, when in held.folder.changed().items() if name.endswith(".json")}
+    now = changed[held.name]
+    for name in sorted(changed.keys() - {held.name}):
+        claim = _read(held.folder, name)
+        if claim is None:
+            continue
+        silent = now - changed[name]
+        if take_over or claim.ended() or silent > SILENT_S:
+            say("lock", f"taking the run over from {claim}")
+            held.folder.delete(name)
+            continue
+        raise InputError(
+            f"{claim} is at work here",
+            where=str(run),
+            fix="wait for it, or give --set run=DIR another folder; if it is gone for good, --take-over ends its hold "
+            f"now, and {SILENT_S:.0f} s after its last sign of life any job does.",
+        )
+
+
+def _read(folder: Folder, name: str) -> Claim | None:
+    """A claim, or None if its owner has just withdrawn it."""
+    try:
+        found: dict[str, Any] = folder.read_json(name)
+        return Claim(**found)
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Claim("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user without a name
+        return f"user {os.getuid()}"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
