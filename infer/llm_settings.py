@@ -1,6 +1,7 @@
 """What decides how a language model scores records."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -39,3 +40,14 @@ class LlmSettings:
     def effective_dtype(self) -> str:
         """The precision that vLLM is asked for: `auto` is the checkpoint's own on GPUs, and float32 on CPUs."""
         return "float32" if self.dtype == "auto" and self.gpus_per_replica == 0 else self.dtype
+
+
+def bundles(settings: LlmSettings) -> list[dict[str, float]]:
+    """What one engine asks of the cluster: a part for each GPU, or one of CPUs alone.
+
+    A part has a whole CPU at least: the process that Ray starts there takes one.
+    """
+    if settings.gpus_per_replica == 0:
+        return [{"CPU": settings.cpus_per_replica}]
+    cpus = max(1, math.ceil(settings.cpus_per_replica / settings.gpus_per_replica))
+    return [{"CPU": cpus, "GPU": 1} for _ in range(settings.gpus_per_replica)]

@@ -17,7 +17,8 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import require_room, workers_request
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder, FineTuned, TrainedLlm
 from ray_jobs.tokens import share_tokens, token_counts
 from train.epoch_plan import mean_micro_batches
@@ -134,11 +135,7 @@ def _train(
     from train.finetune_loop import FoldTask
 
     settings = domain_settings(run, model)
-    require_resources(
-        settings.workers * settings.cpus_per_worker,
-        settings.workers * settings.gpus_per_worker,
-        f"{model.name}.workers",
-    )
+    require_room(workers_request(of.name.partition("/")[0], model))
     labels, folds = records.labels_and_folds()
     lengths = token_counts(run, records, model.name, "train")
     if not lengths.all():

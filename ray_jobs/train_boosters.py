@@ -21,7 +21,8 @@ from ray_jobs.boosters import booster_settings, booster_stage_settings, share_da
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import folds_request, require_room
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Booster
 from ray_jobs.sources import inputs_of, study_sources, used_sources
 from ray_jobs.tune import Found, found_by_search
@@ -55,8 +56,7 @@ def train_boosters(run: Run) -> list[StageResult]:
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             connect(run)
-            cpus = booster.cpus_per_fold * booster.actors_per_fold
-            require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
+            require_room(folds_request(booster))
             seen = repr(booster.features)
             if seen not in shared:
                 shared.clear()  # data that no booster in training needs is let go
