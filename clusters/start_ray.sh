@@ -75,6 +75,8 @@ for ((second = 0; second < START_SECONDS; second++)); do
   if ! kill -0 "$pid" 2>/dev/null; then break; fi
   sleep 1
 done
+kill -TERM "$pid" 2>/dev/null || true
+rm -f "$name.pid"
 echo "error: Ray did not start within $START_SECONDS s; the end of $log says why:" >&2
 tail -n 20 "$log" >&2
 exit 1
