@@ -61,8 +61,8 @@ print(json.dumps(known) if all(known) else "")' "${option#*=}")
   fi
 done
 
-# The autoscaler on the head loads clusters/aws.py or gcp.py from here.
-export PYTHONPATH=$home${PYTHONPATH:+:$PYTHONPATH}
+# The autoscaler on the head loads clusters/aws.py or gcp.py from here, and jobs run the `python` that they find.
+export PYTHONPATH=$home${PYTHONPATH:+:$PYTHONPATH} PATH=${ray%/*}:$PATH
 ulimit -n 65536 2>/dev/null || true
 setsid nohup "$ray" start --block "${options[@]}" "$@" >"$log" 2>&1 </dev/null &
 pid=$!

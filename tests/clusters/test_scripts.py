@@ -162,6 +162,7 @@ def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
     assert "start --block --head --port=6379 --dashboard-host=127.0.0.1" in started[0]
     assert "RAY_AUTH_MODE=token" in started
     assert f"PYTHONPATH={node[0]}" in started
+    assert any(line.startswith(f"PATH={node[0]}/venv/bin:") for line in started)
     assert 'TIEBREAK_NODE_TYPES=[{"CPU": 0}, {"CPU": 8, "GPU": 1}]' in started
     assert (node[0].parent / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
