@@ -20,7 +20,7 @@ echo "backend=${UV_TORCH_BACKEND:-}" >> "$CALLS"
 [ "$1" = venv ] && mkdir -p "$CALLS_VENV/bin"
 [ "$1" != pip ] || [ -z "${UV_FAILS:-}" ]
 """
-RAY = """#!/usr/bin/env python3
+RAY = f"#!{sys.executable}" + """
 import os, signal, sys
 with open(os.environ["CALLS"], "a") as calls:
     print(*sys.argv[1:], file=calls)
