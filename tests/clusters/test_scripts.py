@@ -20,7 +20,7 @@ echo "backend=${UV_TORCH_BACKEND:-}" >> "$CALLS"
 [ "$1" = venv ] && mkdir -p "$CALLS_VENV/bin"
 [ "$1" != pip ] || [ -z "${UV_FAILS:-}" ]
 """
-RAY = f"#!{sys.executable}" + """
+RAY = """#!PYTHON
 import os, signal, sys
 with open(os.environ["CALLS"], "a") as calls:
     print(*sys.argv[1:], file=calls)
@@ -30,7 +30,7 @@ if os.environ.get("RAY_FAILS"):
     sys.exit("no port is free")
 print("Ray runtime started.", flush=True)
 signal.pause()
-"""
+""".replace("PYTHON", sys.executable)
 
 
 @pytest.fixture
