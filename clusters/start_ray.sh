@@ -63,6 +63,8 @@ done
 
 # The autoscaler on the head loads clusters/aws.py or gcp.py from here, and jobs run the `python` that they find.
 export PYTHONPATH=$home${PYTHONPATH:+:$PYTHONPATH} PATH=${ray%/*}:$PATH
+# `ray up` exports it as 1, which every task would inherit; without it Ray gives a task as many threads as CPUs.
+unset OMP_NUM_THREADS
 ulimit -n 65536 2>/dev/null || true
 setsid nohup "$ray" start --block "${options[@]}" "$@" >"$log" 2>&1 </dev/null &
 pid=$!

@@ -104,17 +104,13 @@ def require_room(request: Request) -> None:
     A local cluster is as large as it is; others may grow by the node types that their autoscaler knows. Where nobody
     says what these are, a line tells what is missing, and the job waits for it.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    declared = os.environ.get(NODE_TYPES)
-    to_come: list[Resources] = json.loads(declared) if declared else []
+    nodes, to_come = _cluster()
     if fits(request, nodes, to_come):
         return
     most = {name: max((node.get(name, 0) for node in [*nodes, *to_come]), default=0) for name in request.bundle}
     largest = " and ".join(_amount(name, amount) for name, amount in most.items())
     here = f"the largest node has {largest}" if request.count == 1 else f"{len(nodes)} nodes have {largest} at most"
-    if os.environ.get("RAY_ADDRESS") and declared is None:
+    if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
         say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more")
         return
     grown = ", also when it has grown" if to_come else ""
@@ -125,6 +121,17 @@ def require_room(request: Request) -> None:
     )
 
 
+def room_for(request: Request, most: int) -> int:
+    """How many of the request the cluster has room for as it is, 1 to `most`; `most` if it may grow by such nodes.
+
+    All that is asked for at once is what an autoscaler sees.
+    """
+    nodes, to_come = _cluster()
+    if fits(request, [], to_come):
+        return most
+    return max(1, min(most, sum(_places(request.bundle, node) for node in nodes) // request.count))
+
+
 def table(settings: Settings) -> str:
     """What `pipeline --dry-run` prints: a line for each request."""
     rows = [(each.job, each.what, str(each)) for each in requests(settings)]
@@ -133,6 +140,14 @@ def table(settings: Settings) -> str:
     return "\n".join(
         [head, *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows)]
     )
+
+
+def _cluster() -> tuple[list[Resources], list[Resources]]:
+    """Resources of the nodes that there are, and of those that the autoscaler may add."""
+    import ray
+
+    declared = os.environ.get(NODE_TYPES)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]], json.loads(declared) if declared else []
 
 
 def _resources(cpus: int, gpus: int) -> Resources:

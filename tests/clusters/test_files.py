@@ -1,6 +1,10 @@
 """What the files for clusters have in common: Ray's schema, few lines to change, nobody gets in, nothing runs idle."""
 
+import shlex
+import subprocess
+
 import pytest
+from ray.autoscaler._private.command_runner import _with_environment_variables, _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from ray_jobs.settings_file import load_settings
@@ -50,8 +54,18 @@ def test_starts_ray_with_a_token_only(path):
     assert config["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
     for role in ("head", "worker"):
         (command,) = config[f"{role}_start_ray_commands"]
-        assert command.startswith(f"export RAY_AUTH_MODE=token; bash ~/tiebreak/clusters/start_ray.sh {role}")
+        start = f"export RAY_AUTH_MODE=token; : ray start; bash ~/tiebreak/clusters/start_ray.sh {role}"
+        assert command.startswith(start)
     assert "--dashboard-host=127.0.0.1" in (ROOT / "clusters/start_ray.sh").read_text()
+
+
+@pytest.mark.parametrize("path", LAUNCHED, ids=name)
+def test_commands_are_sound_as_ray_sends_them(path):
+    config = prepare_config(read(path))
+    for kind in ("setup_commands", "head_start_ray_commands", "worker_start_ray_commands"):
+        for command in config[kind]:
+            line = _with_interactive(_with_environment_variables(command, {"RAY_HEAD_IP": "192.0.2.1"}))
+            subprocess.run(["bash", "-n", "-c", shlex.split(line[-1])[0]], check=True)
 
 
 def test_kubernetes_asks_for_a_token_and_lets_only_the_operator_in():

@@ -156,8 +156,9 @@ def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
     config = tmp_path / "bootstrap.json"
     types = {"head": {"resources": {"CPU": 0}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}}}
     config.write_text(json.dumps({"available_node_types": types}))
-    done = run(node, "start_ray", "head", f"--autoscaling-config={config}")
+    done = run(node, "start_ray", "head", f"--autoscaling-config={config}", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
+    assert not [line for line in calls(node) if line.startswith("OMP_NUM_THREADS")]
     started = calls(node)
     assert "start --block --head --port=6379 --dashboard-host=127.0.0.1" in started[0]
     assert "RAY_AUTH_MODE=token" in started

@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from preference.errors import InputError
-from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, table
+from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, table
 from ray_jobs.settings_file import load_settings
 from tests.clusters.files import AWS, GCP, KUBERAY, worker_types
 
@@ -183,3 +183,14 @@ def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits
     said = capsys.readouterr().err
     assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
     assert "the job waits for more" in said
+
+
+def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
+    pair = Request("train_encoder", "deberta: a fold's workers", {"CPU": 1}, count=2)
+    assert room_for(pair, 10) == 2
+    assert room_for(pair, 1) == 1
+    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
+    cluster.setenv(NODE_TYPES, '[{"CPU": 16}]')
+    assert room_for(pair, 10) == 10
+    # Such nodes do not come: one that waits for what there is.
+    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
