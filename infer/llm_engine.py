@@ -13,7 +13,7 @@ import ray.data
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
 
-from infer.llm_settings import LlmSettings, effective_dtype
+from infer.llm_settings import LlmSettings, bundles, effective_dtype
 from preference.schema import LABELS, PROBABILITIES
 
 
@@ -195,14 +195,3 @@ def engine_environment(settings: LlmSettings) -> dict[str, str]:
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
         }
     return environment | dict(settings.environment)
-
-
-def bundles(settings: LlmSettings) -> list[dict[str, float]]:
-    """What one engine asks of the cluster: a part for each GPU, or one of CPUs alone.
-
-    A part has a whole CPU at least: the process that Ray starts there takes one.
-    """
-    if settings.gpus_per_replica == 0:
-        return [{"CPU": settings.cpus_per_replica}]
-    cpus = max(1, math.ceil(settings.cpus_per_replica / settings.gpus_per_replica))
-    return [{"CPU": cpus, "GPU": 1} for _ in range(settings.gpus_per_replica)]

@@ -1,6 +1,7 @@
 """What decides how a language model scores records."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -40,3 +41,14 @@ class LlmSettings:
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     seed: int = 0
+
+
+def bundles(settings: LlmSettings) -> list[dict[str, float]]:
+    """What one engine asks of the cluster: a part for each GPU, or one of CPUs alone.
+
+    A part has a whole CPU at least: the process that Ray starts there takes one.
+    """
+    if settings.gpus_per_replica == 0:
+        return [{"CPU": settings.cpus_per_replica}]
+    cpus = max(1, math.ceil(settings.cpus_per_replica / settings.gpus_per_replica))
+    return [{"CPU": cpus, "GPU": 1} for _ in range(settings.gpus_per_replica)]

@@ -25,7 +25,8 @@ from ray_jobs.fit_counts import PARTS, fit_counts, ngram_settings, read_rarity, 
 from ray_jobs.fit_word2vec import finish_word2vec, load_word_vectors, start_word2vec
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import embeddings_request, require_room
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Featurize
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.storage import Folder
@@ -113,8 +114,7 @@ def _shards(records: Records, splits: Sequence[str]) -> list[Item]:
 
 def _require_room(wanted: Featurize) -> None:
     if wanted.embeddings is not None:
-        key = "featurize.embeddings.cpus_per_replica"
-        require_resources(wanted.embeddings.cpus_per_replica, wanted.embeddings.gpus_per_replica, key)
+        require_room(embeddings_request(wanted.embeddings))
 
 
 def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output], items: list[Item]) -> None:

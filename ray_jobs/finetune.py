@@ -16,7 +16,8 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import require_room, room_for, workers_request
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder, FineTuned, TrainedLlm
 from ray_jobs.tokens import packing_of, share_tokens, token_counts
 from train.epoch_plan import mean_micro_batches
@@ -130,11 +131,8 @@ def _train(run: Run, records: Records, model: FineTuned, base: Base, of: Stage, 
     from train.finetune_loop import FoldTask
 
     settings = domain_settings(run, model)
-    require_resources(
-        settings.workers * settings.cpus_per_worker,
-        settings.workers * settings.gpus_per_worker,
-        f"{model.name}.workers",
-    )
+    request = workers_request(of.name.partition("/")[0], model)
+    require_room(request)
     labels, folds = records.labels_and_folds()
     lengths = token_counts(run, records, model.name, "train")
     if not lengths.all():
@@ -163,7 +161,7 @@ def _train(run: Run, records: Records, model: FineTuned, base: Base, of: Stage, 
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
     storage = resolve((of.folder / _RAY_TRAIN).uri)
-    at_once = model.folds_at_once or _room_for(settings)
+    at_once = model.folds_at_once or room_for(request, len(missing))
 
     def tell(fold: int, text: str) -> None:
         say(of.name, f"fold {fold}: {text}")
@@ -192,17 +190,6 @@ def notes(run: Run, base: Base, settings: FineTuning, lengths: npt.NDArray[np.in
             "records_per_step, or lower tokens_per_batch or workers"
         )
     return found
-
-
-def _room_for(settings: FineTuning) -> int:
-    """Groups of workers that the cluster has room for as it is, at least one."""
-    import ray
-
-    there = ray.cluster_resources()
-    room = there.get("CPU", 0) // (settings.workers * settings.cpus_per_worker)
-    if settings.gpus_per_worker:
-        room = min(room, there.get("GPU", 0) // (settings.workers * settings.gpus_per_worker))
-    return max(1, int(room))
 
 
 def _drop_notes(of: Stage, finished: list[int]) -> None:

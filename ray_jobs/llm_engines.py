@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from infer.llm_settings import LlmSettings
+from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
@@ -15,7 +15,8 @@ from ray_jobs.llm_requests import ANSWERS, Packed, Unit
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.local_copy import engine_source
 from ray_jobs.progress import Throughput, say
-from ray_jobs.run import Run, connect, require_resources
+from ray_jobs.resources import engine_request, require_room
+from ray_jobs.run import Run, connect
 from ray_jobs.settings_llm import Llm
 from ray_jobs.storage import Folder
 
@@ -29,7 +30,7 @@ def score_units(
     if not missing:
         return
     connect(run)
-    require_resources(llm.cpus_per_replica, llm.gpus_per_replica, f"llms.{llm.name}")
+    require_room(engine_request(llm))
     settings = engine_settings(run, llm, scorer)
     _wait_for_room(stage, llm, settings)
     from infer.llm import Shard, score_shards
@@ -93,8 +94,6 @@ def _wait_for_room(stage: Stage, llm: Llm, settings: LlmSettings) -> None:
     """
     import ray
     from ray.util import placement_group, remove_placement_group
-
-    from infer.llm_engine import bundles
 
     wanted = bundles(settings)
     asked = {name: sum(bundle.get(name, 0) for bundle in wanted) for name in wanted[0]}

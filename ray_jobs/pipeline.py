@@ -14,6 +14,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.llm_scorers import check as check_llms
 from ray_jobs.progress import say
 from ray_jobs.report import report
+from ray_jobs.resources import table
 from ray_jobs.run import Run, StageResult
 from ray_jobs.score_llm import score_llm
 from ray_jobs.storage import DamagedFileError
@@ -71,4 +72,4 @@ def _in_order(run: Run) -> list[StageResult]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("pipeline", __doc__, pipeline))
+    sys.exit(cli.main("pipeline", __doc__, pipeline, dry_run=lambda run: table(run.settings)))

@@ -16,7 +16,8 @@ from ray_jobs.feature_store import FeatureStore, plan
 from ray_jobs.featurize import features_stage, featurize_more
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import processes_request, require_room
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Booster
 from ray_jobs.shards import Item, map_shards
 from ray_jobs.sources import inputs_of
@@ -108,7 +109,7 @@ def _predict(
     run: Run, records: Records, store: FeatureStore, arrangement: Arrangement, of: FinishedBooster, stage: Stage
 ) -> dict[str, Any]:
     booster = of.booster
-    require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
+    require_room(processes_request("predict", booster))
     stage.begin()
     shards = records.shards("test")
     missing = [

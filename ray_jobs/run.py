@@ -62,22 +62,6 @@ class Run:
         )
 
 
-def require_resources(cpus: int, gpus: int, key: str) -> None:
-    """Raise InputError if a cluster of one machine, which cannot grow, lacks what the setting `key` asks for."""
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if os.environ.get("RAY_ADDRESS") or len(nodes) != 1:
-        return
-    for name, wanted in (("CPU", cpus), ("GPU", gpus)):
-        if nodes[0].get(name, 0) < wanted:
-            raise InputError(
-                f"asks for {wanted} {name}s, but Ray has {nodes[0].get(name, 0):g} here",
-                where=key,
-                fix="lower it, or run on a cluster that has them.",
-            )
-
-
 def connect(run: Run) -> None:
     """Join the cluster of RAY_ADDRESS (as under `ray job submit`), or start a local one; nothing if connected."""
     import ray

@@ -22,7 +22,8 @@ from ray_jobs.boosters import booster_settings, booster_stage_settings, share_da
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import Request, folds_request, may_grow, require_room
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Booster
 from ray_jobs.sources import inputs_of, study_sources, used_sources
 from ray_jobs.tune import Found, found_by_search
@@ -109,10 +110,9 @@ def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence
     with ThreadPoolExecutor(len(wanted), "booster") as threads:
         try:
             for number, each in enumerate(wanted):
-                _wait_for_room(futures, wanted[:number])
+                _wait_for_room(folds_request(each.booster), futures, wanted[:number])
                 booster = each.booster
-                cpus = booster.cpus_per_fold * booster.actors_per_fold
-                require_resources(cpus, 0, f"boosters.{booster.name}.cpus_per_fold and actors_per_fold")
+                require_room(folds_request(booster))
                 seen = repr(booster.features)
                 if seen not in shared:
                     shared.clear()  # data that no booster in training needs is let go
@@ -127,12 +127,17 @@ def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence
     return [future.result() for future in futures]
 
 
-def _wait_for_room(futures: Sequence[Future[dict[str, Any]]], before: Sequence[_Wanted]) -> None:
-    """Wait until the cluster has more CPUs than the boosters before can use. Raises what one of them raised."""
+def _wait_for_room(request: Request, futures: Sequence[Future[dict[str, Any]]], before: Sequence[_Wanted]) -> None:
+    """Wait until the cluster has more CPUs than the boosters before can use, or may grow by what a fold asks for.
+
+    Raises what one of those before raised.
+    """
     import ray
 
     from train.cluster import LOOK_SECONDS
 
+    if may_grow(request):
+        return
     while sum(each.cpus for each in before) >= ray.cluster_resources().get("CPU", 0):
         if not wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
             break

@@ -20,7 +20,8 @@ from ray_jobs.boosters import booster_settings, booster_stage_settings, share_da
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import open_records
-from ray_jobs.run import Run, StageResult, connect, require_resources
+from ray_jobs.resources import processes_request, require_room
+from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Booster, Search
 from ray_jobs.sources import inputs_of, study_sources, used_sources
 from ray_jobs.storage import Folder
@@ -52,7 +53,7 @@ def tune(run: Run) -> list[StageResult]:
         cached = manifest is not None
         if manifest is None:
             connect(run)
-            require_resources(booster.cpus_per_fold, 0, f"boosters.{booster.name}.cpus_per_fold")
+            require_room(processes_request("tune", booster))
             store = FeatureStore.open(run, records)
             data = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _search(run, stage, booster, wanted, data, records.rows("train"))

@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "tune": {"preference", "featurize", "train"},
     "infer": {"preference"},
     "demo": {"preference"},
+    "clusters": set(),
     "ray_jobs": {"preference", "featurize", "train", "tune", "infer", "demo"},
 }
 ONE_MODULE = {

@@ -5,8 +5,8 @@ import pytest
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import bundles, engine_environment, engine_options, placement_groups_given_back
-from infer.llm_settings import LlmSettings
+from infer.llm_engine import engine_environment, engine_options, placement_groups_given_back
+from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 
 

@@ -1,0 +1,1 @@
+"""What clusters are made with: scripts for their nodes, and node providers with a way out when spot is refused."""

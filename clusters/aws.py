@@ -1,0 +1,37 @@
+"""Ray's provider of AWS nodes, which launches on demand what AWS refuses as spot.
+
+Ray 2.60's autoscaler would not: of two node types that fit equally it takes the one with the higher `priority`, and
+lowers that only when an instance that it got never becomes a node (CloudResourceMonitor hears of ALLOCATION_TIMEOUT). A
+refused launch is ALLOCATION_FAILED, of which it learns nothing: it asks for the same type again, for ever.
+"""
+
+import logging
+from typing import Any
+
+from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
+from ray.autoscaler.node_launch_exception import NodeLaunchException
+
+SPOT = "InstanceMarketOptions"
+# EC2's codes for spot that cannot be had now, as opposed to a mistake in the request or a missing permission.
+REFUSED = {
+    "InsufficientInstanceCapacity",
+    "InsufficientCapacity",
+    "MaxSpotInstanceCountExceeded",
+    "SpotMaxPriceTooLow",
+    "UnfulfillableCapacity",
+}
+
+
+class SpotFirst(AWSNodeProvider):  # type: ignore[misc]
+    """Nodes whose `InstanceMarketOptions` ask for spot are spot where AWS has it in any of the subnets, else not."""
+
+    def create_node(self, node_config: dict[str, Any], tags: dict[str, str], count: int) -> dict[str, Any]:
+        """Launch up to `count` instances; returns them by id. Raises NodeLaunchException if none can be had."""
+        try:
+            launched: dict[str, Any] = super().create_node(node_config, tags, count)
+        except NodeLaunchException as refusal:
+            if SPOT not in node_config or refusal.category not in REFUSED:
+                raise
+            logging.getLogger(__name__).warning("no spot (%s): launching %d on demand", refusal.category, count)
+            launched = super().create_node({k: v for k, v in node_config.items() if k != SPOT}, tags, count)
+        return launched

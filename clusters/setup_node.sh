@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Installs the project's environment on a node of a cluster, once: from requirements/lock.txt, or on a machine with an
+# NVIDIA GPU from requirements/gpu.txt. Does nothing where that very lock file is installed already.
+#
+#   LOCK               `lock` or `gpu`, to choose the file by name (an image is built where no GPU is)
+#   PYTHON             the interpreter to use; else uv's own build of the version below, the same on every node, since
+#                      Ray joins no nodes whose Pythons differ even in the third number
+#   UV_TORCH_BACKEND   where machines without a GPU get torch: `cpu` is PyTorch's own index
+set -euo pipefail
+
+PYTHON_VERSION=3.11.13
+UV_VERSION=0.13.9
+
+home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if nvidia-smi >/dev/null 2>&1; then default=gpu; else default=lock; fi
+lock=$home/requirements/${LOCK:-$default}.txt
+ready=$home/venv/.ready-$(sha256sum "$lock" | cut -c1-16)
+if [[ -e $ready ]]; then
+  echo "$home/venv is as $(basename "$lock") says"
+  exit 0
+fi
+
+uv=$home/uv/bin/uv
+if [[ ! -x $uv ]]; then
+  if ! python3 -m venv --clear "$home/uv" >/dev/null 2>&1; then
+    sudo apt-get update -qq
+    sudo apt-get install -y -qq python3-venv
+    python3 -m venv --clear "$home/uv"
+  fi
+  "$home/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+fi
+
+echo "installing $(grep -c == "$lock") packages of $(basename "$lock") into $home/venv, some minutes"
+"$uv" venv --quiet --clear --python "${PYTHON:-$PYTHON_VERSION}" "$home/venv"
+if [[ $lock == */gpu.txt ]]; then
+  "$uv" pip install --quiet --python "$home/venv/bin/python" --no-deps --requirement "$lock"
+else
+  # What the lock file leaves out is not needed, so nothing is resolved.
+  UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu} \
+    "$uv" pip install --quiet --python "$home/venv/bin/python" --no-deps --requirement "$lock"
+fi
+touch "$ready"

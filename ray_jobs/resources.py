@@ -1,0 +1,168 @@
+"""What each job asks a Ray cluster for, and whether the cluster could ever have it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from infer.llm_settings import LlmSettings, bundles
+from preference.errors import InputError
+from ray_jobs.progress import say
+from ray_jobs.settings import Booster, Embeddings, Settings
+from ray_jobs.settings_finetune import FineTuned
+from ray_jobs.settings_llm import Llm
+
+# For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the resources of
+# the nodes that the cluster's autoscaler may add, empty if it adds none.
+NODE_TYPES = "TIEBREAK_NODE_TYPES"
+Resources = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job needs at the same time for `what` to run at all; more of it runs more at once.
+
+    `count` bundles, each of which has to fit on one node; none of ours need to be on the same one. `key` names the
+    settings that it comes from; empty if none does.
+    """
+
+    job: str
+    what: str
+    bundle: Resources
+    count: int = 1
+    key: str = ""
+
+    def __str__(self) -> str:
+        text = " and ".join(_amount(name, amount) for name, amount in self.bundle.items())
+        return text if self.count == 1 else f"{self.count} times {text}"
+
+
+def requests(settings: Settings) -> list[Request]:
+    """The largest request of each kind of work, of every job that the settings ask for and of `predict`."""
+    found = [Request("ingest", "a file or shard", {"CPU": 1})]
+    if settings.boosters or settings.featurize.embeddings is not None:
+        found.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
+    if settings.featurize.embeddings is not None:
+        found.append(embeddings_request(settings.featurize.embeddings))
+    for search in settings.tune:
+        booster = next(each for each in settings.boosters if each.name == search.booster)
+        found.append(processes_request("tune", booster))
+    found += [folds_request(booster) for booster in settings.boosters]
+    for job, models in (("train_encoder", settings.encoders), ("train_llm", settings.trained_llms)):
+        for model in models:
+            found += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
+    for llm in settings.llms:
+        found += [Request("score_llm", f"{llm.name}: packing", {"CPU": 1}), engine_request(llm)]
+    found += [Request("blend", "an analysis", {"CPU": 1}), Request("report", "a shard", {"CPU": 1})]
+    return [*found, *(processes_request("predict", booster) for booster in settings.boosters)]
+
+
+def embeddings_request(wanted: Embeddings) -> Request:
+    """One actor that encodes shards."""
+    bundle = _resources(wanted.cpus_per_replica, wanted.gpus_per_replica)
+    return Request("featurize", "embeddings: an encoder", bundle, key="featurize.embeddings.cpus_per_replica")
+
+
+def folds_request(booster: Booster) -> Request:
+    """One fold's training processes; see train.cluster.ask_for."""
+    key = f"boosters.{booster.name}.cpus_per_fold and actors_per_fold"
+    return Request(
+        "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_fold}, booster.actors_per_fold, key
+    )
+
+
+def processes_request(job: str, booster: Booster) -> Request:
+    """One process that trains a trial's folds, or predicts shards."""
+    what = "a trial" if job == "tune" else "a shard"
+    key = f"boosters.{booster.name}.cpus_per_fold"
+    return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_fold}, key=key)
+
+
+def workers_request(job: str, model: FineTuned) -> Request:
+    """One fold's workers; see train.finetune."""
+    bundle = _resources(model.cpus_per_worker, model.gpus_per_worker)
+    return Request(job, f"{model.name}: a fold's workers", bundle, model.workers, f"{model.name}.workers")
+
+
+def engine_request(llm: Llm) -> Request:
+    """One engine; see infer.llm_settings.bundles."""
+    asked = LlmSettings("", cpus_per_replica=llm.cpus_per_replica, gpus_per_replica=llm.gpus_per_replica)
+    parts = bundles(asked)
+    return Request("score_llm", f"{llm.name}: an engine", parts[0], len(parts), f"llms.{llm.name}")
+
+
+def fits(request: Request, nodes: Sequence[Resources], to_come: Sequence[Resources] = ()) -> bool:
+    """Whether the request fits on nodes with these resources, were they free, or on any number of those `to_come`."""
+    if any(_places(request.bundle, node) for node in to_come):
+        return True
+    return sum(_places(request.bundle, node) for node in nodes) >= request.count
+
+
+def require_room(request: Request) -> None:
+    """Raise InputError if the cluster that Ray is connected to can never have what the request asks for.
+
+    A local cluster is as large as it is; others may grow by the node types that their autoscaler knows. Where nobody
+    says what these are, a line tells what is missing, and the job waits for it.
+    """
+    nodes, to_come = _cluster()
+    if fits(request, nodes, to_come):
+        return
+    most = {name: max((node.get(name, 0) for node in [*nodes, *to_come]), default=0) for name in request.bundle}
+    largest = " and ".join(_amount(name, amount) for name, amount in most.items())
+    here = f"the largest node has {largest}" if request.count == 1 else f"{len(nodes)} nodes have {largest} at most"
+    if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
+        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more")
+        return
+    grown = ", also when it has grown" if to_come else ""
+    raise InputError(
+        f"asks for {request}, but this is a cluster where {here}{grown}",
+        where=request.key,
+        fix="lower it, or run on a cluster that has them.",
+    )
+
+
+def may_grow(request: Request) -> bool:
+    """Whether the cluster's autoscaler may add nodes on which the request fits."""
+    return fits(request, [], _cluster()[1])
+
+
+def room_for(request: Request, most: int) -> int:
+    """How many of the request the cluster has room for as it is, 1 to `most`; `most` if it may grow by such nodes.
+
+    All that is asked for at once is what an autoscaler sees.
+    """
+    if may_grow(request):
+        return most
+    nodes, _ = _cluster()
+    return max(1, min(most, sum(_places(request.bundle, node) for node in nodes) // request.count))
+
+
+def table(settings: Settings) -> str:
+    """What `pipeline --dry-run` prints: a line for each request."""
+    rows = [(each.job, each.what, str(each)) for each in requests(settings)]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    head = "What runs at all needs, at the same time (each part on one node; more of it runs more at once):"
+    return "\n".join(
+        [head, *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows)]
+    )
+
+
+def _cluster() -> tuple[list[Resources], list[Resources]]:
+    """Resources of the nodes that there are, and of those that the autoscaler may add."""
+    import ray
+
+    declared = os.environ.get(NODE_TYPES)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]], json.loads(declared) if declared else []
+
+
+def _resources(cpus: int, gpus: int) -> Resources:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _amount(name: str, amount: float) -> str:
+    return f"{amount:g} {name}" if amount == 1 else f"{amount:g} {name}s"
+
+
+def _places(bundle: Resources, node: Resources) -> int:
+    """How often the bundle fits on a node with these resources."""
+    return int(min(node.get(name, 0) // amount for name, amount in bundle.items()))
