@@ -2,6 +2,7 @@
 #   make demo    set up and run the whole pipeline on data that the project makes itself
 #   make test    set up and run the tests          make test-slow   the slow ones too
 #   make check   lint and type check               make setup       only set up .venv
+#   make test-tools   on Debian, as root: a browser, sshd and so on, without which some tests are skipped
 #   make lock    write requirements/lock.txt anew from what .venv holds; make lock-gpu then gpu.txt for nodes with GPUs
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -12,7 +13,7 @@ QUIET := -qq --disable-pip-version-check
 CONFIG ?= configs/demo.yaml
 SHELL := /bin/bash
 
-.PHONY: setup demo test test-slow check lock lock-gpu
+.PHONY: setup demo test test-slow test-tools check lock lock-gpu
 
 setup: $(READY)
 
@@ -39,6 +40,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest
+
+test-tools:
+	apt-get update -qq
+	apt-get install -y -qq chromium chromium-driver openssh-server iproute2 rsync
 
 check: setup
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "train
 TEST_ROWS = 4  # training rows for each
 # Small models, since it is the number of records that counts here.
 SETTINGS = [
-    "boosters={lightgbm: {rounds: 5}}",
+    "boosters=[{name: lightgbm, engine: lightgbm, rounds: 5}]",
     "tune=[{booster: lightgbm, trials: 2, folds: 2}]",
     "featurize.word2vec=null",
     "encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 64, "

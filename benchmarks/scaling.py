@@ -29,7 +29,8 @@ SETTINGS = [
     "data.synthetic.train_rows=200",
     "data.synthetic.test_rows=20",
     f"data.folds={FOLDS}",
-    "boosters={lightgbm: {rounds: 5}, xgboost: {rounds: 5}}",
+    "boosters.lightgbm.rounds=5",
+    "boosters.xgboost.rounds=5",
     "llms=[]",
 ]
 

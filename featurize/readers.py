@@ -5,6 +5,7 @@ CSV goes through Python's csv module rather than a columnar reader: it gives eac
 reason, where a columnar reader rejects the block or the file.
 """
 
+import contextlib
 import csv
 import io
 import json
@@ -41,6 +42,24 @@ class BrokenRow:
 
 
 Row = dict[str, Any] | BrokenRow
+
+
+class _EnoughError(Exception):
+    """Nothing more has to be read."""
+
+
+def check_file(file: InputFile, check_columns: Callable[[list[str]], None]) -> None:
+    """Check a file's kind and columns without its rows, as far as the format allows (JSON is read whole).
+
+    Raises InputError as `read_rows` does.
+    """
+
+    def check(names: list[str]) -> None:
+        check_columns(names)
+        raise _EnoughError
+
+    with contextlib.suppress(_EnoughError):
+        next(read_rows(file, check), None)
 
 
 def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:

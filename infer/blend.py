@@ -89,7 +89,8 @@ def learn_weights(predictions: Floats, labels: Labels) -> Floats:
     """Weights (models,) on the simplex with the least log loss of the linear pool on predictions (models, n, 3).
 
     Where every model predicts every record the loss is convex, so SLSQP finds the optimum from equal weights; nan rows
-    bend it a little. `predictions` must be out-of-fold, else the weights reward models for what they memorised.
+    bend it a little. Should it give up early, the weights are greedy ones.
+    `predictions` must be out-of-fold, else the weights reward models for what they memorised.
     """
     from scipy.optimize import minimize
 
@@ -121,7 +122,10 @@ def learn_weights(predictions: Floats, labels: Labels) -> Floats:
     )
     weights = np.clip(found.x, 0.0, None)
     normalised: Floats = weights / weights.sum()
-    return normalised
+    # SLSQP gives up at the optimum itself, too, where steps of rounding size lower nothing.
+    if found.success or loss(normalised)[0] <= loss(greedy := greedy_weights(predictions, labels))[0]:
+        return normalised
+    return greedy
 
 
 def learn_log_weights(predictions: Floats, labels: Labels) -> Floats:

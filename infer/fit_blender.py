@@ -2,7 +2,8 @@
 
 `fit` learns everything of a blend from out-of-fold predictions: the weights, which pool if both are asked for, which
 calibration, and the guards. What follows the weights is fitted on predictions pooled with weights of other parts.
-`nested` scores that as a whole: each part of the records is blended by what `fit` learns on the others alone.
+`nested` scores that as a whole: each part of the records is blended by what `fit` learns on the others alone. (The
+models behind the out-of-fold predictions of the others did see its votes, as everywhere in stacking.)
 """
 
 import contextlib
@@ -162,7 +163,7 @@ def _finish(data: Training, recipe: Recipe, pooled: Pooled) -> Fitted:
     """What follows the weights: calibration, length, guards; nothing for the preset, which stays as published."""
     made = Blender(data.models, pooled.pool, tuple(pooled.weights.tolist()))
     if recipe.blend == "preset":
-        guards = fit_guards(pooled.out_of_fold, data.labels, data.cases, data.parts)
+        guards = fit_guards(pooled.out_of_fold, data.labels, data.cases, data.parts, data.groups)
         reason = "the preset stays as published"
         return Fitted(made, [dataclasses.replace(guard, applied=False, reason=reason) for guard in guards])
     wanted = METHODS if recipe.calibration == "auto" else (recipe.calibration,)
@@ -175,7 +176,7 @@ def _finish(data: Training, recipe: Recipe, pooled: Pooled) -> Fitted:
         calibration=fit_calibration(chosen, pooled.out_of_fold, data.labels),
         length_coefficient=fit_length(blended[ordinary], data.differences[ordinary]) if recipe.length_debias else None,
     )
-    guards = fit_guards(blended, data.labels, data.cases, data.parts)
+    guards = fit_guards(blended, data.labels, data.cases, data.parts, data.groups)
     applied = {guard.case: guard.probabilities for guard in guards if guard.applied}
     return Fitted(dataclasses.replace(made, guards=applied), guards)
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from infer.blend import Floats, Labels
-from preference.metrics import record_log_loss
+from preference.metrics import record_log_loss, standard_error
 from preference.swap import swap_labels, swap_probabilities
 
 Case = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
@@ -49,11 +49,14 @@ def case_of(response_a: str, response_b: str) -> int:
     return IDENTICAL if response_a == response_b else 0
 
 
-def fit_guards(predictions: Floats, labels: Labels, cases: Codes, parts: npt.NDArray[np.int16]) -> list[Guard]:
+def fit_guards(
+    predictions: Floats, labels: Labels, cases: Codes, parts: npt.NDArray[np.int16], groups: npt.NDArray[np.int64]
+) -> list[Guard]:
     """A guard for each case, from the blend's predictions (n, 3) that did not see their labels.
 
     A guard is applied if it lowers the loss of its records by more than one standard error, each record's guard made
-    without the records of its part; else the simpler thing, no guard, stands.
+    without the records of its part; else the simpler thing, no guard, stands. Only records of different `groups`,
+    prompts, are independent.
     """
     guards = []
     for codes in ((EMPTY_A, EMPTY_B), (BOTH_EMPTY,), (IDENTICAL,)):
@@ -64,7 +67,7 @@ def fit_guards(predictions: Floats, labels: Labels, cases: Codes, parts: npt.NDA
         symmetric = codes[0] != EMPTY_A
         elsewhere = _evened(predictions.mean(axis=0))
         shares, prior, probabilities = _estimate(raw, votes, symmetric, elsewhere)
-        applied, reason = _decide(raw, votes, symmetric, elsewhere, parts[chosen])
+        applied, reason = _decide(raw, votes, symmetric, elsewhere, parts[chosen], groups[chosen])
         for code in codes:
             seen = [shares, prior, probabilities]
             if code == EMPTY_B:
@@ -94,7 +97,12 @@ def _evened(values: Floats) -> Floats:
 
 
 def _decide(
-    predictions: Floats, votes: Labels, symmetric: bool, elsewhere: Floats, parts: npt.NDArray[np.int16]
+    predictions: Floats,
+    votes: Labels,
+    symmetric: bool,
+    elsewhere: Floats,
+    parts: npt.NDArray[np.int16],
+    groups: npt.NDArray[np.int64],
 ) -> tuple[bool, str]:
     """Whether a guard helps, and why."""
     count = len(votes)
@@ -108,7 +116,7 @@ def _decide(
         _, _, probabilities = _estimate(predictions[~held_out], votes[~held_out], symmetric, elsewhere)
         guarded[held_out] = probabilities
     gains = record_log_loss(predictions, votes) - record_log_loss(guarded, votes)
-    gain, error = float(gains.mean()), float(gains.std(ddof=1) / np.sqrt(count))
+    gain, error = float(gains.mean()), standard_error(gains, groups)
     applied = gain > error
     verdict = "it helps" if applied else "no clear gain"
     return applied, f"{verdict}: it takes {gain:+.4f} off the log loss of {count} records, standard error {error:.4f}"

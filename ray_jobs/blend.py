@@ -10,7 +10,9 @@ nested folds: whatever is learnt for a record's blend has not seen its vote.
 import csv
 import io
 import sys
+import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,13 +30,15 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.blend_analysis import analyse, recipe_of, score_all
 from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.run import Run, StageResult, on_worker
+
+# Part of the fingerprint: raise it when the same predictions are blended differently.
+VERSION = 2
 
 
 def blend(run: Run) -> list[StageResult]:
     """Make blend/: weights, analysis, the blends' predictions, and a submission if there are test records."""
     records = open_records(run)
-    settings = run.settings.blend
     refuse_nothing(run)
     models = run.settings.blended
     stage = blend_stage(run, records)
@@ -43,8 +47,14 @@ def blend(run: Run) -> list[StageResult]:
         return [StageResult("blend", True, manifest)]
 
     _tell(run, models)
+    return [StageResult("blend", False, on_worker(run, _make, run, records, stage))]
+
+
+def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
+    """Make the blends and write them; returns the manifest."""
+    started = time.monotonic()
+    settings, models = run.settings.blend, run.settings.blended
     by_split = {split: read_models(run, records, models, split) for split in records.splits}
-    connect(run)
     answers = read_answers(records, records.splits)
     data = _training(records, models, by_split["train"], answers["train"])
     wanted = {name: recipe_of(settings, name) for name in BLENDS if name != "preset" or _named(run, models)}
@@ -77,8 +87,8 @@ def blend(run: Run) -> list[StageResult]:
     if "test" in records.splits:
         written |= _write_test(run, stage, records, by_split["test"], answers["test"])
     rows = {split: records.rows(split) for split in records.splits}
-    manifest = stage.commit(rows=rows, metrics={**metrics, "analysis": analysis}, keep=written)
-    return [StageResult("blend", False, manifest)]
+    seconds = time.monotonic() - started
+    return stage.commit(rows=rows, metrics={**metrics, "analysis": analysis}, keep=written, seconds=seconds)
 
 
 def blend_stage(run: Run, records: Records) -> Stage:
@@ -87,7 +97,7 @@ def blend_stage(run: Run, records: Records) -> Stage:
     return Stage(
         "blend",
         run.folder / "blend",
-        settings={**run.settings.blend.model_dump(mode="json"), "models": models},
+        settings={"version": VERSION, **run.settings.blend.model_dump(mode="json"), "models": models},
         inputs={"records": records.fingerprint, **predictions.model_fingerprints(run, records, models)},
     )
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from infer.blend import Floats
-from infer.calibration import choose, compare
+from infer.calibration import compare
 from infer.fit_blender import BlendName, Fitted, Nested, Recipe, Training, fit, nested, nested_without
 from preference import metrics
 from ray_jobs.settings import Blend
@@ -48,7 +48,7 @@ def score_all(data: Training, recipes: dict[BlendName, Recipe], submission: Blen
     shared = ray.put(data)
     score, leave_out, nest = (ray.remote(num_cpus=1)(work) for work in (_score, nested_without, nested))
     recipe = recipes[submission]
-    blends = {name: score.remote(shared, each) for name, each in recipes.items()}
+    blends = {name: score.remote(shared, each, name == submission) for name, each in recipes.items()}
     without = {model: leave_out.remote(shared, recipe, model) for model in data.models}
     undone = nest.remote(shared, dataclasses.replace(recipe, length_debias=False)) if recipe.length_debias else None
     return Scored(
@@ -60,13 +60,10 @@ def score_all(data: Training, recipes: dict[BlendName, Recipe], submission: Blen
     )
 
 
-def _score(data: Training, recipe: Recipe) -> ScoredBlend:
-    """Score a blend; of several calibrations fit the one that its nested scores choose."""
+def _score(data: Training, recipe: Recipe, analysed: bool) -> ScoredBlend:
+    """Fit and score a blend; only one that is analysed keeps its scores under each calibration."""
     found = nested(data, recipe)
-    if recipe.calibration == "auto":
-        losses = {method: metrics.record_log_loss(each, data.labels) for method, each in found.calibrated.items()}
-        recipe = dataclasses.replace(recipe, calibration=choose(compare(losses, data.groups)))
-    return ScoredBlend(fit(data, recipe), found)
+    return ScoredBlend(fit(data, recipe), found if analysed else dataclasses.replace(found, calibrated={}))
 
 
 def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:

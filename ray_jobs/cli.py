@@ -9,7 +9,6 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 
 from preference.errors import InputError
-from ray_jobs.artifacts import MANIFEST
 from ray_jobs.lock import TakenOverError, locked
 from ray_jobs.run import Run, StageResult
 from ray_jobs.settings import Settings
@@ -23,11 +22,13 @@ def main(
     arguments: Sequence[str] | None = None,
     dry_run: Callable[[Run], str] | None = None,
     own_run: bool = True,
+    saves_settings: bool = True,
 ) -> int:
     """Parse the command line, run the job, say what it did; returns the exit code.
 
     `dry_run` is for jobs that can say what they would take: its text is printed in place of the work. A job without a
-    run of its own reads one that others made: it does not hold its folder, nor saves settings there.
+    run of its own reads one that others made: it does not hold its folder. Settings are saved in the run once the job
+    has done what they say, unless it makes nothing that others go on from.
     """
     parser = argparse.ArgumentParser(
         prog=f"python -m ray_jobs.{job}",
@@ -53,11 +54,9 @@ def main(
             if dry_run is not None and options.dry_run:
                 print(dry_run(run))
                 return 0
-            try:
-                results = work(run)
-            finally:
-                if own_run:
-                    _save_settings(run)
+            results = work(run)
+            if saves_settings:
+                run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
@@ -98,13 +97,6 @@ def _sigterm_is_system_exit() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _save_settings(run: Run) -> None:
-    """Keep the settings beside what they made; refused input leaves nothing behind, so there they are not saved."""
-    with contextlib.suppress(OSError):
-        if any(run.folder.exists(f"{name}/{MANIFEST}") for name in ("records", "demo/pairs")):
-            run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
 
 
 def _settings(path: str, overrides: Sequence[str]) -> Settings:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from featurize.files import InputFile, expand, unreachable_is_input_error
-from featurize.readers import ENDINGS, read_rows
+from featurize.readers import ENDINGS, check_file
 from featurize.records import read_records
 from featurize.validate import TextFormat, column_check
 from preference.errors import InputError
@@ -53,7 +53,7 @@ def find(location: str, split: str) -> list[InputFile]:
     """The files of a split. Raises InputError for a wrong header: at once, before Ray starts."""
     files = expand(location, ENDINGS)
     for file in files:
-        next(read_rows(file, column_check(file.name, split != "test")), None)
+        check_file(file, column_check(file.name, split != "test"))
     return files
 
 

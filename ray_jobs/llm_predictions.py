@@ -63,7 +63,7 @@ def commit(
     if len(lost):
         first = lost.slice(0, 1).to_pylist()[0]
         told = f"{len(lost)} of {asked} records could not be scored, first {first['id']}: {first['reason']}"
-        if len(lost) > llm.max_failed * asked:
+        if len(lost) > llm.max_failed * asked or len(lost) == asked:
             raise RuntimeError(
                 f"{llm.name}: {told}. All are in {stage.folder / predictions.QUARANTINE}; "
                 f"llms.{llm.name}.max_failed lets a share of {llm.max_failed:g} fail"

@@ -75,7 +75,8 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
         with held.kept_alive():
             yield
     finally:
-        held.folder.delete(held.name)
+        with contextlib.suppress(OSError):  # what ended the work is what counts
+            held.folder.delete(held.name)
         Folder.unmake(made)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import os
 import re
 import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,11 +28,14 @@ from ray_jobs.artifacts import Stage, fingerprint, require_finished
 from ray_jobs.blend import blend_stage, load_blender, read_models, write_blended
 from ray_jobs.finished_models import ready, with_cheaper
 from ray_jobs.ingest import digests_of, find, ingest_files, records_stage
+from ray_jobs.lock import locked
 from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run, StageResult, connect
+from ray_jobs.run import Run, StageResult, on_worker
 
 _NAME_BYTES = 8
+# Part of the fingerprint: raise it when the same models are blended differently.
+VERSION = 1
 
 
 def predict(run: Run) -> list[StageResult]:
@@ -46,31 +50,35 @@ def predict(run: Run) -> list[StageResult]:
     blender = load_blender(finished)
     unweighted = [model for model, weight in zip(blender.models, blender.weights, strict=True) if not weight]
     models = [model for model in blender.models if model not in unweighted]
-    predictors = ready(finished, records, with_cheaper(run.settings, models))
+    if not models:  # weights of 0 alone are the uniform prediction, whatever the models say
+        models, unweighted = list(blender.models), []
+    asked = with_cheaper(run.settings, models)
+    predictors = ready(finished, records, asked)
 
     digests = digests_of("test", files)
     name = _name(location, digests)
     new = Run(run.settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
-    # With the training input among them, the fingerprints of what was fitted on it are those of the run.
-    trained_on = {file: digest for file, digest in records.manifest["inputs"].items() if file.startswith("train/")}
-    ingested = ingest_files(new, records_stage(new, {**trained_on, **digests}), {"test": location}, {"test": files})
-    fresh = Records(new.folder / "records", ingested.manifest)
-    results = [ingested, *(result for make in predictors for result in make(new, fresh))]
-    if unweighted and not _all_predicted(new, fresh, models):
-        say(
-            "predict",
-            f"some records are predicted by none of {', '.join(models)}, so that the others are asked as well",
-        )
-        rest = [model for model in with_cheaper(run.settings, unweighted) if model not in models]
-        results += [result for make in ready(finished, records, rest) for result in make(new, fresh)]
-        models, unweighted = list(blender.models), []
-    left_out = _left_out(run, blender, unweighted)
-    for model, reason in left_out.items():
-        say("predict", f"{model} is left out: {reason}")
-    weights = dict(zip(blender.models, blender.weights, strict=True))
-    used = dataclasses.replace(blender, models=tuple(models), weights=tuple(weights[model] for model in models))
-    about = {"name": name, "left_out": left_out}
-    return [*results, _blend(new, fresh, used, str(blended["fingerprint"]), about)]
+    with locked(new.folder, "predict", run.take_over):
+        # With the training input among them, the fingerprints of what was fitted on it are those of the run.
+        trained_on = {file: digest for file, digest in records.manifest["inputs"].items() if file.startswith("train/")}
+        ingested = ingest_files(new, records_stage(new, {**trained_on, **digests}), {"test": location}, {"test": files})
+        fresh = Records(new.folder / "records", ingested.manifest)
+        results = [ingested, *(result for make in predictors for result in make(new, fresh))]
+        if unweighted and not _all_predicted(new, fresh, models):
+            say(
+                "predict",
+                f"some records are predicted by none of {', '.join(models)}, so that the others are asked as well",
+            )
+            rest = [model for model in with_cheaper(run.settings, unweighted) if model not in models]
+            results += [result for make in ready(finished, records, rest) for result in make(new, fresh)]
+            models, unweighted = list(blender.models), []
+        left_out = _left_out(run, blender, [model for model in unweighted if model not in asked])
+        for model, reason in left_out.items():
+            say("predict", f"{model} is left out: {reason}")
+        weights = dict(zip(blender.models, blender.weights, strict=True))
+        used = dataclasses.replace(blender, models=tuple(models), weights=tuple(weights[model] for model in models))
+        about = {"name": name, "left_out": left_out}
+        return [*results, _blend(new, fresh, used, str(blended["fingerprint"]), about)]
 
 
 def _name(location: str, digests: Mapping[str, str]) -> str:
@@ -102,17 +110,22 @@ def _left_out(run: Run, blender: Blender, unweighted: list[str]) -> dict[str, st
 def _blend(run: Run, records: Records, blender: Blender, blend: str, about: Mapping[str, Any]) -> StageResult:
     """Blend the models' predictions as the finished run's blend of the fingerprint `blend` does."""
     of_models = predictions.model_fingerprints(run, records, blender.models)
-    stage = Stage("predict", run.folder, {}, {"records": records.fingerprint, "blend": blend, **of_models})
+    inputs = {"records": records.fingerprint, "blend": blend, **of_models}
+    stage = Stage("predict", run.folder, {"version": VERSION}, inputs)
     manifest = None if run.force else stage.manifest()
     cached = manifest is not None
     if manifest is None:
-        values = read_models(run, records, blender.models, "test")
-        connect(run)
-        answers = read_answers(records, ["test"])["test"]
-        stage.begin()
-        write_blended(stage, records, blender, values, answers)
-        manifest = stage.commit(rows={"test": records.rows("test")}, extra=about)
+        manifest = on_worker(run, _write, run, records, blender, stage, about)
     return StageResult("predict", cached, manifest, _notes(run, records))
+
+
+def _write(run: Run, records: Records, blender: Blender, stage: Stage, about: Mapping[str, Any]) -> dict[str, Any]:
+    started = time.monotonic()
+    values = read_models(run, records, blender.models, "test")
+    answers = read_answers(records, ["test"])["test"]
+    stage.begin()
+    write_blended(stage, records, blender, values, answers)
+    return stage.commit({"test": records.rows("test")}, seconds=time.monotonic() - started, extra=about)
 
 
 def _notes(run: Run, records: Records) -> list[str]:
@@ -125,4 +138,4 @@ def _notes(run: Run, records: Records) -> list[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("predict", __doc__, predict, own_run=False))
+    sys.exit(cli.main("predict", __doc__, predict, own_run=False, saves_settings=False))

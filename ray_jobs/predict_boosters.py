@@ -24,6 +24,9 @@ from ray_jobs.sources import inputs_of
 from ray_jobs.train_boosters import booster_stages, with_best
 from ray_jobs.tune import found_by_search
 
+# Part of fingerprints: raise it when the same models predict differently.
+VERSION = 1
+
 
 @dataclass(frozen=True)
 class FinishedBooster:
@@ -75,7 +78,7 @@ def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> 
         stage = Stage(
             f"predict_boosters/{each.booster.name}",
             run.folder / f"predictions/{each.booster.name}",
-            {"fold_weights": each.booster.fold_weights},
+            {"version": VERSION, "fold_weights": each.booster.fold_weights},
             {
                 "records": records.fingerprint,
                 "features": str(made.manifest["fingerprint"]),

@@ -64,16 +64,13 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Floa
         there = np.isin(wanted["fold"].to_numpy(), run.settings.partial[model])
     there &= ~pc.is_in(wanted["id"], quarantined(run, model, split)).to_numpy()
     ids = wanted["id"].filter(pa.array(there))
-    where = f"{run.settings.run}/predictions/{model}/{split}.parquet"
-    found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
+    where = str(run.folder / f"predictions/{model}/{split}.parquet")
+    try:
+        found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
+    except FileNotFoundError:
+        raise InputError("the file is gone", where=where, fix="run the model's job again.") from None
     if not found["id"].equals(ids):
-        missing = sorted(set(ids.to_pylist()) - set(found["id"].to_pylist()))
-        shown = ", ".join(missing[:5]) or "none, but their order differs"
-        raise InputError(
-            f"ids without a prediction: {shown}{' and more' if len(missing) > 5 else ''}",
-            where=where,
-            fix="run the model's job again with --force.",
-        )
+        raise InputError(_what_differs(ids, found["id"]), where=where, fix="run the model's job again with --force.")
     if split == "train" and not found["fold"].to_numpy().tolist() == wanted["fold"].to_numpy()[there].tolist():
         raise InputError(
             "its folds are not those of the records, so its models may have been trained on what they predict",
@@ -83,6 +80,14 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Floa
     result = np.full((len(wanted), len(PROBABILITIES)), np.nan)
     result[there] = probabilities(found)
     return result
+
+
+def _what_differs(wanted: pa.ChunkedArray, found: pa.ChunkedArray) -> str:
+    missing, extra = pc.invert(pc.is_in(wanted, found)), pc.invert(pc.is_in(found, wanted))
+    for what, ids in (("ids without a prediction", wanted.filter(missing)), ("ids of no record", found.filter(extra))):
+        if len(ids):
+            return f"{what}: {', '.join(sorted(ids.to_pylist())[:5])}{' and more' if len(ids) > 5 else ''}"
+    return "the ids are not in the order of the records, or stand there twice"
 
 
 def quarantined(run: Run, model: str, split: str) -> pa.Array:

@@ -6,6 +6,7 @@ metrics.json holds every number that index.html shows; report_numbers.py says ho
 """
 
 import sys
+import time
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from preference import metrics
 from preference.length_baseline import length_only
 from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
-from ray_jobs.artifacts import Stage
+from ray_jobs.artifacts import Stage, require_finished
+from ray_jobs.blend import blend_stage
 from ray_jobs.records import Records, open_records
 from ray_jobs.report_bias import bias
 from ray_jobs.report_boosters import drivers, feature_columns, importances, searches, source_study
@@ -29,7 +31,7 @@ from ray_jobs.report_run import costs, timeline
 from ray_jobs.report_scores import calibration, gains, side_by_side
 from ray_jobs.report_slices import slices
 from ray_jobs.report_worst import worst
-from ray_jobs.run import Run, StageResult
+from ray_jobs.run import Run, StageResult, on_worker
 
 Floats = npt.NDArray[np.float64]
 
@@ -40,7 +42,7 @@ VERSION = 2
 def report(run: Run) -> list[StageResult]:
     """Make report/metrics.json and report/index.html from the finished blend and predictions."""
     records = open_records(run)
-    blended = run.finished("blend", "blend", records.fingerprint)
+    blended = require_finished(blend_stage(run, records), "blend")
     models = run.settings.models
     stage = Stage(
         "report",
@@ -51,16 +53,24 @@ def report(run: Run) -> list[StageResult]:
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("report", True, manifest)]
+    return [StageResult("report", False, on_worker(run, _make, run, records, blended, stage))]
+
+
+def _make(run: Run, records: Records, blended: dict[str, Any], stage: Stage) -> dict[str, Any]:
+    """Make the report; returns the manifest."""
+    started = time.monotonic()
     stage.begin()
     columns = gather_columns(run, records, stage.folder)
     scores = score(run, records, blended, columns)
     stage.folder.write_json("metrics.json", scores)
     stage.folder.write_bytes("index.html", page(run, records, scores).encode())
     kept = {column_file(shard) for split in records.splits for shard in records.shards(split)}
-    manifest = stage.commit(
-        rows={"train": records.rows("train")}, metrics=scores, keep={"metrics.json", "index.html", *kept}
+    return stage.commit(
+        rows={"train": records.rows("train")},
+        metrics=scores,
+        keep={"metrics.json", "index.html", *kept},
+        seconds=time.monotonic() - started,
     )
-    return [StageResult("report", False, manifest)]
 
 
 def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str, pa.Table]) -> dict[str, Any]:
@@ -108,7 +118,7 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
             **scored["variants"][chosen],
             "weights": blended["metrics"]["weights"],
             "variants": scored["variants"],
-            "analysis": _analysis(run),
+            "analysis": (run.folder / "blend").read_json("analysis.json"),
         },
         "calibration": calibration(blend, labels),
         "bias": bias(run, train, {**predicted, "blend": blend}, labels, groups),
@@ -131,12 +141,6 @@ def _blend(run: Run, name: str) -> Floats:
     return predictions.probabilities((run.folder / "blend").read_table(f"train-{name}.parquet"))
 
 
-def _analysis(run: Run) -> dict[str, Any] | None:
-    """What the blend job found out about its blend; None of a run whose blend has not been analysed."""
-    folder = run.folder / "blend"
-    return dict(folder.read_json("analysis.json")) if folder.exists("analysis.json") else None
-
-
 def _summary(
     scored: dict[str, dict[str, dict[str, Any]]],
     sets: dict[str, dict[str, Floats]],
@@ -155,4 +159,4 @@ def _summary(
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("report", __doc__, report))
+    sys.exit(cli.main("report", __doc__, report, saves_settings=False))

@@ -43,7 +43,10 @@ def averages_both_orders(run: Run) -> dict[str, bool]:
     # A two-part model is linear in differences of the answers, and fine-tuned encoders always predict both orders.
     boosters = {booster.name: booster.both_orders or booster.engine == "two_part" for booster in run.settings.boosters}
     encoders = {encoder.name: True for encoder in run.settings.encoders}
-    return {**boosters, **encoders, **{llm.name: llm.swap == "both" for llm in run.settings.llms}}
+    found = {**boosters, **encoders}
+    for llm in run.settings.llms:  # a cascade's cheaper model, which predicts some of its records, stands before it
+        found[llm.name] = llm.swap == "both" and (llm.cascade is None or found[llm.cascade.model])
+    return found
 
 
 def _position(

@@ -10,6 +10,7 @@ from ray_jobs.records import Records
 from ray_jobs.report_plots import plots
 from ray_jobs.report_worst import read_texts
 from ray_jobs.run import Run
+from ray_jobs.settings import Settings
 
 LONG = 700  # characters of a text above which it is folded away
 
@@ -36,9 +37,19 @@ def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
         long=LONG,
         settings=run.settings.model_dump_json(indent=2),
         catalogue=_catalogue(read_manifest(run.folder / "features") or {}),
+        had_a_say=_had_a_say(run.settings),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
     return report_numbers.clean(rendered)
+
+
+def _had_a_say(settings: Settings) -> list[tuple[str, str]]:
+    """What the votes that models are scored on did decide, and of which models."""
+    stopped = [booster.name for booster in settings.boosters if booster.early_stopping_rounds is not None]
+    searched = [search.booster for search in settings.tune]
+    taught = [model.name for model in (*settings.encoders, *settings.trained_llms) if model.teacher is not None]
+    found = {"when to stop training": stopped, "the search for settings of": searched, "the teacher of": taught}
+    return [(what, ", ".join(names)) for what, names in found.items() if names]
 
 
 def _catalogue(features: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:

@@ -1,5 +1,6 @@
 """Where the blend errs: its loss on slices of the records, with support and intervals."""
 
+import collections
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ Floats = npt.NDArray[np.float64]
 Slices = dict[tuple[str, str], npt.NDArray[np.bool_]]  # by what they are told apart by, and their own name
 
 TOP_MODELS = 8  # by records, either answer counting
+FEWEST_PROMPTS = 5  # a bootstrap of fewer would make what is known least look exact
 
 
 def slices(
@@ -19,9 +21,14 @@ def slices(
 ) -> list[dict[str, Any]]:
     """The blend's mean loss on each slice and by how much it exceeds that on all records, with 95% intervals.
 
-    `columns` are those of report_columns; `votes` has label, model_a and model_b; `losses` are (n,).
+    `columns` are those of report_columns; `votes` has label, model_a and model_b; `losses` are (n,). Slices of fewer
+    than five prompts are left out.
     """
-    masks = {**_of_texts(columns), **_of_votes(votes)}
+    masks = {
+        name: rows
+        for name, rows in {**_of_texts(columns), **_of_votes(votes)}.items()
+        if len(np.unique(groups[rows])) >= FEWEST_PROMPTS
+    }
     found = on_parts(np.stack(list(masks.values()), axis=1), losses, groups, seed)
     return [{"by": by, "slice": name, **each} for (by, name), each in zip(masks, found, strict=True)]
 
@@ -41,19 +48,14 @@ def _of_texts(columns: pa.Table) -> Slices:
         ("code", "some"): code,
         ("code", "none"): ~code,
     }
-    return _occurring(found)
+    return found
 
 
 def _of_votes(votes: pa.Table) -> Slices:
     labels = votes["label"].to_numpy()
     found: Slices = {("vote", "a winner"): labels != 2, ("vote", "tie"): labels == 2}
     sides = [np.array(votes[name].to_pylist(), object) for name in ("model_a", "model_b")]
-    named = [name for side in sides for name in side if name]
-    names, counts = np.unique(np.array(named, str), return_counts=True)
-    for n in np.argsort(-counts, kind="stable")[:TOP_MODELS]:
-        found["model", str(names[n])] = (sides[0] == names[n]) | (sides[1] == names[n])
-    return _occurring(found)
-
-
-def _occurring(found: Slices) -> Slices:
-    return {name: rows for name, rows in found.items() if rows.any()}
+    counts = collections.Counter(name for side in sides for name in side if name)
+    for name, _ in sorted(counts.items(), key=lambda one: (-one[1], one[0]))[:TOP_MODELS]:
+        found["model", name] = (sides[0] == name) | (sides[1] == name)
+    return found

@@ -2,14 +2,17 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from featurize.files import unreachable_is_input_error
 from preference.errors import InputError
 from ray_jobs.artifacts import read_manifest
 from ray_jobs.settings import Settings
 from ray_jobs.storage import Folder
+
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -60,6 +63,18 @@ class Run:
             where=self.settings.run,
             fix=f"run `python -m ray_jobs.{job}` with the same configuration first, or ray_jobs.pipeline.",
         )
+
+
+def on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - the work's own
+    """What `work` returns, done in a Ray task, so that what it holds is not the driver's to hold.
+
+    The task takes no CPU: where it starts tasks of its own on the last one, these would wait for it for ever.
+    """
+    import ray
+
+    connect(run)
+    result: Result = ray.get(ray.remote(num_cpus=0)(work).remote(*arguments))
+    return result
 
 
 def connect(run: Run) -> None:

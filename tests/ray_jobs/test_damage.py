@@ -13,7 +13,7 @@ SMALL = [
     "data.shard_rows=60",
     "data.folds=3",
     "llms=[]",
-    "boosters={lightgbm: {rounds: 20}}",
+    "boosters=[{name: lightgbm, engine: lightgbm, rounds: 20}]",
 ]
 
 
@@ -47,27 +47,25 @@ def test_only_files_inside_are_deleted(tmp_path):
     assert not (tmp_path / "other/file").exists()
 
 
+@pytest.mark.slow
 def test_damage_among_finished_outputs_is_named_and_mended(tmp_path):
     run = tmp_path / "run"
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
     good = {path: path.read_bytes() for path in run.rglob("*") if path.suffix in (".parquet", ".csv", ".txt")}
     records = run / "records/train/part-00001.parquet"
-    features = next(path for path in sorted((run / "features").rglob("part-00000.parquet")) if "test" not in str(path))
-    model = next(iter(sorted((run / "models/lightgbm").glob("fold-*/*.parquet"))), None)
-    damaged = [path for path in (records, features, model) if path is not None]
-    for path in damaged:
+    features = run / "features/handmade/train/part-00000.parquet"
+    for path in (records, features):
         damage(path)
-    # What reads them is to be made again, so that somebody looks.
-    for manifest in ("features/manifest.json", "models/lightgbm/manifest.json", "blend/manifest.json"):
-        (run / manifest).unlink(missing_ok=True)
-    for left in (*run.glob("models/lightgbm/fold-*/manifest.json"), *run.glob("predictions/lightgbm/*")):
+    # So that somebody looks: what is made from the records, and what is made from the features, is not there any more.
+    (run / "features/similarity/train/part-00001.parquet").unlink()
+    for left in (*run.glob("models/lightgbm/**/manifest.json"), *run.glob("predictions/lightgbm/*")):
         left.unlink()
-    truncated = run / "records/manifest.json"
+    truncated = run / "blend/manifest.json"
     truncated.write_bytes(truncated.read_bytes()[:-20])
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
     assert f"{truncated} is damaged" in done.stderr
-    for path in damaged:
+    for path in (records, features):
         assert f"{path} is damaged" in done.stderr, path
     assert {path: path.read_bytes() for path in good} == good

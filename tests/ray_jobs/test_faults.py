@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from preference.schema import PROBABILITIES
+from tests.train.tiny_models import MAX_TOKENS, tiny_model
 
 from .commands import ROOT, environment, job_line, run_job
 
@@ -81,7 +82,7 @@ def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
     assert 1 <= len(kept) < 5
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert f"{len(kept)}/5 shards found finished, resuming" in done.stderr
+    assert "requests found answered, resuming" in done.stderr
     assert stamps(kept) == kept
     for name in ("gemma", "llama"):
         for split in ("train", "test"):
@@ -162,3 +163,45 @@ def test_killed_in_the_middle_of_fine_tuning(tmp_path):
     for one, other in zip(*predicted.values(), strict=True):
         for name in PROBABILITIES:
             np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize("architecture", ["gemma2", "llama"])
+def test_killed_in_the_middle_of_fine_tuning_with_adapters(tmp_path, architecture):
+    settings = {
+        "run": "runs/unused",
+        "data": {"synthetic": {"train_rows": 96, "test_rows": 10}, "folds": 3, "shard_rows": 50},
+        "trained_llms": [
+            {
+                "name": "lora",
+                "model": str(tiny_model(tmp_path / "model", architecture)),
+                "max_tokens": MAX_TOKENS,
+                "folds": [1],
+                "workers": 2,
+                "records_per_step": 4,
+                "precision": "float32",
+                "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
+                "stages": [{"epochs": 1, "learning_rate": 0.01}, {"epochs": 2, "learning_rate": 0.003}],
+            }
+        ],
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    fold = "models/lora/fold-1"
+    state = tmp_path / "killed" / fold / "checkpoint/state.json"
+    held_out = {}
+    for name in ("undisturbed", "killed"):
+        run = tmp_path / name
+        assert run_job("ingest", run, config=str(config)).returncode == 0
+        if name == "killed":
+            kill_when(
+                job_line("train_llm", run, config=str(config)),
+                lambda: state.exists() and json.loads(state.read_text())["stage"] == 1,
+            )
+            assert not (run / fold / "manifest.json").exists()
+        done = run_job("train_llm", run, config=str(config))
+        assert done.returncode == 0, done.stderr
+        assert ("stage 1, epoch 1" in done.stderr) == (name == "undisturbed")
+        held_out[name] = pq.read_table(run / fold / "out_of_fold.parquet")
+    for name in PROBABILITIES:
+        one, other = (table[name].to_numpy() for table in held_out.values())
+        np.testing.assert_allclose(one, other, atol=1e-6)

@@ -23,7 +23,8 @@ SMALL = [
     "data.synthetic.test_rows=40",
     "data.shard_rows=50",
     "data.folds=4",
-    "boosters={lightgbm: {rounds: 30}, xgboost: {rounds: 30}}",
+    "boosters.lightgbm.rounds=30",
+    "boosters.xgboost.rounds=30",
 ]
 
 

@@ -299,3 +299,22 @@ def test_encoders_and_language_models_give_the_runs_numbers(tmp_path):
     assert (predicted(run, "test") / "predictions/llama/test.parquet").exists()
     assert_same(predicted(run, "test"), run / "blend", ["encoder", "gemma", "blend"])
     assert stamps(run) == before
+
+
+def test_a_blend_that_weighs_no_model_predicts_all_the_same(finished, a_copy, job):
+    path = a_copy / "blend/weights.json"
+    made = json.loads(path.read_text())
+    made["blender"] |= {"pool": "log", "weights": [0.0, 0.0]}
+    path.write_text(json.dumps(made, indent=2).ljust(path.stat().st_size))
+    job(f"run={a_copy}", f"data.test={finished}/test.csv")
+    assert len(pq.read_table(predicted(a_copy, "test") / "predictions.parquet")) == 20
+
+
+def test_two_predictions_of_the_same_pairs_do_not_meet(finished, a_copy, job):
+    job(f"run={a_copy}", f"data.test={finished}/test.csv")
+    lock = predicted(a_copy, "test") / ".lock"
+    lock.mkdir(exist_ok=True)
+    (lock / "other.json").write_text(
+        json.dumps({"owner": "ada", "host": "elsewhere", "pid": 1, "job": "predict", "since": "then"})
+    )
+    assert "ada on elsewhere" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err

@@ -35,28 +35,6 @@ HOSTILE = {
     6: {"prompt": r'["half a pair: \ud83d and \u0000 \u001b"]', "response_a": "[null, null]"},
 }
 COPIES = {80: 20, 81: 21}  # these records are those with A and B exchanged
-ANALYSIS = {
-    "in_sample_log_loss": 1.0049,
-    "nested_log_loss": 1.007,
-    "without": {
-        "good": {"oof_log_loss": 1.09, "gain": 0.083, "gain_ci95": [0.05, 0.11]},
-        "poor": {"oof_log_loss": 1.006, "gain": -0.001, "gain_ci95": [-0.003, 0.002]},
-    },
-    "calibration": {
-        "chosen": "none",
-        "methods": {
-            "none": {"oof_log_loss": 1.007, "standard_error": 0.012},
-            "vector-2": {"oof_log_loss": 1.0065, "standard_error": 0.013},
-        },
-    },
-    "guards": [
-        {
-            "case": "A empty", "train_records": 3, "test_records": 0, "vote_shares": [0.0, 0.67, 0.33],
-            "prior": [0.1, 0.8, 0.1], "probabilities": [0.07, 0.75, 0.18], "applied": True, "reason": "<3 records>",
-        }
-    ],
-    "length_debias": {"coefficient": 0.42, "cost": 0.0131, "cost_ci95": [0.004, 0.022]},
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +50,7 @@ def made(tmp_path_factory, ray_cluster):
         "encoders: [{name: partly, folds: [0], workers: 2}]\n"
         "llms: [{name: asked, checkpoint: m/m, cascade: {model: good, share: 0.3}}]\n"
         "tune: [{booster: good, folds: 2}]\n"
-        "blend: {preset: {good: 3}}\n"
+        "blend: {preset: {good: 3}, length_debias: true}\n"
     )
     rows = [vote(n, **HOSTILE.get(n, {})) for n in range(90)]
     for copy, of in COPIES.items():
@@ -88,7 +66,6 @@ def made(tmp_path_factory, ray_cluster):
     ask(folder)
     leave_what_training_leaves(Folder(f"{folder}/run"))
     assert job(folder, blend) == 0
-    (folder / "run/blend/analysis.json").write_text(json.dumps(ANALYSIS))
     assert job(folder, report) == 0
     return folder
 
@@ -253,6 +230,7 @@ def test_hostile_texts_are_shown_as_text(made):
     text = page_of(made)
     page = read_page(text)
     assert "script" not in page.tags
+    assert "default-src 'none'; style-src 'unsafe-inline'; img-src data:" in text
     assert "img" not in page.tags
     assert page.addresses
     assert all(address.startswith("#") or address == "data:," for address in page.addresses)
@@ -289,23 +267,23 @@ def test_every_figure_has_a_title_axes_and_a_text_instead(made):
 def test_the_blend_is_reported_as_it_was_submitted_and_columns_are_made_once(made):
     columns = {path: path.stat().st_mtime_ns for path in (made / "run/report/columns").rglob("*.parquet")}
     assert len(columns) == 4
-    assert job(made, report, "blend.submission=preset") == 0
+    assert job(made, report, "ray.cpus=2") == 0
     assert metrics_of(made)["blend"]["submission"] == "learnt"
     assert {path: path.stat().st_mtime_ns for path in columns} == columns
     assert job(made, report) == 0
 
 
-def test_a_blend_without_analysis_is_reported_without_it(made, tmp_path):
-    analysis = made / "run/blend/analysis.json"
-    analysis.rename(tmp_path / "analysis.json")
+def test_a_blend_of_other_predictions_is_not_reported(made, capsys):
+    assert job(made, report, "blend.length_debias=false") == 2
+    assert "blend was made with other settings: length_debias" in capsys.readouterr().err
+    manifest = made / "run/predictions/poor/manifest.json"
+    before = manifest.read_text()
+    manifest.write_text(json.dumps({**json.loads(before), "fingerprint": "another"}))
     try:
-        assert job(made, report, "ray.cpus=2") == 0
-        assert metrics_of(made)["blend"]["analysis"] is None
-        assert "Guards" not in page_of(made)
-        assert 'id="gains-title"' not in page_of(made)
+        assert job(made, report) == 2
+        assert "blend was made with other inputs: poor" in capsys.readouterr().err
     finally:
-        (tmp_path / "analysis.json").rename(analysis)
-        assert job(made, report) == 0
+        manifest.write_text(before)
 
 
 @pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed")

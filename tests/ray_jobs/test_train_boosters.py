@@ -40,10 +40,11 @@ def span(path):
     return end - manifest["seconds"], end
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cpus", [4, 2])
 def test_the_next_booster_begins_once_those_before_leave_cpus(run, cpus):
-    boosters = "boosters={lightgbm: {rounds: 30}, xgboost: {rounds: 30}}"
-    done = run_job("train_boosters", run, *SMALL, boosters, f"ray.cpus={cpus}")
+    boosters = "boosters.lightgbm.rounds=30", "boosters.xgboost.rounds=30"
+    done = run_job("train_boosters", run, *SMALL, *boosters, f"ray.cpus={cpus}")
     assert done.returncode == 0, done.stderr
     began, _ = span(run / "models/xgboost/manifest.json")
     lightgbm_began, lightgbm_ended = span(run / "models/lightgbm/manifest.json")
@@ -55,11 +56,15 @@ def test_the_next_booster_begins_once_those_before_leave_cpus(run, cpus):
 
 
 def test_the_first_failure_ends_the_others(run):
-    boosters = "boosters={lightgbm: {rounds: 5}, xgboost: {rounds: 100000, early_stopping_rounds: null}}"
+    rounds = [
+        "boosters.lightgbm.rounds=5",
+        "boosters.xgboost.rounds=100000",
+        "boosters.xgboost.early_stopping_rounds=null",
+    ]
     in_the_way = run / "models/lightgbm/fold-1/model.txt"
     (in_the_way / "x").mkdir(parents=True)
     started = time.monotonic()
-    done = run_job("train_boosters", run, *SMALL, boosters, "ray.cpus=4")
+    done = run_job("train_boosters", run, *SMALL, *rounds, "ray.cpus=4")
     assert done.returncode == 1
     assert "fold 1 of lightgbm failed: IsADirectoryError" in done.stderr.splitlines()[-1]
     assert time.monotonic() - started < 120

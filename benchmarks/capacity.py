@@ -1,0 +1,130 @@
+"""What each stage takes per 1,000 records, measured at three sizes, and what a million or a hundred million would take.
+
+Run as: python -m benchmarks.capacity --rows 1000 5000 20000
+(about 20 minutes on 2 cores; prints the tables of docs/scaling.md)
+
+Stages on CPUs are measured: core-seconds of all processes of the job, Ray's among them, and the bytes that the stage
+leaves. A straight line through the two largest sizes gives what a job costs at all and what each 1,000 records add;
+the ratio of the two slopes tells whether that grows. Language models are reckoned from their shapes: operations per
+token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
+"""
+
+import argparse
+import math
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.featurize import ROOT, SHARED
+from benchmarks.process_tree import measure
+from ray_jobs.artifacts import read_manifest
+from ray_jobs.settings import Plan
+from ray_jobs.storage import Folder
+
+LEAVES = {
+    "ingest": ["records"],
+    "featurize": ["features"],
+    "train_boosters": ["models/lightgbm", "models/xgboost", "predictions/lightgbm", "predictions/xgboost"],
+    "blend": ["blend"],
+    "report": ["report"],
+}
+SETTINGS = ["llms=[]", "data.shard_rows=2048"]  # the demo's features and boosters
+TARGETS = (1_000_000, 100_000_000)
+# cluster.yaml's node types: cores or GPUs, and approximate dollars per hour on spot.
+CPU_NODE, GPU_NODE = (16, 0.30), (1, 1.20)
+HOURS = 8.0  # in which the work shall be done
+# Parameters that are multiplied for each token, layers and width of attention: the models' published configurations.
+SHAPES = {"Gemma-2-9b": (8.3e9, 42, 4096), "Llama-3-8b": (7.0e9, 32, 4096)}
+TOKENS = 2 * 1100.0  # of a record, both orders; as the Kaggle records have at most 2,048 tokens each, on average
+L40S_TFLOPS = 362.0  # NVIDIA's data sheet, dense bfloat16
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job took at one size."""
+
+    core_seconds: float
+    bytes: int
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs=3, default=[1000, 5000, 20000])
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as name:
+        costs = {rows: _costs(Path(name), rows) for rows in options.rows}
+    _print_measured(costs)
+    _print_extrapolated(costs)
+
+
+def _costs(folder: Path, rows: int) -> dict[str, Cost]:
+    run = folder / f"run-{rows}"
+    overrides = [f"run={run}", *SETTINGS]
+    if SHARED.exists():
+        subprocess.run([sys.executable, SHARED, folder, str(rows), str(rows // 4)], check=True, capture_output=True)
+        overrides += [f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
+    else:
+        overrides += [f"data.synthetic.train_rows={rows}", f"data.synthetic.test_rows={rows // 4}"]
+    found = {}
+    for job, folders in LEAVES.items():
+        line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(ROOT / "configs/demo.yaml")]
+        for override in overrides:
+            line += ["--set", override]
+        taken = measure(line)
+        manifests = [read_manifest(Folder(str(run / each))) or {"files": {}} for each in folders]
+        found[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests))
+        print(f"{rows:,} rows, {job}: {taken.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
+    return found
+
+
+def _slope(costs: dict[int, dict[str, Cost]], job: str, first: int, second: int) -> float:
+    """Core-seconds that each record adds between two sizes."""
+    return (costs[second][job].core_seconds - costs[first][job].core_seconds) / (second - first)
+
+
+def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
+    sizes = sorted(costs)
+    print("| stage | " + " | ".join(f"core-s at {rows:,}" for rows in sizes), end="")
+    print(" | core-s a job | core-s per 1,000 more | growth | MB per 1,000 |")
+    print("|---|" + "---|" * (len(sizes) + 4))
+    for job in LEAVES:
+        slope = _slope(costs, job, *sizes[1:])
+        fixed = costs[sizes[-1]][job].core_seconds - slope * sizes[-1]
+        growth = slope / max(_slope(costs, job, *sizes[:2]), 1e-9)
+        size = costs[sizes[-1]][job].bytes / sizes[-1] / 1e3
+        of_sizes = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
+        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth:.2f} | {size:.2f} |")
+
+
+def _print_extrapolated(costs: dict[int, dict[str, Cost]]) -> None:
+    sizes = sorted(costs)
+    plan = Plan()
+    print(f"\n| stage | {' | '.join(f'{rows:,} records' for rows in TARGETS)} |")
+    print("|---|" + "---|" * len(TARGETS))
+    totals = [0.0] * len(TARGETS)
+    for job in LEAVES:
+        cells = []
+        for n, rows in enumerate(TARGETS):
+            hours = _slope(costs, job, *sizes[1:]) * rows / 3600
+            totals[n] += hours / CPU_NODE[0] * CPU_NODE[1]
+            nodes = math.ceil(hours / CPU_NODE[0] / HOURS)
+            size = costs[sizes[-1]][job].bytes / sizes[-1] * rows / 1e9
+            cells.append(f"{hours:,.0f} core-hours, {nodes:,} nodes for {HOURS:g} h, {size:,.0f} GB")
+        print(f"| {job} | {' | '.join(cells)} |")
+    for name, (parameters, layers, width) in SHAPES.items():
+        operations = 2 * parameters + 4.0 * layers * width * TOKENS / 2
+        per_token = operations / (L40S_TFLOPS * 1e12 * plan.share_of_peak)
+        cells = []
+        for n, rows in enumerate(TARGETS):
+            hours = per_token * TOKENS * rows / 3600
+            totals[n] += hours * GPU_NODE[1]
+            cells.append(f"{hours:,.0f} GPU-hours, {math.ceil(hours / HOURS):,} GPUs for {HOURS:g} h")
+        print(f"| score_llm, {name} ({1000 * per_token:.4f} GPU-s per 1,000 tokens) | {' | '.join(cells)} |")
+    print(f"| all, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""The fault matrix: every stage of the demo pipeline under every fault, to an undisturbed run's outputs.
+
+`python -m pytest tests/ray_jobs/test_reliability.py --reliability docs/reliability.md` writes the table.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+
+from ray_jobs import predictions
+
+from .commands import ROOT, environment, job_line, run_job
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "data.synthetic.train_rows=300",
+    "data.synthetic.test_rows=60",
+    "data.shard_rows=60",
+    "data.folds=4",
+    "boosters.lightgbm.rounds=60",
+    "boosters.xgboost.rounds=60",
+]
+BOOSTERS, LLMS = ("lightgbm", "xgboost"), ("gemma", "llama")
+# What each stage leaves, and how one sees that it is in the middle: by its files, or by a process that does its work.
+LEAVES: dict[str, tuple[str, ...]] = {
+    "ingest": ("records",),
+    "featurize": ("features",),
+    "train_boosters": tuple(f"{folder}/{name}" for name in BOOSTERS for folder in ("models", "predictions")),
+    "score_llm": tuple(f"{folder}/{name}" for name in LLMS for folder in ("tokens", "predictions")),
+    "blend": ("blend",),
+    "report": ("report",),
+}
+MIDDLE: dict[str, str] = {
+    "ingest": ".work/ingest/*/*.parquet",
+    "featurize": "features/**/*.parquet",
+    "train_boosters": "models/*/fold-*/manifest.json",
+    "score_llm": "predictions/*/shards/*/*/*.parquet",
+}
+AT_WORK = ("ray::_make", "ray::_Coordinator")  # of Ray's processes with an underscore all others are its own
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("undisturbed") / "run"
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture
+def before(undisturbed, tmp_path) -> Callable[[str, Path | None], Path]:
+    """Makes a run that is finished up to a stage."""
+
+    def make(stage: str, run: Path | None = None) -> Path:
+        run = tmp_path / "run" if run is None else run
+        shutil.copytree(undisturbed, run)
+        names = list(LEAVES)
+        for later in names[names.index(stage) :]:
+            for folder in LEAVES[later]:
+                shutil.rmtree(run / folder)
+        return run
+
+    return make
+
+
+def start(run: Path, **changes: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, *job_line("pipeline", run, *SMALL)],
+        cwd=ROOT, env=environment(**changes), start_new_session=True,
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def workers(job: "subprocess.Popen[str]") -> list[psutil.Process]:
+    """Ray's processes that are at some work for the job."""
+    found = []
+    for process in psutil.Process(job.pid).children(recursive=True):
+        try:
+            name = "".join(process.cmdline())
+        except psutil.Error:
+            continue
+        if name.startswith(AT_WORK) or (name.startswith("ray::") and not name.startswith(("ray::IDLE", "ray::_"))):
+            found.append(process)
+    return found
+
+
+def in_the_middle(stage: str, job: "subprocess.Popen[str]", run: Path) -> list[psutil.Process]:
+    """Wait until the stage is at its work; returns the processes that do it."""
+    end = time.monotonic() + 300
+    while True:
+        busy = workers(job)
+        if busy and (stage not in MIDDLE or next(run.glob(MIDDLE[stage]), None) is not None):
+            return busy
+        assert job.poll() is None, f"{stage} ended before it was seen: {job.stderr and job.stderr.read()}"
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def finish(run: Path) -> str:
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode == 0, done.stderr
+    return done.stderr
+
+
+def check_same(run: Path, undisturbed: Path) -> None:
+    """Boosters to the byte, language models to 1e-5, and the submission with them."""
+    for split in ("train", "test"):
+        for name in BOOSTERS:
+            file = f"predictions/{name}/{split}.parquet"
+            assert (run / file).read_bytes() == (undisturbed / file).read_bytes(), file
+        for name in LLMS:
+            ours, theirs = (pq.read_table(each / f"predictions/{name}/{split}.parquet") for each in (run, undisturbed))
+            assert ours["id"].equals(theirs["id"])
+            np.testing.assert_allclose(predictions.probabilities(ours), predictions.probabilities(theirs), atol=1e-5)
+    ours, theirs = (np.loadtxt(each / "blend/submission.csv", delimiter=",", skiprows=1) for each in (run, undisturbed))
+    np.testing.assert_allclose(ours, theirs, atol=1e-3)
+    assert (run / "report/index.html").exists()
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+def test_a_killed_worker(stage, before, undisturbed, fault):
+    run = before(stage)
+    job = start(run)
+    in_the_middle(stage, job, run)[-1].kill()
+    _, told = job.communicate(timeout=400)
+    if job.returncode:
+        fault(stage, "kill -9 of a worker", "the job ended with its reason; the same line went on")
+        finish(run)
+    else:
+        fault(stage, "kill -9 of a worker", "done again by Ray; the job went on")
+    check_same(run, undisturbed)
+    assert job.returncode == 0 or "error:" in told
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGTERM])
+def test_a_driver_that_is_ended(stage, sent, before, undisturbed, fault):
+    run = before(stage)
+    job = start(run)
+    in_the_middle(stage, job, run)
+    os.kill(job.pid, sent)
+    _, told = job.communicate(timeout=120)
+    if sent == signal.SIGTERM:
+        assert job.returncode == 128 + signal.SIGTERM
+        assert "Traceback" not in told
+    time.sleep(5)  # Ray's processes notice that their driver is gone
+    finish(run)
+    check_same(run, undisturbed)
+    fault(stage, "kill -9 of the driver" if sent == signal.SIGKILL else "SIGTERM", "the same line went on")
+
+
+@pytest.fixture
+def small_disk(tmp_path) -> Iterator[Path]:
+    """A disk of 40 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "tmpfs", str(place)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip(f"a disk to fill cannot be mounted: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+def test_a_full_disk(stage, before, undisturbed, small_disk, fault):
+    run = before(stage, small_disk / "run")
+    filler = small_disk / "filler"
+    with filler.open("wb") as file:
+        free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+        file.write(bytes(max(0, free - 8192)))
+    done = run_job("pipeline", run, *SMALL)
+    assert done.returncode in (1, 2)
+    assert "No space left" in done.stderr.splitlines()[-1]
+    filler.unlink()
+    finish(run)
+    check_same(run, undisturbed)
+    fault(stage, "a full disk", f"exit {done.returncode}, 'No space left'; with room again, the same line went on")
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+def test_damaged_outputs(stage, before, undisturbed, tmp_path, fault):
+    run = tmp_path / "run"
+    shutil.copytree(undisturbed, run)
+    files = [path for folder in LEAVES[stage] for path in sorted((run / folder).rglob("*.parquet"))]
+    damaged = files[0]
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    manifest = run / LEAVES[stage][-1] / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    told = finish(run)
+    assert str(damaged) in told
+    assert f"{manifest} is damaged" in told
+    check_same(run, undisturbed)
+    fault(stage, "a cut-off Parquet file and manifest", "named, made again")
