@@ -87,7 +87,8 @@ class Stage:
         In this order, since what is not kept may be all that a stage killed in between could go on from.
         `seconds` counts from the stage's making unless given; give it where another machine commits: clocks differ.
         """
-        files = {name: size for name, size in self.folder.files().items() if name != MANIFEST}
+        # Hidden ones, such as the claim of the job at work, are nobody's outputs.
+        files = {name: size for name, size in self.folder.files().items() if name != MANIFEST and name[0] != "."}
         dropped = set() if keep is None else files.keys() - keep
         manifest = {
             "stage": self.name,

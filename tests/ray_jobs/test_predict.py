@@ -193,6 +193,8 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
         return values
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
+    # A worker would not see it.
+    monkeypatch.setattr("ray_jobs.run.on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
     assert "some records are predicted by none of trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
