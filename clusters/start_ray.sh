@@ -16,6 +16,8 @@ home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 ray=${RAY:-$home/venv/bin/ray}
 # The address tells hosts apart that share a home folder.
 read -r address _ <<<"$(hostname -I) local"
+# As others reach this host; Ray itself would look for the way to the internet, and take the loopback where there is none.
+read -r _ _ reached _ <<<"${SSH_CONNECTION:-- - $address -}"
 name=$home/ray-$address
 log=$name.log
 
@@ -44,8 +46,8 @@ fi
 chmod 600 "$HOME/.ray/auth_token"
 case $role in
   # The dashboard takes jobs, so it listens on this machine only; `ray dashboard` brings it to yours through ssh.
-  head) options=(--head --port=6379 --dashboard-host=127.0.0.1) ;;
-  worker) options=("--address=${RAY_HEAD_IP:?}:6379") ;;
+  head) options=(--head "--node-ip-address=$reached" --port=6379 --dashboard-host=127.0.0.1) ;;
+  worker) options=("--address=${RAY_HEAD_IP:?}:6379" "--node-ip-address=$reached") ;;
   *) echo "error: no role $role. Fix: head, worker or stop." >&2 && exit 2 ;;
 esac
 

@@ -88,6 +88,7 @@ def _host(folder: Path, number: int, key: Path) -> Iterator[Host]:
         made.callback(_ip, "netns", "del", name)
         near, far = f"tb{number}a", f"tb{number}b"
         _ip("link", "add", near, "type", "veth", "peer", "name", far)
+        made.callback(_ip, "link", "del", near)
         _ip("link", "set", far, "netns", name)
         _ip("link", "set", near, "master", BRIDGE, "up")
         for line in (f"addr add {address}/24 dev {far}", f"link set {far} up", "link set lo up"):

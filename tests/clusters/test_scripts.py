@@ -160,7 +160,7 @@ def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not [line for line in calls(node) if line.startswith("OMP_NUM_THREADS")]
     started = calls(node)
-    assert "start --block --head --port=6379 --dashboard-host=127.0.0.1" in started[0]
+    assert "start --block --head --node-ip-address=192.0.2.2 --port=6379 --dashboard-host=127.0.0.1" in started[0]
     assert "RAY_AUTH_MODE=token" in started
     assert f"PYTHONPATH={node[0]}" in started
     assert any(line.startswith(f"PATH={node[0]}/venv/bin:") for line in started)
