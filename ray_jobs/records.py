@@ -94,6 +94,6 @@ def open_records(run: Run) -> Records:
             raise InputError(
                 f"the records were made with {made!r}, the settings say {asked!r}",
                 where="seed" if name == "seed" else f"data.{name}",
-                fix="run ray_jobs.ingest with the same configuration first, or ray_jobs.pipeline.",
+                fix="give --config the run's own settings.json, or run ray_jobs.pipeline, which makes them anew.",
             )
     return Records(run.folder / "records", manifest)

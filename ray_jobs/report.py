@@ -117,6 +117,8 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
             "submission": chosen,
             **scored["variants"][chosen],
             "weights": blended["metrics"]["weights"],
+            "pools": blended["metrics"]["pools"],
+            "length_taken_out": bool(blended["settings"]["length_debias"]),
             "variants": scored["variants"],
             "analysis": (run.folder / "blend").read_json("analysis.json"),
         },
@@ -150,8 +152,14 @@ def _summary(
     seed: int,
 ) -> dict[str, Any]:
     """What the blend gains over the class prior and over the best single model."""
-    found = gains(blend, {"class prior": sets["baselines"]["class prior"], **sets["models"]}, labels, groups, seed)
-    told: dict[str, Any] = {"over_class_prior": found["class prior"], "best_model": None, "over_best_model": None}
+    plain = {name: sets["baselines"][name] for name in ("class prior", "length only")}
+    found = gains(blend, {**plain, **sets["models"]}, labels, groups, seed)
+    told: dict[str, Any] = {
+        "over_class_prior": found["class prior"],
+        "over_length_only": found["length only"],
+        "best_model": None,
+        "over_best_model": None,
+    }
     if sets["models"]:  # those that predict every record
         best = min(sets["models"], key=lambda name: float(scored["models"][name]["oof_log_loss"]))
         told |= {"best_model": best, "over_best_model": found[best]}

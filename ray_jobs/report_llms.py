@@ -23,6 +23,7 @@ def scoring(run: Run) -> dict[str, dict[str, Any]]:
         found[llm.name] = {
             **{name: metrics[name] for name in COUNTS},
             "position": metrics["position"],
+            "only_unsure": llm.swap == "uncertain",
             "reasons": dict(reasons.most_common()),
             "cascade": metrics.get("cascade"),
         }

@@ -139,11 +139,18 @@ def room_for(request: Request, most: int) -> int:
 
 def table(settings: Settings) -> str:
     """What `pipeline --dry-run` prints: a line for each request."""
-    rows = [(each.job, each.what, str(each)) for each in requests(settings)]
+    rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     head = "What runs at all needs, at the same time (each part on one node; more of it runs more at once):"
+    data = settings.data
+    made = "none" if data.synthetic is None else f"{data.synthetic.train_rows:,} made-up votes"
+    votes = made if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
     return "\n".join(
-        [head, *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows)]
+        [
+            f"Votes: {votes}",
+            head,
+            *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows),
+        ]
     )
 
 

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -9,6 +11,7 @@ from typing import Any, TypeVar
 from featurize.files import unreachable_is_input_error
 from preference.errors import InputError
 from ray_jobs.artifacts import read_manifest
+from ray_jobs.progress import say
 from ray_jobs.settings import Settings
 from ray_jobs.storage import Folder
 
@@ -87,11 +90,15 @@ def connect(run: Run) -> None:
     address = os.environ.get("RAY_ADDRESS", "local")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address == "local":
+        say("ray", "starting on this machine")
         # Ray's dashboard would listen on a port that nobody asked for.
         options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address=address, **options)
+    if threading.current_thread() is threading.main_thread():
+        # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
+        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
     # Our own lines say what matters; Ray Data's would bury them.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
