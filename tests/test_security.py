@@ -134,6 +134,7 @@ def test_a_pickled_adapter_is_refused_and_not_read(model, tmp_path):
     assert not (tmp_path / MARK).exists()
 
 
+@pytest.mark.slow
 def test_secrets_of_the_environment_are_left_nowhere(tmp_path, monkeypatch):
     secrets = {name: f"secret-of-{name}" for name in ("AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "AWS_SESSION_TOKEN")}
     for name, value in secrets.items():

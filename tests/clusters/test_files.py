@@ -123,7 +123,7 @@ def test_local_needs_addresses_and_a_key_only():
 
 def test_the_entry_point_is_a_line_that_the_project_has():
     line = manifests()["RayJob"]["spec"]["entrypoint"]
-    module, config, run = line.partition("python -m ")[2].split(" --")
+    module, config, *overrides = line.partition("python -m ")[2].split(" --")
     assert module == "ray_jobs.pipeline"
     path = ROOT / config.removeprefix("config ")
-    load_settings(path.read_text(encoding="utf-8"), path.name, [run.removeprefix("set ")])
+    load_settings(path.read_text(encoding="utf-8"), path.name, [each.removeprefix("set ") for each in overrides])

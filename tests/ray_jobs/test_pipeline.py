@@ -60,7 +60,7 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     assert set(metrics["blend"]["variants"]) == {"learnt", "linear", "log", "greedy", "equal", "preset"}
     page = (run / "report/index.html").read_text()
     assert f"{metrics['models']['gemma']['oof_log_loss']:.4f}" in page
-    assert "http" not in page
+    assert "://" not in page
 
     # What a run saves of its settings is a configuration that repeats it, here through `make demo`.
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}

@@ -55,6 +55,7 @@ def test_the_next_booster_begins_once_those_before_leave_cpus(run, cpus):
         assert first_fold - 1 <= began <= lightgbm_ended + 1
 
 
+@pytest.mark.slow
 def test_the_first_failure_ends_the_others(run):
     rounds = [
         "boosters.lightgbm.rounds=5",
