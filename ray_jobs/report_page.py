@@ -45,7 +45,11 @@ def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
 
 def _had_a_say(settings: Settings) -> list[tuple[str, str]]:
     """What the votes that models are scored on did decide, and of which models."""
-    stopped = [booster.name for booster in settings.boosters if booster.early_stopping_rounds is not None]
+    stopped = [
+        booster.name
+        for booster in settings.boosters
+        if booster.early_stopping_rounds is not None and booster.engine != "two_part"  # which trains in one step
+    ]
     searched = [search.booster for search in settings.tune]
     taught = [model.name for model in (*settings.encoders, *settings.trained_llms) if model.teacher is not None]
     found = {"when to stop training": stopped, "the search for settings of": searched, "the teacher of": taught}

@@ -180,7 +180,7 @@ def test_killed_in_the_middle_of_fine_tuning_with_adapters(tmp_path, architectur
                 "records_per_step": 4,
                 "precision": "float32",
                 "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
-                "stages": [{"epochs": 1, "learning_rate": 0.01}, {"epochs": 2, "learning_rate": 0.003}],
+                "stages": [{"epochs": 1, "learning_rate": 0.01}, {"epochs": 8, "learning_rate": 0.003}],
             }
         ],
     }
