@@ -123,6 +123,7 @@ def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp
     assert featurize_more(more, test_alone, run.folder / "features").cached
 
 
+@pytest.mark.slow
 def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
     config, run, _ = made
     for job in ("ingest", "featurize"):
