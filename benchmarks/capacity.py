@@ -1,7 +1,7 @@
 """What each stage takes per 1,000 records, measured at three sizes, and what a million or a hundred million would take.
 
 Run as: python -m benchmarks.capacity --rows 1000 5000 20000
-(about 20 minutes on 2 cores; prints the tables of docs/scaling.md)
+(prints tables in Markdown)
 
 Stages on CPUs are measured: core-seconds of all processes of the job, Ray's among them, and the bytes that the stage
 leaves. A straight line through the two largest sizes gives what a job costs at all and what each 1,000 records add;
@@ -37,7 +37,6 @@ CPU_NODE, GPU_NODE = (16, 0.30), (1, 1.20)
 HOURS = 8.0  # in which the work shall be done
 # Parameters that are multiplied for each token, layers and width of attention: the models' published configurations.
 SHAPES = {"Gemma-2-9b": (8.3e9, 42, 4096), "Llama-3-8b": (7.0e9, 32, 4096)}
-TOKENS = 2 * 1100.0  # of a record, both orders; as the Kaggle records have at most 2,048 tokens each, on average
 L40S_TFLOPS = 362.0  # NVIDIA's data sheet, dense bfloat16
 
 
@@ -53,11 +52,14 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs=3, default=[1000, 5000, 20000])
+    parser.add_argument(
+        "--tokens", type=float, default=1000.0, help="of a record in one order; `score_llm --dry-run` counts them"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         costs = {rows: _costs(Path(name), rows) for rows in options.rows}
     _print_measured(costs)
-    _print_extrapolated(costs)
+    _print_extrapolated(costs, options.tokens)
 
 
 def _costs(folder: Path, rows: int) -> dict[str, Cost]:
@@ -99,7 +101,7 @@ def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
         print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth:.2f} | {size:.2f} |")
 
 
-def _print_extrapolated(costs: dict[int, dict[str, Cost]]) -> None:
+def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> None:
     sizes = sorted(costs)
     plan = Plan()
     print(f"\n| stage | {' | '.join(f'{rows:,} records' for rows in TARGETS)} |")
@@ -115,11 +117,11 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]]) -> None:
             cells.append(f"{hours:,.0f} core-hours, {nodes:,} nodes for {HOURS:g} h, {size:,.0f} GB")
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
-        operations = 2 * parameters + 4.0 * layers * width * TOKENS / 2
+        operations = 2 * parameters + 4.0 * layers * width * tokens
         per_token = operations / (L40S_TFLOPS * 1e12 * plan.share_of_peak)
         cells = []
         for n, rows in enumerate(TARGETS):
-            hours = per_token * TOKENS * rows / 3600
+            hours = per_token * 2 * tokens * rows / 3600  # both orders
             totals[n] += hours * GPU_NODE[1]
             cells.append(f"{hours:,.0f} GPU-hours, {math.ceil(hours / HOURS):,} GPUs for {HOURS:g} h")
         print(f"| score_llm, {name} ({1000 * per_token:.4f} GPU-s per 1,000 tokens) | {' | '.join(cells)} |")

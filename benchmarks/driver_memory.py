@@ -1,7 +1,7 @@
 """Peak memory of each job's driver at two sizes: it must not grow with the data, which is the workers' to hold.
 
 Run as: python -m benchmarks.driver_memory --rows 5000 57477
-(about half an hour on 2 cores; --jobs ingest featurize ... measures some jobs, in an order in which they can run)
+(--jobs ingest featurize ... measures some jobs, in an order in which they can run)
 
 A job's driver is the process that its command starts; Ray's processes are not in its peak, as the operating system
 counts it (ru_maxrss of the driver and of the short-lived processes that it waits for, of which the largest counts).

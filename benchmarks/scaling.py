@@ -1,7 +1,6 @@
 """How training folds scales: 10 folds of 2 boosters on clusters of one-CPU nodes, against the ideal.
 
 Run as: python -m benchmarks.scaling --slots 1 2 5 10 20 --fold-seconds 60
-(about 40 minutes, most of which is sleep)
 
 Virtual nodes share one machine, so what a fold costs is a fixed sleep, added to training a few trees; all else
 is the product's own: the job train_boosters with its slots, wrappers, checkpoints and files. Ideal: all sleeps divided

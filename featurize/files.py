@@ -64,12 +64,17 @@ def unreachable_is_input_error(location: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file: its file system, its path there, and the name that messages show."""
+    """One input file: the location that led to it, its path in the file system there, and its name in messages."""
 
-    filesystem: fs.FileSystem
+    location: str
     path: str
     name: str
     size: int
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Its file system: resolved where it is used, since pickle would forget how patient it is."""
+        return resolve(self.location)[0]
 
 
 def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
@@ -84,7 +89,7 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
     with unreachable_is_input_error(location):
         info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
-        return [InputFile(filesystem, path, location, info.size)]
+        return [InputFile(location, path, location, info.size)]
     if info.type == fs.FileType.Directory:
         found = _below(filesystem, path)
         files = [file for file in found if file.path.lower().endswith(endings)]
@@ -94,12 +99,12 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
                 where=location,
                 fix=f"put files there that end in one of {', '.join(endings)}.",
             )
-        return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
+        return [InputFile(location, file.path, file.path, file.size) for file in files]
     if wildcard:
         _, base = resolve(location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/"))
         files = [file for file in _below(filesystem, base) if _matches(file.path, path)]
         if files:
-            return [InputFile(filesystem, file.path, file.path, file.size) for file in files]
+            return [InputFile(location, file.path, file.path, file.size) for file in files]
         raise InputError("no file matches this pattern", where=location, fix="check the pattern and the folder.")
     raise InputError("no such file or folder", where=location, fix="check the path; relative ones start where you run.")
 

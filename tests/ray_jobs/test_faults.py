@@ -122,6 +122,33 @@ def test_killed_in_the_middle_of_a_search(tmp_path):
     assert best[0] == best[1]
 
 
+def undisturbed_and_killed(folder, job, settings, fold):
+    """Two runs of a fine-tuning job, the second one killed in the second stage and started again."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump(settings))
+    runs = [folder / "undisturbed", folder / "killed"]
+    state = runs[1] / fold / "checkpoint/state.json"
+    for run in runs:
+        assert run_job("ingest", run, config=str(config)).returncode == 0
+        if run == runs[1]:
+            kill_when(
+                job_line(job, run, config=str(config)),
+                lambda: state.exists() and json.loads(state.read_text())["stage"] == 1,
+            )
+            assert not (run / fold / "manifest.json").exists()
+        done = run_job(job, run, config=str(config))
+        assert done.returncode == 0, done.stderr
+        assert ("stage 1, epoch 1" in done.stderr) == (run == runs[0])
+    return runs
+
+
+def assert_same(one, other):
+    key = "id" if "id" in one.column_names else "row"
+    assert one[key].equals(other[key])
+    for name in PROBABILITIES:
+        np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)
+
+
 def test_killed_in_the_middle_of_fine_tuning(tmp_path):
     settings = {
         "run": "runs/unused",
@@ -143,26 +170,9 @@ def test_killed_in_the_middle_of_fine_tuning(tmp_path):
             }
         ],
     }
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    predicted = {}
-    state = tmp_path / "killed/models/encoder/fold-0/checkpoint/state.json"
-    for name in ("undisturbed", "killed"):
-        run = tmp_path / name
-        assert run_job("ingest", run, config=str(config)).returncode == 0
-        if name == "killed":
-            kill_when(
-                job_line("train_encoder", run, config=str(config)),
-                lambda: state.exists() and json.loads(state.read_text())["stage"] == 1,
-            )
-            assert not (run / "models/encoder/fold-0/manifest.json").exists()
-        done = run_job("train_encoder", run, config=str(config))
-        assert done.returncode == 0, done.stderr
-        assert ("stage 1, epoch 1" in done.stderr) == (name == "undisturbed")
-        predicted[name] = [pq.read_table(run / f"predictions/encoder/{split}.parquet") for split in ("train", "test")]
-    for one, other in zip(*predicted.values(), strict=True):
-        for name in PROBABILITIES:
-            np.testing.assert_allclose(one[name].to_numpy(), other[name].to_numpy(), atol=1e-6)
+    runs = undisturbed_and_killed(tmp_path, "train_encoder", settings, "models/encoder/fold-0")
+    for split in ("train", "test"):
+        assert_same(*(pq.read_table(run / f"predictions/encoder/{split}.parquet") for run in runs))
 
 
 @pytest.mark.parametrize("architecture", ["gemma2", "llama"])
@@ -184,24 +194,5 @@ def test_killed_in_the_middle_of_fine_tuning_with_adapters(tmp_path, architectur
             }
         ],
     }
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings))
-    fold = "models/lora/fold-1"
-    state = tmp_path / "killed" / fold / "checkpoint/state.json"
-    held_out = {}
-    for name in ("undisturbed", "killed"):
-        run = tmp_path / name
-        assert run_job("ingest", run, config=str(config)).returncode == 0
-        if name == "killed":
-            kill_when(
-                job_line("train_llm", run, config=str(config)),
-                lambda: state.exists() and json.loads(state.read_text())["stage"] == 1,
-            )
-            assert not (run / fold / "manifest.json").exists()
-        done = run_job("train_llm", run, config=str(config))
-        assert done.returncode == 0, done.stderr
-        assert ("stage 1, epoch 1" in done.stderr) == (name == "undisturbed")
-        held_out[name] = pq.read_table(run / fold / "out_of_fold.parquet")
-    for name in PROBABILITIES:
-        one, other = (table[name].to_numpy() for table in held_out.values())
-        np.testing.assert_allclose(one, other, atol=1e-6)
+    runs = undisturbed_and_killed(tmp_path, "train_llm", settings, "models/lora/fold-1")
+    assert_same(*(pq.read_table(run / "models/lora/fold-1/out_of_fold.parquet") for run in runs))

@@ -1,5 +1,6 @@
 """Runs in an object store: the same results as on a disk, through cuts, and refusals that say why."""
 
+import pickle
 import subprocess
 import sys
 import threading
@@ -10,6 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from featurize.files import expand
+from featurize.readers import ENDINGS, read_rows
 from preference.errors import InputError
 from ray_jobs import predictions
 from ray_jobs.lock import LOCK, locked
@@ -76,6 +79,19 @@ def test_a_damaged_table_is_told_from_a_store_that_is_away(store, folder):
     folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
     with pytest.raises(DamagedFileError):
         through.read_table("t.parquet")
+    cable.close()
+
+
+def test_input_is_read_on_after_a_cut(store, folder):
+    cable = Cable(store.port)
+    folder.write_bytes("votes.jsonl", b'{"id": "1"}\n')
+    (file,) = expand((folder / "votes.jsonl").uri.replace(f":{store.port}", f":{cable.port}"), ENDINGS)
+    cable.cut()
+    back = threading.Timer(3, cable.mend)
+    back.start()
+    sent = pickle.loads(pickle.dumps(file))  # as to the task that reads it
+    assert list(read_rows(sent, lambda names: None)) == [(1, {"id": "1"})]
+    assert back.finished.is_set(), "it must have waited"
     cable.close()
 
 
