@@ -95,10 +95,11 @@ def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
     for job in LEAVES:
         slope = _slope(costs, job, *sizes[1:])
         fixed = costs[sizes[-1]][job].core_seconds - slope * sizes[-1]
-        growth = slope / max(_slope(costs, job, *sizes[:2]), 1e-9)
+        before = _slope(costs, job, *sizes[:2])
+        growth = f"{slope / before:.2f}" if min(slope, before) > 0 else "-"  # too small to tell
         size = costs[sizes[-1]][job].bytes / sizes[-1] / 1e3
         of_sizes = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
-        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth:.2f} | {size:.2f} |")
+        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} |")
 
 
 def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> None:
