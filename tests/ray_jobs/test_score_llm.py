@@ -102,7 +102,7 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     unsure = one.replace("swap: none", "swap: uncertain, uncertain_share: 0.3")
     output = job(score_llm, f"[{unsure}]")
     assert {path: path.stat().st_mtime_ns for path in shards} == before, "the first order is not scored again"
-    assert "requests found answered, resuming" in output.err
+    assert "asking for the second order of the records that it is least sure of" in output.err
     mixed = read(tmp_path, "one")
     changed = (mixed != straight).any(axis=1)
     assert manifest(tmp_path, "one")["metrics"]["records_in_both_orders"] == round(0.3 * ROWS) + round(0.3 * TEST_ROWS)
