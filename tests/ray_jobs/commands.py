@@ -52,8 +52,11 @@ def free_ports(first: int, count: int) -> list[int]:
 
 
 @contextlib.contextmanager
-def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
-    """A Ray head in a private port range with token authentication; yields the environment that clients need."""
+def ray_head(folder: Path, cpus: int, temporary: Path | None = None, **changes: str) -> Iterator[dict[str, str]]:
+    """A Ray head in a private port range with token authentication; yields the environment that clients need.
+
+    It keeps its session in `temporary` where that is given, and has `changes` in its environment.
+    """
     names = [
         "port", "ray-client-server-port", "node-manager-port", "object-manager-port", "runtime-env-agent-port",
         "dashboard-agent-listen-port", "dashboard-agent-grpc-port", "metrics-export-port", "dashboard-port",
@@ -67,13 +70,13 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
         check=True,
         capture_output=True,
     )
-    env = environment(PATH=path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{folder}/.ray/auth_token")
+    env = environment(PATH=path, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN_PATH=f"{folder}/.ray/auth_token", **changes)
     # Not below `folder`: Ray's sockets live here, and a socket's path is limited to 107 bytes.
-    temporary = tempfile.mkdtemp(prefix="tiebreak-")
+    session = tempfile.mkdtemp(prefix="tiebreak-") if temporary is None else str(temporary)
     line = [
         "ray", "start", "--head", "--block", "--node-ip-address", "127.0.0.1",
         "--num-cpus", str(cpus), "--dashboard-host", "127.0.0.1", "--include-dashboard", "true",
-        "--temp-dir", temporary, "--min-worker-port", "24000", "--max-worker-port", "24999",
+        "--temp-dir", session, "--min-worker-port", "24000", "--max-worker-port", "24999",
         "--disable-usage-stats", *(f"--{name}={port}" for name, port in ports.items()),
     ]  # fmt: skip
     with (folder / "head.log").open("w") as log:
@@ -85,7 +88,8 @@ def ray_head(folder: Path, cpus: int) -> Iterator[dict[str, str]]:
     finally:
         head.terminate()  # with --block, `ray start` ends just the processes that it started
         head.wait(timeout=60)
-        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary is None:
+            shutil.rmtree(session, ignore_errors=True)
 
 
 def wait_for(address: str, seconds: float) -> None:

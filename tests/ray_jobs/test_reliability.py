@@ -3,14 +3,16 @@
 `python -m pytest tests/ray_jobs/test_reliability.py --reliability docs/reliability.md` writes the table.
 """
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
@@ -20,6 +22,9 @@ import pytest
 from ray_jobs import predictions
 
 from .commands import ROOT, environment, job_line, run_job
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 pytestmark = pytest.mark.slow
 
@@ -75,6 +80,7 @@ def before(undisturbed, tmp_path) -> Callable[[str, Path | None], Path]:
 
 
 def start(run: Path, **changes: str) -> "subprocess.Popen[str]":
+    """Start the pipeline, with changes to its environment."""
     return subprocess.Popen(
         [sys.executable, *job_line("pipeline", run, *SMALL)],
         cwd=ROOT, env=environment(**changes), start_new_session=True,
@@ -82,10 +88,10 @@ def start(run: Path, **changes: str) -> "subprocess.Popen[str]":
     )  # fmt: skip
 
 
-def workers(job: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Ray's processes that are at some work for the job."""
+def workers(root: int) -> list[psutil.Process]:
+    """Ray's processes below one that are at some work."""
     found = []
-    for process in psutil.Process(job.pid).children(recursive=True):
+    for process in psutil.Process(root).children(recursive=True):
         try:
             name = "".join(process.cmdline())
         except psutil.Error:
@@ -95,11 +101,13 @@ def workers(job: "subprocess.Popen[str]") -> list[psutil.Process]:
     return found
 
 
-def in_the_middle(stage: str, job: "subprocess.Popen[str]", run: Path) -> list[psutil.Process]:
-    """Wait until the stage is at its work; returns the processes that do it."""
+def in_the_middle(
+    stage: str, job: "subprocess.Popen[str]", run: Path, roots: Sequence[int] = ()
+) -> list[psutil.Process]:
+    """Wait until the stage is at its work; returns the processes that do it, below the job or the roots given."""
     end = time.monotonic() + 300
     while True:
-        busy = workers(job)
+        busy = [process for root in (roots or [job.pid]) for process in workers(root)]
         if busy and (stage not in MIDDLE or next(run.glob(MIDDLE[stage]), None) is not None):
             return busy
         assert job.poll() is None, f"{stage} ended before it was seen: {job.stderr and job.stderr.read()}"
@@ -128,19 +136,72 @@ def check_same(run: Path, undisturbed: Path) -> None:
     assert (run / "report/index.html").exists()
 
 
+def goes_on(job: "subprocess.Popen[str]", run: Path, undisturbed: Path) -> str:
+    """Wait for a disturbed job, and start it once more if it failed; returns what came of it."""
+    _, told = job.communicate(timeout=400)
+    if job.returncode:
+        assert "error:" in told.splitlines()[-1], told
+        finish(run)
+    check_same(run, undisturbed)
+    return "the job failed with its reason; the same line went on" if job.returncode else "the job went on"
+
+
 @pytest.mark.parametrize("stage", LEAVES)
 def test_a_killed_worker(stage, before, undisturbed, fault):
     run = before(stage)
     job = start(run)
     in_the_middle(stage, job, run)[-1].kill()
-    _, told = job.communicate(timeout=400)
-    if job.returncode:
-        fault(stage, "kill -9 of a worker", "the job ended with its reason; the same line went on")
-        finish(run)
-    else:
-        fault(stage, "kill -9 of a worker", "done again by Ray; the job went on")
-    check_same(run, undisturbed)
-    assert job.returncode == 0 or "error:" in told
+    fault(stage, "kill -9 of a worker", goes_on(job, run, undisturbed))
+
+
+@pytest.fixture
+def cluster() -> Iterator["Cluster"]:
+    """Two nodes of two CPUs each, and a head without any."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+def test_a_lost_node(stage, before, undisturbed, cluster, fault):
+    run = before(stage)
+    job = start(run, RAY_ADDRESS=cluster.address)
+    raylets = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
+    in_the_middle(stage, job, run, list(raylets))
+    lost = max(raylets, key=lambda raylet: len(workers(raylet)))
+    with_it = psutil.Process(lost).children(recursive=True)
+    cluster.remove_node(raylets[lost], allow_graceful=False)
+    for process in with_it:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    fault(stage, "kill -9 of a raylet and all of its node", goes_on(job, run, undisturbed))
+
+
+HOG = "import time; held = []\nwhile True: held.append(b'x' * 2**28); time.sleep(0.1)"
+
+
+@pytest.mark.parametrize("stage", LEAVES)
+def test_memory_pressure(stage, before, undisturbed, fault):
+    run = before(stage)
+    memory = psutil.virtual_memory()
+    allowed = memory.total - memory.available + 6 * 2**30
+    if allowed > 0.9 * memory.total:
+        pytest.skip("6 GiB of memory that could be taken are not free")
+    job = start(run, RAY_memory_usage_threshold=f"{allowed / memory.total:.4f}")
+    busy = in_the_middle(stage, job, run)
+    hog = subprocess.Popen([sys.executable, "-c", HOG])
+    try:
+        assert psutil.wait_procs(busy, timeout=60, callback=lambda _: hog.kill())[0]
+    finally:
+        hog.kill()
+        hog.wait()
+    fault(stage, "memory pressure, until Ray's monitor kills a worker", goes_on(job, run, undisturbed))
 
 
 @pytest.mark.parametrize("stage", LEAVES)
