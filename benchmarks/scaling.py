@@ -1,10 +1,18 @@
-"""How training folds scales: 10 folds of 2 boosters on clusters of one-CPU nodes, against the ideal.
+"""How work spreads over clusters of one-CPU nodes, against the ideal.
 
-Run as: python -m benchmarks.scaling --slots 1 2 5 10 20 --fold-seconds 60
+Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 60
+        python -m benchmarks.scaling shards --slots 2 5 10 20 --seconds 10
+        python -m benchmarks.scaling dispatch --slots 2
 
-Virtual nodes share one machine, so what a fold costs is a fixed sleep, added to training a few trees; all else
-is the product's own: the job train_boosters with its slots, wrappers, checkpoints and files. Ideal: all sleeps divided
-by the slots; the time is that of the job, from its call to its end, in a process that has joined the cluster.
+Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own.
+
+folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; each fold's sleep is added
+to training a few trees.
+shards: 40 shards under Ray Data, as every stage without labels spreads its work; once all alike, and once with the last
+one four times as long: a straggler at the worst moment.
+dispatch: shards without any work, to see what each costs the driver and the scheduler, and whether it grows.
+
+Ideal: all sleeps divided by the slots; the time is from the call to its end, in a process that has joined the cluster.
 """
 
 import argparse
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
     from train.booster import Engine
 
 FOLDS, BOOSTERS = 10, ("lightgbm", "xgboost")
+SHARDS, STRAGGLER = 40, 4
+DISPATCHED = (1000, 10_000)
 SETTINGS = [
     "data.synthetic.train_rows=200",
     "data.synthetic.test_rows=20",
@@ -37,26 +47,28 @@ SETTINGS = [
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("work", choices=["folds", "shards", "dispatch"])
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 5, 10, 20])
-    parser.add_argument("--fold-seconds", type=float, default=60.0)
+    parser.add_argument("--seconds", type=float, default=10.0, help="that each fold or shard sleeps")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.child:
-        print("result", json.dumps(_train(Path(options.child), options.slots[0], options.fold_seconds)))
+    if options.child is not None:
+        print("result", json.dumps(_child(options.work, options.slots[0], options.seconds, options.child)))
         return
     with tempfile.TemporaryDirectory() as name:
         made = Path(name) / "made"
-        for job in ("ingest", "featurize"):
-            _run([sys.executable, "-m", f"ray_jobs.{job}", *_settings(made)])
-        print(f"{'slots':>5} {'seconds':>8} {'ideal':>8} {'of ideal':>8}")
+        if options.work == "folds":
+            for job in ("ingest", "featurize"):
+                _run([sys.executable, "-m", f"ray_jobs.{job}", *_settings(made)])
         for slots in options.slots:
             run = Path(name) / f"slots-{slots}"
-            shutil.copytree(made, run)
-            line = [sys.executable, "-m", "benchmarks.scaling", "--child", str(run), "--slots", str(slots)]
-            told = _run([*line, "--fold-seconds", str(options.fold_seconds)])
-            seconds = json.loads(told.splitlines()[-1].removeprefix("result "))
-            ideal = FOLDS * len(BOOSTERS) * options.fold_seconds / slots
-            print(f"{slots:5} {seconds:8.1f} {ideal:8.1f} {ideal / seconds:8.1%}", flush=True)
+            if made.exists():
+                shutil.copytree(made, run)
+            line = [sys.executable, "-m", "benchmarks.scaling", options.work, "--child", str(run)]
+            told = _run([*line, "--slots", str(slots), "--seconds", str(options.seconds)])
+            for what, seconds, slept in json.loads(told.splitlines()[-1].removeprefix("result ")):
+                against = f", ideal {slept / slots:.1f} s: {slept / slots / seconds:.1%} of it" if slept else ""
+                print(f"{slots:2} slots, {what}: {seconds:.1f} s{against}", flush=True)
 
 
 def _settings(run: Path) -> list[str]:
@@ -73,10 +85,55 @@ def _run(line: list[str]) -> str:
     return done.stdout
 
 
-def _train(run: Path, slots: int, fold_seconds: float) -> float:
-    """Seconds that train_boosters takes on a cluster of so many nodes of one CPU beside a head without any."""
+def _child(work: str, slots: int, seconds: float, run: str) -> list[tuple[str, float, float]]:
+    """What was done on nodes of one CPU beside a head without, the seconds it took, and those that were slept in all."""
     import ray
     from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(slots):
+            cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, log_to_driver=False)
+        cluster.wait_for_nodes()
+        if work == "folds":
+            taken = _train(Path(run), seconds)
+            return [(f"{FOLDS} folds x {len(BOOSTERS)} boosters", taken, FOLDS * len(BOOSTERS) * seconds)]
+        if work == "dispatch":
+            _map([0.0] * slots)  # the workers' start is not what is measured
+            return [(f"{count:,} shards without work", _map([0.0] * count), 0.0) for count in DISPATCHED]
+        alike = [seconds] * SHARDS
+        late = [*alike[1:], STRAGGLER * seconds]
+        return [
+            (f"{SHARDS} shards", _map(alike), sum(alike)),
+            (f"{SHARDS} shards, the last {STRAGGLER} times as long", _map(late), sum(late)),
+        ]
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def _map(sleeps: list[float]) -> float:
+    """Seconds that it takes to work on shards, each of which sleeps."""
+    import ray.data
+
+    from ray_jobs.shards import Item, map_shards
+
+    ray.data.DataContext.get_current().enable_progress_bars = False
+
+    def work(item: Item) -> list[Item]:
+        time.sleep(item["seconds"])
+        return [item]
+
+    started = time.perf_counter()
+    done = list(map_shards([{"seconds": seconds} for seconds in sleeps], work))
+    assert len(done) == len(sleeps)
+    return time.perf_counter() - started
+
+
+def _train(run: Path, fold_seconds: float) -> float:
+    """Seconds that train_boosters takes with folds that sleep."""
+    import ray
 
     from ray_jobs.run import Run
     from ray_jobs.settings_file import load_settings
@@ -86,20 +143,10 @@ def _train(run: Path, slots: int, fold_seconds: float) -> float:
     # Sent to the workers as it is here, with its engines made slow.
     fold_runner.engine_of = functools.partial(_slow_engine, fold_runner.engine_of, fold_seconds)
     ray.cloudpickle.register_pickle_by_value(fold_runner)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(slots):
-            cluster.add_node(num_cpus=1)
-        ray.init(address=cluster.address, log_to_driver=False)
-        cluster.wait_for_nodes()
-        overrides = [f"run={run}", *SETTINGS]
-        config = (ROOT / "configs/demo.yaml").read_text(encoding="utf-8")
-        started = time.perf_counter()
-        train_boosters(Run(load_settings(config, "configs/demo.yaml", overrides)))
-        return time.perf_counter() - started
-    finally:
-        ray.shutdown()
-        cluster.shutdown()
+    config = (ROOT / "configs/demo.yaml").read_text(encoding="utf-8")
+    started = time.perf_counter()
+    train_boosters(Run(load_settings(config, "configs/demo.yaml", [f"run={run}", *SETTINGS])))
+    return time.perf_counter() - started
 
 
 class _SlowEngine:
