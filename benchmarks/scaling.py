@@ -6,7 +6,7 @@ Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 60
 
 Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own.
 
-folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; each fold's sleep is added
+folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; sleeps are added
 to training a few trees.
 shards: 40 shards under Ray Data, as every stage without labels spreads its work; once all alike, and once with the last
 one four times as long: a straggler at the worst moment.
@@ -86,7 +86,7 @@ def _run(line: list[str]) -> str:
 
 
 def _child(work: str, slots: int, seconds: float, run: str) -> list[tuple[str, float, float]]:
-    """What was done on nodes of one CPU beside a head without, the seconds it took, and those that were slept in all."""
+    """What was done on nodes of one CPU beside a head without, the seconds taken, and those that were slept in all."""
     import ray
     from ray.cluster_utils import Cluster
 
