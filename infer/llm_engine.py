@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.data
 from ray import PlacementGroupID
 from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
@@ -100,6 +101,7 @@ def _next_token(logprobs: list[dict[Any, dict[str, Any]]], answers: tuple[int, .
 def placement_groups_given_back() -> Iterator[None]:
     """Removes the placement groups that ray.data.llm makes for engines on several GPUs, and keeps to the job's end.
 
+    The table is that of the cluster: other jobs' groups are none of ours. Their ids end in their job's.
     Where several models are at work, those of all are removed when the last one has ended.
     """
     with _groups.lock:
@@ -112,8 +114,9 @@ def placement_groups_given_back() -> Iterator[None]:
         with _groups.lock:
             _groups.users -= 1
             if not _groups.users:
+                ours = ray.get_runtime_context().get_job_id()
                 for name, group in placement_group_table().items():
-                    if name not in _groups.before and group["state"] != "REMOVED":
+                    if name.endswith(ours) and name not in _groups.before and group["state"] != "REMOVED":
                         remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
 
 

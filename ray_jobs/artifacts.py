@@ -93,6 +93,9 @@ class Stage:
         """
         # Hidden ones, such as the claim of the job at work, are nobody's outputs.
         files = {name: size for name, size in self.folder.files().items() if name != MANIFEST and name[0] != "."}
+        lost = sorted(set() if keep is None else keep - files.keys())
+        if lost:
+            raise RuntimeError(f"{self.folder / lost[0]} is gone: something else is at work in this folder")
         dropped = set() if keep is None else files.keys() - keep
         manifest = {
             "stage": self.name,

@@ -14,7 +14,7 @@ from ray_jobs import settings
 from ray_jobs.artifacts import fingerprint
 from ray_jobs.records import Records
 from ray_jobs.run import Run
-from ray_jobs.storage import FINGERPRINT_KEY, Folder
+from ray_jobs.storage import Folder, made_by
 
 _MODULES = {
     "handmade": handmade,
@@ -131,7 +131,7 @@ def read_fitted(target: Folder, output: Output) -> dict[str, Any]:
 def read_fitted_table(target: Folder, output: Output) -> pa.Table:
     """What was fitted for an output, as a table. Raises InputError if it was fitted for another."""
     table = target.read_table(output.fitted)
-    _refuse_other(target, output, (table.schema.metadata or {}).get(FINGERPRINT_KEY, b"").decode())
+    _refuse_other(target, output, made_by(table.schema) or "")
     return table
 
 
@@ -260,11 +260,13 @@ class FeatureStore:
         tables = {}
         for block in blocks:
             output = self.outputs[block.folder]
-            if not output.is_made(self.folder, item):
+            file = output.file(item)
+            table = self.folder.read_table(file) if self.folder.exists(file) else None
+            if table is None or made_by(table.schema) != output.by_split[split]:
                 raise InputError(
                     "made with other settings, by another version, or from other records",
-                    where=f"{self.folder}/{output.file(item)}",
+                    where=f"{self.folder}/{file}",
                     fix="run ray_jobs.featurize again with --force.",
                 )
-            tables[block.folder] = self.folder.read_table(output.file(item))
+            tables[block.folder] = table
         return tables

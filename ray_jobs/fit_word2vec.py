@@ -59,11 +59,14 @@ def start_word2vec(
 ) -> Any:  # noqa: ANN401 - Ray references
     """Begin to train word vectors beside whatever else runs; None if they are there."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     if not redo and is_fitted(target, output):
         return None
     # A task, since an actor would keep its CPU after training, and on a machine with one CPU for ever.
-    epochs = ray.remote(num_cpus=0)(_Epochs).remote()
+    # Beside the driver, so that no other node takes it along.
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    epochs = ray.remote(num_cpus=0)(_Epochs).options(scheduling_strategy=here).remote()
     return ray.remote(num_cpus=1)(_fit_word2vec).remote(target, records, output, settings, seed, epochs), epochs
 
 

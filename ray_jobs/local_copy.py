@@ -65,7 +65,6 @@ def local_folder(folder: Folder, fingerprint: str) -> str:
                 shutil.rmtree(older)
             half = copies / "part"
             for name in folder.files():
-                (half / name).parent.mkdir(parents=True, exist_ok=True)
                 folder.copy_to(name, half / name)
             half.rename(target)
     return str(target)

@@ -2,7 +2,7 @@
 
 Object stores cannot create a file only if it is absent, so nobody races for one name. Each job writes a claim of its
 own, then looks: whoever sees another's living claim withdraws. Both of two that come at the same moment may withdraw;
-never do both stay.
+never do both stay. A claim is alive if its process is, or where that cannot be seen, if it is renewed.
 """
 
 import contextlib
@@ -13,8 +13,9 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from preference.errors import InputError
@@ -25,6 +26,8 @@ LOCK = ".lock"
 BEAT_S = 15.0
 # A claim that was not renewed for eight beats: its owner is gone, or cut off for so long that it must stop anyway.
 SILENT_S = 8 * BEAT_S
+NOTICE_S = 2 * BEAT_S  # in which an owner that is alive notices that it was taken over
+LOOK_S = BEAT_S / 5
 
 
 class TakenOverError(RuntimeError):
@@ -40,13 +43,19 @@ class Claim:
     pid: int
     job: str
     since: str
+    machine: str = ""  # where `pid` means this process; a host's name may be another's, too
+    over: Sequence[str] = ()  # the claims that this one has ended: their owners may yet write them again
 
     def __str__(self) -> str:
         return f"{self.owner} on {self.host} (process {self.pid}, {self.job}, since {self.since})"
 
+    def is_here(self) -> bool:
+        """Whether its process is one that can be seen from here."""
+        return self.machine == _machine()
+
     def ended(self) -> bool:
         """Whether its process was on this machine and is no more. False where that cannot be told."""
-        if self.host != socket.gethostname():
+        if not self.is_here():
             return False
         if self.pid == os.getpid():  # a container that was started again
             return True
@@ -63,12 +72,13 @@ class Claim:
 def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     """Holds a run's folder for one job.
 
-    A claim whose process ended on this machine, or that was silent for `SILENT_S` seconds, counts no more; with
-    `take_over` none does. Raises InputError, which names the owner, if another job has the run, and TakenOverError if
-    another takes it meanwhile.
+    A claim whose process ended on this machine, or that was silent for `SILENT_S` seconds, counts no more: one from
+    elsewhere is waited for until it is renewed or as silent as that. With `take_over` none counts, and who is alive has
+    `NOTICE_S` seconds to stop. Raises InputError, which names the owner, if another job has the run, and TakenOverError
+    if another takes it meanwhile.
     """
     made = (run / LOCK).make()
-    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now()))
+    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now(), _machine()))
     try:
         held.renew()
         _refuse_others(run, held, take_over)
@@ -94,6 +104,20 @@ class _Held:
         """Write the claim; its time of change is the sign of life, by the clock of the storage."""
         self.folder.write_json(self.name, vars(self._claim))
 
+    def end(self, name: str) -> None:
+        """End another's claim, for good: its owner may be about to renew it."""
+        self._claim = replace(self._claim, over=[*self._claim.over, name])
+        self.renew()
+        self.folder.delete(name)
+
+    def claims(self) -> dict[str, float]:
+        """When each claim was renewed. Raises TakenOverError if this one is gone, or another says that it has ended."""
+        changed = {name: when for name, when in self.folder.changed().items() if name.endswith(".json")}
+        others = [_read(self.folder, name) for name in changed.keys() - {self.name}]
+        if self.name not in changed or any(self.name in other.over for other in others if other is not None):
+            raise TakenOverError("another job has taken this run over")
+        return changed
+
     @contextlib.contextmanager
     def kept_alive(self) -> Iterator[None]:
         """Renews the claim until the work is done; interrupts the work if the claim is gone."""
@@ -114,34 +138,58 @@ class _Held:
         assert main is not None
         while not self._over.wait(BEAT_S):
             try:
-                if not self.folder.exists(self.name):
-                    self._lost = True
-                    # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
-                    signal.pthread_kill(main, signal.SIGTERM)
-                    return
+                self.claims()
                 self.renew()
+            except TakenOverError:
+                self._lost = True
+                # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
+                signal.pthread_kill(main, signal.SIGTERM)
+                return
             except OSError:  # storage that is away for a moment; the next beat tries again
                 continue
 
 
 def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
-    changed = {name: when for name, when in held.folder.changed().items() if name.endswith(".json")}
-    now = changed[held.name]
-    for name in sorted(changed.keys() - {held.name}):
-        claim = _read(held.folder, name)
-        if claim is None:
-            continue
-        silent = now - changed[name]
-        if take_over or claim.ended() or silent > SILENT_S:
-            say("lock", f"taking the run over from {claim}")
-            held.folder.delete(name)
-            continue
-        raise InputError(
-            f"{claim} is at work here",
-            where=str(run),
-            fix="wait for it, or give --set run=DIR another folder; if it is gone for good, --take-over ends its hold "
-            f"now, and {SILENT_S:.0f} s after its last sign of life any job does.",
-        )
+    seen: dict[str, float] = {}
+    told = False
+    while True:
+        changed = held.claims()
+        now = changed.pop(held.name)
+        unsure: list[tuple[Claim, float]] = []
+        for name, when in sorted(changed.items()):
+            claim = _read(held.folder, name)
+            if claim is None:
+                continue
+            gone = claim.ended() or now - when > SILENT_S
+            if take_over or gone:
+                say("lock", f"taking the run over from {claim}")
+                held.end(name)
+                if not gone:
+                    _let_notice(claim)
+            elif claim.is_here() or when > seen.setdefault(name, when):
+                raise InputError(
+                    f"{claim} is at work here",
+                    where=str(run),
+                    fix="wait for it, or give --set run=DIR another folder; if it is gone for good, --take-over ends "
+                    f"its hold now, and {SILENT_S:.0f} s after its last sign of life any job does.",
+                )
+            else:
+                unsure.append((claim, SILENT_S - (now - when)))
+        if not unsure:
+            return
+        if not told:
+            claim, seconds = max(unsure, key=lambda each: each[1])
+            say("lock", f"waiting up to {seconds:.0f} s for a sign of life of {claim}")
+            told = True
+        time.sleep(LOOK_S)
+        held.renew()
+
+
+def _let_notice(claim: Claim) -> None:
+    """Wait until the owner of a claim that was ended has stopped, where that can be seen, or must have."""
+    until = time.monotonic() + NOTICE_S
+    while not claim.ended() and time.monotonic() < until:
+        time.sleep(0.2)
 
 
 def _read(folder: Folder, name: str) -> Claim | None:
@@ -153,6 +201,15 @@ def _read(folder: Folder, name: str) -> Claim | None:
         return None
     except (ValueError, TypeError):
         return Claim("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
+
+
+def _machine() -> str:
+    """This machine since its last start, and which of its processes can be seen from here."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:  # not Linux
+        return f"{socket.gethostname()} {uuid.getnode()}"
 
 
 def _user() -> str:

@@ -2,10 +2,12 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from preference.truncation import Truncation
 from ray_jobs.settings_base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
+
+SAFE_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "dummy")
 
 
 class TinyLlm(Strict):
@@ -57,6 +59,16 @@ class Llm(Strict):
     @classmethod
     def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
         return tuple_from_list(values, "replicas")
+
+    @field_validator("engine")
+    @classmethod
+    def _safe(cls, engine: dict[str, Any]) -> dict[str, Any]:
+        if engine.get("load_format", SAFE_FORMATS[0]) not in SAFE_FORMATS:
+            raise ValueError(f"load_format is one of {', '.join(SAFE_FORMATS)}: others read pickle, which runs code")
+        for name in engine:
+            if name.endswith(("hf_token", "_key", "_secret", "password")):
+                raise ValueError(f"{name} would be saved and shown in the report: set it in the nodes' environment")
+        return engine
 
     @model_validator(mode="after")
     def _one_source(self) -> "Llm":

@@ -4,9 +4,9 @@ import contextlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -16,12 +16,19 @@ from featurize.files import resolve
 from preference.errors import InputError
 
 FINGERPRINT_KEY = b"tiebreak.fingerprint"
+Parsed = TypeVar("Parsed")
 _PIECE = 1 << 24  # bytes
 _AT_FIRST = 3  # attempts: an object store that was never there yet is no passing trouble
 
 
 class DamagedFileError(InputError):
     """A file of a run that is not what was written; `where` is the file."""
+
+
+def made_by(schema: pa.Schema) -> str | None:
+    """The fingerprint that a table's schema carries, if any."""
+    found = (schema.metadata or {}).get(FINGERPRINT_KEY)
+    return found.decode() if found else None
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class Folder:
         return self.uri
 
     def _open(self, name: str) -> tuple[fs.FileSystem, str]:
+        # Names may come from a manifest that somebody else wrote.
+        if name.startswith("/") or ".." in name.split("/"):
+            raise InputError(f"the name {name!r} leads out of the folder", str(self), "do not use what names it.")
         filesystem, path = resolve(self.uri)
         return filesystem, f"{path}/{name}"
 
@@ -133,8 +143,9 @@ class Folder:
             raise
 
     def copy_to(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Copy a file to a local path, piece by piece. Raises FileNotFoundError."""
+        """Copy a file to a local path, piece by piece, making its folders. Raises FileNotFoundError."""
         filesystem, source = self._open(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
         with filesystem.open_input_stream(source) as stream, open(path, "wb") as file:
             while piece := stream.read(_PIECE):
                 file.write(piece)
@@ -157,17 +168,24 @@ class Folder:
 
         Raises FileNotFoundError, and DamagedFileError for a file whose checksums say that it is not what was written.
         """
+
+        def read(file: pa.NativeFile) -> pa.Table:
+            return pq.read_table(file, columns=columns, page_checksum_verification=True)
+
+        return self._parse(name, read)
+
+    def _parse(self, name: str, read: Callable[[pa.NativeFile], Parsed]) -> Parsed:
         filesystem, path = self._open(name)
         try:
             with filesystem.open_input_file(path) as file:
-                return pq.read_table(file, columns=columns, page_checksum_verification=True)
+                return read(file)
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError):
             # Arrow tells the network's errors and the file's alike: what is wrong in memory, too, is the file's.
             content = pa.BufferReader(self.read_bytes(name))
             try:
-                return pq.read_table(content, columns=columns, page_checksum_verification=True)
+                return read(content)
             except (pa.ArrowInvalid, OSError) as error:
                 raise DamagedFileError(
                     f"damaged: {str(error).splitlines()[0]}",
@@ -184,16 +202,10 @@ class Folder:
 
     def table_fingerprint(self, name: str) -> str | None:
         """The fingerprint that a Parquet file carries; None if the file is absent, unreadable or without one."""
-        if not self.exists(name):
-            return None
-        filesystem, path = self._open(name)
         try:
-            with filesystem.open_input_file(path) as file:
-                metadata = pq.read_schema(file).metadata or {}
-        except pa.ArrowInvalid:
+            return made_by(self._parse(name, pq.read_schema))
+        except (FileNotFoundError, DamagedFileError):
             return None
-        found = metadata.get(FINGERPRINT_KEY)
-        return found.decode() if found else None
 
     def delete(self, name: str) -> None:
         """Remove one file; nothing happens if it is absent."""

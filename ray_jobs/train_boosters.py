@@ -186,7 +186,7 @@ def _train(
     gathered = ray.remote(num_cpus=1)(gather).remote(
         records, models, outputs, folds, booster.fold_weights == "inverse_loss"
     )
-    wait_for(gathered, "the folds' predictions", on_wait)
+    wait_for(gathered, "the folds' predictions", on_wait, cancelled)
     rows = ray.get(gathered)
     manifests = {fold: fold_stage(models, fold).manifest() or {} for fold in folds}
     files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}

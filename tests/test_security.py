@@ -12,6 +12,7 @@ import pytest
 from infer.llm_checkpoint import check_checkpoint
 from preference.errors import InputError
 from ray_jobs.settings_file import load_settings
+from ray_jobs.storage import Folder
 from tests.ray_jobs.commands import ROOT, run_job
 
 PACKAGES = ("preference", "featurize", "train", "tune", "infer", "ray_jobs", "demo")
@@ -148,3 +149,13 @@ def test_secrets_of_the_environment_are_left_nowhere(tmp_path, monkeypatch):
     for place, content in (said | left).items():
         for value in secrets.values():
             assert value.encode() not in content, place
+
+
+@pytest.mark.parametrize("name", ["../stolen", "train/../../stolen", "/tmp/stolen"])
+def test_names_from_manifests_and_listings_lead_nowhere_else(name, tmp_path):
+    folder = Folder(str(tmp_path / "run"))
+    (tmp_path / "stolen").write_text("{}")
+    for use in (folder.read_json, folder.read_table, folder.delete, lambda name: folder.write_bytes(name, b"")):
+        with pytest.raises(InputError, match="leads out of the folder"):
+            use(name)
+    assert (tmp_path / "stolen").read_text() == "{}"

@@ -30,6 +30,7 @@ class Board:
         self._taken: dict[int, int] = {}  # fold by slot
         self._at_work: set[int] = set()  # slots that have ever taken a fold
         self._lost: set[int] = set()
+        self._losses: dict[int | None, int] = {}  # by fold since its last checkpoint; of slots without one
         self._checkpoints: dict[int, bytes] = {}
         self._events: list[Event] = []
 
@@ -44,21 +45,29 @@ class Board:
     def save(self, fold: int, checkpoint: bytes) -> None:
         """Keep a fold's latest checkpoint."""
         self._checkpoints[fold] = checkpoint
+        self._losses.pop(fold, None)
 
     def post(self, slot: int, event: Event) -> None:
         """A slot is done with its fold."""
         if self._taken.pop(slot, None) is None:
             return  # the slot was given up for dead, and its fold waits for another
         self._checkpoints.pop(event.fold, None)
+        self._losses.pop(None, None)  # slots can start
         self._events.append(event)
 
-    def lost(self, slot: int) -> int | None:
-        """A slot's process died: its fold, which waits again before all others; None if it had none."""
+    def lost(self, slot: int, with_node: bool) -> tuple[int | None, int]:
+        """A slot's process died: its fold, which waits again before all others, or None if it had none; how often so.
+
+        A lost node takes all its slots with it: that is nothing against those that had no fold yet.
+        """
         self._lost.add(slot)
         fold = self._taken.pop(slot, None)
         if fold is not None:
             self._waiting.appendleft(fold)
-        return fold
+        elif with_node:
+            return None, 0
+        self._losses[fold] = self._losses.get(fold, 0) + 1
+        return fold, self._losses[fold]
 
     def look(self) -> tuple[list[Event], int, set[int]]:
         """What has happened since the last look, how many folds wait, and which slots have begun to work."""

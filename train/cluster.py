@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import CancelledError
 from typing import Any
 
 import ray
@@ -26,6 +27,16 @@ def is_placed(group: PlacementGroup) -> bool:
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 
+def nodes_of(group: PlacementGroup) -> set[str]:
+    """The ids of the nodes on which a placed group has its places."""
+    return set(placement_group_table(group)["bundles_to_node_id"].values())
+
+
+def alive(nodes: set[str]) -> set[str]:
+    """Those of the nodes that are there."""
+    return nodes & {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+
+
 def describe_shortage(what: str, cpus: int, places: int = 1) -> str:
     """Why `places` times `cpus` CPUs cannot be had now for `what`, for the person who waits."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
@@ -40,10 +51,20 @@ def describe_shortage(what: str, cpus: int, places: int = 1) -> str:
     return f"{what} needs {times}{cpus} free CPUs on one node; {there}"
 
 
-def wait_for(reference: "ray.ObjectRef[Any]", what: str, on_wait: Callable[[str], None]) -> None:
-    """Wait until a task that takes one CPU has ended, saying how many are free while it may not have begun."""
+def wait_for(
+    reference: "ray.ObjectRef[Any]",
+    what: str,
+    on_wait: Callable[[str], None],
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
+    """Wait until a task that takes one CPU has ended, saying how many are free while it may not have begun.
+
+    Raises CancelledError once `cancelled` says so.
+    """
     quiet_until = time.monotonic() + QUIET_SECONDS
     while not ray.wait([reference], timeout=LOOK_SECONDS, fetch_local=False)[0]:
+        if cancelled():
+            raise CancelledError
         if time.monotonic() >= quiet_until and ray.available_resources().get("CPU", 0.0) < 1:
             nodes = sum(node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"])
             on_wait(f"waiting for {what}: 0 of {nodes:g} CPUs are free")

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -45,9 +45,11 @@ from train.cluster import (
     LOOK_SECONDS,
     QUIET_SECONDS,
     REPORT_SECONDS,
+    alive,
     ask_for,
     describe_shortage,
     is_placed,
+    nodes_of,
     wait_for,
 )
 from train.matrix import Matrix
@@ -66,7 +68,8 @@ __all__ = [
 EngineName = Literal["lightgbm", "xgboost", "two_part"]
 Committed = TypeVar("Committed")
 
-DEATHS_ALLOWED = 3  # of one fold's processes; a fold that keeps dying would rather have more memory than more tries
+# Of one fold's processes, without a new checkpoint; one that keeps dying would rather have more memory than more tries.
+DEATHS_ALLOWED = 3
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
 EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
 
@@ -94,13 +97,12 @@ def train_folds(
     when the caller closes the generator, all folds end and their processes and placement groups are gone.
     """
     # A slot that took the last CPU before the data is there would wait for it for ever.
-    wait_for(data, "reading the features", on_wait)
+    wait_for(data, "reading the features", on_wait, cancelled)
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
     start = functools.partial(_start, engine, data, settings, commit, ready, board)
     slots: list[_Slot] = []
-    deaths: dict[int | None, int] = {}
     left, waiting, opened = len(folds), len(folds), 0
     at_work: set[int] = set()
     next_report = time.monotonic() + QUIET_SECONDS
@@ -130,9 +132,8 @@ def train_folds(
                 slot.close()  # others may use its CPUs; what a dead process left behind in it goes with it
                 died = _why_died(task)
                 if died is not None:
-                    fold = ray.get(board.lost.remote(slot.number))
-                    deaths[fold] = deaths.get(fold, 0) + 1
-                    if deaths[fold] > DEATHS_ALLOWED:
+                    fold, deaths = ray.get(board.lost.remote(slot.number, with_node=slot.nodes != alive(slot.nodes)))
+                    if deaths > DEATHS_ALLOWED:
                         raise FoldError(engine, folds[0] if fold is None else fold, died)
             events, waiting, at_work = ray.get(board.look.remote())
             for event in events:
@@ -141,7 +142,6 @@ def train_folds(
                         raise event.error
                     raise FoldError(engine, event.fold, str(event.error))
                 left -= 1
-                deaths.pop(None, None)  # those that died before they took a fold: not all of them do
                 yield event.fold, event.committed
             # Slots that were asked for and are not needed any more give up their place in the queue.
             on_their_way = sum(slot.task is not None and slot.number not in at_work for slot in slots)
@@ -160,6 +160,7 @@ class _Slot:
     group: PlacementGroup
     task: "ray.ObjectRef[None] | None" = None  # of its coordinator, once the group is placed
     coordinator: ActorHandle | None = None  # kept, since an actor without a handle ends
+    nodes: set[str] = field(default_factory=set)  # on which it is placed
 
     def close(self) -> None:
         """End whatever runs in the slot and give its CPUs back."""
@@ -175,6 +176,7 @@ def _start(
     board: ActorHandle,
     slot: _Slot,
 ) -> None:
+    slot.nodes = nodes_of(slot.group)
     strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
     slot.coordinator = ray.remote(_Coordinator).options(num_cpus=0, scheduling_strategy=strategy).remote()
     # Inside a list the reference stays one: the coordinator hands it on.

@@ -97,6 +97,8 @@ def search(
     # Tune's own logs would fill the run; ours are in the trial table.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # whose banner comes even with verbose=0
+    # Its own handler would end the search as if it were done.
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Tune saves its own state now and then, which nobody reads: what a search resumes from are its trials' results.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
     tuner = tune.Tuner(
@@ -130,6 +132,8 @@ def search(
         raise RuntimeError(reporter.error)
     if results.errors:
         raise root_cause(results.errors[0])
+    if reporter.ended < configured.trials:
+        raise RuntimeError(f"the search ended after {reporter.ended} of {configured.trials} trials")
 
 
 def _check(settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]", first: Parameters) -> None:
@@ -157,7 +161,8 @@ def _check(settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]",
 @dataclass(frozen=True)
 class _Configured:
     param_space: dict[str, Any]
-    samples: int
+    samples: int  # of the space
+    trials: int
     algorithm: Any
 
 
@@ -171,7 +176,7 @@ def _candidates(settings: SearchSettings, finished: Sequence[TrialResult]) -> _C
         if not missing:
             return None
         grid = [{"number": n, "candidate": drawn[n]} for n in missing]
-        return _Configured({"trial": tune.grid_search(grid)}, 1, None)
+        return _Configured({"trial": tune.grid_search(grid)}, 1, len(grid), None)
     if left <= 0:
         return None
     from ray.tune.search.optuna import OptunaSearch
@@ -184,7 +189,7 @@ def _candidates(settings: SearchSettings, finished: Sequence[TrialResult]) -> _C
         points_to_evaluate=[result.parameters for result in finished] or None,
         evaluated_rewards=[result.log_loss for result in finished] or None,
     )
-    return _Configured({}, left, algorithm)
+    return _Configured({}, left, left, algorithm)
 
 
 class _Reporter(tune.Callback):  # type: ignore[misc]
@@ -196,6 +201,7 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         self._before = max([result.at for result in finished], default=0.0)
         self._started = time.monotonic()
         self.error: str | None = None  # what the first trial that failed said
+        self.ended = 0
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         """A trial ended by itself or was stopped by ASHA."""
@@ -206,6 +212,7 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         drawn = trial.config.get("trial")
         number = self._next if drawn is None else int(drawn["number"])
         self._next += drawn is None
+        self.ended += 1
         self._on_finished(
             TrialResult(
                 number=number,

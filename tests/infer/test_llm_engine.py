@@ -1,7 +1,10 @@
 import importlib.util
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from infer.llm_checkpoint import require_vllm
@@ -49,3 +52,28 @@ def test_placement_groups_of_engines_do_not_outlive_them(ray_cluster: None) -> N
     assert placement_group_table(theirs)["state"] == "REMOVED"
     assert placement_group_table(mine)["state"] != "REMOVED"
     remove_placement_group(mine)
+
+
+OTHER_JOB = """
+import ray
+from ray.util.placement_group import placement_group, placement_group_table
+
+ray.init(address=%r, log_to_driver=False)
+group = placement_group([{"CPU": 0.1}])
+ray.get(group.ready())
+print("made", flush=True)
+input()
+print(placement_group_table(group)["state"])
+"""
+
+
+def test_placement_groups_of_other_jobs_are_left_alone(ray_cluster: None) -> None:
+    address = ray.get_runtime_context().gcs_address
+    line = [sys.executable, "-c", OTHER_JOB % address]
+    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        with placement_groups_given_back():
+            assert other.stdout.readline() == "made\n"
+        told, _ = other.communicate("\n")
+    assert told == "CREATED\n"

@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
 from preference.errors import InputError
-from ray_jobs.lock import LOCK, SILENT_S, locked
+from ray_jobs import lock
+from ray_jobs.lock import LOCK, locked
 from ray_jobs.storage import Folder
 
 from .commands import ROOT, run_job
@@ -82,31 +85,66 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
     assert refused.returncode == 2
     assert refused.stderr.count("\n") == 1
     assert f"process {owner.pid}" in refused.stderr
+    threading.Thread(target=owner.wait).start()  # else it would stay as a zombie
     taken = run_job("ingest", tmp_path / "run", *small, flags=["--take-over"])
     assert taken.returncode == 0, taken.stderr
     assert said(owner) == "another job has taken this run over"
     assert not list(tmp_path.glob(f"run/{LOCK}/*"))
 
 
-@pytest.mark.parametrize(
-    ("host", "silent", "take_over", "held"),
-    [
-        ("elsewhere", SILENT_S + 5, False, True),
-        ("elsewhere", SILENT_S - 5, False, False),
-        ("elsewhere", 0, True, True),
-    ],
-)
-def test_a_claim_from_another_machine_counts_while_it_is_renewed(tmp_path, host, silent, take_over, held, capsys):
-    other = claim(tmp_path / "run", host, silent)
-    run = Folder(str(tmp_path / "run"))
-    if held:
-        with locked(run, "report", take_over):
-            assert not other.exists()
-        assert "from ada on elsewhere" in capsys.readouterr().err
-    else:
-        with pytest.raises(InputError, match="ada on elsewhere"), locked(run, "report", take_over):
+@pytest.fixture
+def quick(monkeypatch):
+    """A lock that looks and gives up sooner; returns after how many seconds a claim is silent."""
+    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
+        monkeypatch.setattr(lock, name, seconds)
+    return 3.0
+
+
+@pytest.mark.parametrize(("silent", "take_over", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)])
+def test_a_claim_from_another_machine_that_is_not_renewed_is_taken_over(
+    tmp_path, silent, take_over, waited, quick, capsys
+):
+    other = claim(tmp_path / "run", "elsewhere", silent)
+    start = time.monotonic()
+    with locked(Folder(str(tmp_path / "run")), "report", take_over):
+        assert not other.exists()
+    assert waited <= time.monotonic() - start < waited + 3
+    told = capsys.readouterr().err
+    assert "from ada on elsewhere" in told
+    assert ("sign of life of ada" in told) == (0 < silent < quick)
+
+
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])  # a name that two machines may share
+def test_a_claim_from_another_machine_that_is_renewed_counts(tmp_path, host, quick):
+    other = claim(tmp_path / "run", host, 0.5)
+    over = threading.Event()
+
+    def renew():
+        while not over.wait(0.3):
+            os.utime(other)
+
+    beat = threading.Thread(target=renew)
+    beat.start()
+    try:
+        with pytest.raises(InputError, match=f"ada on {host}"), locked(Folder(str(tmp_path / "run")), "report"):
             pass
-        assert other.exists()
+    finally:
+        over.set()
+        beat.join()
+    assert other.exists()
+
+
+def test_a_claim_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_path, quick):
+    run = tmp_path / "run"
+    with hold(run, 60) as process:
+        assert said(process) == "held"
+        (theirs,) = (run / LOCK).glob("*.json")
+        before = theirs.read_bytes()
+        process.send_signal(signal.SIGSTOP)
+        with locked(Folder(str(run)), "report", take_over=True):
+            theirs.write_bytes(before)  # as a beat does that looked before and writes after
+            process.send_signal(signal.SIGCONT)
+            assert said(process) == "another job has taken this run over"
 
 
 def test_never_two_at_once(tmp_path):

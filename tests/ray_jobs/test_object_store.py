@@ -14,7 +14,7 @@ import pytest
 from featurize.files import expand
 from featurize.readers import ENDINGS, read_rows
 from preference.errors import InputError
-from ray_jobs import predictions
+from ray_jobs import lock, predictions
 from ray_jobs.lock import LOCK, locked
 from ray_jobs.storage import DamagedFileError, Folder
 
@@ -95,13 +95,27 @@ def test_input_is_read_on_after_a_cut(store, folder):
     cable.close()
 
 
-def test_one_job_at_a_time(folder):
+def test_one_job_at_a_time(folder, monkeypatch):
+    for name, seconds in {"NOTICE_S": 1.0, "LOOK_S": 0.2}.items():
+        monkeypatch.setattr(lock, name, seconds)
     with locked(folder, "blend"):
         pass
     other = {"owner": "ada", "host": "elsewhere", "pid": 1, "job": "pipeline", "since": "then"}
+    over = threading.Event()
+
+    def renew():
+        while not over.wait(0.3):
+            folder.write_json(f"{LOCK}/other.json", other)
+
+    beat = threading.Thread(target=renew)
     folder.write_json(f"{LOCK}/other.json", other)
-    with pytest.raises(InputError, match="ada on elsewhere"), locked(folder, "blend"):
-        pass
+    beat.start()
+    try:
+        with pytest.raises(InputError, match="ada on elsewhere"), locked(folder, "blend"):
+            pass
+    finally:
+        over.set()
+        beat.join()
     with locked(folder, "blend", take_over=True):
         assert not folder.exists(f"{LOCK}/other.json")
     assert folder.files() == {}

@@ -237,6 +237,8 @@ def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
         ("[{name: a, demo: {architecture: llama}, adapter: x}]", "an adapter needs checkpoint"),
         ("[{name: a, checkpoint: m/m, replicas: [3, 2]}]", "from the fewest to the most"),
         ("[{name: a, checkpoint: m/m, truncation: top}]", "truncation"),
+        ("[{name: a, checkpoint: m/m, engine: {load_format: pt}}]", "pickle"),
+        ("[{name: a, checkpoint: m/m, engine: {hf_token: hf_x}}]", "saved and shown"),
     ],
 )
 def test_impossible_settings_are_refused(llms, message):

@@ -4,7 +4,7 @@ import stat
 import pyarrow as pa
 import pytest
 
-from ray_jobs.storage import Folder
+from ray_jobs.storage import DamagedFileError, Folder
 
 TABLE = pa.table({"id": ["a", "b"], "x": [1.0, 2.0]})
 
@@ -31,8 +31,16 @@ def test_what_is_written_is_read_back(folder):
 def test_a_table_that_is_broken_or_of_no_stage_has_no_fingerprint(folder):
     folder.write_table("plain.parquet", TABLE)
     folder.write_table("cut.parquet", TABLE, fingerprint="f1")
-    folder.write_bytes("cut.parquet", folder.read_bytes("cut.parquet")[:-30])
-    assert [folder.table_fingerprint(name) for name in ("plain.parquet", "cut.parquet", "none.parquet")] == [None] * 3
+    whole = folder.read_bytes("cut.parquet")
+    folder.write_bytes("cut.parquet", whole[:-30])
+    names = ["plain.parquet", "cut.parquet", "none.parquet"]
+    footer = 8 + int.from_bytes(whole[-8:-4], "little")
+    for place in (4, footer):  # from its end, without a change in size
+        names.append(f"{place}.parquet")
+        folder.write_bytes(names[-1], whole[:-place] + b"\xff" * 4 + whole[len(whole) - place + 4 :])
+        with pytest.raises(DamagedFileError, match=names[-1]):
+            folder.read_table(names[-1])
+    assert [folder.table_fingerprint(name) for name in names] == [None] * 5
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
