@@ -51,14 +51,16 @@ case $role in
   *) echo "error: no role $role. Fix: head, worker or stop." >&2 && exit 2 ;;
 esac
 
-# What the autoscaler may add, where its configuration says so, for the check before a job's work: ray_jobs/resources.py.
+# What the autoscaler may have beside the head, where its configuration says so, for the check before a job's work: ray_jobs/resources.py.
 for option in "$@"; do
   if [[ $option == --autoscaling-config=* ]]; then
     TIEBREAK_NODE_TYPES=$(python3 -c '
 import json, os, sys
-types = json.load(open(os.path.expanduser(sys.argv[1])))["available_node_types"]
-known = [each["resources"] for each in types.values()]
-print(json.dumps(known) if all(known) else "")' "${option#*=}")
+config = json.load(open(os.path.expanduser(sys.argv[1])))
+types, most = config["available_node_types"], config["max_workers"]
+types.pop(config["head_node_type"], None)
+known = [[each["resources"], min(each.get("max_workers", most), most)] for each in types.values()]
+print(json.dumps(known) if all(resources for resources, _ in known) else "")' "${option#*=}")
     if [[ -n $TIEBREAK_NODE_TYPES ]]; then export TIEBREAK_NODE_TYPES; else unset TIEBREAK_NODE_TYPES; fi
   fi
 done
@@ -67,6 +69,8 @@ done
 export PYTHONPATH=$home${PYTHONPATH:+:$PYTHONPATH} PATH=${ray%/*}:$PATH
 # `ray up` exports it as 1, which every task would inherit; without it Ray gives a task as many threads as CPUs.
 unset OMP_NUM_THREADS
+# After `ray job stop` a job ends its engines and gives its run back; Ray's 3 seconds are too few for that.
+export RAY_JOB_STOP_WAIT_TIME_S=${RAY_JOB_STOP_WAIT_TIME_S:-60}
 ulimit -n 65536 2>/dev/null || true
 setsid nohup "$ray" start --block "${options[@]}" "$@" >"$log" 2>&1 </dev/null &
 pid=$!

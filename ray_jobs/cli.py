@@ -21,12 +21,14 @@ def main(
     work: Callable[[Run], list[StageResult]],
     arguments: Sequence[str] | None = None,
     dry_run: Callable[[Run], str] | None = None,
+    dry_run_packs: bool = False,
     own_run: bool = True,
     saves_settings: bool = True,
 ) -> int:
     """Parse the command line, run the job, say what it did; returns the exit code.
 
-    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work. A job without a
+    `dry_run` is for jobs that can say what they would take: its text is printed in place of the work; one that packs
+    records to count their tokens writes them to the run, which it then holds as any job does. A job without a
     run of its own reads one that others made: it does not hold its folder. Settings are saved in the run once the job
     has done what they say, unless it makes nothing that others go on from.
     """
@@ -54,10 +56,12 @@ def main(
     options = parser.parse_args(arguments)
     try:
         run = Run(_settings(options.config, options.set), options.force, options.take_over)
-        if dry_run is not None and options.dry_run:
-            print(dry_run(run))
-            return 0
-        with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if own_run else contextlib.nullcontext():
+        dry = dry_run is not None and options.dry_run
+        holds = dry_run_packs if dry else own_run
+        with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if holds else contextlib.nullcontext():
+            if dry_run is not None and dry:
+                print(dry_run(run))
+                return 0
             results = work(run)
             if saves_settings:
                 run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())

@@ -27,7 +27,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
     pack_records(run, records, model.name, base, packing_of(model))
     counts = token_counts(run, records, model.name, "train")
     settings = domain_settings(run, model)
-    config = load_config(base.local())
+    config = load_config(base.outline())
     longest = int(counts.max())
     memory = plan_memory(config, settings, longest)
     folds = folds_of(run, model)

@@ -36,6 +36,10 @@ class Base:
         """A hub id, or a folder on this machine."""
         return local_folder(Folder(self.place), self.fingerprint) if self.in_run else self.place
 
+    def outline(self) -> str:
+        """The same without the numbers of the weights where it would be a copy."""
+        return local_folder(Folder(self.place), self.fingerprint, outline=True) if self.in_run else self.place
+
 
 @dataclass(frozen=True)
 class RunFoldStore:

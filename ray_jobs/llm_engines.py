@@ -70,7 +70,7 @@ def engine_settings(run: Run, llm: Llm, scorer: Scorer) -> LlmSettings:
         from preference.judge_prompt import answer_ids, chat_frame
         from train.networks import load_tokenizer
 
-        tokenizer = load_tokenizer(scorer.local())
+        tokenizer = load_tokenizer(scorer.outline())
         answers = answer_ids(tokenizer, chat_frame(tokenizer))
     own = {
         "checkpoint": source,

@@ -30,7 +30,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     name, base, how = packing(run, llm, found[0])
     pack_records(run, records, name, base, how)
     packed = read_packed(run.folder / f"tokens/{name}", records)
-    config, parameters = load_shape(found[0].local(), llm.mode)
+    config, parameters = load_shape(found[0].outline(), llm.mode)
 
     # Of every record one order, and of a share of them the other; a cascade passes on a share of the records. Of a
     # model trained by folds, each checkpoint scores the training records of its fold and all others.

@@ -33,9 +33,9 @@ class Scorer:
     fingerprint: str
     fold: int | None = None
 
-    def local(self) -> str:
-        """A folder on this machine, or a hub id."""
-        return local_place(self.place, self.fingerprint)
+    def outline(self) -> str:
+        """A hub id, or a folder on this machine that has all but the numbers of the weights."""
+        return local_place(self.place, self.fingerprint, outline=True)
 
     @property
     def prefix(self) -> str:
@@ -92,11 +92,11 @@ def finished_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:
 
 
 def check_scorers(llm: Llm, found: list[Scorer]) -> None:
-    """Raise InputError for a checkpoint that cannot score; they are copied to this machine for that."""
+    """Raise InputError for a checkpoint that cannot score."""
     from infer.llm_checkpoint import check_checkpoint
 
     for scorer in found:
-        check_checkpoint(scorer.local(), llm.max_tokens, llm.mode, llm.truncation)
+        check_checkpoint(scorer.outline(), llm.max_tokens, llm.mode, llm.truncation)
 
 
 def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
@@ -109,9 +109,8 @@ def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
         from preference.judge_prompt import chat_frame
         from train.networks import load_tokenizer
 
-        frame = chat_frame(load_tokenizer(scorer.local()))
+        frame = chat_frame(load_tokenizer(scorer.outline()))
     in_store = "://" in scorer.place
-    # A copy of the whole model is made on a machine that packs, which then scores, too, as a rule.
     base = Base(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place), in_run=in_store)
     return llm.name, base, Packing(llm.max_tokens, truncation=llm.truncation, frame=frame)
 

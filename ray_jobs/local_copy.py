@@ -36,14 +36,16 @@ def engine_source(place: str) -> tuple[str, dict[str, str]]:
     return f"pyarrow-{uri}", environment
 
 
-def local_place(place: str, fingerprint: str) -> str:
+def local_place(place: str, fingerprint: str, outline: bool = False) -> str:
     """A hub id or a local folder as it is; what is in an object store is copied to this machine, if it is not yet."""
-    return local_folder(Folder(place), fingerprint) if "://" in place else place
+    return local_folder(Folder(place), fingerprint, outline) if "://" in place else place
 
 
-def local_folder(folder: Folder, fingerprint: str) -> str:
+def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str:
     """The folder itself if it is on a file system, else a copy of it on this machine, made once for all processes.
 
+    With `outline` the copy has all but the numbers of the weights, which are nearly all of it: enough to check a model,
+    or to use its tokenizer, on a machine that does not run it.
     `fingerprint` tells what was asked for, the files' sizes and times what is there, so that a copy of something older
     is never taken for it. Older copies of the folder are removed.
     """
@@ -55,7 +57,7 @@ def local_folder(folder: Folder, fingerprint: str) -> str:
     cache.mkdir(mode=0o700, exist_ok=True)
     if cache.stat().st_uid != os.getuid():
         raise PermissionError(f"{cache} belongs to another user")
-    copies = cache / _digest(folder.uri)
+    copies = cache / _digest(folder.uri, *["outline"] * outline)
     copies.mkdir(exist_ok=True)
     with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -65,7 +67,8 @@ def local_folder(folder: Folder, fingerprint: str) -> str:
                 shutil.rmtree(older)
             half = copies / "part"
             for name in folder.files():
-                folder.copy_to(name, half / name)
+                copy = folder.copy_outline if outline and name.endswith(".safetensors") else folder.copy_to
+                copy(name, half / name)
             half.rename(target)
     return str(target)
 

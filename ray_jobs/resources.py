@@ -12,10 +12,11 @@ from ray_jobs.settings import Booster, Embeddings, Settings
 from ray_jobs.settings_finetune import FineTuned
 from ray_jobs.settings_llm import Llm
 
-# For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the resources of
-# the nodes that the cluster's autoscaler may add, empty if it adds none.
+# For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the nodes that
+# the autoscaler may have, pairs of the resources of one and how many at most; empty if it adds none.
 NODE_TYPES = "TIEBREAK_NODE_TYPES"
 Resources = Mapping[str, float]
+NodeTypes = Sequence[tuple[Resources, int]]
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,9 @@ def engine_request(llm: Llm) -> Request:
     return Request("score_llm", f"{llm.name}: an engine", parts[0], len(parts), f"llms.{llm.name}")
 
 
-def fits(request: Request, nodes: Sequence[Resources], to_come: Sequence[Resources] = ()) -> bool:
-    """Whether the request fits on nodes with these resources, were they free, or on any number of those `to_come`."""
-    if any(_places(request.bundle, node) for node in to_come):
-        return True
-    return sum(_places(request.bundle, node) for node in nodes) >= request.count
+def fits(request: Request, nodes: Sequence[Resources], to_come: NodeTypes = ()) -> bool:
+    """Whether the request fits on nodes with these resources, were they free, or on all those `to_come`."""
+    return _times(request, nodes, to_come) >= 1
 
 
 def require_room(request: Request) -> None:
@@ -107,9 +106,11 @@ def require_room(request: Request) -> None:
     nodes, to_come = _cluster()
     if fits(request, nodes, to_come):
         return
-    most = {name: max((node.get(name, 0) for node in [*nodes, *to_come]), default=0) for name in request.bundle}
+    every = [*nodes, *(node for node, _ in to_come)]
+    most = {name: max((node.get(name, 0) for node in every), default=0) for name in request.bundle}
     largest = " and ".join(_amount(name, amount) for name, amount in most.items())
-    here = f"the largest node has {largest}" if request.count == 1 else f"{len(nodes)} nodes have {largest} at most"
+    there = max(len(nodes), sum(count for _, count in to_come))
+    here = f"the largest node has {largest}" if request.count == 1 else f"{there} nodes have {largest} at most"
     if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
         say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more")
         return
@@ -127,14 +128,11 @@ def may_grow(request: Request) -> bool:
 
 
 def room_for(request: Request, most: int) -> int:
-    """How many of the request the cluster has room for as it is, 1 to `most`; `most` if it may grow by such nodes.
+    """How many of the request the cluster has room for, 1 to `most`: as it is, or as large as it may become.
 
     All that is asked for at once is what an autoscaler sees.
     """
-    if may_grow(request):
-        return most
-    nodes, _ = _cluster()
-    return max(1, min(most, sum(_places(request.bundle, node) for node in nodes) // request.count))
+    return max(1, min(most, _times(request, *_cluster())))
 
 
 def table(settings: Settings) -> str:
@@ -154,12 +152,19 @@ def table(settings: Settings) -> str:
     )
 
 
-def _cluster() -> tuple[list[Resources], list[Resources]]:
-    """Resources of the nodes that there are, and of those that the autoscaler may add."""
+def _cluster() -> tuple[list[Resources], NodeTypes]:
+    """Resources of the nodes that there are, and of those that the autoscaler may have in all."""
     import ray
 
     declared = os.environ.get(NODE_TYPES)
     return [node["Resources"] for node in ray.nodes() if node["Alive"]], json.loads(declared) if declared else []
+
+
+def _times(request: Request, nodes: Sequence[Resources], to_come: NodeTypes) -> int:
+    """How often the request fits on these nodes, or on those that the cluster may have in all, these among them."""
+    here = sum(_places(request.bundle, node) for node in nodes)
+    grown = sum(count * _places(request.bundle, node) for node, count in to_come)
+    return max(here, grown) // request.count
 
 
 def _resources(cpus: int, gpus: int) -> Resources:

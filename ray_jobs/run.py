@@ -1,9 +1,11 @@
 """A run: its settings, its folder, and the Ray cluster its stages work on."""
 
+import contextlib
 import logging
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -12,10 +14,12 @@ from featurize.files import unreachable_is_input_error
 from preference.errors import InputError
 from ray_jobs.artifacts import read_manifest
 from ray_jobs.progress import say
+from ray_jobs.resources import Request, may_grow
 from ray_jobs.settings import Settings
 from ray_jobs.storage import Folder
 
 Result = TypeVar("Result")
+_LOOK_S, _TELL_S = 5.0, 30.0  # between looks at a cluster without CPUs, and between lines about it
 
 
 @dataclass
@@ -71,12 +75,15 @@ class Run:
 def on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - the work's own
     """What `work` returns, done in a Ray task, so that what it holds is not the driver's to hold.
 
-    The task takes no CPU: where it starts tasks of its own on the last one, these would wait for it for ever.
+    On a cluster it takes a CPU, since Ray keeps a task that asks for nothing on the driver's own node. Where there is
+    only one CPU it takes none: tasks of its own would wait for it for ever.
     """
     import ray
 
     connect(run)
-    result: Result = ray.get(ray.remote(num_cpus=0)(work).remote(*arguments))
+    one = Request("", "", {"CPU": 1}, count=2)
+    elsewhere = "RAY_ADDRESS" in os.environ and (may_grow(one) or ray.cluster_resources().get("CPU", 0) > 1)
+    result: Result = ray.get(ray.remote(num_cpus=int(elsewhere))(work).remote(*arguments))
     return result
 
 
@@ -103,3 +110,18 @@ def connect(run: Run) -> None:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    if address != "local":
+        threading.Thread(target=_tell_of_no_cpu, daemon=True, name="no-cpu").start()
+
+
+def _tell_of_no_cpu() -> None:
+    """Says so, as long as the cluster has no CPU for tasks: an autoscaler takes minutes, or is refused."""
+    import ray
+
+    next_told = 0.0
+    while ray.is_initialized():
+        time.sleep(_LOOK_S)
+        with contextlib.suppress(Exception):  # Ray has ended meanwhile
+            if time.monotonic() >= next_told and not ray.cluster_resources().get("CPU"):
+                say("ray", "waiting for a node: the cluster has no CPUs for tasks yet")
+                next_told = time.monotonic() + _TELL_S

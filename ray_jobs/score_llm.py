@@ -154,4 +154,4 @@ def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main("score_llm", __doc__, score_llm, dry_run=dry_run))
+    sys.exit(cli.main("score_llm", __doc__, score_llm, dry_run=dry_run, dry_run_packs=True))

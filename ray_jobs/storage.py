@@ -150,6 +150,15 @@ class Folder:
             while piece := stream.read(_PIECE):
                 file.write(piece)
 
+    def copy_outline(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Copy a safetensors file's header to a local path; its tensors become a hole, which takes no disk."""
+        filesystem, source = self._open(name)
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with filesystem.open_input_file(source) as stream, open(path, "wb") as file:
+            length = stream.read(8)
+            file.write(length + stream.read(min(int.from_bytes(length, "little"), stream.size())))
+            file.truncate(stream.size())
+
     def write_file(self, name: str, path: str | os.PathLike[str]) -> None:
         """Write a copy of a local file, however large, as `write_bytes` writes bytes."""
         with pa.memory_map(os.fspath(path)) as source:

@@ -119,7 +119,7 @@ def _pack(item: Item, source: Folder, stage: Stage, base: Base, packing: Packing
 def _packer(base: Base, packing: Packing) -> Packer:
     from train.networks import load_tokenizer
 
-    return packing.packer(load_tokenizer(base.local()))
+    return packing.packer(load_tokenizer(base.outline()))
 
 
 def token_counts(run: Run, records: Records, name: str, split: str) -> npt.NDArray[np.int32]:

@@ -36,4 +36,4 @@ def train_llm(run: Run) -> list[StageResult]:
 
 
 if __name__ == "__main__":
-    sys.exit(cli.main(JOB, __doc__, train_llm, dry_run=dry_run))
+    sys.exit(cli.main(JOB, __doc__, train_llm, dry_run=dry_run, dry_run_packs=True))

@@ -27,13 +27,22 @@ def manifests() -> dict[str, dict[str, Any]]:
 
 def worker_types(path: Path) -> dict[str, dict[str, float]]:
     """Resources of the nodes that an autoscaler may add, by the names of their types."""
+    return {name: each["resources"] for name, each in _types(path).items()}
+
+
+def may_come(path: Path) -> list[tuple[dict[str, float], int]]:
+    """The same with how many of each there may be."""
+    return [(each["resources"], each["max_workers"]) for each in _types(path).values()]
+
+
+def _types(path: Path) -> dict[str, dict[str, Any]]:
     if path == KUBERAY:
         types = _generate_available_node_types_from_ray_cr_spec(manifests()["RayJob"]["spec"]["rayClusterSpec"])
         head = "headgroup"
     else:
         types, head = read(path)["available_node_types"], "head"
     assert head in types
-    return {name: each["resources"] for name, each in types.items() if name != head}
+    return {name: each for name, each in types.items() if name != head}
 
 
 def changes(path: Path) -> list[tuple[int, int]]:

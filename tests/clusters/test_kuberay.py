@@ -11,7 +11,7 @@ from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscali
 
 from ray_jobs.resources import NODE_TYPES
 
-from .files import KUBERAY, manifests, worker_types
+from .files import KUBERAY, manifests, may_come, worker_types
 from .kuberay_schema import RAY_JOB
 
 KUBERNETES = "1.37"
@@ -90,11 +90,14 @@ def test_rays_autoscaler_reads_it(spec):
 
 def test_drivers_are_told_what_may_come(spec):
     """For ray_jobs.resources."""
-    (variable,) = template(spec, "head")["spec"]["containers"][0]["env"]
-    assert variable["name"] == NODE_TYPES
-    named = [{name: each[name] for name in ("CPU", "GPU") if name in each} for each in worker_types(KUBERAY).values()]
-    assert all(each in json.loads(variable["value"]) for each in named)
-    assert all(each in named for each in json.loads(variable["value"]))
+    variables = {each["name"]: each["value"] for each in template(spec, "head")["spec"]["containers"][0]["env"]}
+    there: dict[tuple[float, float], int] = {}
+    for node, count in may_come(KUBERAY):
+        size = node["CPU"], node.get("GPU", 0)
+        there[size] = there.get(size, 0) + count
+    told = {(node["CPU"], node.get("GPU", 0)): count for node, count in json.loads(variables[NODE_TYPES])}
+    assert told == there
+    assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) > 3
 
 
 def test_pods_run_this_ray_and_can_do_little(spec):

@@ -154,23 +154,28 @@ def alive(pid):
 
 def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
     config = tmp_path / "bootstrap.json"
-    types = {"head": {"resources": {"CPU": 0}}, "gpu": {"resources": {"CPU": 8, "GPU": 1}}}
-    config.write_text(json.dumps({"available_node_types": types}))
+    types = {
+        "head": {"resources": {"CPU": 0}},
+        "cpu": {"resources": {"CPU": 16}},
+        "gpu": {"resources": {"CPU": 8, "GPU": 1}, "max_workers": 8},
+    }
+    config.write_text(json.dumps({"available_node_types": types, "head_node_type": "head", "max_workers": 40}))
     done = run(node, "start_ray", "head", f"--autoscaling-config={config}", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr
     assert not [line for line in calls(node) if line.startswith("OMP_NUM_THREADS")]
     started = calls(node)
     assert "start --block --head --node-ip-address=192.0.2.2 --port=6379 --dashboard-host=127.0.0.1" in started[0]
-    assert "RAY_AUTH_MODE=token" in started
+    assert {"RAY_AUTH_MODE=token", "RAY_JOB_STOP_WAIT_TIME_S=60"} <= set(started)
     assert f"PYTHONPATH={node[0]}" in started
     assert any(line.startswith(f"PATH={node[0]}/venv/bin:") for line in started)
-    assert 'TIEBREAK_NODE_TYPES=[{"CPU": 0}, {"CPU": 8, "GPU": 1}]' in started
+    assert 'TIEBREAK_NODE_TYPES=[[{"CPU": 16}, 40], [{"CPU": 8, "GPU": 1}, 8]]' in started
     assert (node[0].parent / ".ray/auth_token").stat().st_mode & 0o777 == 0o600
 
 
 def test_machines_of_unknown_size_are_not_declared(node, tmp_path):
     config = tmp_path / "bootstrap.json"
-    config.write_text(json.dumps({"available_node_types": {"local.cluster.node": {"resources": {}}}}))
+    types = {"head": {"resources": {}}, "local.cluster.node": {"resources": {}}}
+    config.write_text(json.dumps({"available_node_types": types, "head_node_type": "head", "max_workers": 4}))
     assert run(node, "start_ray", "head", f"--autoscaling-config={config}").returncode == 0
     assert not [line for line in calls(node) if line.startswith("TIEBREAK_NODE_TYPES")]
 

@@ -23,8 +23,8 @@ pytestmark = pytest.mark.slow
 SMALL = ["data.synthetic.train_rows=400", "data.synthetic.test_rows=100", "data.shard_rows=100", "data.folds=6"]
 
 
-def kill_when(line, condition, seconds=400):
-    """Start a job in a session of its own, kill -9 its driver once `condition()` holds, and wait for its workers."""
+def kill_when(line, condition, seconds=400, sent=signal.SIGKILL):
+    """Start a job in a session of its own, signal its driver once `condition()` holds, and wait for its workers."""
     with subprocess.Popen(
         [sys.executable, *line], cwd=ROOT, env=environment(), start_new_session=True,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -34,7 +34,7 @@ def kill_when(line, condition, seconds=400):
             assert driver.poll() is None, "the job ended before it could be killed"
             assert time.monotonic() < end
             time.sleep(0.05)
-        os.kill(driver.pid, signal.SIGKILL)
+        os.kill(driver.pid, sent)
     time.sleep(5)  # Ray's processes notice that their driver is gone
 
 
@@ -92,7 +92,8 @@ def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
                 assert abs(mine[column].to_numpy() - theirs[column].to_numpy()).max() < 1e-5
 
 
-def test_killed_in_the_middle_of_a_search(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGKILL, signal.SIGINT])  # Ray Tune takes SIGINT for an early end
+def test_killed_in_the_middle_of_a_search(tmp_path, sent):
     search = "tune=[{booster: xgboost, trials: 6, folds: 6, grace_rounds: 400}]"
     overrides = [*SMALL, "boosters.xgboost.rounds=400", "boosters.xgboost.early_stopping_rounds=null", search]
     runs = [tmp_path / "undisturbed", tmp_path / "killed"]
@@ -105,9 +106,10 @@ def test_killed_in_the_middle_of_a_search(tmp_path):
     def finished():
         return sorted((runs[1] / "tune/xgboost/trials").glob("*.json"))
 
-    kill_when(job_line("tune", runs[1], *overrides), lambda: len(finished()) >= 2)
+    kill_when(job_line("tune", runs[1], *overrides), lambda: len(finished()) >= 2, sent=sent)
     kept = stamps(finished())
     assert 2 <= len(kept) < 6
+    assert not (runs[1] / "tune/xgboost/manifest.json").exists()
     done = run_job("tune", runs[1], *overrides)
     assert done.returncode == 0, done.stderr
     assert f"{len(kept)}/6 trials found finished, resuming" in done.stderr

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pyarrow import fs
 
@@ -71,3 +72,23 @@ def test_half_a_copy_does_not_count(bucket, monkeypatch):
         with pytest.raises(KeyboardInterrupt):
             local_folder(Folder("bucket://m"), "f")
     assert sorted(path.name for path in Path(local_folder(Folder("bucket://m"), "f")).iterdir()) == ["a.txt", "b.txt"]
+
+
+def test_an_outline_has_the_header_and_takes_no_disk(bucket):
+    from safetensors import safe_open
+    from safetensors.numpy import save_file
+
+    (bucket / "m").mkdir()
+    save_file({"score.weight": np.ones((3, 1_000_000), np.float32)}, bucket / "m/model.safetensors")
+    write(bucket, "m/tokenizer.json", "{}", 1)
+    outline = Path(local_folder(Folder("bucket://m"), "f", outline=True))
+    assert (outline / "tokenizer.json").read_text() == "{}"
+    weights = outline / "model.safetensors"
+    assert weights.stat().st_size == (bucket / "m/model.safetensors").stat().st_size
+    assert weights.stat().st_blocks * 512 < 100_000
+    with safe_open(weights, "numpy") as file:
+        assert file.get_slice("score.weight").get_shape() == [3, 1_000_000]
+    whole = Path(local_folder(Folder("bucket://m"), "f"))
+    assert whole != outline
+    assert (whole / "model.safetensors").read_bytes() == (bucket / "m/model.safetensors").read_bytes()
+    assert outline.exists()

@@ -137,13 +137,11 @@ def check_same(run: Path, undisturbed: Path) -> None:
 
 
 def goes_on(job: "subprocess.Popen[str]", run: Path, undisturbed: Path) -> str:
-    """Wait for a disturbed job, and start it once more if it failed; returns what came of it."""
+    """Wait for a disturbed job, which shall finish all the same; returns that for the table."""
     _, told = job.communicate(timeout=400)
-    if job.returncode:
-        assert "error:" in told.splitlines()[-1], told
-        finish(run)
+    assert job.returncode == 0, told[-5000:]
     check_same(run, undisturbed)
-    return "the job failed with its reason; the same line went on" if job.returncode else "the job went on"
+    return "the job went on"
 
 
 @pytest.mark.parametrize("stage", LEAVES)

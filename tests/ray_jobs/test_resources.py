@@ -8,7 +8,7 @@ import ray
 from preference.errors import InputError
 from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, table
 from ray_jobs.settings_file import load_settings
-from tests.clusters.files import AWS, GCP, KUBERAY, worker_types
+from tests.clusters.files import AWS, GCP, KUBERAY, may_come
 
 from .commands import ROOT
 
@@ -20,6 +20,7 @@ STATED = {
     "ray_jobs/embed.py: num_cpus=wanted.cpus_per_replica": "embeddings_request",
     "ray_jobs/embed.py: num_gpus=wanted.gpus_per_replica or None": "embeddings_request",
     "ray_jobs/llm_engines.py: placement_group(wanted)": "engine_request",
+    "ray_jobs/run.py: num_cpus=int(elsewhere)": "one",
     "ray_jobs/shards.py: num_cpus=cpus": "processes_request, or one",
     "ray_jobs/train_encoder.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "ray_jobs/train_encoder.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
@@ -62,20 +63,20 @@ def test_whatever_the_code_asks_for_is_stated():
 @pytest.mark.parametrize("cluster", [AWS, GCP, KUBERAY], ids=lambda path: path.name)
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_job_of_every_configuration_fits_on_the_nodes_of_every_cluster(config, cluster):
-    types = list(worker_types(cluster).values())
+    types = may_come(cluster)
     for request in requests(settings_of(config)):
         assert fits(request, [], types), f"{request.job}: {request.what} needs {request}"
 
 
 @pytest.mark.parametrize("cluster", [AWS, GCP, KUBERAY], ids=lambda path: path.name)
 def test_what_no_node_has_does_not_fit(cluster):
-    types = list(worker_types(cluster).values())
+    types = may_come(cluster)
     asks = settings_of(ROOT / "configs/demo.yaml", "boosters.lightgbm.cpus_per_fold=17")
     assert [each.what for each in requests(asks) if not fits(each, [], types)] == [
         "lightgbm: a fold",
         "lightgbm: a shard",
     ]
-    without_gpus = [each for each in types if "GPU" not in each]
+    without_gpus = [(node, count) for node, count in types if "GPU" not in node]
     lacking = [
         each.what for each in requests(settings_of(ROOT / "configs/llm.yaml")) if not fits(each, [], without_gpus)
     ]
@@ -126,9 +127,11 @@ def test_a_dry_run_tells_them():
         ({"CPU": 2}, 1, [{"CPU": 1}, {"CPU": 1}], [], False),
         ({"CPU": 2}, 3, [{"CPU": 4}, {"CPU": 3}], [], True),
         ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [], False),
-        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [{"CPU": 2}], True),
-        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 8}], [{"CPU": 1, "GPU": 1}], False),
-        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 0, "GPU": 0}], [{"CPU": 2, "GPU": 1}], True),
+        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [({"CPU": 2}, 4)], True),
+        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [({"CPU": 2}, 3)], False),  # the two may be among the three
+        ({"CPU": 2}, 4, [], [({"CPU": 2}, 1), ({"CPU": 6}, 1)], True),
+        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 8}], [({"CPU": 1, "GPU": 1}, 9)], False),
+        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 0, "GPU": 0}], [({"CPU": 2, "GPU": 1}, 1)], True),
     ],
 )
 def test_each_part_needs_one_node(bundle, count, nodes, to_come, fit):
@@ -162,14 +165,14 @@ def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
 
 def test_what_the_autoscaler_may_add_is_waited_for(cluster):
     cluster.setenv("RAY_ADDRESS", "auto")
-    cluster.setenv(NODE_TYPES, '[{"CPU": 16}, {"CPU": 8, "GPU": 1}]')
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4], [{"CPU": 8, "GPU": 1}, 2]]')
     require_room(FOLD)
     require_room(ENGINE)
 
 
 def test_what_not_even_the_autoscaler_has_is_refused(cluster):
     cluster.setenv("RAY_ADDRESS", "auto")
-    cluster.setenv(NODE_TYPES, '[{"CPU": 16}]')
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4]]')
     require_room(FOLD)
     with pytest.raises(
         InputError, match=r"asks for 1 CPU and 1 GPU, but .* 16 CPUs and 0 GPUs, also when it has grown"
@@ -190,7 +193,8 @@ def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
     assert room_for(pair, 10) == 2
     assert room_for(pair, 1) == 1
     assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
-    cluster.setenv(NODE_TYPES, '[{"CPU": 16}]')
-    assert room_for(pair, 10) == 10
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 1]]')
+    assert room_for(pair, 10) == 8
+    assert room_for(pair, 5) == 5
     # Such nodes do not come: one that waits for what there is.
     assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1

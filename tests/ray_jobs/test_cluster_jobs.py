@@ -1,0 +1,64 @@
+"""Jobs on a cluster that they share: stopped through Ray, and two at the same time."""
+
+import subprocess
+import time
+
+import pytest
+
+from ray_jobs.lock import LOCK
+
+from .commands import ROOT, job_line, ray_head
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "data.synthetic.train_rows=200",
+    "data.synthetic.test_rows=40",
+    "data.folds=4",
+    "data.shard_rows=60",
+    "boosters.lightgbm.rounds=150",
+    "boosters.xgboost.rounds=150",
+    "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 128}]",
+]
+
+
+def command(line, env):
+    return subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def submit(run, env, *flags):
+    line = ["ray", "job", "submit", "--working-dir", ".", *flags, "--", "python", *job_line("pipeline", run, *SMALL)]
+    return subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+@pytest.mark.parametrize("stage", ["models/lightgbm/fold-*/manifest.json", "tokens/llama/manifest.json"])
+def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path, stage):
+    run = tmp_path / "run"
+    with ray_head(tmp_path, cpus=2, RAY_JOB_STOP_WAIT_TIME_S="60") as env:
+        job = submit(run, env, "--submission-id", "first")
+        while not list(run.glob(stage)):
+            assert job.poll() is None, job.stdout.read()
+            time.sleep(0.05)
+        time.sleep(2)  # the work behind the file has begun
+        stopped = command(["ray", "job", "stop", "first"], env)
+        assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
+        told, _ = job.communicate(timeout=60)
+        assert "told to stop; run the same line again to go on" in told
+        assert "Traceback" not in told
+        assert not list(run.glob(f"{LOCK}/*"))
+        assert not (run / "blend").exists()
+        told, _ = submit(run, env).communicate(timeout=600)
+        assert "succeeded" in told, told[-3000:]
+        assert (run / "blend/submission.csv").exists()
+
+
+def test_two_pipelines_at_once_do_not_disturb_each_other(tmp_path):
+    runs = [tmp_path / "one", tmp_path / "two"]
+    with ray_head(tmp_path, cpus=3) as env:
+        for job in [submit(run, env) for run in runs]:
+            told, _ = job.communicate(timeout=900)
+            assert "succeeded" in told, told[-3000:]
+    for name in ("lightgbm", "xgboost", "llama"):
+        for split in ("train", "test"):
+            one, two = (run / f"predictions/{name}/{split}.parquet" for run in runs)
+            assert one.read_bytes() == two.read_bytes(), one
