@@ -119,9 +119,11 @@ def _tell_of_no_cpu() -> None:
     import ray
 
     next_told = 0.0
-    while ray.is_initialized():
+    while True:
         time.sleep(_LOOK_S)
-        with contextlib.suppress(Exception):  # Ray has ended meanwhile
+        if not ray.is_initialized():  # asking would start it again
+            return
+        with contextlib.suppress(Exception):  # it has ended just now
             if time.monotonic() >= next_told and not ray.cluster_resources().get("CPU"):
                 say("ray", "waiting for a node: the cluster has no CPUs for tasks yet")
                 next_told = time.monotonic() + _TELL_S

@@ -174,7 +174,7 @@ def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
 
 def test_machines_of_unknown_size_are_not_declared(node, tmp_path):
     config = tmp_path / "bootstrap.json"
-    types = {"head": {"resources": {}}, "local.cluster.node": {"resources": {}}}
+    types: dict[str, dict[str, object]] = {"head": {"resources": {}}, "local.cluster.node": {"resources": {}}}
     config.write_text(json.dumps({"available_node_types": types, "head_node_type": "head", "max_workers": 4}))
     assert run(node, "start_ray", "head", f"--autoscaling-config={config}").returncode == 0
     assert not [line for line in calls(node) if line.startswith("TIEBREAK_NODE_TYPES")]
