@@ -26,7 +26,7 @@ SETTINGS = [
     "featurize.word2vec=null",
     "encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 64, "
     "folds: [0], stages: [{train: all, epochs: 1, learning_rate: 1.0e-3}]}]",
-    "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64, swap: none}]",
+    "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64}]",
 ]
 
 
