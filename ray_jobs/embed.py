@@ -62,7 +62,7 @@ def _encode(
     """Make the whole vectors that are missing, and return the items they are of."""
     import ray
 
-    missing = [item for item in items if redo or not vectors.is_made(target, item)]
+    missing = items if redo else vectors.missing(target, items)
     if missing:
         progress = Progress("featurize", "shards embedded", total=len(items), done=len(items) - len(missing))
         dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
@@ -82,7 +82,7 @@ def _encode(
 def _reduce_missing(
     fitted: Folder, target: Folder, vectors: Output, output: Output, items: list[Item], redo: bool
 ) -> None:
-    rest = [item for item in items if redo or not output.is_made(target, item)]
+    rest = items if redo else output.missing(target, items)
     reduce = functools.partial(_reduce, fitted=fitted, target=target, vectors=vectors, output=output)
     for _ in map_shards(rest, reduce):
         pass

@@ -14,6 +14,7 @@ from ray_jobs import settings
 from ray_jobs.artifacts import fingerprint
 from ray_jobs.records import Records
 from ray_jobs.run import Run
+from ray_jobs.shards import Item
 from ray_jobs.storage import Folder, made_by
 
 _MODULES = {
@@ -66,6 +67,11 @@ class Output:
     def is_made(self, target: Folder, item: Mapping[str, str]) -> bool:
         """Whether the file of a shard is there, as this output makes it."""
         return target.table_fingerprint(self.file(item)) == self.by_split[item["split"]]
+
+    def missing(self, target: Folder, items: Sequence[Item]) -> list[Item]:
+        """The shards whose files are not there, or not as this output makes them."""
+        found = target.table_fingerprints([self.file(item) for item in items])
+        return [item for item, made in zip(items, found, strict=True) if made != self.by_split[item["split"]]]
 
     def file(self, item: Mapping[str, str]) -> str:
         """The file of a shard, for example of {"split": "train", "shard": "part-00000.parquet"}."""

@@ -146,7 +146,7 @@ def _make_plain(make: Make, outputs: Sequence[Output], items: list[Item]) -> Non
 
 
 def _pool_words(make: Make, output: Output, fitted: Folder, target: Folder, items: list[Item], redo: bool) -> None:
-    rest = [item for item in items if redo or not output.is_made(target, item)]
+    rest = items if redo else output.missing(target, items)
     word_vectors = load_word_vectors(fitted, output) if rest else None
     _on_shards(rest, functools.partial(make, outputs=[output], word_vectors=word_vectors), "shards pooled")
 

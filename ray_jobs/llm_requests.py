@@ -133,7 +133,8 @@ def read_answers(folder: Folder, packed: Packed, prefix: str, model: str) -> Ans
 def answer_files(folder: Folder, prefix: str, model: str) -> list[str]:
     """Files below `prefix` with answers of the model of this fingerprint."""
     places = tuple(f"{prefix}/{order}/" for order in ORDERS)
-    return [name for name in folder.files() if name.startswith(places) and folder.table_fingerprint(name) == model]
+    names = [name for name in folder.files() if name.startswith(places)]
+    return [name for name, made_by in zip(names, folder.table_fingerprints(names), strict=True) if made_by == model]
 
 
 def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:

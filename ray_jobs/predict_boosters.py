@@ -115,10 +115,9 @@ def _predict(
     require_room(processes_request("predict", booster))
     stage.begin()
     shards = records.shards("test")
+    made_by = stage.folder.table_fingerprints([_file(shard) for shard in shards])
     missing = [
-        {"shard": shard}
-        for shard in shards
-        if run.force or stage.folder.table_fingerprint(_file(shard)) != stage.fingerprint
+        {"shard": shard} for shard, made in zip(shards, made_by, strict=True) if run.force or made != stage.fingerprint
     ]
     progress = Progress(stage.name, "shards", total=len(shards), done=len(shards) - len(missing))
     work = functools.partial(_predict_shard, store=store, arrangement=arrangement, of=of, stage=stage)

@@ -38,11 +38,8 @@ def gather_columns(run: Run, records: Records, folder: Folder) -> dict[str, pa.T
         for split in records.splits
         for shard in records.shards(split)
     ]
-    missing = [
-        item
-        for item in items
-        if run.force or folder.table_fingerprint(column_file(item["shard"])) != item["fingerprint"]
-    ]
+    made_by = folder.table_fingerprints([column_file(item["shard"]) for item in items])
+    missing = [item for item, made in zip(items, made_by, strict=True) if run.force or made != item["fingerprint"]]
     if missing:
         connect(run)
         progress = Progress("report", "shards", total=len(missing))

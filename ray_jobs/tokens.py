@@ -71,9 +71,10 @@ def pack_records(run: Run, records: Records, name: str, base: Base, packing: Pac
     shards = 0
     for split in records.splits:
         first = 0
-        for shard in records.shards(split):
-            shards += 1
-            if run.force or stage.folder.table_fingerprint(shard) != stage.fingerprint:
+        of_split = records.shards(split)
+        shards += len(of_split)
+        for shard, made_by in zip(of_split, stage.folder.table_fingerprints(of_split), strict=True):
+            if run.force or made_by != stage.fingerprint:
                 items.append({"shard": shard, "first": first})
             first += records.shard_rows(shard)
     pack = functools.partial(_pack, source=records.folder, stage=stage, base=base, packing=packing)

@@ -175,11 +175,12 @@ def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage
 
     folds, shards = folds_of(run, encoder), records.shards("test")
     # Fold by fold, so that an actor seldom loads another model.
+    every = [(fold, shard) for fold in folds for shard in shards]
+    made_by = stage.folder.table_fingerprints([_shard_file(fold, shard) for fold, shard in every])
     items = [
         {"fold": fold, "shard": shard}
-        for fold in folds
-        for shard in shards
-        if stage.folder.table_fingerprint(_shard_file(fold, shard)) != stage.fingerprint
+        for (fold, shard), made in zip(every, made_by, strict=True)
+        if made != stage.fingerprint
     ]
     progress = Progress(stage.name, "shards", len(folds) * len(shards), len(folds) * len(shards) - len(items))
     if items:

@@ -115,6 +115,7 @@ def test_readme_ingest_line(tmp_path):
     assert "300 train, 500 test" in done.stdout
 
 
+@pytest.mark.slow
 def test_boosters_come_close_to_the_best_attainable_score(tmp_path):
     """The demo's votes have known probabilities: the gap that is left is the ruler."""
     run = tmp_path / "run"
