@@ -51,7 +51,7 @@ class Claim:
 
     def is_here(self) -> bool:
         """Whether its process is one that can be seen from here."""
-        return self.machine == _machine()
+        return self.machine == this_machine()
 
     def ended(self) -> bool:
         """Whether its process was on this machine and is no more. False where that cannot be told."""
@@ -78,7 +78,7 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     if another takes it meanwhile.
     """
     made = (run / LOCK).make()
-    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now(), _machine()))
+    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now(), this_machine()))
     try:
         held.renew()
         _refuse_others(run, held, take_over)
@@ -203,7 +203,7 @@ def _read(folder: Folder, name: str) -> Claim | None:
         return Claim("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
 
 
-def _machine() -> str:
+def this_machine() -> str:
     """This machine since its last start, and which of its processes can be seen from here."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

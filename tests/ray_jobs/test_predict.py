@@ -1,6 +1,7 @@
 """The job predict on a small finished run of two boosters; with an encoder and language models, slowly."""
 
 import json
+import os
 import runpy
 import shutil
 import sys
@@ -16,6 +17,7 @@ from ray_jobs import cli, predictions
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
+from ray_jobs.lock import Claim, this_machine
 from ray_jobs.train_boosters import train_boosters
 
 from .commands import run_job
@@ -316,7 +318,6 @@ def test_two_predictions_of_the_same_pairs_do_not_meet(finished, a_copy, job):
     job(f"run={a_copy}", f"data.test={finished}/test.csv")
     lock = predicted(a_copy, "test") / ".lock"
     lock.mkdir(exist_ok=True)
-    (lock / "other.json").write_text(
-        json.dumps({"owner": "ada", "host": "elsewhere", "pid": 1, "job": "predict", "since": "then"})
-    )
-    assert "ada on elsewhere" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err
+    alive = Claim("ada", "here", os.getppid(), "predict", "then", this_machine())
+    (lock / "other.json").write_text(json.dumps(vars(alive)))
+    assert "ada on here" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err
