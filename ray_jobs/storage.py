@@ -19,6 +19,7 @@ from preference.errors import InputError
 FINGERPRINT_KEY = b"tiebreak.fingerprint"
 Parsed = TypeVar("Parsed")
 _PIECE = 1 << 24  # bytes
+_HEADER = 100_000_000  # bytes of a safetensors file's header at most, as its own library has it
 _AT_ONCE = 32  # requests
 _AT_FIRST = 3  # attempts: an object store that was never there yet is no passing trouble
 
@@ -158,7 +159,7 @@ class Folder:
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with filesystem.open_input_file(source) as stream, open(path, "wb") as file:
             length = stream.read(8)
-            file.write(length + stream.read(min(int.from_bytes(length, "little"), stream.size())))
+            file.write(length + stream.read(min(int.from_bytes(length, "little"), _HEADER)))
             file.truncate(stream.size())
 
     def write_file(self, name: str, path: str | os.PathLike[str]) -> None:
