@@ -181,6 +181,15 @@ def test_a_lost_node(stage, before, undisturbed, cluster, fault):
     fault(stage, "kill -9 of a raylet and all of its node", goes_on(job, run, undisturbed))
 
 
+def raylets_log(job: "subprocess.Popen[str]") -> Path:
+    """Where the raylet of the job's own cluster says what it kills."""
+    for process in psutil.Process(job.pid).children(recursive=True):
+        program, *options = process.cmdline() or [""]
+        if program.endswith("/raylet"):
+            return Path(next(each for each in options if each.startswith("--log_dir=")).split("=")[1], "raylet.out")
+    raise AssertionError("no raylet")
+
+
 HOG = "import time; held = []\nwhile True: held.append(b'x' * 2**28); time.sleep(0.1)"
 
 
@@ -192,10 +201,15 @@ def test_memory_pressure(stage, before, undisturbed, fault):
     if allowed > 0.9 * memory.total:
         pytest.skip("6 GiB of memory that could be taken are not free")
     job = start(run, RAY_memory_usage_threshold=f"{allowed / memory.total:.4f}")
-    busy = in_the_middle(stage, job, run)
+    in_the_middle(stage, job, run)
     hog = subprocess.Popen([sys.executable, "-c", HOG])
+    log = raylets_log(job)
+    end = time.monotonic() + 120
     try:
-        assert psutil.wait_procs(busy, timeout=60, callback=lambda _: hog.kill())[0]
+        while "kill details: Memory on the node" not in log.read_text(encoding="utf-8", errors="replace"):
+            assert time.monotonic() < end
+            assert hog.poll() is None
+            time.sleep(0.05)
     finally:
         hog.kill()
         hog.wait()
