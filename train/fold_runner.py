@@ -22,7 +22,7 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
@@ -91,13 +91,44 @@ def train_folds(
     cluster has the CPUs, and fewer else; while no fold runs, `on_wait` is told why after 3 s and then every 10 s.
     `ready` also runs there: it gives the model of a fold that has been trained elsewhere with these very settings.
     Once `cancelled` says so, all folds end, too, and CancelledError is raised: another thread cannot close a generator.
-    A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte.
+    A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte. If
+    the board itself dies, as Ray's memory monitor may have it, the folds that are left begin again.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
     when the caller closes the generator, all folds end and their processes and placement groups are gone.
     """
     # A slot that took the last CPU before the data is there would wait for it for ever.
     wait_for(data, "reading the features", on_wait, cancelled)
+    missing = list(folds)
+    boards = 0
+    while missing:
+        boards += 1
+        try:
+            for fold, committed in _train_on_board(
+                engine, data, missing[:], settings, commit, on_wait, ready, cancelled
+            ):
+                missing.remove(fold)
+                yield fold, committed
+        except _BoardLostError as error:
+            if boards > DEATHS_ALLOWED:
+                raise FoldError(engine, missing[0], str(error)) from error
+            on_wait(f"{engine}: the board of folds was lost; {len(missing)} folds begin again")
+
+
+class _BoardLostError(Exception):
+    """The board's process is gone, and with it who trains what, and the checkpoints."""
+
+
+def _train_on_board(
+    engine: EngineName,
+    data: "ray.ObjectRef[BoosterData]",
+    folds: Sequence[int],
+    settings: BoosterSettings,
+    commit: Callable[[FoldResult], Committed],
+    on_wait: Callable[[str], None],
+    ready: Callable[[int], Fit | None],
+    cancelled: Callable[[], bool],
+) -> Iterator[tuple[int, Committed]]:
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
@@ -132,10 +163,10 @@ def train_folds(
                 slot.close()  # others may use its CPUs; what a dead process left behind in it goes with it
                 died = _why_died(task)
                 if died is not None:
-                    fold, deaths = ray.get(board.lost.remote(slot.number, with_node=slot.nodes != alive(slot.nodes)))
+                    fold, deaths = _answer(board.lost.remote(slot.number, slot.nodes != alive(slot.nodes)))
                     if deaths > DEATHS_ALLOWED:
                         raise FoldError(engine, folds[0] if fold is None else fold, died)
-            events, waiting, at_work = ray.get(board.look.remote())
+            events, waiting, at_work = _answer(board.look.remote())
             for event in events:
                 if isinstance(event, Failed):
                     if isinstance(event.error, InputError):
@@ -183,14 +214,21 @@ def _start(
     slot.task = slot.coordinator.run.remote(engine, slot.number, [data], settings, commit, ready, board)
 
 
+def _answer(reference: "ray.ObjectRef[Any]") -> Any:  # noqa: ANN401 - as the board's method
+    try:
+        return ray.get(reference)
+    except (RayActorError, OutOfMemoryError) as error:
+        raise _BoardLostError(str(error).splitlines()[0]) from error
+
+
 def _why_died(task: "ray.ObjectRef[None]") -> str | None:
     """Why a slot's process died, or None if the slot ended well. Raises whatever else ended it."""
     try:
         ray.get(task)
-    except (RayActorError, RayTaskError) as error:
+    except (RayActorError, RayTaskError, OutOfMemoryError) as error:
         cause = error.cause if isinstance(error, RayTaskError) else error
-        if isinstance(cause, WorkerDiedError | RayActorError):
-            return f"{type(cause).__name__}: {cause}"
+        if isinstance(cause, WorkerDiedError | RayActorError | OutOfMemoryError):
+            return f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
         raise cause from error
     return None
 

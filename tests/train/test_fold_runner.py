@@ -237,7 +237,7 @@ def test_bad_parameters_are_named(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("victim", ["ray::_RemoteRay", "ray::_Coordinator"])
+@pytest.mark.parametrize("victim", ["ray::_RemoteRay", "ray::_Coordinator", "ray::Board"])
 def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
     data: "ray.ObjectRef[BoosterData]", engine: EngineName, victim: str
 ) -> None:
@@ -258,7 +258,7 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
     killer.start()
     ((_, disturbed),) = train_folds(engine, data, [0], long_run, keep)
     killer.join()
-    assert disturbed.resumed_at >= 100
+    assert disturbed.resumed_at >= 100 or victim == "ray::Board"  # which holds the checkpoints
     assert disturbed.model == undisturbed.model
     assert (disturbed.out_of_fold == undisturbed.out_of_fold).all()
     assert wait_until(everything_given_back, 5)
