@@ -8,13 +8,14 @@ processes. A fold that shall have several training processes (`actors_per_fold`)
 the coordinator takes the folds and the wrapper spreads each over its processes.
 """
 
+import contextlib
 import ctypes
 import functools
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
@@ -103,12 +104,12 @@ def train_folds(
     boards = 0
     while missing:
         boards += 1
+        trained = _train_on_board(engine, data, missing[:], settings, commit, on_wait, ready, cancelled)
         try:
-            for fold, committed in _train_on_board(
-                engine, data, missing[:], settings, commit, on_wait, ready, cancelled
-            ):
-                missing.remove(fold)
-                yield fold, committed
+            with contextlib.closing(trained):
+                for fold, committed in trained:
+                    missing.remove(fold)
+                    yield fold, committed
         except _BoardLostError as error:
             if boards > DEATHS_ALLOWED:
                 raise FoldError(engine, missing[0], str(error)) from error
@@ -128,7 +129,7 @@ def _train_on_board(
     on_wait: Callable[[str], None],
     ready: Callable[[int], Fit | None],
     cancelled: Callable[[], bool],
-) -> Iterator[tuple[int, Committed]]:
+) -> Generator[tuple[int, Committed]]:
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
