@@ -51,7 +51,8 @@ case $role in
   *) echo "error: no role $role. Fix: head, worker or stop." >&2 && exit 2 ;;
 esac
 
-# What the autoscaler may have beside the head, where its configuration says so, for the check before a job's work: ray_jobs/resources.py.
+# What the autoscaler may have beside the head, where its configuration says so, for the check before a job's work:
+# ray_jobs/resources.py.
 for option in "$@"; do
   if [[ $option == --autoscaling-config=* ]]; then
     TIEBREAK_NODE_TYPES=$(python3 -c '

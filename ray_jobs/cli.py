@@ -56,11 +56,11 @@ def main(
     options = parser.parse_args(arguments)
     try:
         run = Run(_settings(options.config, options.set), options.force, options.take_over)
-        dry = dry_run is not None and options.dry_run
-        holds = dry_run_packs if dry else own_run
+        asked = dry_run if dry_run is not None and options.dry_run else None
+        holds = own_run if asked is None else dry_run_packs
         with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if holds else contextlib.nullcontext():
-            if dry_run is not None and dry:
-                print(dry_run(run))
+            if asked is not None:
+                print(asked(run))
                 return 0
             results = work(run)
             if saves_settings:

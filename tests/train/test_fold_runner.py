@@ -256,9 +256,13 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
 
     killer = threading.Thread(target=kill)
     killer.start()
-    ((_, disturbed),) = train_folds(engine, data, [0], long_run, keep)
+    told: list[str] = []
+    ((_, disturbed),) = train_folds(engine, data, [0], long_run, keep, told.append)
     killer.join()
-    assert disturbed.resumed_at >= 100 or victim == "ray::Board"  # which holds the checkpoints
+    if victim == "ray::Board":  # which holds the checkpoints
+        assert any("the board of folds was lost; 1 folds begin again" in line for line in told)
+    else:
+        assert disturbed.resumed_at >= 100
     assert disturbed.model == undisturbed.model
     assert (disturbed.out_of_fold == undisturbed.out_of_fold).all()
     assert wait_until(everything_given_back, 5)
