@@ -30,13 +30,14 @@ AIM = 0.001
 
 
 def main() -> None:
-    """Run the pipeline on each corpus and print a line."""
+    """Run the pipeline on each corpus and print a line; exit 1 if the learnt blend falls behind on one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder of the corpora")
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=list(CORPORA))
     parser.add_argument("--runs", help="folder to keep the runs in: what is finished there is not made again")
     options = parser.parse_args()
     print(f"{'corpus':<12}{'best single':>22}{'learnt':>10}{'behind':>10}  95% interval         calibration  in-sample")
+    missed = 0
     for name in options.corpora:
         file = CORPORA[name]
         path = Path(options.data) / str(file)
@@ -44,10 +45,14 @@ def main() -> None:
             print(f"{name:<12}skipped: {path} is not there")
             continue
         with tempfile.TemporaryDirectory() as temporary:
-            print(_line(name, Path(options.runs or temporary) / name, None if file is None else path), flush=True)
+            line, kept_up = _line(name, Path(options.runs or temporary) / name, None if file is None else path)
+            print(line, flush=True)
+            missed += not kept_up
+    sys.exit(1 if missed else 0)
 
 
-def _line(name: str, folder: Path, votes: Path | None) -> str:
+def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
+    """What is printed of a corpus, and whether the learnt blend keeps up there."""
     votes_or_none = "data.synthetic={train_rows: 2000, test_rows: 100}" if votes is None else f"data.train={votes}"
     features = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
     overrides = [
@@ -68,7 +73,7 @@ def _line(name: str, folder: Path, votes: Path | None) -> str:
         check=False,
     )
     if done.returncode:
-        return f"{name:<12}failed: {done.stderr[-2000:]}"
+        return f"{name:<12}failed: {done.stderr[-2000:]}", False
     run = Run(load_settings((ROOT / CONFIG).read_text("utf-8"), CONFIG, overrides))
     records = open_records(run)
     columns = records.read("train", ["label", "group"])
@@ -83,12 +88,14 @@ def _line(name: str, folder: Path, votes: Path | None) -> str:
     behind = learnt - losses[best]
     low, high = metrics.interval(metrics.bootstrap_means(behind[:, None], groups)[:, 0])
     found: dict[str, Any] = blend.read_json("analysis.json")
-    verdict = "" if behind.mean() <= AIM else f"  MORE THAN {AIM} BEHIND"
-    return (
+    kept_up = bool(behind.mean() <= AIM)
+    verdict = "" if kept_up else f"  MORE THAN {AIM} BEHIND"
+    told = (
         f"{name:<12}{best:>14} {losses[best].mean():.4f}{learnt.mean():>11.4f}{behind.mean():>+10.4f}"
         f"  ({low:+.4f} to {high:+.4f})  {found['calibration']['chosen']:<12} {found['in_sample_log_loss']:.4f}"
         f"  {len(np.unique(groups))} prompts, {time.monotonic() - start:.0f} s{verdict}"
     )
+    return told, kept_up
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """Exchanging A and B: the symmetry that labels, probabilities and records share."""
 
+from typing import TypedDict
+
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -23,6 +25,25 @@ def swap_average(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np
     The result is exactly antisymmetric: exchanging the arguments exchanges its columns A and B.
     """
     return (probabilities + swap_probabilities(swapped)) / 2
+
+
+class PositionEffect(TypedDict):
+    """What the order of the answers does to a model, over the records that it reads in both."""
+
+    records: int
+    flip_rate: float  # share whose most probable outcome is another one when the answers change places
+    first_share: float  # mean share of wins, ties as halves, of the answer that stands first; 0.5 if it does not matter
+
+
+def position_effect(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]) -> PositionEffect:
+    """The effect on predictions (n, 3), n at least 1; `swapped` holds those for the exchanged order."""
+    flipped = probabilities.argmax(axis=1) != swap_probabilities(swapped).argmax(axis=1)
+    shares = np.concatenate([probabilities, swapped])
+    return {
+        "records": len(probabilities),
+        "flip_rate": float(flipped.mean()),
+        "first_share": float((shares[:, 0] + shares[:, 2] / 2).mean()),
+    }
 
 
 def swap_records(records: pa.Table) -> pa.Table:

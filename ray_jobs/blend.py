@@ -40,13 +40,12 @@ def blend(run: Run) -> list[StageResult]:
     """Make blend/: weights, analysis, the blends' predictions, and a submission if there are test records."""
     records = open_records(run)
     refuse_nothing(run)
-    models = run.settings.blended
     stage = blend_stage(run, records)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("blend", True, manifest, _notes(run, manifest))]
 
-    _tell(run, models)
+    _tell(run)
     manifest = on_worker(run, _make, run, records, stage)
     return [StageResult("blend", False, manifest, _notes(run, manifest))]
 
@@ -71,7 +70,7 @@ def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
     by_split = {split: read_models(run, records, models, split) for split in records.splits}
     answers = read_answers(records, records.splits)
     data = _training(records, models, by_split["train"], answers["train"])
-    wanted = {name: recipe_of(settings, name) for name in BLENDS if name != "preset" or _named(run, models)}
+    wanted = {name: recipe_of(settings, name) for name in BLENDS if name != "preset" or preset_of(run) is not None}
     scored = score_all(data, wanted, settings.submission)
     analysis = analyse(scored, data, seed=run.settings.seed)
     for guard in analysis["guards"]:
@@ -148,24 +147,31 @@ def refuse_nothing(run: Run) -> None:
         )
 
 
-def _tell(run: Run, models: list[str]) -> None:
-    """Say which models are left out, and what the preset does not cover."""
+def _tell(run: Run) -> None:
+    """Say which models are left out, what the preset does not cover, and what scores cannot show."""
     for name, some in run.settings.partial.items():
         say("blend", f"{name} predicts folds {', '.join(map(str, some))} only and is left out")
-    preset = run.settings.blend.preset
-    if run.settings.blend.submission != "preset":
+    came = run.settings.came_trained
+    if came:
+        say("blend", f"whether {', '.join(came)} saw these votes in training is not known; if so, no score is honest")
+    preset = preset_of(run)
+    if run.settings.blend.submission != "preset" or preset is None:
         return
-    left_out = sorted(name for name in preset if name not in models)
-    if left_out:
-        say("blend", f"preset weights rescaled over the models present; not in this run: {', '.join(left_out)}")
-    unnamed = [model for model in models if model not in preset]
-    if unnamed:
-        say("blend", f"the preset gives no weight to {', '.join(unnamed)}")
+    if preset["absent"]:
+        say("blend", f"preset weights rescaled over the models present; not in this run: {', '.join(preset['absent'])}")
+    if preset["unnamed"]:
+        say("blend", f"the preset gives no weight to {', '.join(preset['unnamed'])}")
 
 
-def _named(run: Run, models: list[str]) -> bool:
-    """Whether the preset gives weight to one of the models."""
-    return any(run.settings.blend.preset.get(model, 0) > 0 for model in models)
+def preset_of(run: Run) -> dict[str, list[str]] | None:
+    """Models of the preset that are not in this run, and models that it does not name; None if it names none here."""
+    preset, models = run.settings.blend.preset, run.settings.blended
+    if not any(preset.get(model, 0) > 0 for model in models):
+        return None
+    return {
+        "absent": sorted(name for name in preset if name not in models),
+        "unnamed": [model for model in models if model not in preset],
+    }
 
 
 def read_models(run: Run, records: Records, models: Sequence[str], split: str) -> Floats:

@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from preference.metrics import log_loss
+from preference.swap import PositionEffect
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.records import Records
@@ -48,6 +49,7 @@ def commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.N
         "rounds_trained": result.rounds_trained,
         "taken_from_search": result.taken,
         "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
+        "position": result.position,
     }
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.best_iteration
@@ -83,6 +85,19 @@ def mean_of_folds(
     """The mean (n, 3) of the folds' predictions, each weighed by 1 / its held-out log loss if `inverse_loss`."""
     mean: predictions.Floats = np.average(predicted, axis=0, weights=1 / np.array(losses) if inverse_loss else None)
     return mean
+
+
+def position_of_folds(folds: Sequence[PositionEffect | None]) -> PositionEffect | None:
+    """The effect over all folds' held-out records; None if one, trained by an older version, does not have it."""
+    known = [fold for fold in folds if fold is not None]
+    if len(known) < len(folds):
+        return None
+    records = [fold["records"] for fold in known]
+    return {
+        "records": sum(records),
+        "flip_rate": float(np.average([fold["flip_rate"] for fold in known], weights=records)),
+        "first_share": float(np.average([fold["first_share"] for fold in known], weights=records)),
+    }
 
 
 def _mean_importance(folds: list[pa.Table]) -> pa.Table:

@@ -16,7 +16,7 @@ from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
-from ray_jobs.resources import require_room, room_for, workers_request
+from ray_jobs.resources import held, require_room, room_for, workers_request
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder, FineTuned, TrainedLlm
 from ray_jobs.tokens import packing_of, share_tokens, token_counts
@@ -109,10 +109,11 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, of
         _train(run, records, model, base, of, missing)
     _drop_notes(of, folds)
     manifests = {fold: fold_stage(of, fold).manifest() or {} for fold in folds}
-    metrics = {
+    metrics: dict[str, Any] = {
         name: {fold: each["metrics"][name] for fold, each in manifests.items()} for name in ("log_loss", "tokens")
     }
     seconds = sum(each["seconds"] for each in manifests.values())
+    metrics |= held(seconds, model.workers * model.cpus_per_worker, model.workers * model.gpus_per_worker)
     kept = {name for name in of.folder.files() if name.startswith("fold-")}  # those of folds not asked for now stay too
     rows = {"train": sum(each["rows"]["train"] for each in manifests.values())}
     manifest = of.commit(rows, metrics=metrics, keep=kept, seconds=seconds, extra={"folds": folds})

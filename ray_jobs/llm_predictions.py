@@ -8,13 +8,14 @@ import numpy as np
 import pyarrow as pa
 
 from preference.metrics import log_loss
-from preference.swap import swap_probabilities
+from preference.swap import PositionEffect, position_effect
 from ray_jobs import predictions
 from ray_jobs.llm_passes import Masks, Outcome, Scoring, model_fingerprint
 from ray_jobs.llm_requests import Probabilities, answer_files, least_sure
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.progress import say
 from ray_jobs.records import Records
+from ray_jobs.resources import held
 from ray_jobs.run import Run
 from ray_jobs.settings_llm import Llm
 
@@ -130,8 +131,7 @@ def _metrics(
         "position": _position(scored),
         "tokens": sum(one.tokens for one in scored),
         "failed": failed,
-        "gpu_seconds": round(seconds * llm.gpus_per_replica, 1),
-        "core_seconds": round(seconds * llm.cpus_per_replica, 1),
+        **held(seconds, llm.cpus_per_replica, llm.gpus_per_replica),
     }
     if cheaper is not None and llm.cascade is not None:
         cost = found["gpu_seconds"] or found["core_seconds"]
@@ -141,23 +141,12 @@ def _metrics(
     return found
 
 
-def _position(scored: list[Outcome]) -> dict[str, float] | None:
-    """What the order of the answers does to a model, over the records that it read in both; None if there are none.
-
-    `flip_rate` is the share whose most probable outcome is another one when the answers change places, `first_share`
-    the mean share of wins, ties as halves, of the answer that stands first: 0.5 for a model that does not care.
-    """
+def _position(scored: list[Outcome]) -> PositionEffect | None:
+    """What the order of the answers does to a model; None if it read no record in both."""
     pairs = [pair for one in scored for pair in one.both.values() if len(pair[0])]
     if not pairs:
         return None
-    first, second = (np.concatenate([pair[n] for pair in pairs]) for n in (0, 1))
-    flipped = first.argmax(axis=1) != swap_probabilities(second).argmax(axis=1)
-    shares = np.concatenate([first, second])
-    return {
-        "records": len(first),
-        "flip_rate": float(flipped.mean()),
-        "first_share": float((shares[:, 0] + shares[:, 2] / 2).mean()),
-    }
+    return position_effect(*(np.concatenate([pair[n] for pair in pairs]) for n in (0, 1)))
 
 
 def _curve(

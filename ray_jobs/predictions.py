@@ -52,7 +52,9 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
 
 
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:
-    """Probabilities (n, 3) of a model in the order of the records. Raises InputError if ids are missing.
+    """Probabilities (n, 3) of a model in the order of the records.
+
+    Raises InputError if ids are missing, or what stands there is no probability.
 
     The rows of training records of folds that the settings leave out for this model, and of records in its quarantine,
     are nan.
@@ -77,8 +79,16 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Floa
             where=where,
             fix="run the model's job again with --force.",
         )
+    values = probabilities(found)
+    wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4))  # nan is wrong, too
+    if wrong.any():
+        raise InputError(
+            f"no probabilities for {_some(ids.filter(pa.array(wrong)))}",
+            where=where,
+            fix="see whether the model's training diverged, then run its job again with --force.",
+        )
     result = np.full((len(wanted), len(PROBABILITIES)), np.nan)
-    result[there] = probabilities(found)
+    result[there] = values
     return result
 
 
@@ -86,8 +96,12 @@ def _what_differs(wanted: pa.ChunkedArray, found: pa.ChunkedArray) -> str:
     missing, extra = pc.invert(pc.is_in(wanted, found)), pc.invert(pc.is_in(found, wanted))
     for what, ids in (("ids without a prediction", wanted.filter(missing)), ("ids of no record", found.filter(extra))):
         if len(ids):
-            return f"{what}: {', '.join(sorted(ids.to_pylist())[:5])}{' and more' if len(ids) > 5 else ''}"
+            return f"{what}: {_some(ids)}"
     return "the ids are not in the order of the records, or stand there twice"
+
+
+def _some(ids: pa.ChunkedArray) -> str:
+    return f"{', '.join(sorted(ids.to_pylist())[:5])}{' and more' if len(ids) > 5 else ''}"
 
 
 def quarantined(run: Run, model: str, split: str) -> pa.Array:

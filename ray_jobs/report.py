@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from infer.guards import STRENGTH
 from preference import metrics
 from preference.length_baseline import length_only
 from preference.schema import LABELS
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, require_finished
-from ray_jobs.blend import blend_stage
+from ray_jobs.blend import blend_stage, preset_of
 from ray_jobs.records import Records, open_records
 from ray_jobs.report_bias import bias
 from ray_jobs.report_boosters import drivers, feature_columns, importances, searches, source_study
@@ -32,11 +33,12 @@ from ray_jobs.report_scores import calibration, gains, side_by_side
 from ray_jobs.report_slices import slices
 from ray_jobs.report_worst import worst
 from ray_jobs.run import Run, StageResult, on_worker
+from train.booster import EXPLAIN_ROWS
 
 Floats = npt.NDArray[np.float64]
 
 # Part of the fingerprint: raise it when the same run is reported differently.
-VERSION = 2
+VERSION = 3
 
 
 def report(run: Run) -> list[StageResult]:
@@ -110,7 +112,9 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
     return {
         "rows": len(labels),
         "labels": dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True)),
-        "summary": _summary(scored, sets, blend, labels, groups, seed),
+        "summary": _summary(
+            sets, {name: predicted[name] for name in run.settings.blended}, blend, labels, groups, seed
+        ),
         "baselines": scored["baselines"],
         "models": scored["models"],
         "blend": {
@@ -118,6 +122,9 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
             **scored["variants"][chosen],
             "weights": blended["metrics"]["weights"],
             "pools": blended["metrics"]["pools"],
+            "calibration": blended["settings"]["calibration"],
+            "preset": preset_of(run),
+            "prior_votes": STRENGTH,
             "length_taken_out": bool(blended["settings"]["length_debias"]),
             "variants": scored["variants"],
             "analysis": (run.folder / "blend").read_json("analysis.json"),
@@ -127,6 +134,7 @@ def score(run: Run, records: Records, blended: dict[str, Any], columns: dict[str
         "slices": slices(train, votes, losses, groups, seed),
         "importance": importance,
         "drivers": drivers(importance),
+        "explained_rows": EXPLAIN_ROWS,
         "features": feature_columns(run),
         "search": searches(run),
         "sources": source_study(run),
@@ -144,26 +152,29 @@ def _blend(run: Run, name: str) -> Floats:
 
 
 def _summary(
-    scored: dict[str, dict[str, dict[str, Any]]],
     sets: dict[str, dict[str, Floats]],
+    blended: dict[str, Floats],
     blend: Floats,
     labels: npt.NDArray[np.int8],
     groups: npt.NDArray[np.int64],
     seed: int,
 ) -> dict[str, Any]:
-    """What the blend gains over the class prior and over the best single model."""
+    """What the blend gains over the class prior and over the best single model of it.
+
+    Records that a model does not predict count as the class prior for it: a few in quarantine shall not take the best
+    model out of the comparison.
+    """
+    prior = sets["baselines"]["class prior"]
+    whole = {name: np.where(np.isnan(values), prior, values) for name, values in blended.items()}
     plain = {name: sets["baselines"][name] for name in ("class prior", "length only")}
-    found = gains(blend, {**plain, **sets["models"]}, labels, groups, seed)
+    found = gains(blend, {**plain, **whole}, labels, groups, seed)
     told: dict[str, Any] = {
         "over_class_prior": found["class prior"],
         "over_length_only": found["length only"],
-        "best_model": None,
-        "over_best_model": None,
     }
-    if sets["models"]:  # those that predict every record
-        best = min(sets["models"], key=lambda name: float(scored["models"][name]["oof_log_loss"]))
-        told |= {"best_model": best, "over_best_model": found[best]}
-    return told
+    best = min(whole, key=lambda name: metrics.log_loss(whole[name], labels))
+    lacks = int(np.isnan(blended[best][:, 0]).sum())
+    return told | {"best_model": best, "best_model_lacks": lacks, "over_best_model": found[best]}
 
 
 if __name__ == "__main__":

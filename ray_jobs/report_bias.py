@@ -11,6 +11,7 @@ from preference import metrics
 from preference.bradley_terry import fit, half_wins, normalised_difference
 from preference.reliability import equal_count_bins
 from preference.schema import LABELS
+from ray_jobs.artifacts import read_manifest
 from ray_jobs.report_columns import STYLE
 from ray_jobs.run import Run
 
@@ -67,6 +68,7 @@ def _position(
         np.concatenate([np.where(there, lean, 0.0), there, actual[:, None]], axis=1), groups, seed=run.settings.seed
     )
     leans = sums[:, : len(predicted)] / sums[:, len(predicted) : -1]
+    exchanges = {name: _exchange(run, name) for name in run.settings.models}
     found = {}
     for n, (name, values) in enumerate(predicted.items()):
         rows = there[:, n]
@@ -76,10 +78,18 @@ def _position(
             "lean": float(lean[rows, n].mean()),
             "lean_ci95": list(metrics.interval(leans[:, n])),
             "both_orders": both[name],
+            "exchange": exchanges.get(name),
         }
     shares = dict(zip(LABELS, votes.mean(axis=0).tolist(), strict=True))
     of_votes = {"half_wins": float(actual.mean()), "half_wins_ci95": list(metrics.interval(sums[:, -1]))}
     return {"votes": {**shares, **of_votes}, "predicted": found}
+
+
+def _exchange(run: Run, model: str) -> dict[str, float] | None:
+    """What exchanging the answers does to a model before it averages; None if it was not asked. See position_effect."""
+    manifest = read_manifest(run.folder / f"predictions/{model}") or {"metrics": {}}
+    found: dict[str, float] | None = manifest["metrics"].get("position")
+    return found
 
 
 def _length(

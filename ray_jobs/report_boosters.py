@@ -13,6 +13,7 @@ from ray_jobs.run import Run
 from ray_jobs.tune import TRIALS
 
 TOP_FEATURES = 20
+FEWEST_FAMILIES = 6  # among fewer than twice as many as there are claims, most would be "confirmed" by chance
 # What the published notebook's authors found to drive their boosters.
 CLAIMED = ("length", "vocabulary", "entities")
 
@@ -38,13 +39,13 @@ def importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
 
 
 def drivers(importance: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> dict[str, Any] | None:
-    """Whether the families of CLAIMED are what drives the boosters; None if no booster sees all of them.
+    """Whether the families of CLAIMED drive the boosters; None if none sees all of these and FEWEST_FAMILIES in all.
 
     A family's share is the mean of its shares of SHAP values over the boosters that do. A claim is confirmed if the
-    family is among as many first ones as there are claims.
+    family is among as many first ones as there are claims, and has more than an equal share.
     """
     shares = [{each["family"]: each["shap_share"] for each in of["families"]} for of in importance.values()]
-    seeing = [share for share in shares if set(CLAIMED) <= set(share)]
+    seeing = [share for share in shares if set(CLAIMED) <= set(share) and len(share) >= FEWEST_FAMILIES]
     if not seeing:
         return None
     families = {family for share in seeing for family in share}
@@ -55,7 +56,7 @@ def drivers(importance: Mapping[str, Mapping[str, list[dict[str, Any]]]]) -> dic
             "family": family,
             "shap_share": means[family],
             "rank": ordered.index(family) + 1,
-            "confirmed": ordered.index(family) < len(CLAIMED),
+            "confirmed": ordered.index(family) < len(CLAIMED) and means[family] > 1 / len(ordered),
         }
         for family in CLAIMED
     ]

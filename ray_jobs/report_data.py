@@ -53,7 +53,8 @@ def _duplicates(
     straddles = _straddles(in_train, folds)
     seen_first = np.zeros(rows, bool)
     seen_first[np.unique(in_train, return_index=True)[1]] = True
-    kept = {"one of each cluster": seen_first, "none that has one in another fold": ~straddles}
+    every = {"one of each cluster": seen_first, "none that has one in another fold": ~straddles}
+    kept = {name: some for name, some in every.items() if some.any()}
     return {
         "threshold": duplicates.THRESHOLD,
         "shingle": duplicates.SHINGLE,

@@ -38,6 +38,7 @@ def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
         settings=run.settings.model_dump_json(indent=2),
         catalogue=_catalogue(read_manifest(run.folder / "features") or {}),
         had_a_say=_had_a_say(run.settings),
+        came_trained=run.settings.came_trained,
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
     return report_numbers.clean(rendered)

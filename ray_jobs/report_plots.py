@@ -30,7 +30,10 @@ def losses(metrics: Metrics) -> Markup:
     """The log loss of every baseline, model and blend with its interval."""
     named: list[tuple[str, tuple[Key, ...], str]] = [
         *(("baseline", ("baselines", name), name) for name in metrics["baselines"]),
-        *(("model", ("models", name), name) for name in metrics["models"]),
+        *(
+            ("model", ("models", name), f"{name} (not all records)" if "records" in each else name)
+            for name, each in metrics["models"].items()
+        ),
         *(("blend", ("blend", "variants", name), f"blend: {name}") for name in metrics["blend"]["variants"]),
     ]
     chosen = f"blend: {metrics['blend']['submission']}"
@@ -167,7 +170,7 @@ def style(metrics: Metrics) -> Markup:
     """The coefficients of the Bradley-Terry fits to the votes and to the blend."""
     found = metrics["bias"]["style"]
     ends = [end for each in found for of in ("votes", "blend") for end in each[f"{of}_ci95"]]
-    axis = spanning([0, *ends], "log-odds of a win, for one standard deviation")
+    axis = spanning([0, *ends], "log-odds of a win, for one standard deviation; position: for standing first")
     drawn, told = [], []
     for n, each in enumerate(found):
         marks = [Mark(kind, each[f"{of}_ci95"], each[of]) for kind, of in (("actual", "votes"), ("predicted", "blend"))]

@@ -4,9 +4,8 @@ from typing import Any
 
 from ray_jobs.artifacts import read_manifest
 from ray_jobs.run import Run
-from ray_jobs.settings import Booster
-from ray_jobs.settings_finetune import Encoder, TrainedLlm
-from ray_jobs.settings_llm import Llm
+
+UNITS = ("core_seconds", "gpu_seconds")
 
 
 def timeline(run: Run) -> list[dict[str, Any]]:
@@ -48,39 +47,22 @@ def _stage_folders(run: Run) -> list[str]:
     ]
 
 
-def costs(run: Run) -> dict[str, dict[str, Any]]:
+def costs(run: Run) -> dict[str, dict[str, float]]:
     """By model: the seconds of its training and scoring, times the CPUs or GPUs that they held.
 
     From the manifests: a fold's or a stage's seconds from its start to its end, so that start-up counts, and for a
-    stage that was taken up after a kill only what came then. Features that models share are in no model's cost.
+    stage that was taken up after a kill only what came then. Neither features, which models share, nor searches are in
+    it.
     """
-    trained = {model.name: model for model in run.settings.trained_llms}
-    found = {booster.name: _of_booster(run, booster) for booster in run.settings.boosters}
-    found |= {encoder.name: _of_tuned(run, encoder) for encoder in run.settings.encoders}
-    for llm in run.settings.llms:
-        of = _of_llm(run, llm)
-        tuned = _of_tuned(run, trained[llm.trained]) if llm.trained is not None else _cost(0.0, 0, 0)
-        for unit in ("core_seconds", "gpu_seconds"):
-            of[unit] += tuned[unit]
-        found[llm.name] = of
+    settings = run.settings
+    places = {name: [f"predictions/{name}"] for name in settings.models}
+    for encoder in settings.encoders:
+        places[encoder.name].append(f"models/{encoder.name}")
+    for llm in settings.llms:
+        if llm.trained is not None:
+            places[llm.name].append(f"models/{llm.trained}")
+    found: dict[str, dict[str, float]] = {}
+    for model, names in places.items():
+        metrics = [(read_manifest(run.folder / name) or {"metrics": {}})["metrics"] for name in names]
+        found[model] = {unit: sum(float(each.get(unit, 0.0)) for each in metrics) for unit in UNITS}
     return found
-
-
-def _cost(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
-    return {"core_seconds": seconds * cpus, "gpu_seconds": seconds * gpus}
-
-
-def _of_booster(run: Run, booster: Booster) -> dict[str, float]:
-    manifest = read_manifest(run.folder / f"predictions/{booster.name}") or {"metrics": {}}
-    seconds = float(manifest["metrics"].get("fold_seconds", 0.0))
-    return _cost(seconds, booster.cpus_per_fold * booster.actors_per_fold, 0)
-
-
-def _of_tuned(run: Run, model: Encoder | TrainedLlm) -> dict[str, float]:
-    manifest = read_manifest(run.folder / f"models/{model.name}") or {"seconds": 0.0}
-    return _cost(manifest["seconds"], model.workers * model.cpus_per_worker, model.workers * model.gpus_per_worker)
-
-
-def _of_llm(run: Run, llm: Llm) -> dict[str, float]:
-    metrics = (read_manifest(run.folder / f"predictions/{llm.name}") or {"metrics": {}})["metrics"]
-    return {unit: float(metrics.get(unit, 0.0)) for unit in ("core_seconds", "gpu_seconds")}

@@ -19,6 +19,11 @@ Resources = Mapping[str, float]
 NodeTypes = Sequence[tuple[Resources, int]]
 
 
+def held(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
+    """What work of so many seconds cost, for a manifest: by the settings that it ran with, not those of its report."""
+    return {"core_seconds": round(seconds * cpus, 1), "gpu_seconds": round(seconds * gpus, 1)}
+
+
 @dataclass(frozen=True)
 class Request:
     """What a job needs at the same time for `what` to run at all; more of it runs more at once.

@@ -289,6 +289,15 @@ class Settings(Strict):
         """Names of the models whose predictions are blended."""
         return self.blend.models or [name for name in self.models if name not in self.partial]
 
+    @property
+    def came_trained(self) -> list[str]:
+        """Names of language models that came trained: whether they saw the votes they are scored on is not known."""
+        came = {llm.name: llm.checkpoint is not None for llm in self.llms}
+        for llm in self.llms:  # a cascade's cheaper model stands before the one that asks it
+            if llm.cascade is not None:
+                came[llm.name] |= came.get(llm.cascade.model, False)
+        return [name for name, given in came.items() if given]
+
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
         refuse_twice([*self.models, *(model.name for model in self.trained_llms)], "models")

@@ -172,8 +172,8 @@ class Folder:
         return json.loads(self.read_bytes(name))
 
     def write_json(self, name: str, value: object) -> None:
-        """Write `value` as indented JSON, atomically."""
-        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
+        """Write `value` as indented JSON, atomically. Raises ValueError for nan and infinity, which are no JSON."""
+        self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """One Parquet file as a table, or only the named columns.

@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 from ray_jobs import cli
 from ray_jobs.artifacts import MANIFEST, Stage
-from ray_jobs.booster_folds import IMPORTANCE, commit_fold, fold_stage, gather
+from ray_jobs.booster_folds import IMPORTANCE, commit_fold, fold_stage, gather, position_of_folds
 from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.resources import Request, folds_request, may_grow, require_room
+from ray_jobs.resources import Request, folds_request, held, may_grow, require_room
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings import Booster
 from ray_jobs.sources import inputs_of, study_sources, used_sources
@@ -202,7 +202,10 @@ def _train(
     of_folds = sum(manifest["seconds"] for manifest in manifests.values())
     return outputs.commit(
         rows=rows,
-        metrics={"fold_seconds": round(of_folds, 3)},
+        metrics={
+            **held(of_folds, booster.cpus_per_fold * booster.actors_per_fold, 0),
+            "position": position_of_folds([manifest["metrics"].get("position") for manifest in manifests.values()]),
+        },
         keep={f"{name}.parquet" for name in rows},
         seconds=time.monotonic() - wanted.started,
     )

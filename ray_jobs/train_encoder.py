@@ -34,6 +34,7 @@ from ray_jobs.finetune_store import MODEL, Base
 from ray_jobs.local_copy import local_folder
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
+from ray_jobs.resources import held
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder
 from ray_jobs.storage import Folder
@@ -152,7 +153,7 @@ def predict_records(run: Run, records: Records, encoder: Encoder, of: Stage) -> 
     if manifest is not None:
         return StageResult(stage.name, True, manifest)
     stage.begin()
-    tables = {}
+    tables, seconds = {}, 0.0
     if "train" in records.splits:
         out_of_fold = held_out_predictions(records, of, folds)
         _, fold_of = records.labels_and_folds()
@@ -161,16 +162,20 @@ def predict_records(run: Run, records: Records, encoder: Encoder, of: Stage) -> 
         tables["train"] = predictions.table(ids, out_of_fold[there], fold_of[there])
     if "test" in records.splits:
         connect(run)
-        test = _predict_test(run, records, encoder, of, stage)
+        test, seconds = _predict_test(run, records, encoder, of, stage)
         tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
     for split, table in tables.items():
         stage.folder.write_table(f"{split}.parquet", table, stage.fingerprint)
     rows = {split: len(table) for split, table in tables.items()}
-    return StageResult(stage.name, False, stage.commit(rows, keep={f"{split}.parquet" for split in tables}))
+    cost = held(seconds, encoder.cpus_per_worker, encoder.gpus_per_worker)
+    kept = {f"{split}.parquet" for split in tables}
+    return StageResult(stage.name, False, stage.commit(rows, metrics=cost, keep=kept, seconds=seconds))
 
 
-def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage: Stage) -> predictions.Floats:
-    """Mean over the folds' models of the test predictions (n, 3), made shard by shard by a pool of actors."""
+def _predict_test(
+    run: Run, records: Records, encoder: Encoder, of: Stage, stage: Stage
+) -> tuple[predictions.Floats, float]:
+    """Mean over the folds' models of the test predictions (n, 3), made shard by shard by actors, and their seconds."""
     import ray.data
 
     folds, shards = folds_of(run, encoder), records.shards("test")
@@ -183,6 +188,7 @@ def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage
         if made != stage.fingerprint
     ]
     progress = Progress(stage.name, "shards", len(folds) * len(shards), len(folds) * len(shards) - len(items))
+    seconds = 0.0
     if items:
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _PredictShards,
@@ -194,6 +200,7 @@ def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage
         )
         for done in dataset.iter_rows():
             progress.advance(rows=int(done["rows"]))
+            seconds += float(done["seconds"])
     whole = [
         np.concatenate(
             [predictions.probabilities(stage.folder.read_table(_shard_file(fold, shard))) for shard in shards]
@@ -201,7 +208,7 @@ def _predict_test(run: Run, records: Records, encoder: Encoder, of: Stage, stage
         for fold in folds
     ]
     mean: predictions.Floats = np.mean(whole, axis=0)
-    return mean
+    return mean, seconds
 
 
 def _shard_file(fold: int, shard: str) -> str:
@@ -230,14 +237,16 @@ class _PredictShards:
         )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
-        rows = []
+        rows, seconds = [], []
         for fold, shard in zip(batch["fold"], batch["shard"], strict=True):
+            started = time.monotonic()
             table = self._tokens.read_table(shard)
             predicted = self._load(int(fold)).predict(*(_packed(table, order) for order in ("ab", "ba")))
             made = pa.table(predictions.columns(predicted))
             self._stage.folder.write_table(_shard_file(int(fold), shard), made, self._stage.fingerprint)
             rows.append(len(table))
-        return {"rows": rows}
+            seconds.append(time.monotonic() - started)
+        return {"rows": rows, "seconds": seconds}
 
 
 def _packed(table: pa.Table, order: str) -> tuple[list[Any], list[Any]]:

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from preference.errors import InputError
-from preference.swap import swap_labels
+from preference.swap import PositionEffect, swap_labels
 from train.matrix import Matrix, Rows, stack
 
+EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
 TRIAL_ROWS = 64  # on which an engine tries its parameters before it starts processes
 
 Floats = npt.NDArray[np.float32]
@@ -116,7 +117,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What a fold leaves behind: predictions are averaged over both orders of each record."""
+    """What a fold leaves behind."""
 
     fold: int
     model: bytes
@@ -124,9 +125,10 @@ class FoldResult:
     rounds_trained: int
     resumed_at: int  # rounds that came from the checkpoint of a process that died; 0 if none did
     rows: Rows  # (k,) of the held-out records
-    out_of_fold: Probabilities  # (k, 3)
+    out_of_fold: Probabilities  # (k, 3), averaged over both orders if the settings say so, as those for test
     test: Probabilities | None  # (m, 3)
     importance: Importance
+    position: PositionEffect  # on the held-out records, before any averaging
     taken: bool  # the model was trained elsewhere
     seconds: float
 

@@ -28,9 +28,10 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from preference.errors import InputError
-from preference.swap import swap_average
+from preference.swap import position_effect, swap_average
 from train.board import Board, Failed, Finished
 from train.booster import (
+    EXPLAIN_ROWS,
     BoosterData,
     BoosterSettings,
     Engine,
@@ -53,7 +54,7 @@ from train.cluster import (
     nodes_of,
     wait_for,
 )
-from train.matrix import Matrix
+from train.matrix import Matrix, Rows
 
 __all__ = [
     "BoosterData",
@@ -71,8 +72,8 @@ Committed = TypeVar("Committed")
 
 # Of one fold's processes, without a new checkpoint; one that keeps dying would rather have more memory than more tries.
 DEATHS_ALLOWED = 3
+PAUSE_SECONDS = 4.0  # before a second board; then 4 and 9 times as long, for what took the memory to be gone
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
-EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
 
 
 def train_folds(
@@ -113,7 +114,16 @@ def train_folds(
         except _BoardLostError as error:
             if boards > DEATHS_ALLOWED:
                 raise FoldError(engine, missing[0], str(error)) from error
-            on_wait(f"{engine}: the board of folds was lost; {len(missing)} folds begin again")
+            pause = PAUSE_SECONDS * boards**2
+            on_wait(f"{engine}: the board of folds was lost; {len(missing)} folds begin again in {pause:.0f} s")
+            _sleep(pause, cancelled)
+
+
+def _sleep(seconds: float, cancelled: Callable[[], bool]) -> None:
+    """Sleep, but not on once `cancelled` says so."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and not cancelled():
+        time.sleep(0.1)
 
 
 class _BoardLostError(Exception):
@@ -346,14 +356,28 @@ def predict_records(
     library: Engine, model: bytes, features: Matrix, threads: int, swapped: Callable[[Matrix], Matrix] | None
 ) -> Probabilities:
     """Probabilities (n, 3) by the model of one fold: averaged over both orders if `swapped` gives the other one."""
-    parts = []
+    orders = _predict_orders(library, model, features, threads, swapped)
+    return orders[0] if swapped is None else swap_average(*orders)
+
+
+def _predict_orders(
+    library: Engine, model: bytes, features: Matrix, threads: int, swapped: Callable[[Matrix], Matrix] | None
+) -> list[Probabilities]:
+    """Probabilities (n, 3), and with `swapped` then those for the other order."""
+    orders: list[list[Probabilities]] = [[np.empty((0, 3))] for _ in range(1 if swapped is None else 2)]
     for start in range(0, len(features), PREDICT_ROWS):
         part = features.rows(slice(start, start + PREDICT_ROWS))
-        probabilities = library.predict(model, part, threads)
+        orders[0].append(library.predict(model, part, threads))
         if swapped is not None:
-            probabilities = swap_average(probabilities, library.predict(model, swapped(part), threads))
-        parts.append(probabilities)
-    return np.concatenate(parts) if parts else np.empty((0, 3))
+            orders[1].append(library.predict(model, swapped(part), threads))
+    return [np.concatenate(parts) for parts in orders]
+
+
+def _some(rows: Rows, seed: int) -> Rows:
+    """EXPLAIN_ROWS of the rows, in their order; the first ones might be all of one kind."""
+    if len(rows) <= EXPLAIN_ROWS:
+        return rows
+    return np.sort(np.random.default_rng(seed).choice(rows, EXPLAIN_ROWS, replace=False))
 
 
 def _predict_fold(
@@ -366,10 +390,14 @@ def _predict_fold(
     started: float,
 ) -> FoldResult:
     held_out = data.held_out(fold)
-    swapped = data.swapped if settings.both_orders else None
-    predict = functools.partial(predict_records, library, fit.model, threads=settings.cpus_per_fold, swapped=swapped)
-    explained = data.features.rows(held_out[:EXPLAIN_ROWS])
-    gain, shap = library.importance(fit.model, explained, settings.cpus_per_fold)
+    threads = settings.cpus_per_fold
+    first, second = _predict_orders(library, fit.model, data.features.rows(held_out), threads, data.swapped)
+    test = None
+    if data.test_features is not None:
+        swapped = data.swapped if settings.both_orders else None
+        test = predict_records(library, fit.model, data.test_features, threads, swapped)
+    explained = data.features.rows(_some(held_out, settings.seed + fold))
+    gain, shap = library.importance(fit.model, explained, threads)
     return FoldResult(
         fold=fold,
         model=fit.model,
@@ -377,9 +405,10 @@ def _predict_fold(
         rounds_trained=fit.rounds_trained,
         resumed_at=fit.resumed_at,
         rows=held_out,
-        out_of_fold=predict(data.features.rows(held_out)),
-        test=None if data.test_features is None else predict(data.test_features),
+        out_of_fold=swap_average(first, second) if settings.both_orders else first,
+        test=test,
         importance=Importance(data.names, data.families, gain, shap),
+        position=position_effect(first, second),
         taken=taken_over,
         seconds=time.monotonic() - started,
     )

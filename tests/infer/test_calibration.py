@@ -64,7 +64,8 @@ def test_scaling_keeps_the_order_of_predictions_whatever_the_votes():
     fitted = fit_calibration("temperature", predictions[0], against)
     assert fitted.power_answer >= 0
     made = fitted.apply(predictions[0])
-    assert (np.diff(made[np.argsort(predictions[0][:, 0] / predictions[0][:, 1])], axis=0)[:, 0] >= -1).all()
+    order = np.argsort(predictions[0][:, 0] / predictions[0][:, 1])
+    assert (np.diff(np.log(made[order, 0] / made[order, 1])) >= -1e-9).all()
     assert ((made[:, 0] - made[:, 1]) * (predictions[0][:, 0] - predictions[0][:, 1]) >= -1e-12).all()
 
 

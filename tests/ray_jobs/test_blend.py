@@ -236,9 +236,30 @@ def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
     predict(tmp_path, "poor", 0.1)
     lose(tmp_path, "good", "train", [0, 1, 2, 50])
     lose(tmp_path, "good", "test", [0])
-    assert job(blend)[0] == 0
-    table = Folder(f"{tmp_path}/run/blend").read_table("train-equal.parquet")
-    assert np.isfinite(predictions.probabilities(table)).all()
+    assert job(blend, "blend.calibration=none")[0] == 0
+    folder = Folder(f"{tmp_path}/run")
+    made = {
+        name: predictions.probabilities(folder.read_table(f"blend/train-{name}.parquet"))
+        for name in ("equal", "learnt")
+    }
+    assert all(np.isfinite(each).all() for each in made.values())
+    poor = predictions.probabilities(folder.read_table("predictions/poor/train.parquet"))
+    np.testing.assert_allclose(made["equal"][:3], poor[:3], atol=1e-9)
+    assert (np.abs(made["equal"][3:10] - poor[3:10]).max(axis=1) > 1e-3).all()
+
+
+def test_what_are_no_probabilities_is_exit_2_with_the_ids(tmp_path, job):
+    for model in ("good", "poor"):
+        predict(tmp_path, model, 1.0)
+    folder = Folder(f"{tmp_path}/run/predictions/poor")
+    table = folder.read_table("train.parquet")
+    values = predictions.probabilities(table)
+    values[3], values[8] = np.nan, [0.5, 0.5, 0.5]
+    made = predictions.table(table["id"], values, table["fold"].to_numpy())
+    folder.write_table("train.parquet", made)
+    code, captured = job(blend)
+    assert code == 2
+    assert "no probabilities for 3, 8" in captured.err
 
 
 @pytest.mark.parametrize(("split", "ids"), [("train", "3, 7"), ("test", "86, 82")])

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from infer.fit_blender import BLENDS
+from preference.metrics import class_prior
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.blend import blend
@@ -100,12 +101,13 @@ def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):
             target.write_table("train.parquet", predictions.table(ids, values[there], fold_of))
         else:
             target.write_table("test.parquet", predictions.table(table["id"], values))
-    stage.commit(rows={}, metrics={"fold_seconds": 12.0})
+    position = {"records": 90, "flip_rate": 0.25, "first_share": 0.625} if model == "poor" else None
+    stage.commit(rows={}, metrics={"core_seconds": 36.0, "gpu_seconds": 0.0, "position": position})
 
 
 def ask(folder):
-    """What a language model behind a cascade leaves, with one record in its quarantine."""
-    predict(folder, "asked", 0.3)
+    """What a language model behind a cascade leaves, the best of all but for one record in its quarantine."""
+    predict(folder, "asked", 2.0)
     target = Folder(f"{folder}/run/predictions/asked")
     table = target.read_table("train.parquet")
     (lost,) = table.slice(10, 1)["id"].to_pylist()
@@ -127,7 +129,7 @@ def ask(folder):
 
 def leave_what_training_leaves(run):
     """Importances, a search, a study of sources, a training curve and a catalogue, as the jobs write them."""
-    shares = {"length": 0.5, "words": 0.2, "vocabulary": 0.15, "entities": 0.1}
+    shares = {"length": 0.5, "words": 0.2, "vocabulary": 0.15, "entities": 0.1, "style": 0.03, "tone": 0.02}
     importance = {"feature": [f"{name}_1" for name in shares], "family": list(shares)}
     shap = [10 * share for share in shares.values()]
     table = pa.table({**importance, "gain_share": list(shares.values()), "shap": shap})
@@ -140,7 +142,7 @@ def leave_what_training_leaves(run):
     Stage("sources", run / "sources", {}).commit({}, metrics={"sources": {"others": source}})
     history = [{"loss": 1.1, "stage": 0}, {"loss": 1.08, "stage": 0, "held_out_log_loss": 1.09}]
     (run / "models/partly/fold-0").write_json("history.json", history)
-    Stage("train_encoder/partly", run / "models/partly", {}).commit({}, seconds=7.0)
+    Stage("train_encoder/partly", run / "models/partly", {}).commit({}, metrics={"core_seconds": 14.0})
     entry = {"family": "length", "feature": "chars", "view": "a", "unit": "up to 9", "description": "of 1 text"}
     Stage("featurize", run / "features", {}).commit({}, extra={"catalogue": [entry, {**entry, "columns": 4}]})
 
@@ -172,7 +174,7 @@ def test_models_are_scored_side_by_side(made):
     models = {"good", "poor", "partly", "asked"}
     assert set(named) == {"uniform", "class prior", "length only", *BLENDS} | models
     assert metrics["models"]["partly"]["folds"] == [0]
-    assert metrics["models"]["partly"]["cost"] == {"core_seconds": 14.0, "gpu_seconds": 0.0}
+    assert metrics["models"]["partly"]["cost"] == {"core_seconds": 50.0, "gpu_seconds": 0.0}
     assert metrics["models"]["asked"]["records"] == 89
     del named["partly"], named["asked"]  # on fewer records than the others
     for values in named.values():
@@ -184,9 +186,20 @@ def test_models_are_scored_side_by_side(made):
     assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
     assert metrics["models"]["good"]["cost"] == {"core_seconds": 36.0, "gpu_seconds": 0.0}
     summary = metrics["summary"]
-    assert summary["best_model"] == "good"
-    gain = metrics["models"]["good"]["oof_log_loss"] - metrics["blend"]["oof_log_loss"]
-    assert np.isclose(summary["over_best_model"]["gain"], gain)
+    assert summary["best_model"] == "asked"
+    assert summary["best_model_lacks"] == 1
+    with_prior = 89 * metrics["models"]["asked"]["oof_log_loss"] + loss_of_the_lost(made)
+    assert np.isclose(summary["over_best_model"]["gain"], with_prior / 90 - metrics["blend"]["oof_log_loss"])
+    assert "asked (not all records)" in page
+    assert "<b>But <bdi data-text>asked</bdi> came trained</b>" in page
+
+
+def loss_of_the_lost(made):
+    """Log loss of the class prior on the record that `asked` does not predict."""
+    place = Folder(f"{made}/run/records")
+    votes = Records(place, place.read_json("manifest.json")).read("train", ["label", "fold"])
+    labels, folds = (votes[name].to_numpy() for name in ("label", "fold"))
+    return -np.log(class_prior(labels, folds)[10, labels[10]])
 
 
 def test_slices_calibration_and_bias_count_every_record(made):
@@ -207,6 +220,9 @@ def test_slices_calibration_and_bias_count_every_record(made):
     assert sum(each["count"] for each in metrics["bias"]["length"]) == 90
     position = metrics["bias"]["position"]["predicted"]
     assert position["poor"]["lean_ci95"][0] > 0
+    assert position["poor"]["exchange"] == {"records": 90, "flip_rate": 0.25, "first_share": 0.625}
+    assert position["good"]["exchange"] is None
+    assert position["asked"]["exchange"]["flip_rate"] == 0.125
     assert position["good"]["lean"] < position["poor"]["lean"]
     both = {name: each["both_orders"] for name, each in position.items()}
     assert both == {"good": True, "poor": False, "partly": True, "asked": True, "blend": False}

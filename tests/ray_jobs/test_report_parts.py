@@ -103,15 +103,20 @@ def families(**shares):
 
 
 def test_claims_are_judged_by_boosters_that_see_them_all():
-    seeing = families(length=0.5, words=0.2, vocabulary=0.15, style=0.1, entities=0.05)
+    seeing = families(length=0.5, words=0.2, vocabulary=0.19, style=0.06, entities=0.04, tone=0.01)
     found = drivers({"all": seeing, "few": families(words=1.0)})
     assert found is not None
     assert found["first"] == "length"
-    assert found["families"] == 5
+    assert found["families"] == 6
     assert [(each["family"], each["rank"], each["confirmed"]) for each in found["claims"]] == [
         ("length", 1, True), ("vocabulary", 3, True), ("entities", 5, False),
     ]  # fmt: skip
+    equal = families(length=0.16, vocabulary=0.16, entities=0.16, style=0.16, tone=0.16, words=0.2)
+    even = drivers({"all": equal})
+    assert even is not None
+    assert not any(each["confirmed"] for each in even["claims"])
     assert drivers({"few": families(length=0.6, entities=0.4)}) is None
+    assert drivers({"only": families(length=0.5, vocabulary=0.3, entities=0.2)}) is None
     assert drivers({}) is None
 
 
@@ -140,6 +145,8 @@ def test_slices_are_set_against_all_records():
     assert ("language", "other or none") not in found  # nobody asked so
     assert ("turns", "three or more") not in found
     assert found["model", "m"]["rows"] == 100
+    # Of 19 prompts, each asked often, nothing is said.
+    assert slices(records, votes, losses, np.arange(count) % 19, seed=1) == []
 
 
 RECORDS = Records(Folder("/nowhere"), {"rows": {"train": 6, "test": 2, "quarantine": 0}, "metrics": {"quarantine": {}}})
@@ -170,3 +177,5 @@ def test_the_score_without_duplicates_leaves_out_the_copies():
     assert (one["rows"], one["oof_log_loss"]) == (4, 1.0)
     assert (apart["rows"], apart["oof_log_loss"]) == (4, 1.75)
     assert np.isclose(one["difference"], 1.0 - losses.mean())
+    alike = data(RECORDS, {"train": table(2, 4), "test": table(6, 8)}, losses[2:4], folds[2:4], np.arange(2), seed=0)
+    assert [each["kept"] for each in alike["duplicates"]["without"]] == ["one of each cluster"]
