@@ -23,6 +23,7 @@ from ray_jobs.booster_data import load_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
+from ray_jobs.progress import Progress
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, connect
 from ray_jobs.settings_file import load_settings
@@ -85,8 +86,10 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
         for fold in np.unique(folds).tolist()
     }
     probabilities = {name: np.empty((len(labels), 3)) for name in sets}
+    progress = Progress("ablation", "models", len(jobs))
     for (name, fold), job in jobs.items():
         probabilities[name][folds == fold] = ray.get(job)
+        progress.advance()
     probabilities["prior"] = metrics.class_prior(labels, folds)
     losses = {name: metrics.record_log_loss(values, labels) for name, values in probabilities.items()}
     return (
