@@ -94,9 +94,15 @@ def test_idle_models_are_dropped_and_useful_ones_are_not(learn, pool):
     truth, labels, _ = votes(1000, seed=1)
     pair = [open_simplex(truth + np.random.default_rng(n).normal(0, 0.05, truth.shape)) for n in (1, 2)]
     assert (drop_idle(learn, pool, np.stack(pair)[:, :100], labels[:100]) > 0.3).all()
-    # Nor is a model dropped that alone predicts some record.
-    predictions[0, :3] = predictions[1, :3] = np.nan
-    assert drop_idle(learn, pool, predictions[[0, 2]], labels)[1] > 0 or learn(predictions[[0, 2]], labels)[1] == 0
+
+
+def test_a_model_is_not_dropped_that_alone_predicts_some_record():
+    _, labels, predictions = votes(1000, seed=1)
+    pair = predictions[[0, 2]]
+    assert drop_idle(learn_log_weights, log_pool, pair, labels)[1] == 0
+    pair[0, :3] = np.nan
+    assert learn_log_weights(pair, labels)[1] > 0
+    assert drop_idle(learn_log_weights, log_pool, pair, labels)[1] > 0
 
 
 def holes(predictions, share, seed=0):
