@@ -65,13 +65,17 @@ class Stage:
         manifest = read_manifest(self.folder)
         if manifest is None and self.folder.exists(MANIFEST):
             say(self.name, f"{self.folder / MANIFEST} is damaged: what the stage lacks is made again")
-        if manifest is None or manifest.get("fingerprint") != self.fingerprint:
+        if manifest is None or not self.made(manifest):
             return None
         lost = missing_files(self.folder, manifest)
         if lost:
-            more = f" and {len(lost) - 1} more files" if lost[1:] else ""
+            more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
             say(self.name, f"{self.folder / lost[0]}{more} is not as it was finished, and made again")
         return None if lost else manifest
+
+    def made(self, manifest: Mapping[str, Any]) -> bool:
+        """Whether a manifest is of these settings and inputs."""
+        return bool(manifest.get("fingerprint") == self.fingerprint)
 
     def begin(self) -> None:
         """Mark the stage as not done; finished parts stay."""
@@ -141,8 +145,16 @@ def require_finished(stage: Stage, job: str) -> dict[str, Any]:
     manifest = read_manifest(stage.folder)
     if manifest is not None:
         refuse_other_schema(manifest, stage.folder)
-        if stage.manifest() is not None:
-            return manifest
+        if stage.made(manifest):
+            lost = missing_files(stage.folder, manifest)
+            if not lost:
+                return manifest
+            some = f"{', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
+            raise InputError(
+                f"{stage.name} lacks files, or they have changed: {some}",
+                where=str(stage.folder),
+                fix=f"run `python -m ray_jobs.{job}` with these settings: it makes them again.",
+            )
     raise InputError(
         _why_not_finished(stage, manifest),
         where=str(stage.folder),
@@ -162,7 +174,7 @@ def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
 
 def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
     if manifest is None:
-        return f"{stage.name} is not there, or not finished"
+        return f"{stage.name} is not there, or a job that was making it anew has not ended"
     for what, made, asked in (
         ("settings", manifest["settings"], stage.settings),
         ("inputs", manifest["inputs"], stage.inputs),
@@ -172,8 +184,7 @@ def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
         differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
         if differing:
             return f"{stage.name} was made with other {what}: {', '.join(differing)}"
-    lost = missing_files(stage.folder, manifest)
-    return f"{stage.name} lacks files, or they have changed: {', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
+    return f"{stage.name} was made by another version of this code"
 
 
 def library_versions() -> dict[str, str]:

@@ -22,7 +22,7 @@ from infer.blender import Blender
 from infer.fit_blender import BLENDS, Training, blend_parts
 from infer.guards import CASES
 from preference.errors import InputError
-from preference.metrics import log_loss
+from preference.metrics import class_prior, log_loss
 from preference.schema import PROBABILITIES, SUBMISSION_COLUMNS
 from ray_jobs import cli, predictions
 from ray_jobs.answers import Answers, read_answers
@@ -53,9 +53,12 @@ def blend(run: Run) -> list[StageResult]:
 def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
     """What is submitted, how good it is, and what taking length out costs."""
     name, metrics = run.settings.blend.submission, manifest["metrics"]
-    told = [
-        f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
-    ]
+    loss, prior = metrics["oof_log_loss"][name], metrics.get("class_prior")
+    told = [f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {loss:.4f}"]
+    if prior is not None:
+        told.append(f"{'worse than' if loss > prior else 'better than'} the class prior's {prior:.4f}")
+    others = ", ".join(f"{other} {each:.4f}" for other, each in metrics["oof_log_loss"].items() if other != name)
+    told.append(f"the other blends: {others}")
     debias = metrics["analysis"]["length_debias"]
     if debias is not None:
         low, high = debias["cost_ci95"]
@@ -78,6 +81,7 @@ def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
             guard["test_records"] = int((answers["test"].cases == CASES.index(guard["case"])).sum())
 
     stage.begin()
+    folds = records.labels_and_folds()[1]
     blends = {name: found.nested.predictions for name, found in scored.blends.items()}
     losses = {name: log_loss(values, data.labels) for name, values in blends.items()}
     blenders = {name: found.fitted.blender for name, found in scored.blends.items()}
@@ -86,12 +90,12 @@ def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
         "oof_log_loss": losses,
         "weights": weights,
         "pools": {name: each.pool for name, each in blenders.items()},
+        "class_prior": log_loss(class_prior(data.labels, folds), data.labels),
     }
     blender = blenders[settings.submission].to_json()
     stage.folder.write_json("weights.json", {"submission": settings.submission, **metrics, "blender": blender})
     stage.folder.write_json("analysis.json", analysis)
     written = {"weights.json", "analysis.json"}
-    folds = records.labels_and_folds()[1]
     ids = records.read("train", ["id"])["id"]
     for name, values in blends.items():
         file = f"train-{name}.parquet"

@@ -1,5 +1,6 @@
 """What the folds of a booster leave, and how they become its predictions and importances."""
 
+import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -9,8 +10,9 @@ import pyarrow as pa
 from preference.metrics import log_loss
 from preference.swap import PositionEffect
 from ray_jobs import predictions
-from ray_jobs.artifacts import Stage
+from ray_jobs.artifacts import Stage, read_manifest
 from ray_jobs.records import Records
+from ray_jobs.storage import DamagedFileError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -50,9 +52,28 @@ def commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.N
         "taken_from_search": result.taken,
         "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
         "position": result.position,
+        "digest": digest(result.model),
     }
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.best_iteration
+
+
+def digest(model: bytes) -> str:
+    """Of a model's file: its size alone would not tell a flipped bit."""
+    return hashlib.blake2b(model, digest_size=16).hexdigest()
+
+
+def read_model(stage: Stage, engine: str) -> bytes:
+    """The model of a fold's stage. Raises DamagedFileError if it is not what was written."""
+    model = stage.folder.read_bytes(MODEL_FILE[engine])
+    made = (read_manifest(stage.folder) or {"metrics": {}})["metrics"].get("digest", digest(model))
+    if digest(model) != made:
+        raise DamagedFileError(
+            "the file is not what was written",
+            str(stage.folder / MODEL_FILE[engine]),
+            "run train_boosters with --force.",
+        )
+    return model
 
 
 def gather(records: Records, models: Stage, outputs: Stage, folds: list[int], inverse_loss: bool) -> dict[str, int]:

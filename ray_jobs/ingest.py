@@ -302,7 +302,8 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     if not reasons:
         return []
     counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    return [f"{sum(reasons.values())} rows in quarantine ({counted}): see {stage.folder / 'quarantine'}"]
+    count = sum(reasons.values())
+    return [f"{count} row{'s' if count > 1 else ''} in quarantine ({counted}): see {stage.folder / 'quarantine'}"]
 
 
 if __name__ == "__main__":

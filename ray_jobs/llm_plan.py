@@ -58,7 +58,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
         (
             "cache",
             f"{cache_bytes(config, size) * in_flight / GIB:.2f} GiB for 8 batches of {llm.batch_size} requests "
-            f"({cache_bytes(config, size) / 1024:.0f} KiB a token)",
+            f"({cache_bytes(config, size) / 1024:.3g} KiB a token)",
         ),
         ("requests", f"{requests:,.0f} ({asked - requests:,.0f} more have the same text)"),
         ("tokens", f"{tokens:,.0f}, {mean:,.0f} a request, {int(lengths.max())} at most"),

@@ -11,7 +11,7 @@ import pyarrow as pa
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage, require_finished
 from ray_jobs.booster_data import Arrangement, arrange
-from ray_jobs.booster_folds import MODEL_FILE, fold_stage, mean_of_folds
+from ray_jobs.booster_folds import fold_stage, mean_of_folds, read_model
 from ray_jobs.feature_store import FeatureStore, plan
 from ray_jobs.featurize import features_stage, featurize_more
 from ray_jobs.progress import Progress
@@ -148,7 +148,7 @@ def _predict_shard(
     predicted = [
         predict_records(
             library,
-            fold_stage(of.models, fold).folder.read_bytes(MODEL_FILE[booster.engine]),
+            read_model(fold_stage(of.models, fold), booster.engine),
             features,
             booster.cpus_per_fold,
             swapped,

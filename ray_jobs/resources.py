@@ -144,7 +144,7 @@ def table(settings: Settings) -> str:
     """What `pipeline --dry-run` prints: a line for each request."""
     rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    head = "What runs at all needs, at the same time (each part on one node; more of it runs more at once):"
+    head = "Each job needs at least this at the same time, each part of it on one node; with more it does more at once:"
     data = settings.data
     made = "none" if data.synthetic is None else f"{data.synthetic.train_rows:,} made-up votes"
     votes = made if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])

@@ -66,7 +66,9 @@ class Run:
         if manifest is not None and records in (None, manifest["inputs"].get("records")):
             return manifest
         raise InputError(
-            f"{name} is not there yet" if manifest is None else f"{name} was made from other records",
+            f"{name} is not there yet, or a job that was making it anew has not ended"
+            if manifest is None
+            else f"{name} was made from other records",
             where=self.settings.run,
             fix=f"run `python -m ray_jobs.{job}` with the same configuration first, or ray_jobs.pipeline.",
         )

@@ -115,6 +115,10 @@ def _as_input_error(error: ValidationError, where: str) -> InputError:
     reason = first["msg"].removeprefix("Value error, ")
     if not key:  # about several settings together: the reason names them
         return InputError(reason, where=where, fix="change one of them.")
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # several keys together, as above
+        return InputError(
+            f"setting {key!r}: {reason}", where=where, fix=f"change one of its keys with --set {key}.KEY=VALUE."
+        )
     shown = repr(first["input"])
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
     more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""

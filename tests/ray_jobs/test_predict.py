@@ -228,18 +228,29 @@ def test_another_schema_version_is_exit_2_with_both(job, a_copy, stage):
     ("lost", "reason"),
     [
         ("models/trees/fold-1", "train_boosters/trees lacks files, or they have changed: fold-1/"),
-        ("models/linear", "train_boosters/linear is not there, or not finished"),
+        ("models/linear", "train_boosters/linear is not there, or a job"),
         ("predictions/trees", "predictions/trees is not there yet"),
         ("features/word2vec/vectors.parquet", "featurize lacks files, or they have changed: word2vec/vectors.parquet"),
-        ("blend", "blend is not there, or not finished"),
+        ("blend", "blend is not there, or a job"),
         ("records", "records is not there yet"),
     ],
 )
 def test_what_is_missing_of_the_run_is_exit_2_with_its_name(job, a_copy, lost, reason):
     path = a_copy / lost
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert reason in job(f"run={a_copy}", code=2).err
+    error = job(f"run={a_copy}", code=2).err
+    assert reason in error
+    assert "made again" not in error
     assert not (a_copy / "predict").exists()
+
+
+def test_a_model_that_is_not_what_was_written_is_exit_2_with_its_name(job, a_copy):
+    path = a_copy / "models/trees/fold-1/model.txt"
+    text = path.read_bytes()
+    start = text.index(b"leaf_value=") + len(b"leaf_value=")
+    end = text.index(b"\n", start)
+    path.write_bytes(text[:start] + text[start:end].replace(b"1", b"7") + text[end:])
+    assert f"{path}: the file is not what was written" in job(f"run={a_copy}", code=2).err
 
 
 @pytest.mark.parametrize(
