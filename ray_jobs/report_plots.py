@@ -170,7 +170,7 @@ def style(metrics: Metrics) -> Markup:
     """The coefficients of the Bradley-Terry fits to the votes and to the blend."""
     found = metrics["bias"]["style"]
     ends = [end for each in found for of in ("votes", "blend") for end in each[f"{of}_ci95"]]
-    axis = spanning([0, *ends], "log-odds of a win, for one standard deviation; position: for standing first")
+    axis = spanning([0, *ends], "log-odds of a win, for one standard deviation")
     drawn, told = [], []
     for n, each in enumerate(found):
         marks = [Mark(kind, each[f"{of}_ci95"], each[of]) for kind, of in (("actual", "votes"), ("predicted", "blend"))]
