@@ -6,6 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from preference.bradley_terry import half_wins
+
 SWAPPED_LABEL = np.array([1, 0, 2], dtype=np.int8)
 
 
@@ -38,11 +40,10 @@ class PositionEffect(TypedDict):
 def position_effect(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]) -> PositionEffect:
     """The effect on predictions (n, 3), n at least 1; `swapped` holds those for the exchanged order."""
     flipped = probabilities.argmax(axis=1) != swap_probabilities(swapped).argmax(axis=1)
-    shares = np.concatenate([probabilities, swapped])
     return {
         "records": len(probabilities),
         "flip_rate": float(flipped.mean()),
-        "first_share": float((shares[:, 0] + shares[:, 2] / 2).mean()),
+        "first_share": float(half_wins(np.concatenate([probabilities, swapped])).mean()),
     }
 
 

@@ -173,6 +173,8 @@ def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
 
 
 def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
+    if manifest is None and stage.folder.exists(MANIFEST):
+        return f"the {MANIFEST} of {stage.name} is damaged"
     if manifest is None:
         return f"{stage.name} is not there, or a job that was making it anew has not ended"
     for what, made, asked in (

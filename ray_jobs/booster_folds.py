@@ -66,8 +66,8 @@ def digest(model: bytes) -> str:
 def read_model(stage: Stage, engine: str) -> bytes:
     """The model of a fold's stage. Raises DamagedFileError if it is not what was written."""
     model = stage.folder.read_bytes(MODEL_FILE[engine])
-    made = (read_manifest(stage.folder) or {"metrics": {}})["metrics"].get("digest", digest(model))
-    if digest(model) != made:
+    made = (read_manifest(stage.folder) or {"metrics": {}})["metrics"].get("digest")  # None of an older version's
+    if made is not None and digest(model) != made:
         raise DamagedFileError(
             "the file is not what was written",
             str(stage.folder / MODEL_FILE[engine]),

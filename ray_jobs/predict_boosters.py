@@ -137,7 +137,8 @@ def _predict_shard(
     item: Item, store: FeatureStore, arrangement: Arrangement, of: FinishedBooster, stage: Stage
 ) -> Iterator[Item]:
     """Predict one shard with every fold's model, and write their mean."""
-    from train.fold_runner import engine_of, predict_records
+    from train.fold_predictions import predict_records
+    from train.fold_runner import engine_of
 
     booster = of.booster
     split, _, name = item["shard"].partition("/")

@@ -50,9 +50,9 @@ def _stage_folders(run: Run) -> list[str]:
 def costs(run: Run) -> dict[str, dict[str, float]]:
     """By model: the seconds of its training and scoring, times the CPUs or GPUs that they held.
 
-    From the manifests: a booster's folds' own seconds, and for all others a stage's from its start to its end, so that
-    start-up counts; for a stage that was taken up after a kill only what came then. Neither features, which models
-    share, nor searches are in it.
+    From the manifests: the seconds that folds and shards took, and of language models also those of their engines'
+    start; of what was taken up after a kill only what came then. Neither features, which models share, nor searches
+    are in it.
     """
     settings = run.settings
     places = {name: [f"predictions/{name}"] for name in settings.models}

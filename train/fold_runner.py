@@ -20,7 +20,6 @@ from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-import numpy as np
 import ray
 from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
@@ -28,18 +27,14 @@ from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from preference.errors import InputError
-from preference.swap import position_effect, swap_average
 from train.board import Board, Failed, Finished
 from train.booster import (
-    EXPLAIN_ROWS,
     BoosterData,
     BoosterSettings,
     Engine,
     Fit,
     FoldError,
     FoldResult,
-    Importance,
-    Probabilities,
     Trainer,
     WorkerDiedError,
 )
@@ -54,7 +49,7 @@ from train.cluster import (
     nodes_of,
     wait_for,
 )
-from train.matrix import Matrix, Rows
+from train.fold_predictions import predict_fold
 
 __all__ = [
     "BoosterData",
@@ -63,7 +58,6 @@ __all__ = [
     "FoldError",
     "FoldResult",
     "engine_of",
-    "predict_records",
     "train_folds",
 ]
 
@@ -73,7 +67,6 @@ Committed = TypeVar("Committed")
 # Of one fold's processes, without a new checkpoint; one that keeps dying would rather have more memory than more tries.
 DEATHS_ALLOWED = 3
 PAUSE_SECONDS = 4.0  # before a second board; then 4 and 9 times as long, for what took the memory to be gone
-PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
 
 
 def train_folds(
@@ -140,6 +133,7 @@ def _train_on_board(
     ready: Callable[[int], Fit | None],
     cancelled: Callable[[], bool],
 ) -> Generator[tuple[int, Committed]]:
+    """As `train_folds`, on one board. Raises _BoardLostError if its process dies."""
     # Checkpoints outlive every slot, so the board is kept beside the caller.
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
@@ -226,6 +220,7 @@ def _start(
 
 
 def _answer(reference: "ray.ObjectRef[Any]") -> Any:  # noqa: ANN401 - as the board's method
+    """What the board answers. Raises _BoardLostError if it is gone."""
     try:
         return ray.get(reference)
     except (RayActorError, OutOfMemoryError) as error:
@@ -319,7 +314,7 @@ def _train_from(
                     prepared = library.prepare(data, settings) if prepared is None else prepared
                     trainer = library.start(prepared, fold, settings, checkpoint)
                 fit = _train(trainer, save)
-            committed = commit(_predict_fold(library, data, fit, taken_over, fold, settings, started))
+            committed = commit(predict_fold(library, data, fit, taken_over, fold, settings, started))
         except WorkerDiedError:
             raise
         except InputError as error:
@@ -350,65 +345,3 @@ def _train(trainer: Trainer, save: Callable[[bytes], None]) -> Fit:
         if not trainer.finished:
             save(trainer.checkpoint())
     return trainer.fit()
-
-
-def predict_records(
-    library: Engine, model: bytes, features: Matrix, threads: int, swapped: Callable[[Matrix], Matrix] | None
-) -> Probabilities:
-    """Probabilities (n, 3) by the model of one fold: averaged over both orders if `swapped` gives the other one."""
-    orders = _predict_orders(library, model, features, threads, swapped)
-    return orders[0] if swapped is None else swap_average(*orders)
-
-
-def _predict_orders(
-    library: Engine, model: bytes, features: Matrix, threads: int, swapped: Callable[[Matrix], Matrix] | None
-) -> list[Probabilities]:
-    """Probabilities (n, 3), and with `swapped` then those for the other order."""
-    orders: list[list[Probabilities]] = [[np.empty((0, 3))] for _ in range(1 if swapped is None else 2)]
-    for start in range(0, len(features), PREDICT_ROWS):
-        part = features.rows(slice(start, start + PREDICT_ROWS))
-        orders[0].append(library.predict(model, part, threads))
-        if swapped is not None:
-            orders[1].append(library.predict(model, swapped(part), threads))
-    return [np.concatenate(parts) for parts in orders]
-
-
-def _some(rows: Rows, seed: int) -> Rows:
-    """EXPLAIN_ROWS of the rows, in their order; the first ones might be all of one kind."""
-    if len(rows) <= EXPLAIN_ROWS:
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, EXPLAIN_ROWS, replace=False))
-
-
-def _predict_fold(
-    library: Engine,
-    data: BoosterData,
-    fit: Fit,
-    taken_over: bool,
-    fold: int,
-    settings: BoosterSettings,
-    started: float,
-) -> FoldResult:
-    held_out = data.held_out(fold)
-    threads = settings.cpus_per_fold
-    first, second = _predict_orders(library, fit.model, data.features.rows(held_out), threads, data.swapped)
-    test = None
-    if data.test_features is not None:
-        swapped = data.swapped if settings.both_orders else None
-        test = predict_records(library, fit.model, data.test_features, threads, swapped)
-    explained = data.features.rows(_some(held_out, settings.seed + fold))
-    gain, shap = library.importance(fit.model, explained, threads)
-    return FoldResult(
-        fold=fold,
-        model=fit.model,
-        best_iteration=fit.best_iteration,
-        rounds_trained=fit.rounds_trained,
-        resumed_at=fit.resumed_at,
-        rows=held_out,
-        out_of_fold=swap_average(first, second) if settings.both_orders else first,
-        test=test,
-        importance=Importance(data.names, data.families, gain, shap),
-        position=position_effect(first, second),
-        taken=taken_over,
-        seconds=time.monotonic() - started,
-    )

@@ -67,6 +67,8 @@ def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
     assert reason(made) == "work lacks files, or they have changed: out/b"
     made.folder.write_json("manifest.json", {**made.folder.read_json("manifest.json"), "schema_version": 0})
     assert reason(made) == "made with schema version 0, this code has 1"
+    made.folder.write_bytes("manifest.json", b'{"fingerprint')
+    assert reason(made) == "the manifest.json of work is damaged"
 
 
 @pytest.mark.parametrize("content", [b"", b'{"fingerprint": "x', b"[]", b"\xff"])

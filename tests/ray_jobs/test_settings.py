@@ -114,6 +114,13 @@ def test_a_teacher_that_comes_before_its_student_is_taken(student, teacher):
     load_settings(BASE + STUDENTS, "c.yaml", [f"{student}.teacher={{model: {teacher}}}"])
 
 
+def test_settings_that_do_not_fit_together_are_named_without_their_values():
+    with pytest.raises(InputError) as caught:
+        load_settings("run: x\nblend: {submission: preset, calibration: vector}", "c.yaml", [])
+    assert caught.value.reason.startswith("setting 'blend': the preset")
+    assert "--set blend.KEY=VALUE" in caught.value.fix
+
+
 def test_run_is_required():
     with pytest.raises(InputError, match="'run' is missing"):
         load_settings("seed: 1", "c.yaml")

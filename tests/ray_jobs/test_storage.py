@@ -62,3 +62,10 @@ def test_files_get_the_users_ordinary_permissions(tmp_path):
     (tmp_path / "plain").touch()
     modes = {stat.S_IMODE(os.stat(tmp_path / name).st_mode) for name in ("x", "plain")}
     assert len(modes) == 1
+
+
+def test_what_json_cannot_hold_is_not_written(tmp_path):
+    folder = Folder(str(tmp_path))
+    with pytest.raises(ValueError, match="JSON"):
+        folder.write_json("x.json", {"loss": float("nan")})
+    assert not folder.exists("x.json")

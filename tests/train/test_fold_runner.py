@@ -11,7 +11,7 @@ import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
 from preference.errors import InputError
-from preference.swap import swap_probabilities
+from preference.swap import position_effect, swap_average, swap_probabilities
 from tests.train.boosters import FOLDS, small_data
 from tests.train.processes import processes, wait_until
 from train.booster import BoosterData, BoosterSettings
@@ -114,6 +114,7 @@ def test_predictions_are_those_of_the_library_called_directly(results: Results, 
         assert result.test is not None
         assert np.abs(result.test - test).max() < 1e-6
         assert result.best_iteration <= result.rounds_trained <= 30
+        assert result.position["records"] == len(result.rows)
     lasted = [
         (result.rounds_trained, result.rounds_trained - result.best_iteration) for result in results[engine].values()
     ]
@@ -126,10 +127,11 @@ def test_model_bytes_predict_antisymmetrically(results: Results, engine: EngineN
     result, held = results[engine][0], DATA.features.rows(DATA.held_out(0))
 
     def averaged(features: Matrix) -> np.ndarray:
-        both = (library.predict(result.model, x, 1) for x in (features, DATA.swapped(features)))
-        return np.asarray((next(both) + swap_probabilities(next(both))) / 2)
+        return swap_average(*(library.predict(result.model, x, 1) for x in (features, DATA.swapped(features))))
 
-    assert (averaged(held) == result.out_of_fold).all()
+    one_way, other_way = (library.predict(result.model, x, 1) for x in (held, DATA.swapped(held)))
+    assert result.position == position_effect(one_way, other_way)
+    assert (swap_average(one_way, other_way) == result.out_of_fold).all()
     assert (averaged(DATA.swapped(held)) == swap_probabilities(result.out_of_fold)).all()
     assert np.abs(result.out_of_fold.sum(axis=1) - 1).max() < 1e-12
 
