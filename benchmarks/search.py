@@ -5,8 +5,10 @@ Run as: python -m benchmarks.search
 
 Both sides get 10 candidates of the published space for XGBoost and 3 grouped folds, on the 900 Word2Vec columns of the
 published recipe: of the shared 1,000 real votes if they are there, else of the demo's pairs. scikit-learn uses both
-cores (n_jobs=2, one thread each) and is timed from when its features are in memory; ours from before Ray starts. Ours
-stops a candidate early where its held-out loss no longer falls, and by ASHA; scikit-learn trains each to its end.
+cores (n_jobs=2, one thread each) and is timed from when its features are in memory; ours from before Ray starts.
+scikit-learn trains each candidate to its end. Ours runs twice. With ASHA alone a loss is the same thing on both sides,
+that of all the candidate's rounds. With early stopping as well, as users run it, the loss is the least of a fold's
+rounds, chosen on the rows that score it: that is lower by its definition too, so the comparison of losses flatters.
 """
 
 import argparse
@@ -27,23 +29,26 @@ from ray_jobs.feature_store import FeatureStore
 from ray_jobs.records import open_records
 from ray_jobs.run import Run, connect
 from ray_jobs.settings_file import load_settings
+from ray_jobs.tune import best_of
 
 if TYPE_CHECKING:
     from train.booster import BoosterData
 
 VOTES = ROOT.parent / "shared/data/kaggle1000.csv"
 CANDIDATES, FOLDS, SEED = 10, 3, 1
+OURS = {"ASHA alone": None, "ASHA and early stopping": 30}  # rounds of patience
 CLOSE = 0.001  # nats; a loss that near counts as reached
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--side", choices=["ours", "scikit-learn"], help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=[*OURS, "scikit-learn"], help=argparse.SUPPRESS)
     parser.add_argument("--run", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.side:
-        result = _ours(options.run) if options.side == "ours" else _scikit_learn(options.run)
+        patience = OURS.get(options.side)
+        result = _ours(options.run, patience) if options.side in OURS else _scikit_learn(options.run)
         print("result", json.dumps(result))
         return
     with tempfile.TemporaryDirectory() as name:
@@ -52,21 +57,24 @@ def main() -> None:
             sets = [part for each in _overrides(f"{name}/run") for part in ("--set", each)]
             subprocess.run([*line, *sets], check=True, cwd=ROOT, capture_output=True)
         found = {}
-        for side in ("ours", "scikit-learn"):
+        for side in (*OURS, "scikit-learn"):
             line = [sys.executable, "-m", "benchmarks.search", "--side", side, "--run", f"{name}/run"]
             found[side] = json.loads(measure(line).output.rpartition("result ")[2])
-    theirs, ours = found["scikit-learn"], found["ours"]
+    theirs = found["scikit-learn"]
     print(f"{os.cpu_count()} cores, {CANDIDATES} candidates x {FOLDS} folds, {theirs['rows']} x {theirs['columns']}")
     print(f"RandomizedSearchCV: best mean loss {theirs['best']:.4f} after {theirs['seconds']:.0f} s")
-    reached = [at for at, loss in ours["trials"] if loss <= theirs["best"] + CLOSE]
-    print(
-        f"ours: best mean loss {ours['best']:.4f} after {ours['seconds']:.0f} s; {ours['stopped']} trials stopped early"
-    )
-    if reached:
-        share = min(reached) / theirs["seconds"]
-        print(f"ours reaches theirs (within {CLOSE}) after {min(reached):.0f} s, {share:.2f} of their time")
-    else:
-        print("ours never reaches theirs")
+    for side in OURS:
+        ours = found[side]
+        print(
+            f"ours, {side}: best mean loss {ours['best']:.4f} after {ours['seconds']:.0f} s; "
+            f"ASHA stopped {ours['stopped']} trials"
+        )
+        reached = [at for at, loss in ours["trials"] if loss <= theirs["best"] + CLOSE]
+        if reached:
+            share = min(reached) / theirs["seconds"]
+            print(f"  reaches theirs (within {CLOSE}) after {min(reached):.0f} s, {share:.2f} of their time")
+        else:
+            print("  never reaches theirs")
 
 
 def _overrides(run: str) -> list[str]:
@@ -112,7 +120,7 @@ def _scikit_learn(run_folder: str) -> dict[str, Any]:
     return {"seconds": seconds, "best": best, "rows": rows, "columns": columns}
 
 
-def _ours(run_folder: str) -> dict[str, Any]:
+def _ours(run_folder: str, patience: int | None) -> dict[str, Any]:
     import ray
 
     from train.booster import BoosterSettings
@@ -121,7 +129,7 @@ def _ours(run_folder: str) -> dict[str, Any]:
 
     run, data = _load(run_folder)
     found: list[TrialResult] = []
-    base = BoosterSettings(280, 30, {}, seed=SEED, checkpoint_every=50, both_orders=False)
+    base = BoosterSettings(280, patience, {}, seed=SEED, checkpoint_every=50, both_orders=False)
     asked = SearchSettings("xgboost", base, PUBLISHED, CANDIDATES, "random", FOLDS, 50, 3, SEED, _candidates())
     start = time.monotonic()
     connect(run)
@@ -130,8 +138,8 @@ def _ours(run_folder: str) -> dict[str, Any]:
         search(ray.put(data), asked, [], found.append, storage)
     return {
         "seconds": time.monotonic() - start,
-        "best": min(result.log_loss for result in found),
-        "trials": [(before + result.at, result.log_loss) for result in found],
+        "best": best_of(found).log_loss,
+        "trials": [(before + result.at, result.log_loss) for result in found if not result.stopped],
         "stopped": sum(result.stopped for result in found),
     }
 

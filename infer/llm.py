@@ -12,15 +12,19 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray.data
+from ray.exceptions import RayActorError
 
 from infer.llm_engine import engine, placement_groups_given_back
-from infer.llm_settings import LlmSettings
+from infer.llm_settings import LlmSettings, ways
 from preference.schema import PROBABILITIES
 
 ReadShard = Callable[[str], pa.Table]
 Tell = Callable[[int, int], None]  # called with requests and tokens that were answered since it was called last
+Notice = Callable[[str], None]  # called with what happened to the engines
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
+_ASKS: Final = ("asking those under way one at a time", "asking one at a time, on a single engine")
+_KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, would die of all
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
@@ -37,8 +41,10 @@ _REQUESTS: Final = pa.schema(
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """Requests that are scored and committed together.
+    """Requests that are scored and committed together, and asked in this order.
 
+    The longest ones should be first: they show at once whether they fit into memory, and none of them is left running
+    when the others are done.
     `file` means something to the caller's `read_shard` only. Of the record in row `rows[i]` there, the order
     B, A where `swapped[i]`, is the request with the number `requests[i]`; numbers are the caller's, each used once.
     """
@@ -67,21 +73,24 @@ class ShardScores:
 
 
 def score_shards(
-    shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings, tell: Tell = lambda requests, tokens: None
+    shards: Sequence[Shard],
+    read_shard: ReadShard,
+    settings: LlmSettings,
+    tell: Tell = lambda requests, tokens: None,
+    notice: Notice = lambda text: None,
 ) -> Iterator[ShardScores]:
     """Score shards on one set of engines; each is yielded as soon as all its requests are answered.
 
     `read_shard` runs in Ray tasks, is pickled to them, and returns for a file the columns `ab` and `ba`, the token ids
     of both orders, and `reason`, empty or why a record has none. Closing the iterator early ends the engines.
+    A request that kills its engine even when it is asked alone (see `ways`) is one that failed.
 
-    Raises RuntimeError if no answer comes for `settings.patience` seconds.
+    Raises RuntimeError if no answer comes for `settings.patience` seconds, if the engine dies of three requests before
+    any is answered, or if it cannot start.
     """
     pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
-    if not pending:
-        return
     before = time.perf_counter()
-    answers = _patiently(_answers(shards, read_shard, settings), settings.patience)
-    with placement_groups_given_back(), contextlib.closing(answers) as rows:
+    with placement_groups_given_back(), contextlib.closing(_ask_all(pending, read_shard, settings, notice)) as rows:
         for row in rows:
             tell(1, row["tokens"])
             one = pending[row["shard"]]
@@ -91,8 +100,56 @@ def score_shards(
                 now = time.perf_counter()
                 yield one.scores(now - before)
                 before = now
-    if pending:
-        raise RuntimeError(f"answers are missing, first of shard {next(iter(pending.values())).shard.key}")
+
+
+def _ask_all(
+    pending: Mapping[int, "_Pending"], read_shard: ReadShard, settings: LlmSettings, notice: Notice
+) -> Generator[Mapping[str, Any]]:
+    """One row per request until nothing is pending, which the caller sees to; with more care while engines die."""
+    levels = ways(settings)
+    level = answered = killers = 0
+    while pending:
+        way = levels[level]
+        asked = _first_unanswered(pending, way.reach)
+        left = sum(len(shard.requests) for shard in asked.values())
+        try:
+            answers = _patiently(_answers(asked, read_shard, way.settings), settings.patience)
+            with contextlib.closing(answers) as rows:
+                for row in rows:
+                    left -= 1
+                    answered += not row[_ERROR]
+                    yield row
+        except RayActorError as error:
+            if error.actor_init_failed:
+                raise RuntimeError(f"the engine cannot start: {error}") from error
+            if level < len(levels) - 1:
+                level += 1
+                notice(f"the engine died, {left:,} requests are unanswered; {_ASKS[level > 1]}")
+                continue
+            killers += 1
+            if killers >= _KILLERS and not answered:
+                raise RuntimeError(f"the engine died of {killers} requests and answered none: {error}") from error
+            notice("the engine died of a single request, which counts as failed")
+            ((index, shard),) = asked.items()
+            reason = "the engine died when it was asked about this record alone"
+            yield {"shard": index, "request": int(shard.requests[0]), "tokens": 0, _ERROR: reason}
+            level = 1
+            continue
+        if left:
+            raise RuntimeError(f"{left} answers are missing, of shard {next(iter(asked.values())).key} or others")
+        level = 0
+
+
+def _first_unanswered(pending: Mapping[int, "_Pending"], most: int | None) -> dict[int, Shard]:
+    """The first unanswered requests of all, by their shard's number."""
+    found = {}
+    left = sum(one.left for one in pending.values()) if most is None else most
+    for index, one in pending.items():
+        if left == 0:
+            break
+        found[index] = one.rest(left)
+        left -= len(found[index].requests)
+    return found
 
 
 def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[dict[str, Any]]:
@@ -135,14 +192,14 @@ def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[di
         reader.join(timeout=30)
 
 
-def _answers(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
+def _answers(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
     """One row per request, in any order: the carried columns, and the probabilities or why there are none."""
     with _BUILDING:
         answers = _dataset(shards, read_shard, settings)
     yield from answers.iter_rows()
 
 
-def _dataset(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettings) -> ray.data.Dataset:
+def _dataset(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
@@ -158,7 +215,7 @@ def _dataset(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettin
                 "swapped": shard.swapped.tolist(),
                 "requests": shard.requests.tolist(),
             }
-            for index, shard in enumerate(shards)
+            for index, shard in shards.items()
         ]
         requests = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _requests,
@@ -172,20 +229,15 @@ def _dataset(shards: Sequence[Shard], read_shard: ReadShard, settings: LlmSettin
 
 
 def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterator[pa.Table]:
-    """The requests of the shard in the one row of `items`, longest first.
-
-    The longest ones at once show whether they fit into memory, and none of them is left running when the others are
-    done.
-    """
+    """The requests of the shard in the one row of `items`, in their order."""
     (item,) = items.to_pylist()
     records = read_shard(item["file"])
     rows, swapped = np.array(item["rows"]), np.array(item["swapped"], bool)
     columns = {order: records[name].combine_chunks() for order, name in ((False, "ab"), (True, "ba"))}
     lengths = {order: column.value_lengths().to_numpy() for order, column in columns.items()}
     size = np.where(swapped, lengths[True][rows], lengths[False][rows])
-    order = np.argsort(-size, kind="stable")
     reasons = records["reason"].to_pylist()
-    for start in range(0, len(order), batch_size):
+    for start in range(0, len(rows), batch_size):
         yield pa.Table.from_pylist(
             [
                 {
@@ -195,7 +247,7 @@ def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterat
                     "tokenized_prompt": columns[bool(swapped[n])][int(rows[n])].as_py(),
                     _ERROR: reasons[rows[n]],
                 }
-                for n in order[start : start + batch_size]
+                for n in range(start, min(start + batch_size, len(rows)))
             ],
             schema=_REQUESTS,
         )
@@ -225,6 +277,14 @@ class _Pending:
             return
         # The softmax is in the model's precision; in bfloat16 its sum misses 1 visibly.
         self._probabilities[place] = probabilities / total
+
+    def rest(self, most: int) -> Shard:
+        """Its first unanswered requests, so many at most."""
+        places = np.sort(np.fromiter(self._place.values(), np.int64))[:most]
+        shard = self.shard
+        return dataclasses.replace(
+            shard, rows=shard.rows[places], swapped=shard.swapped[places], requests=shard.requests[places]
+        )
 
     def scores(self, seconds: float) -> ShardScores:
         """The shard's scores, once no answer is left to come."""

@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 import ray.data
@@ -36,6 +36,7 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
         placement_group_config={"bundles": bundles(settings)},
         concurrency=settings.replicas,
         batch_size=settings.batch_size,
+        max_concurrent_batches=settings.batches,
         should_continue_on_error=True,
         log_engine_metrics=False,
         # Requests come as token ids and answers as probabilities.
@@ -61,14 +62,16 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
     light = {"num_cpus": 0, "concurrency": settings.replicas[1]}
     # Here, too, ray.data.llm reads the model's tokenizer, from wherever it is.
     with _quiet(), _environment(settings.environment):
-        processor: Callable[[ray.data.Dataset], ray.data.Dataset] = build_processor(
+        processor = build_processor(
             config,
             preprocess=preprocess,
             postprocess=postprocess,
             preprocess_map_kwargs=light,
             postprocess_map_kwargs=light,
         )
-    return processor
+    # Ray Data's default is to start an actor again for ever, whatever kills it.
+    processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["max_restarts"] = settings.restarts
+    return cast(Callable[[ray.data.Dataset], ray.data.Dataset], processor)
 
 
 def sampling_options(settings: LlmSettings) -> dict[str, Any] | None:

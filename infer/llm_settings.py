@@ -22,8 +22,9 @@ class LlmSettings:
     those of the tokens `answers` (A, B, tie) as the next one, among these three. For `dtype` see
     `effective_dtype`. `gpus_per_replica=0` runs on CPUs; more than one splits the model over them (tensor
     parallelism). `replicas` are the fewest and the most engines, between which Ray Data scales. `batch_size` is in
-    requests; Ray keeps 8 batches in flight. `tokens_per_step` are read in one forward pass at most (vLLM's default if
-    None). After `patience` seconds without an answer the work is given up. `engine` holds further arguments of vLLM's
+    requests; an engine works on `batches` of them at a time. `tokens_per_step` are read in one forward pass at most
+    (vLLM's default if None). An engine that dies is started again `restarts` times. After `patience` seconds without
+    an answer the work is given up. `engine` holds further arguments of vLLM's
     engine, passed on as they are, and `environment` further variables of its processes.
     """
 
@@ -36,6 +37,8 @@ class LlmSettings:
     cpus_per_replica: int = 1
     gpus_per_replica: int = 0
     batch_size: int = 32
+    batches: int = 8
+    restarts: int = 3
     tokens_per_step: int | None = None
     patience: float = 1800
     engine: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -52,3 +55,28 @@ def bundles(settings: LlmSettings) -> list[dict[str, float]]:
         return [{"CPU": settings.cpus_per_replica}]
     cpus = max(1, math.ceil(settings.cpus_per_replica / settings.gpus_per_replica))
     return [{"CPU": cpus, "GPU": 1} for _ in range(settings.gpus_per_replica)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+    """A way to ask: with these settings, and the first `reach` of the unanswered requests at a time (None: all)."""
+
+    settings: LlmSettings
+    reach: int | None
+
+
+def ways(settings: LlmSettings) -> tuple[Way, ...]:
+    """From the usual way to ask to the most careful one, each for when engines die in the one before.
+
+    Engines die because machines go away, which costs a start, and because of a request (one for which there is not
+    enough memory, say), which would go on for ever. So what may have been under way when one died is asked one request
+    at a time, on all engines; if that kills one, on a single engine; and last, one request on an engine of its own.
+    """
+    one_by_one = dataclasses.replace(settings, batch_size=1, batches=1, restarts=0)
+    single = dataclasses.replace(one_by_one, replicas=(1, 1))
+    engines = settings.replicas[1]
+    # Ray Data sends twice as many batches to an actor as it works on at a time.
+    careful = [Way(one_by_one, 2 * engines * settings.batches * settings.batch_size)]
+    if engines > 1:
+        careful.append(Way(single, 4 * engines))  # as many again for answers that got lost on their way
+    return Way(settings, None), *careful, Way(single, 1)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from preference.errors import InputError
 from preference.weights import SAFE
 
 HEAD_FILE: Final = "answers_head.safetensors"
@@ -80,12 +81,20 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     @classmethod
     def load(cls, folder: str) -> "AnswersModel":
-        """What `save_pretrained` wrote."""
+        """What `save_pretrained` wrote. Raises InputError for a head of other parameters."""
         from safetensors.torch import load_file
         from transformers import AutoModel
 
         model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE))
-        model.load_state_dict(load_file(Path(folder) / HEAD_FILE), strict=False)
+        head = load_file(Path(folder) / HEAD_FILE)
+        wanted = {name for name in model.state_dict() if not name.startswith(f"{cls.base_model_prefix}.")}
+        if head.keys() != wanted:
+            raise InputError(
+                f"it has {', '.join(sorted(head)) or 'nothing'} where the head has {', '.join(sorted(wanted))}",
+                str(Path(folder) / HEAD_FILE),
+                "run the job that trained the model again with --force.",
+            )
+        model.load_state_dict(head, strict=False)
         return model
 
 

@@ -75,7 +75,7 @@ def folds_of(run: Run, model: FineTuned) -> list[int]:
 
 def model_stage(run: Run, records: Records, model: FineTuned, base: Base, job: str) -> Stage:
     """The stage of models/<name>; its fingerprint is that of the trained folds' models together."""
-    inputs = {"records": records.fingerprint, "base": base.fingerprint}
+    inputs = {"records": records.fingerprint_of("train"), "base": base.fingerprint}
     if model.teacher is not None:
         inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
     return Stage(
@@ -102,7 +102,7 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, of
     finished = {fold: None if run.force else fold_stage(of, fold).manifest() for fold in folds}
     missing = [fold for fold, manifest in finished.items() if manifest is None]
     if not missing and (manifest := of.manifest()) is not None and manifest.get("folds") == folds:
-        return StageResult(of.name, True, manifest, _taught(model))
+        return StageResult(of.name, True, manifest, _taught(run, model))
     connect(run)
     of.begin()
     if missing:
@@ -113,23 +113,29 @@ def fine_tune_folds(run: Run, records: Records, model: FineTuned, base: Base, of
         name: {fold: each["metrics"][name] for fold, each in manifests.items()} for name in ("log_loss", "tokens")
     }
     seconds = sum(each["seconds"] for each in manifests.values())
-    metrics |= held(seconds, model.workers * model.cpus_per_worker, model.workers * model.gpus_per_worker)
+    metrics |= {name: sum(each["metrics"][name] for each in manifests.values()) for name in held(0, 0, 0)}
     kept = {name for name in of.folder.files() if name.startswith("fold-")}  # those of folds not asked for now stay too
     rows = {"train": sum(each["rows"]["train"] for each in manifests.values())}
     manifest = of.commit(rows, metrics=metrics, keep=kept, seconds=seconds, extra={"folds": folds})
-    return StageResult(of.name, False, manifest, _taught(model))
+    return StageResult(of.name, False, manifest, _taught(run, model))
 
 
-def _taught(model: FineTuned) -> list[str]:
+def _taught(run: Run, model: FineTuned) -> list[str]:
     if model.teacher is None:
         return []
-    return [f"its teacher {model.teacher.model} was trained on votes that it is scored on, which may flatter it"]
+    teacher = model.teacher.model
+    if teacher in run.settings.came_trained:
+        return [
+            f"whether its teacher {teacher} saw these votes in training is not known; if so, it teaches them, and no "
+            "score of its student is honest"
+        ]
+    return [f"its teacher {teacher} was trained on votes that it is scored on, which may flatter it"]
 
 
 def _train(run: Run, records: Records, model: FineTuned, base: Base, of: Stage, missing: list[int]) -> None:
     from train.finetune import fine_tune
     from train.finetune_data import TokenData
-    from train.finetune_loop import FoldTask
+    from train.finetune_task import FoldTask
 
     settings = domain_settings(run, model)
     request = workers_request(of.name.partition("/")[0], model)
@@ -157,7 +163,15 @@ def _train(run: Run, records: Records, model: FineTuned, base: Base, of: Stage, 
         if run.force:
             stage.folder.delete_all()
         stage.begin()
-        store = RunFoldStore(stage, base, labels[folds == fold], records.fingerprint_of("train"), records.votes)
+        store = RunFoldStore(
+            stage,
+            base,
+            labels[folds == fold],
+            records.fingerprint_of("train"),
+            records.votes,
+            cpus=model.workers * model.cpus_per_worker,
+            gpus=model.workers * model.gpus_per_worker,
+        )
         tasks.append(FoldTask(fold, model.layout, model.truncation, model.max_tokens, data, settings, store))
     all_folds = folds_of(run, model)
     progress = Progress(of.name, "folds", total=len(all_folds), done=len(all_folds) - len(missing))
@@ -204,7 +218,8 @@ def _teacher(run: Run, records: Records, model: FineTuned) -> Any:  # noqa: ANN4
 
     What they carry is not free of the student's held-out votes, though: the student of fold k learns from predictions
     on the other folds, by teachers that were trained on fold k among others. That may flatter its held-out score, by
-    how much is not known. Only teachers trained anew for each k, without it, would be clean.
+    how much is not known. Only teachers trained anew for each k, without it, would be clean. nan where the teacher
+    could not score a record.
     """
     if model.teacher is None:
         return None

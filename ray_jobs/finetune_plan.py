@@ -19,8 +19,7 @@ def dry_run(run: Run) -> str:
 
 
 def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
-    from preference.transformer_cost import forward_operations
-    from train.finetune_memory import flops_per_token, plan_memory
+    from train.finetune_memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
     from train.networks import load_config
 
     base = base_of(model.model)
@@ -29,18 +28,21 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
     settings = domain_settings(run, model)
     config = load_config(base.outline())
     longest = int(counts.max())
-    memory = plan_memory(config, settings, longest)
     folds = folds_of(run, model)
     _, fold_of = records.labels_and_folds()
     trained_on = [fold_of != fold for fold in folds]
+    shapes = shapes_of(counts[trained_on[0]], settings)
+    memory = plan_memory(config, settings, shapes)
     tokens = int(np.mean([counts[rest].sum() for rest in trained_on])) * settings.orders
     steps = steps_of(int(np.mean([rest.sum() for rest in trained_on])), settings.records_per_step)
     epochs = sum(stage.epochs for stage in settings.stages)
     mean_length = int(np.average(counts, weights=counts))  # as a token sees it
-    # The held-out records are predicted after each epoch, always in both orders.
-    held_out = int(np.mean([counts[~rest].sum() for rest in trained_on])) * 2
     operations = flops_per_token(config, memory, settings, mean_length) * tokens * epochs
-    operations += forward_operations(config, memory.parameters, mean_length) * held_out * epochs
+    # The held-out records are predicted after each epoch, in both orders, and once more when adapters are merged.
+    held_out = int(np.mean([counts[~rest].sum() for rest in trained_on])) * 2
+    predictions = epochs + (not settings.base_4bit)
+    operations += predicting_flops_per_token(config, memory, mean_length) * held_out * predictions
+    largest = " or ".join(f"{rows} sequences of {tokens:,} tokens" for rows, tokens in shapes)
     plan = run.settings.plan
     hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
     rows = [
@@ -51,7 +53,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
         ("  weights", f"{memory.weights / GIB:.2f} GiB"),
         ("  gradients", f"{memory.gradients / GIB:.2f} GiB"),
         ("  optimizer", f"{memory.optimizer / GIB:.2f} GiB"),
-        ("  activations", f"{memory.activations / GIB:.2f} GiB ({settings.tokens_per_batch:,} tokens at a time)"),
+        ("  activations", f"{memory.activations / GIB:.2f} GiB (micro-batches of up to {largest})"),
         ("operations", f"{operations:.3g} a fold"),
         (
             "GPU-hours",

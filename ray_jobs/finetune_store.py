@@ -11,9 +11,10 @@ from preference.metrics import log_loss
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.local_copy import local_folder
+from ray_jobs.resources import held
 from ray_jobs.storage import Folder
 from train.finetune_data import Probabilities
-from train.finetune_loop import Point, Rows, TrainingState
+from train.finetune_task import Point, Rows, TrainingState
 
 MODEL = "model"  # folders and files of a fold
 TRAINED_ON = "training.json"
@@ -50,6 +51,8 @@ class RunFoldStore:
     labels: Any  # (held-out records,) in their order
     records: str  # fingerprint of the training records
     votes: list[str]  # digests of the files that they come from
+    cpus: int  # that its workers hold together
+    gpus: int
 
     def base(self) -> str:
         """See train.finetune_loop.FoldStore."""
@@ -66,7 +69,7 @@ class RunFoldStore:
         if state is None:
             return None
         parameters, optimizer = (self._read(state[name]) for name in ("parameters", "optimizer"))
-        return TrainingState(state["stage"], state["epochs"], parameters, optimizer, state["history"])
+        return TrainingState(state["stage"], state["epochs"], parameters, optimizer, state["history"], state["seconds"])
 
     def finished(self) -> bool:
         """See train.finetune_loop.FoldStore."""
@@ -83,7 +86,7 @@ class RunFoldStore:
             tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
             folder.write_bytes(names[name], save(tensors))
         told = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
-        folder.write_json(_STATE, {**told, **names, "history": state.history})
+        folder.write_json(_STATE, {**told, **names, "history": state.history, "seconds": state.seconds})
         folder.write_bytes(EVENTS, _events(state.history))
         for name in folder.files():
             if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
@@ -110,6 +113,7 @@ class RunFoldStore:
             "log_loss": log_loss(held_out, self.labels),
             "tokens": int(sum(point["tokens"] for point in history)),
             "steps": len(history),
+            **held(seconds, self.cpus, self.gpus),
         }
         self.stage.commit(rows={"train": len(rows)}, metrics=metrics, keep=keep, seconds=seconds)
 

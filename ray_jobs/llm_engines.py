@@ -39,12 +39,13 @@ def score_units(
     tokens_of_all = int(sum(packed.tokens[unit.requests].sum() for unit in missing))
     progress = Throughput(stage.name, "requests", count, tokens_of_all)
     say(stage.name, f"starting the engine for {count:,} requests")
-    shards = [
-        Shard(unit.file, unit.shard, unit.rows, np.full(len(unit.rows), unit.swapped), unit.requests)
-        for unit in missing
-    ]
+    shards = []
+    for unit in missing:
+        order = np.argsort(-packed.tokens[unit.requests], kind="stable")  # longest first
+        swapped = np.full(len(order), unit.swapped)
+        shards.append(Shard(unit.file, unit.shard, unit.rows[order], swapped, unit.requests[order]))
     read = functools.partial(_read_tokens, folder=tokens)
-    for scores in score_shards(shards, read, settings, progress.add):
+    for scores in score_shards(shards, read, settings, progress.add, functools.partial(say, stage.name)):
         made = pa.table(
             {
                 "text": packed.texts.take(pa.array(scores.requests)),

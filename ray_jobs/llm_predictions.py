@@ -19,9 +19,6 @@ from ray_jobs.resources import held
 from ray_jobs.run import Run
 from ray_jobs.settings_llm import Llm
 
-_QUARANTINE = pa.schema(
-    [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
-)
 CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a cascade's share: points for the report
 
 
@@ -98,7 +95,7 @@ def _quarantine(records: Records, scored: list[Outcome], filled: Mapping[str, Pr
                 {"split": split, "id": ids[row], "reason": why, "replaced": not np.isnan(filled[split][row, 0])}
                 for row, why in sorted(reasons.items())
             ]
-    return pa.Table.from_pylist(rows, _QUARANTINE)
+    return pa.Table.from_pylist(rows, predictions.QUARANTINED)
 
 
 def _together(split: str, scored: list[Outcome]) -> Probabilities:

@@ -64,7 +64,7 @@ def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[St
     Raises InputError if they are not trained yet, or were trained on the very records of this run.
     """
     if llm.trained is not None:
-        trained = run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint)
+        trained = run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint_of("train"))
         folder = run.folder / f"models/{llm.trained}"
         prints = {fold: f"{trained['fingerprint']}-{fold}" for fold in trained["folds"]}
         return [Scorer((folder / f"fold-{fold}/{MODEL}").uri, each, fold) for fold, each in prints.items()], []

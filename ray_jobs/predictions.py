@@ -13,7 +13,11 @@ from ray_jobs.records import Records
 from ray_jobs.run import Run
 
 Floats = npt.NDArray[np.float64]
-QUARANTINE = "quarantine.parquet"  # beside a model's predictions: split, id and reason of records it could not score
+QUARANTINE = "quarantine.parquet"  # beside a model's predictions: the records it could not score
+# `replaced`: a cheaper model's prediction stands in for its own.
+QUARANTINED = pa.schema(
+    [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
+)
 
 
 def table(ids: pa.ChunkedArray, values: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:

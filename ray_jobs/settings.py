@@ -291,12 +291,19 @@ class Settings(Strict):
 
     @property
     def came_trained(self) -> list[str]:
-        """Names of language models that came trained: whether they saw the votes they are scored on is not known."""
+        """Names of models of which it is not known whether they saw the votes they are scored on.
+
+        Language models that came trained, what they teach, and what is left to them by a cascade.
+        """
         came = {llm.name: llm.checkpoint is not None for llm in self.llms}
-        for llm in self.llms:  # a cascade's cheaper model stands before the one that asks it
-            if llm.cascade is not None:
-                came[llm.name] |= came.get(llm.cascade.model, False)
-        return [name for name, given in came.items() if given]
+        teachers = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
+        trained = {llm.name: llm.trained for llm in self.llms if llm.trained is not None}
+        cheaper = {llm.name: llm.cascade.model for llm in self.llms if llm.cascade is not None}
+        for _ in self.models:  # chains are as long as there are models, at most
+            for name in self.models:
+                sources = {cheaper.get(name), teachers.get(name), teachers.get(trained.get(name, ""))}
+                came[name] = came.get(name, False) or any(came.get(source, False) for source in sources if source)
+        return [name for name in self.models if came[name]]
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":

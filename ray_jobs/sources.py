@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from preference import metrics
+from preference.errors import InputError
 from ray_jobs.artifacts import Stage
 from ray_jobs.boosters import share_data, source_weights
 from ray_jobs.feature_store import FeatureStore, handmade_families
@@ -20,7 +21,18 @@ STUDY = "study.json"
 
 
 def study_sources(run: Run, records: Records, features: str) -> StageResult | None:
-    """Make sources/study.json if there are other sources; `features` is the features' fingerprint."""
+    """Make sources/study.json if there are other sources; `features` is the features' fingerprint.
+
+    Raises InputError if there are no columns to judge them by, and the settings want to have some chosen.
+    """
+    if source_weights(run) and not _plain_families(run):
+        if run.settings.data.sources == "chosen":
+            raise InputError(
+                "other sources of votes are judged by a plain model, which needs hand-made features",
+                where="featurize.families",
+                fix="name some, such as [length, style], or train on all sources with data.sources: all.",
+            )
+        say("sources", "what each is worth is not known: a plain model to judge them by needs featurize.families")
     stage = study_stage(run, records, features)
     if stage is None:
         return None
@@ -36,9 +48,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     stage.begin()
     say("sources", f"a plain model without other sources, and with each of {', '.join(weights)}")
     _, folds = records.labels_and_folds()
-    # Not n-grams and vectors: a linear model takes all columns as dense ones, and says as much of a source without.
-    families = [*handmade_families(run.settings.featurize), "similarity"]
-    plain = [family for family in families if family in run.settings.featurize.made] or None
+    plain = _plain_families(run)
     data = share_data(run, FeatureStore.open(run, records), records, plain)
     wait_for(data, "reading the features", functools.partial(say, "sources"))
     gains = source_gains(data, len(weights), folds, functools.partial(say, "sources"))
@@ -62,9 +72,12 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
 
 
 def study_stage(run: Run, records: Records, features: str) -> Stage | None:
-    """The stage of sources/, or None if there are no other sources; `features` is the features' fingerprint."""
+    """The stage of sources/; None if there are no other sources, or no columns to judge them by.
+
+    `features` is the features' fingerprint.
+    """
     weights = source_weights(run)
-    if not weights:
+    if not weights or not _plain_families(run):
         return None
     return Stage(
         "sources",
@@ -72,6 +85,15 @@ def study_stage(run: Run, records: Records, features: str) -> Stage | None:
         settings={"version": VERSION, "seed": run.settings.seed, "weights": weights},
         inputs={"records": records.fingerprint, "features": features},
     )
+
+
+def _plain_families(run: Run) -> list[str]:
+    """What a plain model sees.
+
+    Not n-grams and vectors: a linear model takes all columns as dense ones, and says as much of a source without.
+    """
+    made = run.settings.featurize.made
+    return [family for family in (*handmade_families(run.settings.featurize), "similarity") if family in made]
 
 
 def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":

@@ -51,6 +51,8 @@ def train_boosters(run: Run) -> list[StageResult]:
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             wanted.append(_Wanted(booster, models, outputs, found))
+            for file in found.damaged() if found is not None else []:
+                say(models.name, f"{file} is damaged, so that its fold is trained again")
         else:
             results[booster.name] = StageResult(models.name, True, manifest)
     for each, manifest in zip(wanted, _train_all(run, records, store, wanted), strict=True):
@@ -59,11 +61,13 @@ def train_boosters(run: Run) -> list[StageResult]:
 
 
 def with_best(booster: Booster, found: Found | None) -> Booster:
-    """A booster with the parameters that its search found, if there was one; see tune.trial.with_parameters."""
+    """A booster with the parameters that its search found, if there was one; as tune.trial.with_parameters does it."""
     if found is None:
         return booster
-    own = {name: value for name, value in found.parameters.items() if name != "rounds"}
-    rounds = found.parameters.get("rounds", booster.rounds)
+    from tune.space import ROUNDS
+
+    own = {name: value for name, value in found.parameters.items() if name != ROUNDS}
+    rounds = found.parameters.get(ROUNDS, booster.rounds)
     return booster.model_copy(update={"params": {**booster.params, **own}, "rounds": rounds})
 
 
@@ -113,12 +117,12 @@ def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence
                 _wait_for_room(folds_request(each.booster), futures, wanted[:number])
                 booster = each.booster
                 require_room(folds_request(booster))
+                missing = _begin(run, records, each)
                 seen = repr(booster.features)
-                if seen not in shared:
+                if missing and seen not in shared:
                     shared.clear()  # data that no booster in training needs is let go
                     shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
-                missing = _begin(run, records, each)
-                futures.append(threads.submit(_train, run, records, each, missing, shared[seen], over.is_set))
+                futures.append(threads.submit(_train, run, records, each, missing, shared.get(seen), over.is_set))
             for future in as_completed(futures):
                 future.result()
         except BaseException:
@@ -162,7 +166,7 @@ def _train(
     records: Records,
     wanted: _Wanted,
     missing: Sequence[int],
-    data: Any,  # noqa: ANN401 - a Ray object reference
+    data: Any,  # noqa: ANN401 - a Ray object reference; None if nothing is missing
     cancelled: Callable[[], bool],
 ) -> dict[str, Any]:
     """Train the missing folds of a booster, and put its folds together; returns the manifest of its predictions."""
@@ -179,7 +183,7 @@ def _train(
     asked = booster_settings(run, booster)
     on_wait = functools.partial(say, models.name)
     ready = _no_model if found is None else found.model
-    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready, cancelled)
+    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready, cancelled) if missing else ()
     for fold, kept in trained:
         progress.advance(note=f"fold {fold}: {kept} rounds")
         wanted.cpus -= booster.cpus_per_fold * booster.actors_per_fold

@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from preference.packing import packing_settings
-from preference.schema import TEXTS
+from preference.schema import LABELS, TEXTS
 from ray_jobs import cli, predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.finetune import (
@@ -160,22 +161,32 @@ def predict_records(run: Run, records: Records, encoder: Encoder, of: Stage) -> 
         there = np.isin(fold_of, folds)
         ids = records.read("train", ["id"])["id"].filter(pa.array(there))
         tables["train"] = predictions.table(ids, out_of_fold[there], fold_of[there])
+    lost = pa.Table.from_pylist([], predictions.QUARANTINED)
     if "test" in records.splits:
         connect(run)
         test, seconds = _predict_test(run, records, encoder, of, stage)
-        tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
+        there = ~np.isnan(test[:, 0])
+        tables["test"] = predictions.table(records.read("test", ["id"])["id"].filter(pa.array(there)), test[there])
+        lost = _quarantine(run, records, encoder)
+        if len(lost):
+            first = lost.slice(0, 1).to_pylist()[0]
+            say(stage.name, f"{len(lost)} test records have no prediction, first {first['id']}: {first['reason']}")
+    stage.folder.write_table(predictions.QUARANTINE, lost, stage.fingerprint)
     for split, table in tables.items():
         stage.folder.write_table(f"{split}.parquet", table, stage.fingerprint)
     rows = {split: len(table) for split, table in tables.items()}
     cost = held(seconds, encoder.cpus_per_worker, encoder.gpus_per_worker)
-    kept = {f"{split}.parquet" for split in tables}
+    kept = {predictions.QUARANTINE, *(f"{split}.parquet" for split in tables)}
     return StageResult(stage.name, False, stage.commit(rows, metrics=cost, keep=kept, seconds=seconds))
 
 
 def _predict_test(
     run: Run, records: Records, encoder: Encoder, of: Stage, stage: Stage
 ) -> tuple[predictions.Floats, float]:
-    """Mean over the folds' models of the test predictions (n, 3), made shard by shard by actors, and their seconds."""
+    """Mean over the folds' models of the test predictions (n, 3), made shard by shard by actors, and their seconds.
+
+    Records that could not be packed have nan.
+    """
     import ray.data
 
     folds, shards = folds_of(run, encoder), records.shards("test")
@@ -185,7 +196,7 @@ def _predict_test(
     items = [
         {"fold": fold, "shard": shard}
         for (fold, shard), made in zip(every, made_by, strict=True)
-        if made != stage.fingerprint
+        if run.force or made != stage.fingerprint
     ]
     progress = Progress(stage.name, "shards", len(folds) * len(shards), len(folds) * len(shards) - len(items))
     seconds = 0.0
@@ -209,6 +220,16 @@ def _predict_test(
     ]
     mean: predictions.Floats = np.mean(whole, axis=0)
     return mean, seconds
+
+
+def _quarantine(run: Run, records: Records, encoder: Encoder) -> pa.Table:
+    """The test records that could not be packed."""
+    tokens = run.folder / f"tokens/{encoder.name}"
+    packed = pa.concat_tables([tokens.read_table(shard, ["id", "reason"]) for shard in records.shards("test")])
+    lost = packed.filter(pc.not_equal(packed["reason"], "")).to_pylist()
+    return pa.Table.from_pylist(
+        [{**each, "split": "test", "replaced": False} for each in lost], predictions.QUARANTINED
+    )
 
 
 def _shard_file(fold: int, shard: str) -> str:
@@ -241,7 +262,10 @@ class _PredictShards:
         for fold, shard in zip(batch["fold"], batch["shard"], strict=True):
             started = time.monotonic()
             table = self._tokens.read_table(shard)
-            predicted = self._load(int(fold)).predict(*(_packed(table, order) for order in ("ab", "ba")))
+            there = pc.equal(table["reason"], "")
+            packed = table.filter(there)
+            predicted = np.full((len(table), len(LABELS)), np.nan)
+            predicted[there.to_numpy()] = self._load(int(fold)).predict(*(_packed(packed, o) for o in ("ab", "ba")))
             made = pa.table(predictions.columns(predicted))
             self._stage.folder.write_table(_shard_file(int(fold), shard), made, self._stage.fingerprint)
             rows.append(len(table))

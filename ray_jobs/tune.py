@@ -10,12 +10,13 @@ import dataclasses
 import functools
 import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from preference.errors import InputError
 from ray_jobs import cli
 from ray_jobs.artifacts import Stage, fingerprint
+from ray_jobs.booster_folds import digest
 from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
 from ray_jobs.progress import Progress, say
@@ -86,16 +87,22 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
     finished: list[TrialResult] = []
     for name in sorted(stage.folder.files()):
         if name.startswith("trials/") and not run.force:
-            saved = stage.folder.read_json(name)
+            try:
+                saved = stage.folder.read_json(name)
+            except ValueError:
+                say(stage.name, f"{stage.folder / name} is damaged; the trial is run again")
+                continue
             if saved.pop("fingerprint", None) == made_by and saved["number"] < wanted.trials:
                 finished.append(TrialResult(**saved))
     progress = Progress(stage.name, "trials", total=wanted.trials, done=len(finished))
+    if wanted.sampler == "random" and booster.checkpoint_every >= booster.rounds:
+        say(stage.name, "no trial is stopped before its end: they are looked at every `checkpoint_every` rounds only")
 
     def keep(result: TrialResult) -> None:
         saved = {"fingerprint": made_by, **dataclasses.asdict(result)}
         stage.folder.write_json(_trial_file(result), saved)
         finished.append(result)
-        best = min(each.log_loss for each in finished)
+        best = best_of(finished).log_loss
         stopped = f", stopped at round {result.rounds}" if result.stopped else ""
         progress.advance(note=f"trial {result.number}: {result.log_loss:.4f}{stopped}, best {best:.4f}")
 
@@ -114,18 +121,29 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
         )
     finally:
         work.delete_all()
-    best = min(finished, key=lambda result: (result.log_loss, result.number))
+    best = best_of(finished)
     stage.folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
     stage.folder.write_bytes(TRIALS, trial_table(finished))
     kept: set[str] = set()
     if _are_final(run, booster, wanted):
-        kept = {name for names in _model_names(made_by, best.parameters, wanted.folds) for name in names}
+        # Those that an earlier commit removed, when another trial was the best, are trained by train_boosters.
+        there = set(stage.folder.files())
+        kept = {name for names in _model_names(made_by, best.parameters, wanted.folds) for name in names} & there
     return stage.commit(
         rows={"train": rows},
         metrics={"trials": len(finished), "best": {"parameters": best.parameters, "log_loss": best.log_loss}},
         keep={BEST, TRIALS, *map(_trial_file, finished), *kept},
         seconds=max(result.at for result in finished),
     )
+
+
+def best_of(results: "Sequence[TrialResult]") -> "TrialResult":
+    """The trial with the least loss among those that went to their end, if any did.
+
+    One that was stopped may have had less where it was: without early stopping the loss of a trial can rise again, and
+    it is that of all rounds which training will have.
+    """
+    return min(results, key=lambda result: (result.stopped, result.log_loss, result.number))
 
 
 def _are_final(run: Run, booster: Booster, wanted: Search) -> bool:
@@ -136,7 +154,8 @@ def _are_final(run: Run, booster: Booster, wanted: Search) -> bool:
 def _write_models(folder: Folder, made_by: str, parameters: dict[str, Any], fits: "list[Fit]") -> None:
     for (model, rest), fit in zip(_model_names(made_by, parameters, len(fits)), fits, strict=True):
         folder.write_bytes(model, fit.model)
-        folder.write_json(rest, {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained})
+        about = {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained}
+        folder.write_json(rest, {**about, "digest": digest(fit.model)})
 
 
 def _model_names(made_by: str, parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
@@ -154,15 +173,27 @@ class Found:
     models: list[tuple[str, str]]  # the best trial's files by fold; none unless they are final
 
     def model(self, fold: int) -> "Fit | None":
-        """The model that the best trial has left for a fold, if it has left one."""
+        """The model that the best trial has left for a fold; None if it has left none, or one that is damaged."""
         from train.booster import Fit
 
         if not self.models:
             return None
         model, rest = self.models[fold]
-        if not self.folder.exists(model) or not self.folder.exists(rest):
+        try:
+            content, about = self.folder.read_bytes(model), self.folder.read_json(rest)
+        except (FileNotFoundError, ValueError):
             return None
-        return Fit(model=self.folder.read_bytes(model), resumed_at=0, **self.folder.read_json(rest))
+        if about.pop("digest") != digest(content):
+            return None
+        return Fit(model=content, resumed_at=0, **about)
+
+    def damaged(self) -> list[str]:
+        """Files of models that are there and are no use."""
+        return [
+            str(self.folder / model)
+            for fold, (model, _) in enumerate(self.models)
+            if self.folder.exists(model) and self.model(fold) is None
+        ]
 
 
 def _trial_fingerprint(stage: Stage) -> str:

@@ -8,7 +8,7 @@ from preference.errors import InputError
 from preference.packing import FILE_NAME
 from preference.weights import SAFE
 from train.finetuned_model import SHARD
-from train.networks import load_config, load_tokenizer
+from train.networks import load_tokenizer, load_whole
 
 _WEIGHTS = "adapter_model.safetensors"
 
@@ -21,12 +21,12 @@ def merge_adapter(base: str, adapter: str, folder: Path, mode: Literal["classify
     Raises InputError if the base cannot be loaded; peft and transformers say what is wrong with an adapter.
     """
     from peft import PeftModel
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import AutoModelForCausalLM
 
     if not (Path(adapter) / _WEIGHTS).exists():
         raise InputError(f"there is no {_WEIGHTS}", adapter, "name the folder that peft saved, as safetensors.")
     if mode == "classify":
-        model = AutoModelForSequenceClassification.from_pretrained(base, config=load_config(base), dtype="auto", **SAFE)
+        model = load_whole(base, "auto")
     else:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", **SAFE)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()

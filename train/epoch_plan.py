@@ -44,6 +44,17 @@ def plan_epoch(
     return [steps[index] for index in rng.permutation(len(steps))]
 
 
+def largest_micro_batches(plans: Sequence[list[Step]], lengths: npt.NDArray[np.integer]) -> tuple[Indices, Indices]:
+    """Of the micro-batches of all plans the one with the most tokens, padding included, and that of the longest record.
+
+    Between them they take the most memory: by tokens, and by the attention of one sequence. `lengths` (n,) in tokens.
+    """
+    batches = [batch for plan in plans for step in plan for batch in step.micro_batches]
+    longest = [int(lengths[batch].max()) for batch in batches]
+    most = max(range(len(batches)), key=lambda index: len(batches[index]) * longest[index])
+    return batches[most], batches[max(range(len(batches)), key=lambda index: (longest[index], len(batches[index])))]
+
+
 def mean_micro_batches(
     lengths: npt.NDArray[np.integer], records_per_step: int, tokens_per_batch: int, orders: int
 ) -> float:

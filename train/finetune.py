@@ -13,7 +13,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from preference.errors import InputError
 from train.booster import FoldError
 from train.cluster import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
-from train.finetune_loop import FoldTask, PeerLostError, train_worker
+from train.finetune_loop import PeerLostError, train_worker
+from train.finetune_task import FoldTask
 
 DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints; see train.fold_runner
 Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach

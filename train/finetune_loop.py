@@ -6,28 +6,26 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from preference.errors import InputError
 from preference.metrics import log_loss
-from preference.packing import Layout
 from preference.swap import swap_average
 from preference.token_batches import budget_batches, model_inputs
-from preference.truncation import Truncation
-from train.epoch_plan import Step, learning_rate_at, plan_epoch, share_out, steps_of
-from train.finetune_data import Probabilities, Sequences, TokenData
+from train.epoch_plan import Step, largest_micro_batches, learning_rate_at, plan_epoch, share_out, steps_of
+from train.finetune_data import Probabilities, Sequences
 from train.finetune_losses import summed_loss
-from train.finetune_settings import FineTuning, TrainingStage
-from train.finetuned_model import save_model
-from train.networks import load_network, set_trained
+from train.finetune_settings import TrainingStage
+from train.finetune_task import FoldTask, Point, Rows, TrainingState
+from train.finetuned_model import merge, save_adapters, save_model
+from train.networks import forward_options, load_network, set_trained
 from train.optimizer import new_optimizer, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
     import torch
-    from ray.actor import ActorHandle
 
 VERSION = 1  # part of the fingerprint: raise it when the same settings train another model
 POST_SECONDS = 10.0  # between two lines of progress
@@ -35,57 +33,6 @@ POST_SECONDS = 10.0  # between two lines of progress
 
 class PeerLostError(Exception):
     """Another worker ended in the middle of a step; the training goes on from its last checkpoint."""
-
-
-Point = dict[str, float]
-Rows = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True)
-class TrainingState:
-    """Where a training stands after an epoch: all that goes on from there as if nothing had happened."""
-
-    stage: int
-    epochs: int  # of that stage that are done
-    parameters: "dict[str, torch.Tensor]"  # all that any stage has trained so far
-    optimizer: "dict[str, torch.Tensor]"
-    history: list[Point]
-
-
-class FoldStore(Protocol):
-    """Where a fold's checkpoints and its result are kept. Sent to workers; only the first of them writes."""
-
-    def base(self) -> str:
-        """The model to start from: a folder on this machine, or a hub id."""
-
-    def load(self) -> TrainingState | None:
-        """The last state saved, or None."""
-
-    def progress(self) -> tuple[int, int] | None:
-        """Stage and epochs of the last state saved, or None."""
-
-    def finished(self) -> bool:
-        """Whether the result is there."""
-
-    def save(self, state: TrainingState) -> None:
-        """Keep a state in place of the one before."""
-
-    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
-        """Keep the trained model (the files of a folder) and its predictions for the held-out records."""
-
-
-@dataclass(frozen=True)
-class FoldTask:
-    """One fold to train: on the records outside it, judged on those inside."""
-
-    fold: int
-    layout: Layout
-    truncation: Truncation
-    max_tokens: int
-    data: TokenData
-    settings: FineTuning
-    store: FoldStore
-    progress: "ActorHandle | None" = None  # train.finetune.Messages
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -136,7 +83,7 @@ class _Worker:
         self._epoch_tokens = int(task.data.lengths[self._train].sum()) * task.settings.orders
 
     def run(self) -> None:
-        started = time.monotonic()
+        self._started = time.monotonic()
         settings = self._settings
         self._post(note="loading the model")
         self._model = load_network(self._task.store.base(), settings).to(self._device)
@@ -144,6 +91,7 @@ class _Worker:
         state = self._task.store.load()
         if state is not None:
             self._history = list(state.history)
+            self._started -= state.seconds
             unexpected = self._model.load_state_dict(state.parameters, strict=False).unexpected_keys
             if unexpected:
                 raise RuntimeError(f"the checkpoint has parameters that the model lacks, first {unexpected[0]}")
@@ -170,14 +118,26 @@ class _Worker:
                 held_out = self._predict(self._held_out)
                 self._end_epoch(number, epoch, held_out)
                 self._save(number, epoch + 1, parameters, optimizer)
-        if held_out is None:
-            held_out = self._predict(self._held_out)
-        if self._rank == 0:
-            self._post(note="saving the model")
-            with tempfile.TemporaryDirectory() as folder:
-                path = Path(folder)
+        self._finish(held_out)
+
+    def _finish(self, held_out: Probabilities | None) -> None:
+        """Keep the model and its predictions for the held-out records, which are `held_out` where they are known.
+
+        Adapters are merged into the base first, whose precision rounds them: what is predicted is what will be served.
+        """
+        merges = self._settings.lora is not None and not self._settings.base_4bit
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder)
+            if self._rank == 0:
+                self._post(note="saving the model")
+                save_adapters(self._model, self._task, path)
+            if merges:
+                self._model = merge(self._model)
+            if merges or held_out is None:
+                held_out = self._predict(self._held_out)
+            if self._rank == 0:
                 save_model(self._model, self._task, path)
-                seconds = time.monotonic() - started
+                seconds = time.monotonic() - self._started
                 self._task.store.finish(path, self._held_out, held_out, self._history, seconds)
 
     def _rehearse(self, number: int, stage: TrainingStage, parameters: "dict[str, torch.nn.Parameter]") -> None:
@@ -190,13 +150,12 @@ class _Worker:
 
         self._set_modes(stage)
         lengths = self._task.data.lengths[self._train]
-        plans = [self._plan(number, epoch) for epoch in range(stage.epochs)]
-        batches = [batch for plan in plans for step in plan for batch in step.micro_batches]
-        most = max(batches, key=lambda batch: len(batch) * int(lengths[batch].max()))
-        longest = max(batches, key=lambda batch: (int(lengths[batch].max()), len(batch)))
+        most, longest = largest_micro_batches([self._plan(number, epoch) for epoch in range(stage.epochs)], lengths)
         try:
             # The place of AdamW's moments, which the first step brings.
             moments = torch.empty(2 * sum(parameter.numel() for parameter in parameters.values()), device=self._device)
+            for parameter in parameters.values():  # from a step's second micro-batch on they are there
+                parameter.grad = torch.zeros_like(parameter)
             for batch in (most, longest):
                 self._loss(self._pairs(batch, np.zeros(len(lengths), bool))).backward()
             del moments
@@ -323,7 +282,7 @@ class _Worker:
         inputs = {name: torch.from_numpy(each).to(self._device) for name, each in arrays.items()}
         half = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            logits: torch.Tensor = self._model(**inputs).logits
+            logits: torch.Tensor = self._model(**inputs, **forward_options(self._settings)).logits
         return logits
 
     def _sum_gradients(self, parameters: "list[torch.nn.Parameter]", loss: float) -> float:
@@ -387,8 +346,9 @@ class _Worker:
         if self._rank:
             return
         values = {name: value for name, value in self._model.state_dict().items() if name in self._ever_trained}
-        state = TrainingState(number, epochs, values, optimizer_state(optimizer, parameters), self._history)
-        self._task.store.save(state)
+        moments = optimizer_state(optimizer, parameters)
+        seconds = time.monotonic() - self._started
+        self._task.store.save(TrainingState(number, epochs, values, moments, self._history, seconds))
 
     def _post(self, last: Point | None = None, steps: int = 0, note: str = "", always: bool = False) -> None:
         now = time.monotonic()

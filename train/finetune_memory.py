@@ -1,10 +1,16 @@
 """What fine-tuning takes before it is tried: parameters, peak memory by part, and floating-point operations."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from preference.transformer_cost import attention_operations, forward_operations, multiplied_parameters
+from train.epoch_plan import largest_micro_batches, plan_epoch
 from train.finetune_settings import FineTuning
+from train.networks import forward_options
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
@@ -19,7 +25,8 @@ _FOUR_BIT = 0.5 + 0.127 / 8
 class MemoryPlan:
     """Bytes at the peak of a step on one worker, and what they are made of."""
 
-    parameters: int
+    parameters: int  # of the base and its head
+    adapters: int
     trained: int
     weights: float
     gradients: float
@@ -32,8 +39,8 @@ class MemoryPlan:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def plan_memory(config: "PreTrainedConfig", settings: FineTuning, sequence: int) -> MemoryPlan:
-    """The peak of a step with micro-batches of `settings.tokens_per_batch` tokens in sequences of `sequence` tokens.
+def plan_memory(config: "PreTrainedConfig", settings: FineTuning, shapes: Sequence[tuple[int, int]]) -> MemoryPlan:
+    """The peak of a step whose micro-batches have these shapes, in sequences and tokens of each: see `shapes_of`.
 
     Weights, gradients and optimizer are counted: 4 bytes for each trained parameter, its gradient and each of AdamW's
     moments; frozen weights have their own precision. Activations are not estimated by a formula for one architecture:
@@ -46,8 +53,6 @@ def plan_memory(config: "PreTrainedConfig", settings: FineTuning, sequence: int)
     """
     import torch
 
-    # As in train.epoch_plan.plan_epoch: whole records, of which the least is one.
-    rows = settings.orders * max(1, settings.tokens_per_batch // settings.orders // sequence)
     model = _meta_model(config, settings)
     parameters = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
@@ -67,12 +72,30 @@ def plan_memory(config: "PreTrainedConfig", settings: FineTuning, sequence: int)
             weights = float(frozen * _bytes(settings) + trained * _FULL)
     return MemoryPlan(
         parameters,
+        sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" in name),
         trained,
         weights,
         float(trained * _FULL),
         float(2 * trained * _FULL),
-        _step_bytes(model, settings, rows, sequence),
+        max(_step_bytes(_meta_model(config, settings), settings, *shape) for shape in shapes),
     )
+
+
+def shapes_of(lengths: npt.NDArray[np.integer], settings: FineTuning) -> list[tuple[int, int]]:
+    """The largest micro-batches of a training on records with these lengths (n,): sequences, and tokens of each."""
+    plans = [
+        plan_epoch(
+            lengths,
+            settings.records_per_step,
+            settings.tokens_per_batch,
+            settings.orders,
+            (settings.seed, number, epoch),
+        )
+        for number, stage in enumerate(settings.stages)
+        for epoch in range(stage.epochs)
+    ]
+    batches = largest_micro_batches(plans, lengths)
+    return sorted({(len(batch) * settings.orders, int(lengths[batch].max())) for batch in batches})
 
 
 def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: FineTuning, sequence: int) -> float:
@@ -82,11 +105,16 @@ def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: Fine
     2 more where the forward pass is done again (gradient checkpointing). Attention takes twice as much backward as
     forward, since both factors of its products are activations. See preference.transformer_cost.
     """
-    forward = forward_operations(config, plan.parameters, sequence)
-    multiplied = multiplied_parameters(config, plan.parameters)
+    forward = predicting_flops_per_token(config, plan, sequence)
+    multiplied = multiplied_parameters(config, plan.parameters) + plan.adapters
     attention = attention_operations(config, sequence)
     backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.lora else multiplied)
     return forward * (1 + settings.gradient_checkpointing) + backward
+
+
+def predicting_flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, sequence: int) -> float:
+    """Floating-point operations of a forward pass for each token; adapters are multiplied beside their base."""
+    return forward_operations(config, plan.parameters, sequence) + 2.0 * plan.adapters
 
 
 def _bytes(settings: FineTuning) -> int:
@@ -111,7 +139,7 @@ def _step_bytes(model: Any, settings: FineTuning, rows: int, sequence: int) -> f
         there = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)]
         with LiveBytes(there) as live:
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
-                logits = model(input_ids=ids, attention_mask=mask).logits
+                logits = model(input_ids=ids, attention_mask=mask, **forward_options(settings)).logits
             logits.float().sum().backward()
     return float(live.peak)
 

@@ -80,8 +80,8 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
     """
     _refuse_bad_names(settings.params)
     given = dict(settings.params)
-    for name in ("bagging_seed", "feature_fraction_seed", "extra_seed", "drop_seed", "objective_seed"):
-        if name in given:
+    for name in given:
+        if main_name(name) in _SEEDS:
             given[name] = given[name] + first_round
     return {
         **({} if given.get("force_col_wise") else {"force_row_wise": True}),
@@ -97,6 +97,8 @@ def native_params(settings: BoosterSettings, first_round: int = 0) -> dict[str, 
         "verbosity": -1,
     }
 
+
+_SEEDS = {"bagging_seed", "feature_fraction_seed", "extra_seed", "drop_seed", "objective_seed"}
 
 # What a binned Dataset is made with; trees cannot ask for another value afterwards.
 _BINNING = {
@@ -121,11 +123,18 @@ def check(data: BoosterData, settings: BoosterSettings) -> None:
 
     params = native_params(settings)
     boosting = {_main_names()[name]: value for name, value in settings.params.items()}.get("boosting")
-    if boosting in ("rf", "random_forest") and settings.rounds > settings.checkpoint_every:
+    what = {"rf": "a random forest", "random_forest": "a random forest", "dart": "dart"}.get(str(boosting))
+    if what is not None and settings.rounds > settings.checkpoint_every:
         raise InputError(
-            "a random forest cannot go on from a checkpoint",
+            f"{what} cannot go on from a checkpoint",
             where="lightgbm params.boosting",
             fix=f"set checkpoint_every to at least the rounds, {settings.rounds}",
+        )
+    if boosting == "dart" and settings.early_stopping_rounds is not None:
+        raise InputError(
+            "dart changes earlier trees as it goes on, so that its best round cannot be kept",
+            where="lightgbm params.boosting",
+            fix="set early_stopping_rounds: null",
         )
     sample = data.sample(np.arange(min(TRIAL_ROWS, len(data.labels))), both_orders=False)
     try:
@@ -226,7 +235,7 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
     """See train.booster.Engine.start."""
     train, valid = (prepared.subset(rows) for rows in (prepared.data.rest(fold), prepared.data.held_out(fold)))
 
-    def boost(params: dict[str, Any], rounds: int, state: Progress) -> str:
+    def boost(params: dict[str, Any], rounds: int, state: Stopping) -> str:
         return _boost(params, rounds, state, train, valid)
 
     return LightgbmTrainer(boost, settings, checkpoint)
@@ -246,14 +255,14 @@ def start_distributed(
     # LightGBM's processes do not share what they see of held-out records, and all must stop at the same round.
     valid = fold_matrix(lightgbm_ray.RayDMatrix, shared, data.held_out(fold), settings.both_orders, whole=True)
 
-    def boost(params: dict[str, Any], rounds: int, state: Progress) -> str:
+    def boost(params: dict[str, Any], rounds: int, state: Stopping) -> str:
         class Stretch:
             def __init__(self, **wrapper_params: Any) -> None:  # noqa: ANN401 - the wrapper's
                 self._other_params = wrapper_params
                 network = ("machines", "local_listen_port", "num_machines", "time_out", "tree_learner")
                 self.network = {name: wrapper_params[name] for name in network}
                 self.evals_result_: dict[str, Any] = {}
-                self.found: tuple[str, Progress] | None = None
+                self.found: tuple[str, Stopping] | None = None
 
             def fit(self, features: Any, labels: Any, *, sample_weight: Any, eval_set: Any, **_: object) -> None:  # noqa: ANN401
                 import lightgbm
@@ -272,7 +281,7 @@ def start_distributed(
 
 
 @dataclass
-class Progress:
+class Stopping:
     """The model so far, and what early stopping knows of it."""
 
     patience: int | None
@@ -294,7 +303,7 @@ class Progress:
 
 
 def _boost(
-    params: dict[str, Any], rounds: int, state: Progress, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
+    params: dict[str, Any], rounds: int, state: Stopping, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
 ) -> str:
     """Train some rounds more than `state` has; returns the model."""
     import lightgbm
@@ -311,7 +320,7 @@ def _boost(
     return str(booster.model_to_string(num_iteration=-1))
 
 
-Boost = Callable[[dict[str, Any], int, Progress], str]
+Boost = Callable[[dict[str, Any], int, Stopping], str]
 
 
 class LightgbmTrainer:
@@ -319,7 +328,7 @@ class LightgbmTrainer:
 
     def __init__(self, boost: Boost, settings: BoosterSettings, checkpoint: bytes | None) -> None:
         self._boost, self._settings = boost, settings
-        self._state = Progress(**json.loads(checkpoint)) if checkpoint else Progress(self._patience)
+        self._state = Stopping(**json.loads(checkpoint)) if checkpoint else Stopping(self._patience)
         self.done = self._resumed_at = self._state.rounds
         self.finished = False
 

@@ -94,6 +94,22 @@ def _read_config(base: str) -> "PreTrainedConfig":
         raise _cannot_load(base, error) from error
 
 
+def forward_options(settings: FineTuning) -> dict[str, bool]:
+    """What a model is called with beside its input: a decoder is not to keep keys and values that nobody reads."""
+    return {} if settings.lora is None else {"use_cache": False}
+
+
+def load_whole(base: str, dtype: "torch.dtype | str") -> "PreTrainedModel":
+    """A base with a head for A, B and tie, to take adapters that bring the trained head. Raises InputError as above."""
+    from transformers import AutoModelForSequenceClassification
+
+    options: dict[str, Any] = {"config": load_config(base), "ignore_mismatched_sizes": bool(foreign_head(base))}
+    try:
+        return AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **options, **SAFE)
+    except (OSError, ValueError) as error:
+        raise _cannot_load(base, error) from error
+
+
 def foreign_head(base: str) -> list[str]:
     """The classes that a checkpoint's head tells apart, if it has a head and that is not one for A, B and tie."""
     config = _read_config(base)
@@ -160,9 +176,13 @@ def locate(model: str) -> str:
 
 def _cannot_load(base: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return InputError(
-        f"the model cannot be loaded: {reason}", base, "check the name, or give a folder with the model's files."
-    )
+    fix = "check the name, or give a folder with the model's files."
+    if os.path.isdir(base) and not any(name.endswith(".safetensors") for name in os.listdir(base)):
+        fix = (
+            "give a folder with safetensors. A pytorch_model.bin is pickle, which can run code; if you trust it, load "
+            "it once with transformers and save it again with save_pretrained."
+        )
+    return InputError(f"the model cannot be loaded: {reason}", base, fix)
 
 
 def _four_bits() -> Any:  # noqa: ANN401 - a configuration of transformers, which has no types

@@ -74,8 +74,6 @@ class TwoPart:
         cls, features: Floats, labels: Labels, weights: Floats | None, columns: Columns, params: Mapping[str, float]
     ) -> "TwoPart":
         """Fit on records (n, d) in one order."""
-        from sklearn.linear_model import LogisticRegression
-
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         odd, even = columns.views(features)
         odd_factor = _factor(np.average(odd**2, axis=0, weights=weight))
@@ -83,15 +81,11 @@ class TwoPart:
         even_factor = _factor(np.average((even - even_mean) ** 2, axis=0, weights=weight))
         clip = params["clip"]
         decided = labels < 2
-        anti = LogisticRegression(C=params["c_anti"], fit_intercept=False, max_iter=500).fit(
-            _clipped(odd[decided] * odd_factor, clip), labels[decided] == 0, sample_weight=weight[decided]
-        )
-        tie = LogisticRegression(C=params["c_tie"], max_iter=500).fit(
-            _clipped((even - even_mean) * even_factor, clip), labels == 2, sample_weight=weight
-        )
-        return cls(
-            columns, clip, odd_factor, even_mean, even_factor, anti.coef_[0], tie.coef_[0], float(tie.intercept_[0])
-        )
+        of_sides = _clipped(odd[decided] * odd_factor, clip)
+        anti, _ = _logistic(of_sides, labels[decided] == 0, weight[decided], params["c_anti"], intercept=False)
+        of_ties = _clipped((even - even_mean) * even_factor, clip)
+        tie, tie_intercept = _logistic(of_ties, labels == 2, weight, params["c_tie"], intercept=True)
+        return cls(columns, clip, odd_factor, even_mean, even_factor, anti, tie, tie_intercept)
 
     def _contributions(self, features: Floats) -> tuple[Doubles, Doubles]:
         odd, even = self.columns.views(features)
@@ -141,6 +135,23 @@ class TwoPart:
             name: np.array(value) if isinstance(value, list) else value for name, value in saved.items()
         }
         return cls(columns, **arrays)
+
+
+def _logistic(
+    values: Doubles, outcome: npt.NDArray[np.bool_], weight: Doubles, c: float, intercept: bool
+) -> tuple[Doubles, float]:
+    """Weights (d,) and intercept of a penalised logistic regression.
+
+    Where all records have one outcome (votes without ties, say) nothing can be learnt of the columns: the intercept
+    is that of the share with one record more of each outcome (Laplace), since no outcome is impossible.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    yes, no = float(weight[outcome].sum()), float(weight[~outcome].sum())
+    if not yes or not no:
+        return np.zeros(values.shape[1]), float(np.log((yes + 1) / (no + 1))) if intercept else 0.0
+    model = LogisticRegression(C=c, fit_intercept=intercept, max_iter=500).fit(values, outcome, sample_weight=weight)
+    return model.coef_[0], float(model.intercept_[0]) if intercept else 0.0
 
 
 def _factor(variance: Doubles) -> Doubles:

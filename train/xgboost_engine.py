@@ -85,6 +85,13 @@ def check(data: BoosterData, settings: BoosterSettings) -> None:
     """See train.booster.Engine.check."""
     import xgboost
 
+    kind = settings.params.get("booster", "gbtree")
+    if kind == "gblinear" or (kind == "dart" and settings.early_stopping_rounds is not None):
+        raise InputError(
+            "a fold's model is cut to its best round, which is not possible with this booster",
+            where="xgboost params.booster",
+            fix="leave it out" + ("" if kind == "gblinear" else ", or set early_stopping_rounds: null"),
+        )
     said = io.StringIO()
     sample = data.sample(np.arange(min(TRIAL_ROWS, len(data.labels))), both_orders=False)
     try:
@@ -194,7 +201,7 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
     """See train.booster.Engine.start."""
     train, valid = prepared.of_fold(fold)
 
-    def boost(params: dict[str, Any], rounds: int, state: Progress, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> "xgboost.Booster":
         import xgboost
 
         return xgboost.train(
@@ -225,7 +232,7 @@ def start_distributed(
         for rows in (data.rest(fold), data.held_out(fold))
     )
 
-    def boost(params: dict[str, Any], rounds: int, state: Progress, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> "xgboost.Booster":
         evals = [(valid, "valid")]
         return _train_with_wrapper(params, train, rounds, evals, _stopping(state), model, settings)
 
@@ -233,7 +240,7 @@ def start_distributed(
 
 
 @dataclass
-class Progress:
+class Stopping:
     """What early stopping knows. It travels in the booster's attributes, also from other processes."""
 
     patience: int | None
@@ -247,7 +254,7 @@ class Progress:
         return self.patience is not None and done - self.best_iteration >= self.patience
 
 
-Boost = Callable[[dict[str, Any], int, Progress, bytes | None], "xgboost.Booster"]
+Boost = Callable[[dict[str, Any], int, Stopping, bytes | None], "xgboost.Booster"]
 
 
 class XgboostTrainer:
@@ -257,14 +264,14 @@ class XgboostTrainer:
         self._boost, self._settings = boost, settings
         self._saved = checkpoint
         self._booster = None if checkpoint is None else _load(checkpoint)
-        self._state = Progress(settings.early_stopping_rounds)
+        self._state = Stopping(settings.early_stopping_rounds)
         if self._booster is not None:
             self._read_state(self._booster)
         self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.num_boosted_rounds())
         self.finished = False
 
     def _read_state(self, booster: "xgboost.Booster") -> None:
-        self._state = Progress(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
+        self._state = Stopping(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
 
     @property
     def best_score(self) -> float:
@@ -335,7 +342,7 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _stopping(state: Progress) -> "xgboost.callback.TrainingCallback":
+def _stopping(state: Stopping) -> "xgboost.callback.TrainingCallback":
     """Stops training when `state` says so, and leaves it in the booster's attributes."""
     from xgboost.callback import TrainingCallback
 

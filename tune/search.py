@@ -4,7 +4,8 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import ray
@@ -50,6 +51,7 @@ class TrialResult:
     stopped: bool  # by ASHA
     seconds: float  # of training
     at: float  # seconds after the search began, those of interrupted attempts counted
+    curve: list[tuple[int, float]] = field(default_factory=list)  # rounds and loss at each of its checkpoints
 
 
 def search(
@@ -64,8 +66,9 @@ def search(
     """Run the trials that are not among `finished`, as many at a time as the cluster has free CPUs.
 
     `on_finished` is called as each ends. Random candidates and what becomes of them depend on the seed alone, but for
-    ASHA, which compares a trial with those that happen to be further; TPE's candidates follow from the results so far.
-    `on_wait` is told why nothing happens while no CPU is free. `storage` is a folder or URI that all nodes can write,
+    ASHA, which compares a trial with those that happen to be further, finished ones among them; TPE's candidates follow
+    from the results so far. `on_wait` is told why nothing begins while no CPU is free. `storage` is a folder or URI
+    that all nodes can write,
     for checkpoints while the search lasts. `keep` is called in a trial's process with its candidate and its folds'
     models when it has trained them to their end. Raises what a trial fails with.
     """
@@ -75,8 +78,8 @@ def search(
         return
     wait_for(data, "reading the features", on_wait)
     # What would end every trial ends the search before any.
-    first = (settings.candidates or draw(settings.space, settings.seed, 1))[0]
-    checked = ray.remote(num_cpus=1)(_check).remote(settings, [data], first)
+    drawn = settings.candidates or draw(settings.space, settings.seed, settings.trials)
+    checked = ray.remote(num_cpus=1)(_check).remote(settings, [data], drawn)
     wait_for(checked, "a look at the parameters", on_wait)
     try:
         ray.get(checked)
@@ -101,20 +104,23 @@ def search(
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"
     # Tune saves its own state now and then, which nobody reads: what a search resumes from are its trials' results.
     logging.getLogger("ray.tune.execution.experiment_state").setLevel(logging.CRITICAL)
+    asha = ASHAScheduler(
+        time_attr="rounds",
+        metric="log_loss",
+        mode="min",
+        max_t=most + 1,  # trials end by themselves
+        grace_period=min(settings.grace_rounds, most),
+        reduction_factor=settings.reduction,
+    )
+    for result in sorted(finished, key=lambda each: each.at):
+        _tell_of_finished(asha, result)
     tuner = tune.Tuner(
         trainable,
         param_space=configured.param_space,
         tune_config=tune.TuneConfig(
             num_samples=configured.samples,
             search_alg=configured.algorithm,
-            scheduler=ASHAScheduler(
-                time_attr="rounds",
-                metric="log_loss",
-                mode="min",
-                max_t=most + 1,  # trials end by themselves
-                grace_period=min(settings.grace_rounds, most),
-                reduction_factor=settings.reduction,
-            ),
+            scheduler=asha,
             reuse_actors=True,
         ),
         run_config=tune.RunConfig(
@@ -136,10 +142,21 @@ def search(
         raise RuntimeError(f"the search ended after {reporter.ended} of {configured.trials} trials")
 
 
-def _check(settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]", first: Parameters) -> None:
-    """Raise InputError for what would end every trial, or would make trials search nothing."""
+def _tell_of_finished(asha: ASHAScheduler, result: TrialResult) -> None:
+    """Show a scheduler what a trial of an interrupted search reached, so that others are measured against it."""
+    trial = SimpleNamespace(trial_id=f"finished-{result.number}")  # all that a scheduler of results asks of a trial
+    asha.on_trial_add(None, trial)
+    for rounds, loss in result.curve:
+        asha.on_trial_result(None, trial, {"rounds": rounds, "log_loss": loss})
+    asha.on_trial_remove(None, trial)
+
+
+def _check(
+    settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]", candidates: Sequence[Parameters]
+) -> None:
+    """Raise InputError for what would end a trial, or would make trials search nothing."""
     library = engine_of(settings.engine)
-    searched = {library.main_name(name): name for name in first if name != ROUNDS}
+    searched = {library.main_name(name): name for name in candidates[0] if name != ROUNDS}
     for name in settings.base.params:
         other = searched.get(library.main_name(name), name)
         if other != name:
@@ -155,7 +172,9 @@ def _check(settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]",
                 where=f"{settings.engine} space.{name}",
                 fix="set it in the booster's params",
             )
-    library.check(ray.get(shared[0]), with_parameters(settings.base, first))
+    data = ray.get(shared[0])
+    for candidate in candidates:
+        library.check(data, with_parameters(settings.base, candidate))
 
 
 @dataclass(frozen=True)
@@ -200,8 +219,13 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         self._next = max([result.number for result in finished], default=-1) + 1
         self._before = max([result.at for result in finished], default=0.0)
         self._started = time.monotonic()
+        self._curves: dict[str, list[tuple[int, float]]] = {}
         self.error: str | None = None  # what the first trial that failed said
         self.ended = 0
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:  # noqa: ANN401
+        """A trial reached a checkpoint."""
+        self._curves.setdefault(trial.trial_id, []).append((int(result["rounds"]), float(result["log_loss"])))
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:  # noqa: ANN401
         """A trial ended by itself or was stopped by ASHA."""
@@ -223,6 +247,7 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
                 stopped=not last["finished"],
                 seconds=float(last["time_total_s"]),
                 at=self._before + time.monotonic() - self._started,
+                curve=self._curves.pop(trial.trial_id, []),
             )
         )
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from preference.answers_model import AnswersModel
+from preference.answers_model import HEAD_FILE, AnswersModel
+from preference.errors import InputError
 from preference.packing import Packer
 from preference.token_batches import pad
 from tests.train.tiny_models import MAX_TOKENS, records, tiny_model
@@ -52,6 +53,15 @@ def test_a_saved_model_comes_back(folder, tmp_path):
     with torch.no_grad():
         found = AnswersModel.load(str(tmp_path)).eval()(**batch(folder)[1]).logits
         torch.testing.assert_close(found, model(**batch(folder)[1]).logits)
+
+
+def test_a_head_of_other_parameters_is_no_head(folder, tmp_path):
+    from safetensors.torch import save_file
+
+    load_network(str(folder), FineTuning(stages=(), head="answers")).save_pretrained(tmp_path)
+    save_file({"scores.weight": torch.zeros(1, 64)}, tmp_path / HEAD_FILE)
+    with pytest.raises(InputError, match=r"scores.weight where the head has score.weight, tie.bias, tie.weight"):
+        AnswersModel.load(str(tmp_path))
 
 
 def test_the_head_alone_is_small_and_trained_alone(folder):

@@ -1,7 +1,9 @@
-"""Running the product as a user does: whole commands in processes of their own."""
+"""Running the product as a user does: whole commands, in processes of their own or in the tests'."""
 
 import contextlib
+import io
 import os
+import runpy
 import shutil
 import socket
 import subprocess
@@ -10,6 +12,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +34,30 @@ def run_job(
     """Run a job to its end on a local Ray cluster of its own."""
     line = [sys.executable, *job_line(job, run, *overrides, config=config), *flags]
     return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment(), check=False)
+
+
+def run_here(
+    job: str, run: Path, *overrides: str, config: str = "configs/demo.yaml", flags: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    """The same in this process, on the Ray cluster of the fixture `ray_cluster`.
+
+    Nothing waits for Python, Ray and what Ray's workers import to start, which is most of a small job's time.
+    """
+    _, module, *arguments = job_line(job, run, *overrides, config=config)
+    line = [module, *arguments, *flags]
+    out, err = io.StringIO(), io.StringIO()
+    code: object = 0
+    before = sys.argv
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(ROOT):
+        sys.argv = line
+        try:
+            with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # the module is known already
+                runpy.run_module(module, run_name="__main__", alter_sys=True)
+        except SystemExit as end:
+            code = end.code
+        finally:
+            sys.argv = before
+    return subprocess.CompletedProcess(line, int(str(code)), out.getvalue(), err.getvalue())
 
 
 def environment(**changes: str) -> dict[str, str]:

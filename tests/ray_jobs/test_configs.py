@@ -9,7 +9,7 @@ from demo.generator import generate
 from preference.schema import WINNERS
 from ray_jobs.settings_file import load_settings
 
-from .commands import ROOT, run_job
+from .commands import ROOT, run_here
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HANDMADE = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
@@ -26,10 +26,10 @@ def test_every_shipped_configuration_is_valid(path):
     assert load_settings(path.read_text(encoding="utf-8"), path.name).run.startswith("runs/")
 
 
-def test_the_published_recipes_run(tmp_path):
+def test_the_published_recipes_run(tmp_path, ray_cluster):
     few = ["data.synthetic={train_rows: 120, test_rows: 20}", "data.folds=3", "featurize.word2vec.epochs=1"]
     rounds = ["boosters.lightgbm.rounds=5", "boosters.xgboost.rounds=5", "boosters.lightgbm.params.min_child_samples=5"]
-    done = run_job("pipeline", tmp_path / "run", *few, *rounds, config="configs/seed.yaml")
+    done = run_here("pipeline", tmp_path / "run", *few, *rounds, config="configs/seed.yaml")
     assert done.returncode == 0, done.stderr
     models = tmp_path / "run/models"
     manifest = json.loads((models / "xgboost/manifest.json").read_text())
@@ -38,7 +38,7 @@ def test_the_published_recipes_run(tmp_path):
     assert fold["metrics"]["rounds"] == 5  # all of them: no early stopping
 
 
-def test_votes_without_meaning_teach_nothing(tmp_path):
+def test_votes_without_meaning_teach_nothing(tmp_path, ray_cluster):
     """Shuffled votes: any score better than the prior's would come from a label outside its fold."""
     votes = generate(500, seed=4).table.to_pandas()
     winners = list(WINNERS)
@@ -46,7 +46,7 @@ def test_votes_without_meaning_teach_nothing(tmp_path):
     votes.to_csv(tmp_path / "votes.csv", index=False)
     few = ["data.folds=5", "boosters.forest.rounds=40", "boosters.boosted.rounds=100"]
     overrides = [f"data.train={tmp_path}/votes.csv", *few, *WITHOUT_EMBEDDINGS]
-    done = run_job("pipeline", tmp_path / "run", *overrides, config="configs/best.yaml")
+    done = run_here("pipeline", tmp_path / "run", *overrides, config="configs/best.yaml")
     assert done.returncode == 0, done.stderr
     metrics = json.loads((tmp_path / "run/report/metrics.json").read_text())
     prior = metrics["baselines"]["class prior"]["oof_log_loss"]

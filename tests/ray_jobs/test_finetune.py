@@ -19,8 +19,8 @@ from ray_jobs.storage import Folder
 from tests.train.processes import processes, wait_until
 from tests.train.tiny_models import MAX_TOKENS, tiny_model, token_data
 from train.finetune import fine_tune
-from train.finetune_loop import FoldTask
 from train.finetune_settings import FineTuning, Lora, TrainingStage
+from train.finetune_task import FoldTask
 
 STAGES = (
     TrainingStage("head", 2, 1e-2),
@@ -56,7 +56,7 @@ def store_of(tmp_path, model, architecture, data, name, kind=RunFoldStore):
     """Where fold 1 of a training is kept."""
     labels = data.labels[data.folds == 1]
     stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
-    return kind(stage, Base(str(model), architecture), labels, "records", [])
+    return kind(stage, Base(str(model), architecture), labels, "records", [], cpus=1, gpus=0)
 
 
 def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):

@@ -8,13 +8,15 @@ import torch
 from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import Base, RunFoldStore
 from ray_jobs.storage import Folder
-from train.finetune_loop import TrainingState
+from train.finetune_task import TrainingState
 
 
 @pytest.fixture
 def store(tmp_path):
     stage = Stage("train_encoder/e/fold-1", Folder(str(tmp_path / "fold-1")), {"fold": 1}, {"models": "m"})
-    return RunFoldStore(stage, Base("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"])
+    return RunFoldStore(
+        stage, Base("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"], cpus=4, gpus=2
+    )
 
 
 def state(stage, epochs):
@@ -22,7 +24,7 @@ def state(stage, epochs):
     moments = {"bias|exp_avg": torch.tensor([0.25]), "bias|step": torch.tensor(7.0)}
     point = {"stage": stage, "epoch": epochs - 1, "step": 3, "loss": 1.0, "learning_rate": 1e-3, "tokens": 10}
     point |= {"tokens_per_second": 250.0, "time": 1.7e9}
-    return TrainingState(stage, epochs, tensors, moments, [point])
+    return TrainingState(stage, epochs, tensors, moments, [point], 2.5)
 
 
 def test_a_state_comes_back_as_it_was_and_replaces_the_one_before(store, tmp_path):

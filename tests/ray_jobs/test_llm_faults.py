@@ -7,11 +7,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
 import psutil
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -25,6 +26,22 @@ from .commands import ROOT, environment
 
 pytestmark = pytest.mark.slow
 ROWS, TEST_ROWS, POISONED = 800, 200, 437
+KILLER = 612
+PLUGIN = """
+import collections, os, signal
+
+def register():
+    from vllm.v1.worker.gpu_model_runner import GPUModelRunner
+    execute = GPUModelRunner.execute_model
+
+    def deadly(self, scheduled, *args, **kwargs):
+        for request in scheduled.scheduled_new_reqs:
+            if collections.Counter(request.prompt_token_ids).most_common(1)[0][1] > 90:
+                os.kill(os.getpid(), signal.SIGKILL)
+        return execute(self, scheduled, *args, **kwargs)
+
+    GPUModelRunner.execute_model = deadly
+"""
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +54,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             table[text] = [json.dumps([turn and turn[:40] for turn in json.loads(turns)[:1]]) for turns in table[text]]
         if split == "train":
             table.loc[POISONED, "response_a"] = json.dumps(["word " * 400])
+            table.loc[KILLER, "response_a"] = json.dumps(["z" * 100])
         table.to_csv(folder / f"{split}.csv", index=False, quoting=csv.QUOTE_ALL)
     settings = {
         "run": "set by the test",
@@ -68,13 +86,13 @@ def line(job: str, config: Path, run: Path) -> list[str]:
     return [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(config), "--set", f"run={run}"]
 
 
-def start(config: Path, run: Path) -> "subprocess.Popen[str]":
+def start(config: Path, run: Path, **changes: str) -> "subprocess.Popen[str]":
     done = subprocess.run(line("ingest", config, run), cwd=ROOT, env=environment(), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     return subprocess.Popen(
         line("score_llm", config, run),
         cwd=ROOT,
-        env=environment(),
+        env=environment(**changes),
         start_new_session=True,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -108,18 +126,19 @@ def workers(job: "subprocess.Popen[str]", wanted: Callable[[str], bool]) -> list
     return found
 
 
-def check_complete(config: Path, run: Path) -> None:
-    """Each record is scored once, but for the poisoned one, which is in quarantine with its reason."""
-    for split, poisoned in (("train", [POISONED]), ("test", [])):
+def check_complete(config: Path, run: Path, more: Mapping[int, str] | None = None) -> None:
+    """Each record is scored once, but for those in quarantine with their reason: the poisoned one, and more."""
+    failing = {POISONED: "450", **(more or {})}
+    for split in ("train", "test"):
         with open(config.parent / f"{split}.csv", encoding="utf-8", newline="") as file:
             ids = [row["id"] for row in csv.DictReader(file)]
-        lost = [ids[row] for row in poisoned]
+        lost = {ids[row]: reason for row, reason in failing.items()} if split == "train" else {}
         scored = pq.read_table(run / f"predictions/llm/{split}.parquet")
         assert scored["id"].to_pylist() == [each for each in ids if each not in lost]
         if lost:
             quarantined = pq.read_table(run / "predictions/llm/quarantine.parquet").to_pylist()
-            assert [(row["split"], row["id"]) for row in quarantined] == [(split, each) for each in lost]
-            assert "450" in quarantined[0]["reason"]
+            assert {(row["split"], row["id"]) for row in quarantined} == {(split, each) for each in lost}
+            assert all(lost[row["id"]] in row["reason"] for row in quarantined)
 
 
 def check_same(run: Path, undisturbed: Path) -> None:
@@ -173,3 +192,23 @@ def test_a_killed_driver_scores_nothing_again_that_was_finished(
     assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
     check_complete(config, run)
     check_same(run, undisturbed)
+
+
+def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
+    config: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "deadly-1.dist-info").mkdir()
+    (tmp_path / "deadly-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: deadly\nVersion: 1\n")
+    (tmp_path / "deadly-1.dist-info/entry_points.txt").write_text("[vllm.general_plugins]\ndeadly = deadly:register\n")
+    (tmp_path / "deadly.py").write_text(PLUGIN)
+    run = tmp_path / "run"
+    job = start(config, run, PYTHONPATH=str(tmp_path))
+    _, told = job.communicate(timeout=800)
+    assert job.returncode == 0, told
+    assert told.count("the engine died of a single request") == 1
+    check_complete(config, run, {KILLER: "the engine died"})
+    ours, expected = (pq.read_table(each / "predictions/llm/train.parquet") for each in (run, undisturbed))
+    kept = pc.is_in(expected["id"], ours["id"].combine_chunks())
+    np.testing.assert_allclose(
+        predictions.probabilities(ours), predictions.probabilities(expected.filter(kept)), atol=1e-6
+    )

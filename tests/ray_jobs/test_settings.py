@@ -128,3 +128,19 @@ def test_run_is_required():
 
 def test_defaults_hold_together():
     assert Settings(run="x").models == []
+
+
+def test_what_a_model_learnt_elsewhere_spreads_to_whom_it_teaches_and_whose_records_it_keeps():
+    settings = load_settings(
+        """
+        run: x
+        boosters: [{name: own, engine: two_part}]
+        encoders: [{name: pupil, teacher: {model: borrowed}}, {name: free}, {name: second, teacher: {model: pupil}}]
+        llms:
+        - {name: borrowed, checkpoint: m/m}
+        - {name: behind, demo: {architecture: llama}, cascade: {model: borrowed}}
+        - {name: honest, demo: {architecture: llama}}
+        """,
+        "c.yaml",
+    )
+    assert settings.came_trained == ["pupil", "second", "borrowed", "behind"]

@@ -14,7 +14,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.records import open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_file import load_settings
-from ray_jobs.sources import used_sources
+from ray_jobs.sources import study_sources, used_sources
 from ray_jobs.train_boosters import train_boosters
 
 from .votes import vote, write_votes
@@ -129,6 +129,21 @@ def test_another_source_changes_nothing_for_what_does_not_train_on_it(made):
     alone = {name: digest for name, digest in records.manifest["inputs"].items() if not name.startswith("source-bad")}
     fewer = dataclasses.replace(records, manifest=records.manifest | {"inputs": alone})
     assert fewer.fingerprint == records.fingerprint
+
+
+def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(made, capsys):
+    run, _ = made
+    bare = run.settings.featurize.model_copy(update={"families": []})
+    features = str(run.finished("features", "featurize")["fingerprint"])
+    for sources in ("chosen", "all"):
+        data = run.settings.data.model_copy(update={"sources": sources})
+        other = dataclasses.replace(run, settings=run.settings.model_copy(update={"featurize": bare, "data": data}))
+        if sources == "chosen":
+            with pytest.raises(InputError, match="needs hand-made features"):
+                study_sources(other, open_records(run), features)
+        else:
+            assert study_sources(other, open_records(run), features) is None
+            assert "what each is worth is not known" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import csv
 import json
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -12,8 +13,14 @@ import yaml
 from preference.metrics import class_prior, log_loss
 from preference.packing import packing_settings
 from preference.schema import PROBABILITIES
+from ray_jobs import predictions
+from ray_jobs.finetune import model_stage
+from ray_jobs.records import open_records
+from ray_jobs.run import Run
+from ray_jobs.settings_file import load_settings
+from ray_jobs.train_encoder import base_of_encoder, predict_records, predictions_stage, scratch_stage
 
-from .commands import run_job
+from .commands import run_here, run_job
 
 SETTINGS = {
     "run": "runs/unused",
@@ -45,12 +52,12 @@ SETTINGS = {
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, ray_cluster):
     """A finished pipeline: its configuration, its folder, and what it said."""
     folder = tmp_path_factory.mktemp("encoder")
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(SETTINGS))
-    done = run_job("pipeline", folder / "run", config=str(config))
+    done = run_here("pipeline", folder / "run", config=str(config))
     assert done.returncode == 0, done.stderr
     return config, folder / "run", done
 
@@ -89,6 +96,62 @@ def test_test_predictions_are_the_mean_of_the_folds_models(finished, encoder, fo
     assert values.std() > 1e-4
 
 
+@pytest.mark.parametrize(("encoder", "fold"), [("encoder", 0), ("comparing", 1)])
+def test_the_saved_model_predicts_what_training_saw(finished, encoder, fold):
+    from infer.classifier import Classifier
+
+    _, run, _ = finished
+    folder = run / f"models/{encoder}/fold-{fold}"
+    model = Classifier(str(folder / "model"), 400, 1, False, False, packing_settings(96, "encoder"))
+    held_out = pq.read_table(folder / "out_of_fold.parquet")
+    tokens = pq.read_table(run / f"tokens/{encoder}/train").sort_by("row").take(held_out["row"])
+    lists = {
+        name: [np.array(each) for each in tokens[name].to_pylist()] for name in ("ab", "ba", "ab_parts", "ba_parts")
+    }
+    found = model.predict((lists["ab"], lists["ab_parts"]), (lists["ba"], lists["ba_parts"]))
+    np.testing.assert_allclose(
+        found, np.stack([held_out[name].to_numpy() for name in PROBABILITIES], axis=1), atol=1e-5
+    )
+    assert found.std() > 1e-4
+
+
+def test_a_test_record_that_cannot_be_packed_is_in_quarantine_and_force_predicts_all_again(finished):
+    config, path, _ = finished
+    run = Run(load_settings(config.read_text(), str(config), [f"run={path}"]), force=True)
+    records, (encoder, _) = open_records(run), run.settings.encoders
+    tokens, shard = run.folder / "tokens/encoder", records.shards("test")[0]
+    of = model_stage(
+        run, records, encoder, base_of_encoder(encoder, scratch_stage(run, records, encoder)), "train_encoder"
+    )
+    stage = predictions_stage(run, records, encoder, of)
+    before = (path / "predictions/encoder/test.parquet").read_bytes()
+    packed, made_by = tokens.read_table(shard), tokens.table_fingerprint(shard) or ""
+    # What a job that was killed may have left: with --force it counts for nothing.
+    left = {name: np.full(len(packed), 1 / 3) for name in PROBABILITIES}
+    for fold in (0, 2):
+        stage.folder.write_table(f"shards/fold-{fold}/{shard}", pa.table(left), stage.fingerprint)
+    lost = packed["id"][3].as_py()
+    changed = packed.to_pylist()
+    changed[3] |= {"ab": [], "ba": [], "ab_parts": [], "ba_parts": [], "tokens": 0, "reason": "cannot be packed: no"}
+    tokens.write_table(shard, pa.Table.from_pylist(changed, packed.schema), made_by)
+    try:
+        predict_records(run, records, encoder, of)
+        found = pq.read_table(path / "predictions/encoder/test.parquet")
+        (row,) = pq.read_table(path / "predictions/encoder/quarantine.parquet").to_pylist()
+        assert row == {"split": "test", "id": lost, "reason": "cannot be packed: no", "replaced": False}
+        ids = packed["id"].to_pylist()
+        assert found["id"].to_pylist() == [each for each in ids if each != lost]
+        values = predictions.read_predictions(run, records, "encoder", "test")
+        assert np.isnan(values[3]).all()
+    finally:
+        tokens.write_table(shard, packed, made_by)
+        predict_records(run, records, encoder, of)
+    assert (path / "predictions/encoder/test.parquet").read_bytes() == before
+    again = predictions.read_predictions(run, records, "encoder", "test")
+    others = np.arange(len(again)) != 3
+    np.testing.assert_allclose(values[others], again[others], atol=1e-5)
+
+
 def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     _, run, done = finished
     scores = json.loads((run / "report/metrics.json").read_text())
@@ -110,11 +173,11 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
 @pytest.mark.slow
 def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finished):
     config, run, _ = finished
-    again = run_job("pipeline", run, config=str(config))
+    again = run_here("pipeline", run, config=str(config))
     assert again.returncode == 0, again.stderr
     assert " run" not in [line[-4:] for line in again.stdout.splitlines() if line.startswith(("train", "predict"))]
     before = (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns
-    more = run_job("train_encoder", run, "encoders.encoder.folds=[0,1,2]", config=str(config))
+    more = run_here("train_encoder", run, "encoders.encoder.folds=[0,1,2]", config=str(config))
     assert more.returncode == 0, more.stderr
     assert "2/3 folds found finished, resuming" in more.stderr
     assert (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns == before
@@ -134,7 +197,7 @@ def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finis
 )
 def test_impossible_settings_end_the_job_before_any_work(finished, change, reason):
     config, run, _ = finished
-    done = run_job("train_encoder", run, change, config=str(config))
+    done = run_here("train_encoder", run, change, config=str(config))
     assert done.returncode == 2
     assert reason in done.stderr
 
@@ -142,7 +205,7 @@ def test_impossible_settings_end_the_job_before_any_work(finished, change, reaso
 def test_a_pipeline_with_nothing_to_blend_says_so_at_once(finished, tmp_path):
     config, _, _ = finished
     alone = ["boosters=[]", "encoders.encoder.teacher=null"]
-    done = run_job("pipeline", tmp_path / "run", *alone, config=str(config))
+    done = run_here("pipeline", tmp_path / "run", *alone, config=str(config))
     assert done.returncode == 2
     assert "no model to blend that predicts every fold" in done.stderr
     assert not (tmp_path / "run/records").exists()
@@ -151,7 +214,7 @@ def test_a_pipeline_with_nothing_to_blend_says_so_at_once(finished, tmp_path):
 def test_a_model_that_is_nowhere_is_named(finished, tmp_path):
     config, _, _ = finished
     line = ["encoders.encoder.scratch=null", f"encoders.encoder.model={tmp_path}/nothing"]
-    done = run_job("pipeline", tmp_path / "run", *line, config=str(config))
+    done = run_here("pipeline", tmp_path / "run", *line, config=str(config))
     assert done.returncode == 2
     assert "no such folder" in done.stderr
 
@@ -165,7 +228,7 @@ def test_a_teacher_of_other_folds_is_refused(finished):
     pq.write_table(whole.set_column(whole.column_names.index("fold"), "fold", [(folds + 1) % 3]), file)
     try:
         # Another weight is another model, which has to be trained.
-        done = run_job("train_encoder", run, "encoders.encoder.teacher.weight=0.9", config=str(config))
+        done = run_here("train_encoder", run, "encoders.encoder.teacher.weight=0.9", config=str(config))
     finally:
         pq.write_table(whole, file)
     assert done.returncode == 2, done.stderr

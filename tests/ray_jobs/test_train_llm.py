@@ -1,8 +1,6 @@
 """A tiny Gemma 2 with LoRA: trained until it knows its records by heart, then scored by vLLM."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,13 +8,12 @@ import pytest
 import yaml
 
 from preference.schema import PROBABILITIES
-from preference.transformer_cost import forward_operations
 from tests.train.tiny_models import MAX_TOKENS, tiny_model
-from train.finetune_memory import flops_per_token, plan_memory
-from train.finetune_settings import FineTuning, Lora
+from train.finetune_memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
+from train.finetune_settings import FineTuning, Lora, TrainingStage
 from train.networks import load_config
 
-from .commands import ROOT, environment, job_line, run_job
+from .commands import run_here
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +43,10 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(config, tmp_path_factory):
+def trained(config, tmp_path_factory, ray_cluster):
     run = tmp_path_factory.mktemp("llm-run") / "run"
     for job in ("ingest", "train_llm"):
-        done = run_job(job, run, config=str(config))
+        done = run_here(job, run, config=str(config))
         assert done.returncode == 0, done.stderr
     return run
 
@@ -62,7 +59,7 @@ def test_it_learns_64_records_by_heart(trained):
 
 
 def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
-    done = run_job("score_llm", trained, config=str(config))
+    done = run_here("score_llm", trained, config=str(config))
     assert done.returncode == 0, done.stderr
     held_out = pq.read_table(trained / "models/gemma-lora/fold-1/out_of_fold.parquet")
     scored = pq.read_table(trained / "predictions/gemma/train.parquet")
@@ -74,7 +71,7 @@ def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
 
 def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(trained, config):
     model = trained / "models/gemma-lora/fold-1/model"
-    done = run_job(
+    done = run_here(
         "score_llm", trained, "llms.gemma.trained=null", f"llms.gemma.checkpoint={model}", config=str(config)
     )
     assert done.returncode == 2
@@ -82,8 +79,9 @@ def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(trained, config):
 
 
 def test_the_dry_run_counts_what_training_does(trained, config):
-    line = [sys.executable, *job_line("train_llm", trained, config=str(config)), "--dry-run"]
-    text = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, env=environment(), check=True).stdout
+    done = run_here("train_llm", trained, config=str(config), flags=["--dry-run"])
+    assert done.returncode == 0, done.stderr
+    text = done.stdout
     history = json.loads((trained / "models/gemma-lora/fold-1/history.json").read_text())
     epoch = [point for point in history if point["epoch"] == 0]
     assert f"{len(epoch)} steps, {int(sum(point['tokens'] for point in epoch)):,} tokens" in text
@@ -96,14 +94,16 @@ def test_the_dry_run_counts_what_training_does(trained, config):
 
 def _operations(run, history):
     """Floating-point operations of all steps, and of the prediction of the held-out fold after each epoch."""
-    settings = FineTuning(stages=(), lora=Lora(r=16, alpha=32, dropout=0.0), gradient_checkpointing=True)
+    stages = (TrainingStage("all", 40, 0.01),)
+    settings = FineTuning(stages=stages, lora=Lora(r=16, alpha=32, dropout=0.0), gradient_checkpointing=True)
     config = load_config(str(run / "models/gemma-lora/fold-1/model"))
-    plan = plan_memory(config, settings, MAX_TOKENS)
     counts = (
         pq.read_table(run / "tokens/gemma-lora/train", columns=["row", "tokens"]).sort_by("row")["tokens"].to_numpy()
     )
     folds = pq.read_table(run / "records/train", columns=["position", "fold"]).sort_by("position")["fold"].to_numpy()
+    plan = plan_memory(config, settings, shapes_of(counts[folds != 1], settings))
     sequence = int((counts**2).sum() / counts.sum())
     learnt = sum(point["tokens"] for point in history) * flops_per_token(config, plan, settings, sequence)
-    predicted = 40 * 2 * counts[folds == 1].sum() * forward_operations(config, plan.parameters, sequence)
+    # After each epoch, and once more with the adapters merged.
+    predicted = 41 * 2 * counts[folds == 1].sum() * predicting_flops_per_token(config, plan, sequence)
     return learnt + predicted

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -12,7 +13,8 @@ from ray_jobs.ingest import ingest
 from ray_jobs.run import Run
 from ray_jobs.settings_file import load_settings
 from ray_jobs.train_boosters import train_boosters
-from ray_jobs.tune import _model_names, _trial_fingerprint, search_stage, tune
+from ray_jobs.tune import _model_names, _trial_fingerprint, best_of, search_stage, tune
+from tune.search import TrialResult
 
 from .votes import vote, write_votes
 
@@ -106,6 +108,48 @@ def test_more_trials_keep_those_there_are(made):
     assert not result.cached
     assert run.folder.read_json("tune/small/trials/00001.json") == before
     assert len(trials(run)) == 4
+
+
+def test_damage_and_fewer_trials_end_in_a_search_that_is_there(made, tmp_path, capsys):
+    folder, run, _ = made
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    run = run_with(tmp_path, f"data.train={folder}/votes.csv", "tune.0.trials=4")
+    tune(run)
+    losses = [row["log_loss"] for row in trials(run)]
+    search = tmp_path / "run/tune/small"
+    best = run.folder.read_json("tune/small/best.json")["trial"]
+    (search / f"trials/{best:05d}.json").write_text('{"numb')
+    (model,) = search.rglob("fold-1.model")
+    model.write_bytes(model.read_bytes()[:-7] + b"damaged")
+    tune(run)
+    assert f"trials/{best:05d}.json is damaged; the trial is run again" in capsys.readouterr().err
+    assert [row["log_loss"] for row in trials(run)] == losses
+
+    # The same size, other bytes: nothing looks at it before it is used.
+    models = sorted(search.rglob("fold-*.model"))
+    good = [path.read_bytes() for path in models]
+    models[0].write_bytes(good[0][:-7] + b"damaged")
+    train_boosters(run)
+    assert "fold-0.model is damaged, so that its fold is trained again" in capsys.readouterr().err
+    assert [run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)] == good
+
+    # Of fewer trials another one may be the best, whose models are gone.
+    for count in (3, 2, 1):
+        fewer = run_with(tmp_path, f"data.train={folder}/votes.csv", f"tune.0.trials={count}")
+        tune(fewer)
+        assert [row["log_loss"] for row in trials(fewer)] == losses[:count]
+        train_boosters(fewer)
+
+
+def test_a_trial_that_was_stopped_is_not_the_best():
+    """Where it was it may have had less than those that went on, whose loss rose again."""
+
+    def result(number, loss, stopped):
+        return TrialResult(number, {}, loss, [loss], 100, stopped, 1.0, 1.0)
+
+    results = [result(0, 1.03, True), result(1, 1.04, False), result(2, 1.05, False)]
+    assert best_of(results).number == 1
+    assert best_of(results[:1]).number == 0
 
 
 @pytest.mark.parametrize(

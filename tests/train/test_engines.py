@@ -1,12 +1,15 @@
 """The engines on their own: what a fold's model is made of, without Ray."""
 
+import dataclasses
 import importlib
+from typing import Any
 
 import numpy as np
 import pytest
 
 from preference.errors import InputError
 from tests.train.boosters import small_data
+from train import lightgbm_engine
 from train.booster import BoosterData, BoosterSettings, Engine, Fit
 from train.fold_runner import EngineName
 
@@ -38,10 +41,13 @@ def settings(engine: EngineName, stop: int | None = None, every: int = 10) -> Bo
     return BoosterSettings(35, stop, SAMPLING[engine], seed=3, checkpoint_every=every)
 
 
+@pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("stop", [None, 4])
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_fold_taken_up_at_any_checkpoint_ends_in_the_same_bytes(engine: EngineName, stop: int | None) -> None:
-    data, asked = small_data(), settings(engine, stop)
+def test_a_fold_taken_up_at_any_checkpoint_ends_in_the_same_bytes(
+    engine: EngineName, stop: int | None, sparse: bool
+) -> None:
+    data, asked = small_data(sparse), settings(engine, stop)
     whole, saved = train(engine, data, 1, asked)
     assert len(saved) == (3 if stop is None else len(saved))
     assert saved
@@ -74,8 +80,6 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> 
     held = data.features.rows(data.held_out(0))
     predicted = library(engine).predict(fit.model, held, 1)
     if engine == "lightgbm":  # for which a missing entry is a zero
-        import dataclasses
-
         from train.matrix import Matrix
 
         def dense(each: Matrix) -> Matrix:
@@ -151,3 +155,35 @@ def test_a_forest_that_would_need_a_checkpoint_is_refused() -> None:
     library("lightgbm").check(small_data(), whole)
     fit, _ = train("lightgbm", small_data(), 0, whole)
     assert fit.best_iteration == 20
+
+
+@pytest.mark.parametrize(
+    ("engine", "changes", "says"),
+    [
+        ("lightgbm", {"params": {"boosting": "dart"}, "checkpoint_every": 35}, "its best round cannot be kept"),
+        ("lightgbm", {"params": {"boosting": "dart"}, "early_stopping_rounds": None}, "dart cannot go on from"),
+        ("xgboost", {"params": {"booster": "dart"}}, "cut to its best round"),
+        ("xgboost", {"params": {"booster": "gblinear"}, "early_stopping_rounds": None}, "cut to its best round"),
+    ],
+)
+def test_boosters_whose_rounds_do_not_stand_by_themselves_are_refused(
+    engine: EngineName, changes: dict[str, Any], says: str
+) -> None:
+    asked = dataclasses.replace(settings(engine, stop=5), **changes)
+    with pytest.raises(InputError, match=says):
+        library(engine).check(small_data(), asked)
+
+
+def test_a_seed_under_another_name_moves_with_the_checkpoints() -> None:
+    given = BoosterSettings(20, None, {"bagging_fraction_seed": 5, "bagging_fraction": 0.5, "bagging_freq": 1})
+    assert lightgbm_engine.native_params(given, first_round=10)["bagging_fraction_seed"] == 15
+
+
+@pytest.mark.parametrize("engine", [*ENGINES, "two_part"])
+def test_the_votes_of_a_fold_have_no_say_in_its_model(engine: EngineName) -> None:
+    data = small_data()
+    asked = BoosterSettings(20, None, SAMPLING.get(engine, {}), seed=3)
+    labels = data.labels.copy()
+    labels[data.held_out(1)] = np.random.default_rng(0).integers(3, size=len(data.held_out(1)))
+    one, other = (train(engine, each, 1, asked)[0] for each in (data, dataclasses.replace(data, labels=labels)))
+    assert one.model == other.model

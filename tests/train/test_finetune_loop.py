@@ -11,8 +11,9 @@ import torch
 from preference.errors import InputError
 from tests.train.tiny_models import MAX_TOKENS, tiny_model, token_data
 from train.finetune import Storage, _fit
-from train.finetune_loop import FoldTask, _Clock, _Worker
+from train.finetune_loop import _Clock, _Worker
 from train.finetune_settings import FineTuning, TrainingStage
+from train.finetune_task import FoldTask
 from train.networks import load_network, set_trained
 from train.optimizer import new_optimizer
 
@@ -56,6 +57,7 @@ def test_the_largest_micro_batches_are_tried_and_nothing_is_kept(worker, monkeyp
 
     def loss(pairs):
         tried.append(pairs)
+        assert all(parameter.grad is not None for parameter in parameters.values()), "as from the second one on"
         return real(pairs)
 
     monkeypatch.setattr(made, "_loss", loss)

@@ -46,3 +46,17 @@ def test_a_teacher_is_mixed_in_by_its_weight(temperature):
 def test_a_teacher_that_is_certain_gives_a_finite_loss():
     certain = torch.tensor([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
     assert torch.isfinite(summed_loss(LOGITS, LABELS, certain, settings(distillation=Distillation(1.0))))
+
+
+def test_where_the_teacher_has_no_prediction_the_vote_alone_counts():
+    asked = settings(distillation=Distillation(0.25, 2.0))
+    some = torch.stack([TEACHER[0], torch.full((3,), math.nan)])
+    logits = LOGITS.clone().requires_grad_()
+    found = summed_loss(logits, LABELS, some, asked)
+    expected = summed_loss(LOGITS[:1], LABELS[:1], TEACHER[:1], asked)
+    expected = expected + summed_loss(LOGITS[1:], LABELS[1:], None, asked)
+    assert found.item() == pytest.approx(expected.item(), abs=1e-6)
+    found.backward()
+    assert torch.isfinite(logits.grad).all()
+    none = summed_loss(LOGITS, LABELS, torch.full((2, 3), math.nan), asked)
+    assert float(none) == pytest.approx(float(summed_loss(LOGITS, LABELS, None, asked)), abs=1e-6)

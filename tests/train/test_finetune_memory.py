@@ -1,20 +1,21 @@
 """The dry run's figures against models that are really there."""
 
+import dataclasses
 import gc
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
-from preference.transformer_cost import forward_operations
 from tests.train.tiny_models import tiny_model
-from train.epoch_plan import plan_epoch
-from train.finetune_memory import flops_per_token, plan_memory
+from train.finetune_memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
 from train.finetune_settings import FineTuning, Lora, TrainingStage
 from train.live_bytes import LiveBytes
 from train.networks import load_config, load_network, set_trained
 
 SEQUENCE = 64
+SHAPES = [(4, SEQUENCE)]
 ALL = (TrainingStage("all", 1, 1e-3),)
 
 
@@ -45,7 +46,7 @@ def kept_by_autograd(model, rows):
 def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
     folder = str(tiny_model(tmp_path, architecture))
     settings = asked(architecture)
-    plan = plan_memory(load_config(folder), settings, SEQUENCE)
+    plan = plan_memory(load_config(folder), settings, SHAPES)
     model = load_network(folder, settings).train()
     parameters = set_trained(model, "all", settings.lora is not None)
     trained = sum(parameter.numel() for parameter in parameters.values())
@@ -76,7 +77,7 @@ def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, precis
             logits = model(input_ids=ids, attention_mask=mask).logits
         logits.float().sum().backward()
     # Measured: 0.1% apart, but 7% for Llama's checkpoints.
-    assert plan_memory(load_config(folder), settings, SEQUENCE).activations == pytest.approx(live.peak, rel=0.1)
+    assert plan_memory(load_config(folder), settings, SHAPES).activations == pytest.approx(live.peak, rel=0.1)
 
 
 def test_bytes_are_counted_while_they_live():
@@ -96,24 +97,37 @@ def test_bytes_are_counted_while_they_live():
 
 
 @pytest.mark.parametrize(
-    ("tokens_per_batch", "both_orders", "rows"),
-    [(4 * SEQUENCE, True, 4), (3 * SEQUENCE, True, 2), (3 * SEQUENCE, False, 3), (SEQUENCE // 2, True, 2)],
+    ("lengths", "tokens_per_batch", "both_orders", "records_per_step", "shapes"),
+    [
+        ([64] * 40, 256, True, 20, [(4, 64)]),
+        ([64] * 40, 192, True, 20, [(2, 64)]),
+        ([64] * 40, 192, False, 20, [(3, 64)]),
+        ([64] * 40, 32, True, 20, [(2, 64)]),  # one record at least, however long
+        ([300, *[200] * 40], 800, True, 41, [(2, 300), (4, 200)]),  # the longest record has not the most tokens
+        ([60] * 40, 8192, True, 2, [(4, 60)]),  # a step has no more records than that
+    ],
 )
-def test_the_plan_has_the_sequences_that_the_loop_has(tmp_path, tokens_per_batch, both_orders, rows):
-    folder = str(tiny_model(tmp_path, "deberta-v2"))
-    settings = asked("deberta-v2", tokens_per_batch=tokens_per_batch, both_orders=both_orders)
-    lengths = np.full(40, SEQUENCE)
-    (step, *_) = plan_epoch(lengths, 20, tokens_per_batch, settings.orders, seed=(0,))
-    assert max(map(len, step.micro_batches)) * settings.orders == rows
-    same = asked("deberta-v2", tokens_per_batch=rows * SEQUENCE, both_orders=False)
-    config = load_config(folder)
-    assert plan_memory(config, settings, SEQUENCE).activations == plan_memory(config, same, SEQUENCE).activations
+def test_the_plan_has_the_micro_batches_that_the_loop_has(
+    lengths, tokens_per_batch, both_orders, records_per_step, shapes
+):
+    settings = asked(
+        "deberta-v2", tokens_per_batch=tokens_per_batch, both_orders=both_orders, records_per_step=records_per_step
+    )
+    assert shapes_of(np.array(lengths), settings) == shapes
+
+
+def test_the_peak_is_that_of_the_largest_micro_batch(tmp_path):
+    config = load_config(str(tiny_model(tmp_path, "deberta-v2")))
+    settings = asked("deberta-v2")
+    small, large = [(2, SEQUENCE)], [(4, SEQUENCE)]
+    assert plan_memory(config, settings, [*large, *small]).peak == plan_memory(config, settings, large).peak
+    assert plan_memory(config, settings, small).peak < plan_memory(config, settings, large).peak
 
 
 def test_four_bits_take_half_a_byte_and_an_eighth_of_a_bit(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama")))
     half, four = (
-        plan_memory(config, asked("llama", precision="bfloat16", base_4bit=base_4bit), SEQUENCE).weights
+        plan_memory(config, asked("llama", precision="bfloat16", base_4bit=base_4bit), SHAPES).weights
         for base_4bit in (False, True)
     )
     linear = 2 * (4 * 32 * 32 + 3 * 32 * 64)  # of two layers: attention and feed-forward
@@ -122,9 +136,9 @@ def test_four_bits_take_half_a_byte_and_an_eighth_of_a_bit(tmp_path):
 
 def test_checkpoints_save_activations_and_half_precision_halves_frozen_weights(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama", layers=8)))
-    plain = plan_memory(config, asked("llama"), SEQUENCE)
-    checkpointed = plan_memory(config, asked("llama", gradient_checkpointing=True), SEQUENCE)
-    half = plan_memory(config, asked("llama", precision="bfloat16"), SEQUENCE)
+    plain = plan_memory(config, asked("llama"), SHAPES)
+    checkpointed = plan_memory(config, asked("llama", gradient_checkpointing=True), SHAPES)
+    half = plan_memory(config, asked("llama", precision="bfloat16"), SHAPES)
     assert checkpointed.activations < plain.activations / 3
     assert checkpointed.weights == plain.weights
     assert half.weights - 4 * plain.trained == pytest.approx((plain.weights - 4 * plain.trained) / 2, rel=0.01)
@@ -133,14 +147,38 @@ def test_checkpoints_save_activations_and_half_precision_halves_frozen_weights(t
 def test_operations_grow_with_what_is_done_twice_and_trained(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama")))
     plain = asked("llama")
-    plan = plan_memory(config, plain, SEQUENCE)
+    plan = plan_memory(config, plain, SHAPES)
     once = flops_per_token(config, plan, plain, SEQUENCE)
     again = flops_per_token(config, plan, asked("llama", gradient_checkpointing=True), SEQUENCE)
     assert once < again < 1.6 * once
     # Attention's products: one pass forward, and the gradients of both factors, which are no parameters.
     forward = 4 * 2 * 32  # for each token that is looked at: 4 x layers x hidden
     assert flops_per_token(config, plan, plain, 2 * SEQUENCE) - once == 3 * forward * SEQUENCE
-    predicted = [forward_operations(config, plan.parameters, sequence) for sequence in (SEQUENCE, 2 * SEQUENCE)]
+    predicted = [predicting_flops_per_token(config, plan, sequence) for sequence in (SEQUENCE, 2 * SEQUENCE)]
     assert predicted[1] - predicted[0] == forward * SEQUENCE
     full = FineTuning(stages=ALL)
-    assert flops_per_token(config, plan, full, SEQUENCE) == 3 * predicted[0]
+    without = dataclasses.replace(plan, adapters=0)
+    assert flops_per_token(config, without, full, SEQUENCE) == 3 * predicting_flops_per_token(config, without, SEQUENCE)
+
+
+@pytest.mark.parametrize("rank", [1, 16])
+@pytest.mark.parametrize("architecture", ["gemma2", "llama"])
+def test_operations_are_those_that_a_real_step_does(tmp_path, architecture, rank):
+    folder = str(tiny_model(tmp_path, architecture))
+    settings = dataclasses.replace(asked(architecture), lora=Lora(r=rank))
+    model = load_network(folder, settings).train()
+    model.set_attn_implementation("eager")  # what is counted are products of matrices
+    config = load_config(folder)
+    plan = plan_memory(config, settings, SHAPES)
+    ids = torch.randint(5, 500, (4, SEQUENCE))
+    with FlopCounterMode(display=False) as predicting, torch.no_grad():
+        model(input_ids=ids, use_cache=False)
+    with FlopCounterMode(display=False) as learning:
+        model(input_ids=ids, use_cache=False).logits.sum().backward()
+    tokens = ids.numel()
+    assert predicting_flops_per_token(config, plan, SEQUENCE) * tokens == pytest.approx(
+        predicting.get_total_flops(), rel=0.02
+    )
+    assert flops_per_token(config, plan, settings, SEQUENCE) * tokens == pytest.approx(
+        learning.get_total_flops(), rel=0.1
+    )

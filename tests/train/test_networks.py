@@ -9,13 +9,16 @@ from transformers import (
     BertForSequenceClassification,
     DebertaV2Config,
     LlamaConfig,
+    LlamaForSequenceClassification,
     RobertaConfig,
 )
 
 from preference.errors import InputError
 from preference.schema import LABELS
-from train.finetune_settings import FineTuning
-from train.networks import foreign_head, load_network, most_tokens
+from tests.train.tiny_models import tiny_model
+from train.adapters import merge_adapter
+from train.finetune_settings import FineTuning, Lora
+from train.networks import foreign_head, load_config, load_network, most_tokens
 
 SHAPE = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
 PLAIN = FineTuning(stages=(), seed=3)
@@ -84,3 +87,30 @@ def test_longer_records_than_the_longest_end_a_roberta(tmp_path):
     model(input_ids=torch.full((1, most), 5))
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.full((1, most + 1), 5))
+
+
+def test_adapters_on_a_head_of_one_class_are_merged_into_the_base_that_comes_with_it(tmp_path):
+    base = str(tiny_model(tmp_path / "base", "llama"))
+    config = load_config(base)
+    config.id2label, config.label2id, config.architectures = {0: "reward"}, {"reward": 0}, None
+    config.problem_type = None
+    LlamaForSequenceClassification(config).save_pretrained(base)
+    model = load_network(base, FineTuning(stages=(), lora=Lora(r=2), seed=3)).eval()
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(tmp_path / "adapter")
+    (tmp_path / "merged").mkdir()
+    merge_adapter(base, str(tmp_path / "adapter"), tmp_path / "merged", "classify")
+    merged = LlamaForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    ids = torch.randint(5, 100, (2, 9))
+    with torch.no_grad():
+        torch.testing.assert_close(merged(ids).logits, model(input_ids=ids).logits)
+
+
+def test_a_folder_of_pickled_weights_is_refused_with_the_way_out(tmp_path):
+    _, folder = classifier(tmp_path, LABELS)
+    torch.save({}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="save it again with save_pretrained"):
+        load_network(folder, PLAIN)

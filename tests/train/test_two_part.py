@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -109,3 +111,22 @@ def test_absurd_features_give_probabilities():
     predicted = model.predict(np.full_like(dense[:3], 1e30))
     assert np.isfinite(predicted).all()
     assert np.abs(predicted.sum(axis=1) - 1).max() < 1e-12
+
+
+@pytest.mark.parametrize("outcomes", [(0, 1), (0,), (2,)])
+def test_votes_without_ties_or_with_one_winner_are_learnt_from(outcomes):
+    data = small_data()
+    labels = np.array(outcomes, np.int8)[np.arange(len(data.labels)) % len(outcomes)]
+    if outcomes == (0, 1):
+        labels = (data.features.dense[:, data.names.index("difference_0")] < 0).astype(np.int8)
+    model, dense = fitted(dataclasses.replace(data, labels=labels))
+    predicted = model.predict(dense)
+    assert np.isfinite(predicted).all()
+    assert predicted.min() > 0
+    records = len(data.rest(0))
+    ties = (records + 1) / (records + 2) if outcomes == (2,) else 1 / (records + 2)
+    np.testing.assert_allclose(predicted[:, 2], ties)
+    if outcomes == (0, 1):
+        assert (predicted[:, :2].argmax(axis=1) == labels).mean() > 0.9
+    else:
+        np.testing.assert_allclose(predicted[:, 0], predicted[:, 1])

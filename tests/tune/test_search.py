@@ -13,7 +13,7 @@ from tests.train.processes import processes, wait_until
 from train.booster import BoosterData, BoosterSettings
 from train.fold_runner import EngineName
 from tune.search import SearchSettings, TrialResult, _candidates, search
-from tune.space import ROUNDS, Dimension, draw
+from tune.space import ROUNDS, Dimension, Parameters, draw
 
 SPACES = {
     "lightgbm": {"num_leaves": Dimension(2, 8, whole=True), "learning_rate": Dimension(0.02, 0.6, log=True)},
@@ -104,6 +104,21 @@ def test_hopeless_trials_are_stopped_before_their_end(data: Any, tmp_path: Any) 
     assert min(results.values(), key=lambda result: result.log_loss).number < 2
 
 
+def test_an_interrupted_search_measures_its_trials_against_those_that_are_finished(data: Any, tmp_path: Any) -> None:
+    good: Parameters = {"learning_rate": 0.2, "num_leaves": 4}
+    bad: Parameters = {"learning_rate": 1e-5, "num_leaves": 4}
+    asked = settings("lightgbm", 3, candidates=[good, good, bad], grace_rounds=5)
+    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, rounds=60))
+    first = run(data, dataclasses.replace(asked, candidates=[good, good]), tmp_path / "first")
+    assert [rounds for rounds, _ in first[0].curve] == list(range(5, 65, 5))
+    assert first[0].curve[-1][1] == first[0].log_loss
+    alone = run(data, dataclasses.replace(asked, candidates=[bad]), tmp_path / "alone")
+    assert not alone[0].stopped, "compared with nobody"
+    (last,) = run(data, asked, tmp_path / "rest", list(first.values())).values()
+    assert last.stopped
+    assert last.rounds == 5
+
+
 def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
     asked = settings("lightgbm", 5, sampler="tpe")
     first = run(data, dataclasses.replace(asked, trials=3), tmp_path / "first")
@@ -116,6 +131,17 @@ def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
     assert algorithm._evaluated_rewards == [result.log_loss for result in first.values()]
     drawn = [tuple(result.parameters.values()) for result in [*first.values(), *rest.values()]]
     assert len(set(drawn)) == 5
+    # What it proposes follows: among many trials with one clear optimum, more like that one.
+    known = [
+        dataclasses.replace(
+            first[0], number=n, parameters=each, log_loss=abs(np.log(float(each["learning_rate"]) / 0.03))
+        )
+        for n, each in enumerate(draw(asked.space, 1, 40))
+    ]
+    told = _candidates(dataclasses.replace(asked, trials=60), known)
+    assert told is not None
+    rates = [told.algorithm.suggest(str(n))["learning_rate"] for n in range(20)]
+    assert np.median(np.abs(np.log(np.array(rates) / 0.03))) < 0.7  # of the space at random: 1.3
 
 
 def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None:
