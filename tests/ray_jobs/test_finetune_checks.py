@@ -41,16 +41,20 @@ def test_a_model_reads_no_more_tokens_than_it_has_positions_for(tmp_path, llama,
     check_bases(run_of(tmp_path, llama, "encoders.m.max_tokens=1024", kind="encoders").settings.encoders)
 
 
-def test_the_fingerprint_of_a_model_is_of_its_packing_and_the_loops_version(tmp_path, llama, monkeypatch):
+def test_the_fingerprint_of_a_model_is_of_what_it_is_trained_on_its_packing_and_the_loops_version(
+    tmp_path, llama, monkeypatch
+):
     run = run_of(tmp_path, llama)
-    records = Records(Folder(str(tmp_path)), {"fingerprint": "r", "rows": {"train": 1}, "inputs": {}})
 
-    def fingerprint():
+    def fingerprint(train="votes", test="pairs"):
+        inputs = {"train/votes.csv": train, "test/pairs.csv": test}
+        records = Records(Folder(str(tmp_path)), {"schema_version": 1, "settings": {}, "inputs": inputs})
         stage: Stage = model_stage(run, records, run.settings.trained_llms[0], Base("m", "m"), "train_llm")
         return stage.fingerprint
 
     first = fingerprint()
-    assert fingerprint() == first
+    assert fingerprint(test="other pairs") == first
+    assert fingerprint(train="other votes") != first
     with monkeypatch.context() as patched:
         patched.setattr("preference.packing.VERSION", 10**6)
         assert fingerprint() != first
