@@ -21,7 +21,7 @@ from train.finetune_losses import summed_loss
 from train.finetune_settings import TrainingStage
 from train.finetune_task import FoldTask, Point, Rows, TrainingState
 from train.finetuned_model import merge, save_adapters, save_model
-from train.networks import forward_options, load_network, set_trained
+from train.networks import cpu_has_bfloat16, forward_options, load_network, set_trained
 from train.optimizer import new_optimizer, optimizer_state, restore_optimizer
 
 if TYPE_CHECKING:
@@ -85,6 +85,8 @@ class _Worker:
     def run(self) -> None:
         self._started = time.monotonic()
         settings = self._settings
+        if settings.precision == "bfloat16" and self._device.type == "cpu" and not cpu_has_bfloat16():
+            self._post(note="this CPU has no instructions for bfloat16 and is many times slower in it: use float32")
         self._post(note="loading the model")
         self._model = load_network(self._task.store.base(), settings).to(self._device)
         self._pad = int(self._model.config.pad_token_id)

