@@ -78,7 +78,7 @@ def main() -> None:
             folder.mkdir()
             held_out = split_of == split
             ours, seconds = _ours(folder, options, held_out)
-            line = [python, "-c", THEIRS, folder, str(seconds)]
+            line = [python, "-c", THEIRS, str(folder), str(seconds)]
             said = subprocess.run(line, check=True, capture_output=True, text=True).stdout
             if not split:
                 print(f"AutoGluon {said.partition('version ')[2].split()[0]}")

@@ -57,9 +57,19 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self, input_ids: torch.Tensor, parts: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> SimpleNamespace:
         """Logits (n, 3) for ids and the part that each belongs to, both (n, longest)."""
+        return self.judge(self.pool(input_ids, parts, attention_mask))
+
+    def pool(
+        self, input_ids: torch.Tensor, parts: torch.Tensor, attention_mask: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """The mean states (n, 3, dimensions) of prompt, A and B, all that the head sees of what `forward` takes."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
-        prompt, a, b = (_mean(states, parts == part) for part in (_PROMPT, _A, _B))
-        with torch.autocast(states.device.type, enabled=False):
+        return torch.stack([_mean(states, parts == part) for part in (_PROMPT, _A, _B)], dim=1)
+
+    def judge(self, pooled: torch.Tensor) -> SimpleNamespace:
+        """Logits (n, 3) for what `pool` gave."""
+        prompt, a, b = pooled.unbind(dim=1)
+        with torch.autocast(pooled.device.type, enabled=False):
             scores = [self.score(self.dropout(torch.cat([x, x * prompt], dim=1))) for x in (a, b)]
             difference = (scores[0] - scores[1]) / 2
             tie = self.tie(self.dropout(torch.cat([(a - b).abs(), a * b], dim=1)))

@@ -70,7 +70,7 @@ def _encode(
             _EncodeShards,
             fn_constructor_args=(records.folder, target, vectors, wanted),
             batch_size=1,
-            concurrency=min(wanted.replicas, len(missing)),
+            concurrency=(1, min(wanted.replicas or len(missing), len(missing))),
             num_cpus=wanted.cpus_per_replica,
             num_gpus=wanted.gpus_per_replica or None,
         )

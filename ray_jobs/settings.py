@@ -116,7 +116,7 @@ class Embeddings(Strict):
     max_tokens: PositiveInt = 128  # of each text; what follows is not read
     components: PositiveInt = 16
     view: PairView = "difference"
-    replicas: PositiveInt = 1
+    replicas: PositiveInt | None = None  # actors at most; as many as the cluster has room for if not given
     cpus_per_replica: PositiveInt = 1
     gpus_per_replica: Count = 0
 

@@ -3,7 +3,7 @@
 import math
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
 VERSION = 1  # part of the fingerprint: raise it when the same settings train another model
+_POOLED_BYTES = 2**30
 POST_SECONDS = 10.0  # between two lines of progress
 
 
@@ -80,6 +81,7 @@ class _Worker:
         self._history: list[Point] = []
         self._ever_trained: set[str] = set()
         self._posted = 0.0
+        self._pooled: dict[tuple[int, bool], torch.Tensor] | None = None
         self._epoch_tokens = int(task.data.lengths[self._train].sum()) * task.settings.orders
 
     def run(self) -> None:
@@ -107,6 +109,7 @@ class _Worker:
             self._ever_trained |= parameters.keys()
             if (number, stage.epochs) <= at:
                 continue
+            self._keep_pooled(stage)
             if self._device.type == "cuda":
                 self._rehearse(number, stage, parameters)
             optimizer = new_optimizer(parameters, stage)
@@ -275,6 +278,19 @@ class _Worker:
         return summed_loss(logits, labels, teacher, self._settings)
 
     def _logits(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
+        if self._pooled is None:
+            return self._forward(pairs, self._model)
+        import torch
+
+        missing = [pair for pair in pairs if pair not in self._pooled]
+        if missing:
+            with torch.no_grad():
+                self._pooled.update(zip(missing, self._forward(missing, self._model.pool), strict=True))
+        logits: torch.Tensor = self._model.judge(torch.stack([self._pooled[pair] for pair in pairs])).logits
+        return logits
+
+    def _forward(self, pairs: "Sequence[tuple[int, bool]]", model: "Callable[..., Any]") -> "torch.Tensor":
+        """What the model, or a part of it, makes of sequences: its logits, or the tensor that it gives."""
         import torch
 
         ids = [self._sequences.ids(record, swapped) for record, swapped in pairs]
@@ -284,8 +300,16 @@ class _Worker:
         inputs = {name: torch.from_numpy(each).to(self._device) for name, each in arrays.items()}
         half = self._settings.precision == "bfloat16"
         with torch.autocast(self._device.type, torch.bfloat16, enabled=half):
-            logits: torch.Tensor = self._model(**inputs, **forward_options(self._settings)).logits
-        return logits
+            found = model(**inputs, **forward_options(self._settings))
+        result: torch.Tensor = getattr(found, "logits", found)
+        return result
+
+    def _keep_pooled(self, stage: TrainingStage) -> None:
+        """While the head alone is trained that compares answers, what it sees of a sequence is worked out once."""
+        records = len(self._task.data.lengths)
+        size = records * 2 * 3 * int(self._model.config.hidden_size) * 4  # both orders, three parts, float32
+        fits = self._settings.head == "answers" and stage.train == "head" and size <= _POOLED_BYTES
+        self._pooled = {} if fits else None
 
     def _sum_gradients(self, parameters: "list[torch.nn.Parameter]", loss: float) -> float:
         """Add the gradients and losses of all workers, in one exchange; returns the whole loss.

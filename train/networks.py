@@ -95,14 +95,11 @@ def _read_config(base: str) -> "PreTrainedConfig":
 
 
 def cpu_has_bfloat16() -> bool:
-    """Whether this machine's CPU multiplies matrices of bfloat16 by instructions of its own.
-
-    Measured without: 11 against 92 GFLOP/s in float32, on two threads of an AVX2 machine.
-    """
+    """Whether this CPU multiplies matrices of bfloat16 by instructions of its own; taken for granted but on x86."""
     import torch
 
     has = torch.cpu.get_capabilities()
-    return bool(has.get("avx512_bf16") or has.get("amx_bf16") or has.get("architecture") == "aarch64")
+    return bool(has.get("architecture") != "x86_64" or has.get("avx512_bf16") or has.get("amx_bf16"))
 
 
 def forward_options(settings: FineTuning) -> dict[str, bool]:

@@ -108,3 +108,28 @@ def test_a_fold_that_is_finished_is_not_trained_again(task):
 
     storage: Storage = (None, "")
     _fit(dataclasses.replace(task, store=Finished("")), storage)
+
+
+def test_what_the_head_alone_sees_is_worked_out_once(task, monkeypatch):
+    asked = dataclasses.replace(SETTINGS, head="answers")
+    made = _Worker(dataclasses.replace(task, settings=asked), 0, 1)
+    made._model, made._pad = load_network(task.store.base(), asked), 0
+    head = TrainingStage("head", 1, 1e-3)
+    set_trained(made._model, "head", lora=False)
+    for weights in (made._model.score.weight, made._model.tie.weight):
+        torch.nn.init.normal_(weights)
+    asked_for, real = [], made._forward
+    monkeypatch.setattr(made, "_forward", lambda pairs, model: asked_for.append(pairs) or real(pairs, model))
+    made._keep_pooled(head)
+    made._set_modes(head)
+    made._model.dropout.eval()
+    first = made._logits([(0, False), (1, True)])
+    first.sum().backward()
+    again = made._logits([(1, True), (2, False), (0, False)])
+    assert asked_for == [[(0, False), (1, True)], [(2, False)]]
+    torch.testing.assert_close(again[[2, 0]], first)
+    assert made._model.score.weight.grad is not None
+    made._keep_pooled(STAGE)
+    torch.testing.assert_close(made._logits([(0, False), (1, True)]), first, atol=1e-5, rtol=1e-5)
+    assert len(asked_for) == 3
+    assert first.std() > 0.1
