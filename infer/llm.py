@@ -23,7 +23,6 @@ Tell = Callable[[int, int], None]  # called with requests and tokens that were a
 Notice = Callable[[str], None]  # called with what happened to the engines
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
-_ASKS: Final = ("asking those under way one at a time", "asking one at a time, on a single engine")
 _KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, would die of all
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
@@ -105,45 +104,54 @@ def score_shards(
 def _ask_all(
     pending: Mapping[int, "_Pending"], read_shard: ReadShard, settings: LlmSettings, notice: Notice
 ) -> Generator[Mapping[str, Any]]:
-    """One row per request until nothing is pending, which the caller sees to; with more care while engines die."""
+    """One row per request until nothing is pending, which the caller sees to; with more care while engines die.
+
+    Each way to ask has its window, of the first unanswered requests in that of the way before. What kills an engine is
+    looked for in ever smaller windows; when one has no request left, it goes on in the one around it.
+    """
     levels = ways(settings)
-    level = answered = killers = 0
+    windows = [sum(one.left for one in pending.values())]  # how many requests are left in each
+    answered = killers = 0
     while pending:
-        way = levels[level]
-        asked = _first_unanswered(pending, way.reach)
-        left = sum(len(shard.requests) for shard in asked.values())
+        level = len(windows) - 1
+        asked = _first_unanswered(pending, windows[level])
+        before = windows[level]
         try:
-            answers = _patiently(_answers(asked, read_shard, way.settings), settings.patience)
+            answers = _patiently(_answers(asked, read_shard, levels[level].settings), settings.patience)
             with contextlib.closing(answers) as rows:
                 for row in rows:
-                    left -= 1
+                    windows = [left - 1 for left in windows]
                     answered += not row[_ERROR]
                     yield row
+            if windows[level]:
+                raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except RayActorError as error:
             if error.actor_init_failed:
                 raise RuntimeError(f"the engine cannot start: {error}") from error
-            if level < len(levels) - 1:
-                level += 1
-                notice(f"the engine died, {left:,} requests are unanswered; {_ASKS[level > 1]}")
-                continue
-            killers += 1
-            if killers >= _KILLERS and not answered:
-                raise RuntimeError(f"the engine died of {killers} requests and answered none: {error}") from error
-            notice("the engine died of a single request, which counts as failed")
-            ((index, shard),) = asked.items()
-            reason = "the engine died when it was asked about this record alone"
-            yield {"shard": index, "request": int(shard.requests[0]), "tokens": 0, _ERROR: reason}
-            level = 1
-            continue
-        if left:
-            raise RuntimeError(f"{left} answers are missing, of shard {next(iter(asked.values())).key} or others")
-        level = 0
+            if not windows[level]:
+                pass  # it died when all was done
+            elif level < len(levels) - 1:
+                reach = levels[level + 1].reach
+                assert reach is not None
+                windows.append(min(reach, windows[level]))
+                notice(f"the engine died, {windows[0]:,} requests are unanswered; asking {windows[-1]:,} one at a time")
+            else:
+                killers += 1
+                if killers >= _KILLERS and not answered:
+                    raise RuntimeError(f"the engine died of {killers} requests, and answered none: {error}") from error
+                notice("the engine died of a single request, which counts as failed")
+                ((index, shard),) = asked.items()
+                windows = [left - 1 for left in windows]
+                reason = "the engine died when it was asked about this record alone"
+                yield {"shard": index, "request": int(shard.requests[0]), "tokens": 0, _ERROR: reason}
+        while len(windows) > 1 and not windows[-1]:
+            windows.pop()
 
 
-def _first_unanswered(pending: Mapping[int, "_Pending"], most: int | None) -> dict[int, Shard]:
+def _first_unanswered(pending: Mapping[int, "_Pending"], most: int) -> dict[int, Shard]:
     """The first unanswered requests of all, by their shard's number."""
     found = {}
-    left = sum(one.left for one in pending.values()) if most is None else most
+    left = most
     for index, one in pending.items():
         if left == 0:
             break

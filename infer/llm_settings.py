@@ -65,12 +65,16 @@ class Way:
     reach: int | None
 
 
+_FEW = 8  # answers that are lost with an engine, as far as was seen
+
+
 def ways(settings: LlmSettings) -> tuple[Way, ...]:
     """From the usual way to ask to the most careful one, each for when engines die in the one before.
 
     Engines die because machines go away, which costs a start, and because of a request (one for which there is not
     enough memory, say), which would go on for ever. So what may have been under way when one died is asked one request
-    at a time, on all engines; if that kills one, on a single engine; and last, one request on an engine of its own.
+    at a time, on all engines; if that kills one, the first few of these on a single engine, since a dying engine takes
+    answers with it that have not come back; and last, one request on an engine of its own.
     """
     one_by_one = dataclasses.replace(settings, batch_size=1, batches=1, restarts=0)
     single = dataclasses.replace(one_by_one, replicas=(1, 1))
@@ -78,5 +82,5 @@ def ways(settings: LlmSettings) -> tuple[Way, ...]:
     # Ray Data sends twice as many batches to an actor as it works on at a time.
     careful = [Way(one_by_one, 2 * engines * settings.batches * settings.batch_size)]
     if engines > 1:
-        careful.append(Way(single, 4 * engines))  # as many again for answers that got lost on their way
-    return Way(settings, None), *careful, Way(single, 1)
+        careful.append(Way(single, _FEW * engines))
+    return Way(settings, None), *careful, Way(single, _FEW), Way(single, 1)

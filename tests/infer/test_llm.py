@@ -10,12 +10,14 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray.data
+from ray.exceptions import RayActorError
 
+from infer import llm
 from infer.llm import Shard, ShardScores, score_shards
 from infer.llm_settings import LlmSettings
 from preference.judge_prompt import answer_ids, chat_frame
 from preference.packing import Packer
-from preference.schema import TEXTS
+from preference.schema import PROBABILITIES, TEXTS
 from preference.swap import swap_probabilities
 from tests.infer.tiny_llms import MAX_TOKENS, SENTENCES, make_checkpoint
 
@@ -218,6 +220,54 @@ def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architec
         assert set(came[key].reasons) == {""}
         np.testing.assert_allclose(came[key].probabilities, reference(judge, tables["a"], column, answers), atol=ATOL)
     assert came["a-False"].probabilities.std(axis=0).max() > 0.05, "records must differ for this to mean anything"
+
+
+@pytest.mark.parametrize("replicas", [(1, 1), (1, 4)])
+def test_what_kills_engines_is_found_though_they_take_answers_with_them(
+    replicas: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killers, lost, starts = {0, 37, 38, 950}, 5, []
+
+    def answers(asked: dict[int, Shard], read_shard: Any, settings: LlmSettings) -> Any:
+        order = [(index, number) for index, shard in asked.items() for number in shard.requests.tolist()]
+        starts.append(len(order))
+        deadly = [place for place, (_, number) in enumerate(order) if number in killers]
+        for index, number in order[: max(0, deadly[0] - lost) if deadly else None]:
+            yield {
+                "shard": index,
+                "request": number,
+                "tokens": 1,
+                llm._ERROR: "",
+                **dict.fromkeys(PROBABILITIES, 1 / 3),
+            }
+        if deadly:
+            raise RayActorError
+
+    monkeypatch.setattr(llm, "_answers", answers)
+    rows = np.arange(100, dtype=np.int32)
+    shards = [Shard(str(n), "", rows, rows < 0, n * 100 + rows.astype(np.int64)) for n in range(10)]
+    told: list[str] = []
+    scores = score_shards(shards, lambda file: pa.table({}), LlmSettings("m", replicas=replicas), notice=told.append)
+    came = {one.key: one for one in scores}
+    failed = {number for one in came.values() for number in one.requests[np.isnan(one.probabilities[:, 0])].tolist()}
+    assert sum(len(one.requests) for one in came.values()) == 1000
+    assert failed == killers
+    reasons = [reason for one in came.values() for reason in one.reasons if reason]
+    assert reasons == ["the engine died when it was asked about this record alone"] * len(killers)
+    assert told.count("the engine died of a single request, which counts as failed") == len(killers)
+    assert len(starts) < 60
+
+
+def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answers(*_: object) -> Any:
+        raise RayActorError
+        yield
+
+    monkeypatch.setattr(llm, "_answers", answers)
+    rows = np.arange(100, dtype=np.int32)
+    shards = [Shard("a", "", rows, rows < 0, rows.astype(np.int64))]
+    with pytest.raises(RuntimeError, match="died of 3 requests, and answered none"):
+        list(score_shards(shards, lambda file: pa.table({}), LlmSettings("m")))
 
 
 def test_an_engine_that_gives_no_answer_is_given_up(llama: str) -> None:
