@@ -118,8 +118,14 @@ def test_what_the_head_alone_sees_is_worked_out_once(task, monkeypatch):
     set_trained(made._model, "head", lora=False)
     for weights in (made._model.score.weight, made._model.tie.weight):
         torch.nn.init.normal_(weights)
-    asked_for, real = [], made._forward
-    monkeypatch.setattr(made, "_forward", lambda pairs, model: asked_for.append(pairs) or real(pairs, model))
+    asked_for: list[Any] = []
+    real = made._forward
+
+    def forward(pairs, model):
+        asked_for.append(pairs)
+        return real(pairs, model)
+
+    monkeypatch.setattr(made, "_forward", forward)
     made._keep_pooled(head)
     made._set_modes(head)
     made._model.dropout.eval()
