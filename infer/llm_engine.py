@@ -37,6 +37,8 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
         concurrency=settings.replicas,
         batch_size=settings.batch_size,
         max_concurrent_batches=settings.batches,
+        # One by one, the next is sent when the answer before is there: what kills the engine takes fewer with it.
+        max_tasks_in_flight_per_actor=1 if settings.batches == 1 else None,
         should_continue_on_error=True,
         log_engine_metrics=False,
         # Requests come as token ids and answers as probabilities.

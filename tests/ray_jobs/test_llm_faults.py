@@ -54,7 +54,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
             table[text] = [json.dumps([turn and turn[:40] for turn in json.loads(turns)[:1]]) for turns in table[text]]
         if split == "train":
             table.loc[POISONED, "response_a"] = json.dumps(["word " * 400])
-            table.loc[KILLER, "response_a"] = json.dumps(["z" * 100])
+            table.loc[KILLER, "response_a"] = json.dumps(["z" * 200])
         table.to_csv(folder / f"{split}.csv", index=False, quoting=csv.QUOTE_ALL)
     settings = {
         "run": "set by the test",
@@ -194,6 +194,7 @@ def test_a_killed_driver_scores_nothing_again_that_was_finished(
     check_same(run, undisturbed)
 
 
+@pytest.mark.timeout(1500)  # some ten starts of an engine
 def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
     config: Path, undisturbed: Path, tmp_path: Path
 ) -> None:
@@ -203,7 +204,7 @@ def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
     (tmp_path / "deadly.py").write_text(PLUGIN)
     run = tmp_path / "run"
     job = start(config, run, PYTHONPATH=str(tmp_path))
-    _, told = job.communicate(timeout=800)
+    _, told = job.communicate(timeout=1400)
     assert job.returncode == 0, told
     assert told.count("the engine died of a single request") == 1
     check_complete(config, run, {KILLER: "the engine died"})
