@@ -36,7 +36,7 @@ def register():
 
     def deadly(self, scheduled, *args, **kwargs):
         for request in scheduled.scheduled_new_reqs:
-            if collections.Counter(request.prompt_token_ids).most_common(1)[0][1] > 90:
+            if collections.Counter(request.prompt_token_ids).most_common(1)[0][1] > 180:
                 os.kill(os.getpid(), signal.SIGKILL)
         return execute(self, scheduled, *args, **kwargs)
 
