@@ -149,14 +149,13 @@ def _ask_all(
 
 
 def _first_unanswered(pending: Mapping[int, "_Pending"], most: int) -> dict[int, Shard]:
-    """The first unanswered requests of all, by their shard's number."""
-    found = {}
-    left = most
+    """The first unanswered requests, so many at most, by their shard's number."""
+    found: dict[int, Shard] = {}
     for index, one in pending.items():
-        if left == 0:
+        if most == 0:
             break
-        found[index] = one.rest(left)
-        left -= len(found[index].requests)
+        found[index] = one.rest(most)
+        most -= len(found[index].requests)
     return found
 
 

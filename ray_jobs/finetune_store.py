@@ -55,16 +55,16 @@ class RunFoldStore:
     gpus: int
 
     def base(self) -> str:
-        """See train.finetune_loop.FoldStore."""
+        """See train.finetune_task.FoldStore."""
         return self.start.local()
 
     def progress(self) -> tuple[int, int] | None:
-        """See train.finetune_loop.FoldStore."""
+        """See train.finetune_task.FoldStore."""
         state = self._state()
         return None if state is None else (state["stage"], state["epochs"])
 
     def load(self) -> TrainingState | None:
-        """See train.finetune_loop.FoldStore."""
+        """See train.finetune_task.FoldStore."""
         state = self._state()
         if state is None:
             return None
@@ -72,7 +72,7 @@ class RunFoldStore:
         return TrainingState(state["stage"], state["epochs"], parameters, optimizer, state["history"], state["seconds"])
 
     def finished(self) -> bool:
-        """See train.finetune_loop.FoldStore."""
+        """See train.finetune_task.FoldStore."""
         return self.stage.manifest() is not None
 
     def save(self, state: TrainingState) -> None:

@@ -295,15 +295,14 @@ class Settings(Strict):
 
         Language models that came trained, what they teach, and what is left to them by a cascade.
         """
-        came = {llm.name: llm.checkpoint is not None for llm in self.llms}
         teachers = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
-        trained = {llm.name: llm.trained for llm in self.llms if llm.trained is not None}
-        cheaper = {llm.name: llm.cascade.model for llm in self.llms if llm.cascade is not None}
+        learnt_from = {name: {teacher} for name, teacher in teachers.items()}
+        for llm in self.llms:
+            learnt_from[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.trained or "", "")}
+        came = {llm.name for llm in self.llms if llm.checkpoint is not None}
         for _ in self.models:  # chains are as long as there are models, at most
-            for name in self.models:
-                sources = {cheaper.get(name), teachers.get(name), teachers.get(trained.get(name, ""))}
-                came[name] = came.get(name, False) or any(came.get(source, False) for source in sources if source)
-        return [name for name in self.models if came[name]]
+            came |= {name for name, sources in learnt_from.items() if came & sources}
+        return [name for name in self.models if name in came]
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":

@@ -95,7 +95,7 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
             if saved.pop("fingerprint", None) == made_by and saved["number"] < wanted.trials:
                 finished.append(TrialResult(**saved))
     progress = Progress(stage.name, "trials", total=wanted.trials, done=len(finished))
-    if wanted.sampler == "random" and booster.checkpoint_every >= booster.rounds:
+    if booster.checkpoint_every >= booster.rounds:
         say(stage.name, "no trial is stopped before its end: they are looked at every `checkpoint_every` rounds only")
 
     def keep(result: TrialResult) -> None:

@@ -20,7 +20,7 @@ from train.finetune_data import Probabilities, Sequences
 from train.finetune_losses import summed_loss
 from train.finetune_settings import TrainingStage
 from train.finetune_task import FoldTask, Point, Rows, TrainingState
-from train.finetuned_model import merge, save_adapters, save_model
+from train.finetuned_model import save_adapters, save_model
 from train.networks import cpu_has_bfloat16, forward_options, load_network, set_trained
 from train.optimizer import new_optimizer, optimizer_state, restore_optimizer
 
@@ -137,7 +137,7 @@ class _Worker:
                 self._post(note="saving the model")
                 save_adapters(self._model, self._task, path)
             if merges:
-                self._model = merge(self._model)
+                self._model = self._model.merge_and_unload()
             if merges or held_out is None:
                 held_out = self._predict(self._held_out)
             if self._rank == 0:

@@ -16,29 +16,25 @@ SHARD = "4GB"  # of weights in one file, which is written from memory
 def save_model(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write the model to `folder`: safetensors, configuration, tokenizer, packing.json.
 
-    Adapters have to be merged into their base (see `merge`), since vLLM serves none with a head of its own; into one of
-    4 bits they cannot be, and a whole base takes those that `save_adapters` wrote.
+    Adapters have to be merged into their base before, since vLLM serves none with a head of its own; into one of 4 bits
+    they cannot be, and a whole base takes those that `save_adapters` wrote.
     """
-    tokenizer = load_tokenizer(task.store.base())
-    packer = Packer(tokenizer, task.max_tokens, task.layout, task.truncation)
     if task.settings.base_4bit:
         model = _on_a_whole_base(task, folder / ADAPTER)
     model.save_pretrained(folder, max_shard_size=SHARD)
-    tokenizer.save_pretrained(folder)
-    save_packing(packer, folder)
+    load_tokenizer(task.store.base()).save_pretrained(folder)
+    save_packing(_packer(task), folder)
 
 
 def save_adapters(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write adapters, if the model has any, to `folder`/adapter with packing.json: small enough to be passed on."""
     if task.settings.lora is not None:
         model.save_pretrained(folder / ADAPTER)
-        tokenizer = load_tokenizer(task.store.base())
-        save_packing(Packer(tokenizer, task.max_tokens, task.layout, task.truncation), folder / ADAPTER)
+        save_packing(_packer(task), folder / ADAPTER)
 
 
-def merge(model: Any) -> Any:  # noqa: ANN401 - peft has no types
-    """The base with the adapters added to its weights, in their precision."""
-    return model.merge_and_unload()
+def _packer(task: "FoldTask") -> Packer:
+    return Packer(load_tokenizer(task.store.base()), task.max_tokens, task.layout, task.truncation)
 
 
 def _on_a_whole_base(task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401 - peft has no types

@@ -68,9 +68,8 @@ def search(
     `on_finished` is called as each ends. Random candidates and what becomes of them depend on the seed alone, but for
     ASHA, which compares a trial with those that happen to be further, finished ones among them; TPE's candidates follow
     from the results so far. `on_wait` is told why nothing begins while no CPU is free. `storage` is a folder or URI
-    that all nodes can write,
-    for checkpoints while the search lasts. `keep` is called in a trial's process with its candidate and its folds'
-    models when it has trained them to their end. Raises what a trial fails with.
+    that all nodes can write, for checkpoints while the search lasts. `keep` is called in a trial's process with its
+    candidate and its folds' models when it has trained them to their end. Raises what a trial fails with.
     """
     reporter = _Reporter(finished, on_finished)
     configured = _candidates(settings, finished)
