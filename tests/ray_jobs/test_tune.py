@@ -129,6 +129,8 @@ def test_damage_and_fewer_trials_end_in_a_search_that_is_there(made, tmp_path, c
     models = sorted(search.rglob("fold-*.model"))
     good = [path.read_bytes() for path in models]
     models[0].write_bytes(good[0][:-7] + b"damaged")
+    for trained in ("models", "predictions"):  # by tests before this one
+        shutil.rmtree(tmp_path / "run" / trained, ignore_errors=True)
     train_boosters(run)
     assert "fold-0.model is damaged, so that its fold is trained again" in capsys.readouterr().err
     assert [run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)] == good
