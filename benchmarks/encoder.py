@@ -1,7 +1,7 @@
 """Token-budget batches of length-sorted records against the Hugging Face Trainer with dynamic padding.
 
 Run as: python -m benchmarks.encoder --votes votes.csv
-(300 votes take about 8 minutes on 2 cores)
+(300 votes took 8 to 20 minutes on 2 cores)
 
 Both sides fine-tune all of the same model for one epoch on the same token ids on the CPU, in float32, in both orders of
 each record, 32 sequences a step. The Trainer gets its batches from its own sampler and DataCollatorWithPadding. Tokens
