@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import ray.data
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from infer.llm_engine import engine, placement_groups_given_back
+from infer.llm_engine import engine
 from infer.llm_settings import LlmSettings, ways
 from preference.schema import PROBABILITIES
 
@@ -23,7 +24,8 @@ Tell = Callable[[int, int], None]  # called with requests and tokens that were a
 Notice = Callable[[str], None]  # called with what happened to the engines
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
-_KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, would die of all
+_DEATHS: Final = (RayActorError, OutOfMemoryError)  # the second where Ray's memory monitor ends an engine
+_KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, may die of all
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
@@ -77,19 +79,21 @@ def score_shards(
     settings: LlmSettings,
     tell: Tell = lambda requests, tokens: None,
     notice: Notice = lambda text: None,
+    most_killers: int | None = None,
 ) -> Iterator[ShardScores]:
     """Score shards on one set of engines; each is yielded as soon as all its requests are answered.
 
     `read_shard` runs in Ray tasks, is pickled to them, and returns for a file the columns `ab` and `ba`, the token ids
     of both orders, and `reason`, empty or why a record has none. Closing the iterator early ends the engines.
-    A request that kills its engine even when it is asked alone (see `ways`) is one that failed.
+    A request that kills its engine twice when it is asked alone (see `ways`) is one that failed. To find one takes some
+    starts of an engine, so more than `most_killers` of them (None: any number) end the work.
 
-    Raises RuntimeError if no answer comes for `settings.patience` seconds, if the engine dies of three requests before
-    any is answered, or if it cannot start.
+    Raises RuntimeError then, if no answer comes for `settings.patience` seconds, if the engine dies of three requests
+    and of a short one before any is answered, or if it cannot start.
     """
     pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
     before = time.perf_counter()
-    with placement_groups_given_back(), contextlib.closing(_ask_all(pending, read_shard, settings, notice)) as rows:
+    with contextlib.closing(_ask_all(pending, read_shard, settings, notice, most_killers)) as rows:
         for row in rows:
             tell(1, row["tokens"])
             one = pending[row["shard"]]
@@ -102,7 +106,11 @@ def score_shards(
 
 
 def _ask_all(
-    pending: Mapping[int, "_Pending"], read_shard: ReadShard, settings: LlmSettings, notice: Notice
+    pending: Mapping[int, "_Pending"],
+    read_shard: ReadShard,
+    settings: LlmSettings,
+    notice: Notice,
+    most_killers: int | None,
 ) -> Generator[Mapping[str, Any]]:
     """One row per request until nothing is pending, which the caller sees to; with more care while engines die.
 
@@ -112,22 +120,26 @@ def _ask_all(
     levels = ways(settings)
     windows = [sum(one.left for one in pending.values())]  # how many requests are left in each
     answered = killers = 0
+    suspect: int | None = None  # the request that an engine died of once when it was asked alone
     while pending:
         level = len(windows) - 1
-        asked = _first_unanswered(pending, windows[level])
         before = windows[level]
+        # What is asked first is longest. If nothing but that kills, the last of all is answered.
+        last = killers == _KILLERS and not answered
+        asked = _last_unanswered(pending) if last else _first_unanswered(pending, before)
         try:
-            answers = _patiently(_answers(asked, read_shard, levels[level].settings), settings.patience)
-            with contextlib.closing(answers) as rows:
+            with contextlib.closing(_ask(asked, read_shard, levels[level].settings)) as rows:
                 for row in rows:
-                    windows = [left - 1 for left in windows]
+                    windows = [min(left, windows[0] - 1) if last else left - 1 for left in windows]
                     answered += not row[_ERROR]
                     yield row
-            if windows[level]:
+            if windows[level] and not last:
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
-        except RayActorError as error:
-            if error.actor_init_failed:
+        except _DEATHS as error:
+            if getattr(error, "actor_init_failed", False):
                 raise RuntimeError(f"the engine cannot start: {error}") from error
+            if last:
+                raise RuntimeError(f"the engine died of {killers} requests and of a short one: {error}") from error
             if not windows[level]:
                 pass  # it died when all was done
             elif level < len(levels) - 1:
@@ -135,15 +147,22 @@ def _ask_all(
                 assert reach is not None
                 windows.append(min(reach, windows[level]))
                 notice(f"the engine died, {windows[0]:,} requests are unanswered; asking {windows[-1]:,} one at a time")
+            elif getattr(error, "preempted", False):
+                notice("the engine's machine went away; asking again")
             else:
-                killers += 1
-                if killers >= _KILLERS and not answered:
-                    raise RuntimeError(f"the engine died of {killers} requests, and answered none: {error}") from error
-                notice("the engine died of a single request, which counts as failed")
                 ((index, shard),) = asked.items()
+                (number,) = shard.requests.tolist()
+                if number != suspect:  # machines also go away by themselves
+                    suspect = number
+                    notice("the engine died of a single request; asking it once more")
+                    continue
+                killers += 1
+                if most_killers is not None and killers > most_killers:
+                    raise RuntimeError(f"the engine died of {killers} requests, each asked alone: {error}") from error
+                notice("the engine died of a single request again, which counts as failed")
                 windows = [left - 1 for left in windows]
-                reason = "the engine died when it was asked about this record alone"
-                yield {"shard": index, "request": int(shard.requests[0]), "tokens": 0, _ERROR: reason}
+                reason = "the engine died twice when it was asked about this record alone"
+                yield {"shard": index, "request": number, "tokens": 0, _ERROR: reason}
         while len(windows) > 1 and not windows[-1]:
             windows.pop()
 
@@ -157,6 +176,23 @@ def _first_unanswered(pending: Mapping[int, "_Pending"], most: int) -> dict[int,
         found[index] = one.rest(most)
         most -= len(found[index].requests)
     return found
+
+
+def _last_unanswered(pending: Mapping[int, "_Pending"]) -> dict[int, Shard]:
+    """The last unanswered request."""
+    index, one = list(pending.items())[-1]
+    return {index: _part(one.rest(one.left), slice(-1, None))}
+
+
+def _ask(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
+    """The answers to these requests; what their engines held of the cluster is given back at the end."""
+    groups: list[PlacementGroup] = []
+    try:
+        with contextlib.closing(_patiently(_answers(shards, read_shard, settings, groups), settings.patience)) as rows:
+            yield from rows
+    finally:
+        for group in groups:
+            remove_placement_group(group)
 
 
 def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[dict[str, Any]]:
@@ -199,20 +235,27 @@ def _patiently(rows: Generator[dict[str, Any]], patience: float) -> Generator[di
         reader.join(timeout=30)
 
 
-def _answers(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> Generator[dict[str, Any]]:
+def _answers(
+    shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings, groups: list[PlacementGroup]
+) -> Generator[dict[str, Any]]:
     """One row per request, in any order: the carried columns, and the probabilities or why there are none."""
     with _BUILDING:
-        answers = _dataset(shards, read_shard, settings)
+        answers = _dataset(shards, read_shard, settings, groups)
     yield from answers.iter_rows()
 
 
-def _dataset(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings) -> ray.data.Dataset:
+def _dataset(
+    shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSettings, groups: list[PlacementGroup]
+) -> ray.data.Dataset:
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     # Blocks of a batch of the longest requests. Left alone, each shard would be one block, and an engine, which works
-    # on several blocks at a time, would be at work on many shards at once and finish none before all.
-    context.target_max_block_size = settings.batch_size * settings.max_tokens * _TOKEN_BYTES
+    # on several blocks at a time, would be at work on many shards at once and finish none before all. One by one, an
+    # answer is a block too, so that it does not wait for others in an engine that may die of them.
+    context.target_max_block_size = (
+        1 if settings.batches == 1 else settings.batch_size * settings.max_tokens * _TOKEN_BYTES
+    )
     with ray.data.DataContext.current(context):  # datasets keep the context that they were made in
         items = [
             {
@@ -226,17 +269,24 @@ def _dataset(shards: Mapping[int, Shard], read_shard: ReadShard, settings: LlmSe
         ]
         requests = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _requests,
-            fn_kwargs={"read_shard": read_shard, "batch_size": settings.batch_size},
+            fn_kwargs={
+                "read_shard": read_shard,
+                "batch_size": settings.batch_size,
+                "endless": settings.engine.get("max_model_len"),
+            },
             batch_size=1,
             batch_format="pyarrow",
             num_cpus=0,
-            concurrency=settings.replicas[1],
+            concurrency=1,  # shard after shard: what engines die of is looked for among the first unanswered
         )
-        return engine(settings, _CARRIED)(requests)
+        return engine(settings, _CARRIED, groups)(requests)
 
 
-def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterator[pa.Table]:
-    """The requests of the shard in the one row of `items`, in their order."""
+def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int, endless: int | None) -> Iterator[pa.Table]:
+    """The requests of the shard in the one row of `items`, in their order.
+
+    One of `endless` tokens fails before it is asked: see `engine_options`.
+    """
     (item,) = items.to_pylist()
     records = read_shard(item["file"])
     rows, swapped = np.array(item["rows"]), np.array(item["swapped"], bool)
@@ -244,6 +294,7 @@ def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterat
     lengths = {order: column.value_lengths().to_numpy() for order, column in columns.items()}
     size = np.where(swapped, lengths[True][rows], lengths[False][rows])
     reasons = records["reason"].to_pylist()
+    too_long = f"a request of {endless} tokens, all that max_model_len allows, would never end in vLLM 0.29"
     for start in range(0, len(rows), batch_size):
         yield pa.Table.from_pylist(
             [
@@ -252,7 +303,7 @@ def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int) -> Iterat
                     "request": item["requests"][n],
                     "tokens": int(size[n]),
                     "tokenized_prompt": columns[bool(swapped[n])][int(rows[n])].as_py(),
-                    _ERROR: reasons[rows[n]],
+                    _ERROR: reasons[rows[n]] or (too_long if size[n] == endless else ""),
                 }
                 for n in range(start, min(start + batch_size, len(rows)))
             ],
@@ -288,11 +339,14 @@ class _Pending:
     def rest(self, most: int) -> Shard:
         """Its first unanswered requests, so many at most."""
         places = np.sort(np.fromiter(self._place.values(), np.int64))[:most]
-        shard = self.shard
-        return dataclasses.replace(
-            shard, rows=shard.rows[places], swapped=shard.swapped[places], requests=shard.requests[places]
-        )
+        return _part(self.shard, places)
 
     def scores(self, seconds: float) -> ShardScores:
         """The shard's scores, once no answer is left to come."""
         return ShardScores(self.shard.key, self.shard.requests, self._probabilities, self._reasons, seconds)
+
+
+def _part(shard: Shard, places: slice | npt.NDArray[np.int64]) -> Shard:
+    return dataclasses.replace(
+        shard, rows=shard.rows[places], swapped=shard.swapped[places], requests=shard.requests[places]
+    )

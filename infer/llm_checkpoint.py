@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from infer.llm_settings import Mode
 from preference.errors import InputError
+from preference.packing import FILE_NAME as PACKING
 from preference.packing import check_packing
 from preference.schema import LABELS
 from preference.truncation import Truncation
@@ -30,7 +31,7 @@ def check_checkpoint(
     """Raise InputError, saying what is wrong, unless `checkpoint` is a model that scores records packed our way.
 
     A folder must hold config.json, safetensors and tokenizer.json; to classify, the weights of a head of one row per
-    label and the packing.json it was trained on. Of a model on the hub only the configuration is read.
+    label and the packing.json it was trained on. Of a model on the hub only its JSON files are read.
     """
     folder = Path(checkpoint)
     if folder.is_dir():
@@ -47,6 +48,8 @@ def check_checkpoint(
         )
     else:
         _check_config(_hub_config(checkpoint), checkpoint, max_tokens, mode)
+        if mode == "classify":
+            check_packing(_hub_folder(checkpoint, PACKING), max_tokens, truncation)
 
 
 def _hub_config(name: str) -> dict[str, Any]:
@@ -58,6 +61,18 @@ def _hub_config(name: str) -> dict[str, Any]:
         reason = f"neither a folder nor a model that the hub gives us: {str(error).splitlines()[0]}"
         raise InputError(reason, name, "name a checkpoint's folder.") from error
     return config
+
+
+def _hub_folder(name: str, file: str) -> Path:
+    """The folder of this machine that a file of a model on the hub is in."""
+    from transformers.utils import cached_file
+
+    try:
+        return Path(cached_file(name, file)).parent
+    except OSError as error:
+        raise InputError(
+            f"the model on the hub has no {file}, so how it read records is not known", name, _RETRAIN
+        ) from error
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -1,29 +1,31 @@
 """vLLM under Ray Data: the only module that knows either's settings."""
 
 import contextlib
+import functools
 import logging
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import ray
 import ray.data
-from ray import PlacementGroupID
-from ray.util.placement_group import PlacementGroup, placement_group_table, remove_placement_group
+from ray.util.placement_group import PlacementGroup
 
 from infer.llm_settings import LlmSettings, bundles, effective_dtype
 from preference.schema import LABELS, PROBABILITIES
 
 
-def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
+def engine(
+    settings: LlmSettings, carried: tuple[str, ...], groups: list[PlacementGroup]
+) -> Callable[[ray.data.Dataset], ray.data.Dataset]:
     """A function from requests to answers that starts engines when the answers are read.
 
     Requests have the token ids in `tokenized_prompt`, and the columns named in `carried`. A request whose
     `__inference_error__` is not empty passes by the engine. Answers have the carried columns, the probabilities and
     `__inference_error__`; failed ones have other columns besides, and no probabilities.
+    An engine on several GPUs has a placement group, which ray.data.llm makes and keeps to the job's end: it is added to
+    `groups`, for the caller to remove once the answers are read.
     """
     with _quiet():
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -72,7 +74,10 @@ def engine(settings: LlmSettings, carried: tuple[str, ...]) -> Callable[[ray.dat
             postprocess_map_kwargs=light,
         )
     # Ray Data's default is to start an actor again for ever, whatever kills it.
-    processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["max_restarts"] = settings.restarts
+    options = processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs
+    options["max_restarts"] = settings.restarts
+    if "ray_remote_args_fn" in options:
+        options["ray_remote_args_fn"] = functools.partial(_noted, options["ray_remote_args_fn"], groups)
     return cast(Callable[[ray.data.Dataset], ray.data.Dataset], processor)
 
 
@@ -102,39 +107,11 @@ def _next_token(logprobs: list[dict[Any, dict[str, Any]]], answers: tuple[int, .
     return [math.exp(score - highest) for score in scores]
 
 
-@contextlib.contextmanager
-def placement_groups_given_back() -> Iterator[None]:
-    """Removes the placement groups that ray.data.llm makes for engines on several GPUs, and keeps to the job's end.
-
-    The table is that of the cluster: other jobs' groups are none of ours. Their ids end in their job's.
-    Where several models are at work, those of all are removed when the last one has ended.
-    """
-    with _groups.lock:
-        if not _groups.users:
-            _groups.before = set(placement_group_table())
-        _groups.users += 1
-    try:
-        yield
-    finally:
-        with _groups.lock:
-            _groups.users -= 1
-            if not _groups.users:
-                ours = ray.get_runtime_context().get_job_id()
-                for name, group in placement_group_table().items():
-                    if name.endswith(ours) and name not in _groups.before and group["state"] != "REMOVED":
-                        remove_placement_group(PlacementGroup(PlacementGroupID(bytes.fromhex(name))))
-
-
-class _Groups:
-    """What placement groups there were before engines started, and how many models have engines."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.users = 0
-        self.before: set[str] = set()
-
-
-_groups = _Groups()
+def _noted(make: Callable[[], dict[str, Any]], groups: list[PlacementGroup]) -> dict[str, Any]:
+    """An engine's options, once their placement group is among `groups`."""
+    options = make()
+    groups.append(options["scheduling_strategy"].placement_group)
+    return options
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
-from ray_jobs.llm_requests import ANSWERS, Packed, Unit
+from ray_jobs.llm_requests import ANSWERS, ORDERS, Packed, Unit
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.local_copy import engine_source
 from ray_jobs.progress import Throughput, say
@@ -21,12 +21,17 @@ from ray_jobs.settings_llm import Llm
 from ray_jobs.storage import Folder
 
 _LOOK_AGAIN_S = 10.0
+_FEW_KILLERS = 3
 
 
 def score_units(
     run: Run, stage: Stage, missing: list[Unit], tokens: Folder, packed: Packed, scorer: Scorer, llm: Llm, model: str
 ) -> None:
-    """Score the units, and add the answers to those of the model of this fingerprint in the stage's folder."""
+    """Score the units, and add the answers to those of the model of this fingerprint in the stage's folder.
+
+    Each request that kills engines takes some starts to find, so more of them than `max_failed` allows end the work, or
+    more than a few of a small run.
+    """
     if not missing:
         return
     connect(run)
@@ -45,7 +50,9 @@ def score_units(
         swapped = np.full(len(order), unit.swapped)
         shards.append(Shard(unit.file, unit.shard, unit.rows[order], swapped, unit.requests[order]))
     read = functools.partial(_read_tokens, folder=tokens)
-    for scores in score_shards(shards, read, settings, progress.add, functools.partial(say, stage.name)):
+    records = sum(len(numbers) for numbers in packed.requests.values())
+    most_killers = max(_FEW_KILLERS, int(llm.max_failed * records * len(ORDERS)))
+    for scores in score_shards(shards, read, settings, progress.add, functools.partial(say, stage.name), most_killers):
         made = pa.table(
             {
                 "text": packed.texts.take(pa.array(scores.requests)),

@@ -108,7 +108,7 @@ def _outcome(scoring: Scoring, masks: Masks, wanted: Wanted, answers: Answers) -
         distinct=distinct,
         both=both,
         tokens=tokens,
-        seconds=answers.seconds,
+        seconds=float(answers.seconds[scoring.packed.numbers(wanted)].sum()),
     )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from infer.llm_settings import effective_dtype
+from infer.llm_settings import LlmSettings, effective_dtype
 from ray_jobs import demo_data
 from ray_jobs.llm_requests import read_packed
 from ray_jobs.llm_scorers import check, packing, scorers
@@ -49,7 +49,8 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     operations = forward_operations(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
     # The checkpoint's own precision is half, as a rule.
     size = 4 if effective_dtype(llm.dtype, llm.gpus_per_replica) == "float32" else 2
-    in_flight = 8 * llm.batch_size * mean
+    batches = LlmSettings.batches
+    in_flight = batches * llm.batch_size * mean
     plan = run.settings.plan
     hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
     rows = [
@@ -57,7 +58,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
         ("weights", f"{parameters * size / GIB:.2f} GiB on {max(1, llm.gpus_per_replica)} devices of each replica"),
         (
             "cache",
-            f"{cache_bytes(config, size) * in_flight / GIB:.2f} GiB for 8 batches of {llm.batch_size} requests "
+            f"{cache_bytes(config, size) * in_flight / GIB:.2f} GiB for {batches} batches of {llm.batch_size} requests "
             f"({cache_bytes(config, size) / 1024:.3g} KiB a token)",
         ),
         ("requests", f"{requests:,.0f} ({asked - requests:,.0f} more have the same text)"),

@@ -149,7 +149,10 @@ def _position(scored: list[Outcome]) -> PositionEffect | None:
 def _curve(
     records: Records, dear: Probabilities, cheaper: Cheaper, share: float, seconds: float
 ) -> list[dict[str, float]]:
-    """Out-of-fold log loss against seconds, were only a part of the records passed on; seconds go by their number."""
+    """Out-of-fold log loss against seconds, were only a part of the records passed on.
+
+    Seconds are this model's alone, and go by the number of records: the cheaper one sees all of them anyhow.
+    """
     labels, _ = records.labels_and_folds()
     cheap = cheaper.predictions["train"]
     there = ~np.isnan(cheap[:, 0]) & ~(cheaper.passed_on["train"] & np.isnan(dear[:, 0]))

@@ -37,8 +37,12 @@ class Packed:
 
     def count(self, wanted: Wanted) -> tuple[int, int]:
         """How many distinct requests are wanted, and how many tokens they have."""
-        numbers = np.unique(np.concatenate([self.requests[split][mask] for split, mask in wanted.items()]))
+        numbers = self.numbers(wanted)
         return len(numbers), int(self.tokens[numbers].sum())
+
+    def numbers(self, wanted: Wanted) -> npt.NDArray[np.int64]:
+        """The distinct requests that are wanted."""
+        return np.unique(np.concatenate([self.requests[split][mask] for split, mask in wanted.items()]))
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Answers:
 
     probabilities: Probabilities  # (requests, 3), nan where there are none
     reasons: Mapping[int, str]  # why those that failed did
-    seconds: float  # of wall clock that the answers took
+    seconds: npt.NDArray[np.float64]  # (requests,) of wall clock that each took
 
     def answered(self, failed_too: bool) -> npt.NDArray[np.bool_]:
         """Which requests (requests,) need not be asked; those that failed may be asked again."""
@@ -117,16 +121,20 @@ def read_answers(folder: Folder, packed: Packed, prefix: str, model: str) -> Ans
     """The answers below `prefix` that the model of this fingerprint gave to the texts there are now."""
     values = np.full((len(packed.texts), len(PROBABILITIES)), np.nan)
     reasons: dict[int, str] = {}
-    seconds = 0.0
+    seconds = np.zeros(len(packed.texts))
     for file in answer_files(folder, prefix, model):
         table = folder.read_table(file)
         found = pc.index_in(table["text"], packed.texts).combine_chunks()
         table = table.filter(found.is_valid())
         numbers = found.drop_null().to_numpy().astype(np.int64)
-        values[numbers] = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
-        seconds += float(table["seconds"].to_numpy().sum())
+        given = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
+        there = ~np.isnan(given[:, 0])
+        # A text that failed in one file may have been answered in another.
+        values[numbers[there]] = given[there]
+        seconds[numbers] += table["seconds"].to_numpy()
         why = table["reason"].to_pylist()
         reasons |= {int(number): reason for number, reason in zip(numbers, why, strict=True) if reason}
+    reasons = {number: reason for number, reason in reasons.items() if np.isnan(values[number, 0])}
     return Answers(values, reasons, seconds)
 
 

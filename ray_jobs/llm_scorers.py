@@ -134,8 +134,8 @@ def checkpoint_fingerprint(checkpoint: str) -> str:
     folder = Path(checkpoint)
     if not folder.is_dir():
         return checkpoint
-    manifest = read_manifest(Folder(checkpoint))
-    if manifest is not None:
+    manifest = read_manifest(Folder(checkpoint)) or {}
+    if "fingerprint" in manifest:  # else it is somebody else's
         return str(manifest["fingerprint"])
     return _digest(sorted(path for path in folder.iterdir() if path.is_file()))
 

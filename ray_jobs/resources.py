@@ -140,6 +140,12 @@ def room_for(request: Request, most: int) -> int:
     return max(1, min(most, _times(request, *_cluster())))
 
 
+def room_for_all(asked: Sequence[Request]) -> bool:
+    """Whether the cluster has room for all of these at the same time: as it is, or as large as it may become."""
+    nodes, to_come = _cluster()
+    return any(_pack(asked, each) for each in (nodes, [node for node, count in to_come for _ in range(count)]))
+
+
 def table(settings: Settings) -> str:
     """What `pipeline --dry-run` prints: a line for each request."""
     rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
@@ -170,6 +176,19 @@ def _times(request: Request, nodes: Sequence[Resources], to_come: NodeTypes) -> 
     here = sum(_places(request.bundle, node) for node in nodes)
     grown = sum(count * _places(request.bundle, node) for node, count in to_come)
     return max(here, grown) // request.count
+
+
+def _pack(asked: Sequence[Request], nodes: Sequence[Resources]) -> bool:
+    """Whether every bundle finds a node, the largest first, each on the first that has room."""
+    free = [dict(node) for node in nodes]
+    bundles_asked = [request.bundle for request in asked for _ in range(request.count)]
+    for bundle in sorted(bundles_asked, key=lambda each: (each.get("GPU", 0), each.get("CPU", 0)), reverse=True):
+        place = next((node for node in free if _places(bundle, node)), None)
+        if place is None:
+            return False
+        for name, amount in bundle.items():
+            place[name] -= amount
+    return True
 
 
 def _resources(cpus: int, gpus: int) -> Resources:

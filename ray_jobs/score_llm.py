@@ -8,6 +8,7 @@ averaged. Each distinct text is scored once. As many models work at once as the 
 is the shard. With --dry-run nothing is scored: it says what scoring would take.
 """
 
+import dataclasses
 import functools
 import sys
 import threading
@@ -25,6 +26,7 @@ from ray_jobs.llm_requests import read_packed
 from ray_jobs.llm_scorers import Scorer, check, check_scorers, packing, scorers
 from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
+from ray_jobs.resources import engine_request, room_for_all
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_llm import Llm
 from ray_jobs.tokens import Packing, pack_records
@@ -66,13 +68,14 @@ def score_stage(run: Run, records: Records, llm: Llm, found: Sequence[Scorer], h
     inputs = {"records": records.fingerprint, "checkpoint": fingerprint([scorer.fingerprint for scorer in found])}
     if llm.cascade is not None:
         inputs["cascade"] = predictions.model_fingerprints(run, records, [llm.cascade.model])[llm.cascade.model]
-    chosen = {"mode", "swap", "uncertain_share", "temperature", "cascade", "engine"}
+    chosen = {"mode", "swap", "uncertain_share", "temperature", "cascade"}
     return Stage(
         f"score_llm/{llm.name}",
         run.folder / f"predictions/{llm.name}",
         settings={
             "packing": how.fingerprint,
             "dtype": effective_dtype(llm.dtype, llm.gpus_per_replica),
+            "engine": llm.decisive_engine,
             **llm.model_dump(mode="json", include=chosen),
         },
         inputs=inputs,
@@ -115,17 +118,14 @@ def _mask(records: Records, scorer: Scorer, cheaper: Cheaper | None) -> Masks:
 
 
 def _fits(run: Run, beside: list[Llm], llm: Llm) -> bool:
-    """Whether the cluster, as it is, has room for the engines of a model beside those of others."""
+    """Whether the cluster, as it is or may become, has room for the engines of a model beside those of others."""
     if not beside:
         return True
-    import ray
-
     connect(run)
-    there = ray.cluster_resources()
-    every = [*beside, llm]
-    cpus = sum(one.cpus_per_replica * one.replica_range[1] for one in every)
-    gpus = sum(one.gpus_per_replica * one.replica_range[1] for one in every)
-    return bool(cpus <= there.get("CPU", 0) and gpus <= there.get("GPU", 0))
+    one_engine = [(one, engine_request(one)) for one in [*beside, llm]]
+    return room_for_all(
+        [dataclasses.replace(each, count=each.count * one.replica_range[1]) for one, each in one_engine]
+    )
 
 
 def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:

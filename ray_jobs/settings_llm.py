@@ -7,6 +7,17 @@ from pydantic import Field, field_validator, model_validator
 from preference.truncation import Truncation
 from ray_jobs.settings_base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
 
+# Arguments of vLLM's engine that change probabilities by rounding at most.
+SPEED_ALONE = (
+    "gpu_memory_utilization",
+    "kv_cache_memory_bytes",
+    "cpu_offload_gb",
+    "max_num_seqs",
+    "max_num_batched_tokens",
+    "enforce_eager",
+    "enable_chunked_prefill",
+    "enable_prefix_caching",
+)
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "dummy")
 
 
@@ -49,6 +60,11 @@ class Llm(Strict):
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.01
     patience_s: Positive = 1800.0  # without any answer, or without the GPUs asked for, before the job gives up
     engine: dict[str, bool | int | float | str] = {}
+
+    @property
+    def decisive_engine(self) -> dict[str, bool | int | float | str]:
+        """What of `engine` decides a model's answers: a change of the rest, memory and speed, scores nothing again."""
+        return {name: value for name, value in self.engine.items() if name not in SPEED_ALONE}
 
     @property
     def replica_range(self) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import psutil
 import pyarrow as pa
 import pytest
 import ray.data
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from infer import llm
 from infer.llm import Shard, ShardScores, score_shards
@@ -222,52 +222,96 @@ def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architec
     assert came["a-False"].probabilities.std(axis=0).max() > 0.05, "records must differ for this to mean anything"
 
 
-@pytest.mark.parametrize("replicas", [(1, 1), (1, 4)])
-def test_what_kills_engines_is_found_though_they_take_answers_with_them(
-    replicas: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    killers, lost, starts = {0, 37, 38, 950}, 5, []
+class FakeEngines:
+    """Stands in for asking: every request is answered with thirds, and some kill the engine, with the last answers.
 
-    def answers(asked: dict[int, Shard], read_shard: Any, settings: LlmSettings) -> Any:
+    `deaths` are by request what an engine dies of then, once each.
+    """
+
+    def __init__(self, deaths: dict[int, list[Exception]], lost: int = 5) -> None:
+        self.deaths = deaths
+        self.lost = lost
+        self.starts = 0
+
+    def __call__(self, asked: dict[int, Shard], *_: object) -> Any:
         order = [(index, number) for index, shard in asked.items() for number in shard.requests.tolist()]
-        starts.append(len(order))
-        deadly = [place for place, (_, number) in enumerate(order) if number in killers]
-        for index, number in order[: max(0, deadly[0] - lost) if deadly else None]:
-            yield {
-                "shard": index,
-                "request": number,
-                "tokens": 1,
-                llm._ERROR: "",
-                **dict.fromkeys(PROBABILITIES, 1 / 3),
-            }
+        self.starts += 1
+        deadly = [place for place, (_, number) in enumerate(order) if self.deaths.get(number)]
+        for index, number in order[: max(0, deadly[0] - self.lost) if deadly else None]:
+            thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
+            yield {"shard": index, "request": number, "tokens": 1, llm._ERROR: "", **thirds}
         if deadly:
-            raise RayActorError
+            raise self.deaths[order[deadly[0]][1]].pop()
 
-    monkeypatch.setattr(llm, "_answers", answers)
+
+def score_with(
+    engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, told: list[str] | None = None, **more: Any
+) -> dict[int, str]:
+    """Score ten shards of a hundred requests; why each request that failed did."""
+    monkeypatch.setattr(llm, "_answers", engines)
     rows = np.arange(100, dtype=np.int32)
     shards = [Shard(str(n), "", rows, rows < 0, n * 100 + rows.astype(np.int64)) for n in range(10)]
+    settings = LlmSettings("m", replicas=more.pop("replicas", (1, 1)))
+    notice = (told if told is not None else []).append
+    came = list(score_shards(shards, lambda file: pa.table({}), settings, notice=notice, **more))
+    assert sum(len(one.requests) for one in came) == 1000
+    failed = {
+        number: reason
+        for one in came
+        for number, reason in zip(one.requests.tolist(), one.reasons, strict=True)
+        if reason
+    }
+    nans = {number for one in came for number in one.requests[np.isnan(one.probabilities[:, 0])].tolist()}
+    assert failed.keys() == nans
+    return failed
+
+
+DIED_ALONE = "the engine died twice when it was asked about this record alone"
+
+
+@pytest.mark.parametrize("replicas", [(1, 1), (1, 4)])
+@pytest.mark.parametrize("death", [RayActorError(), OutOfMemoryError("the node has no memory left")])
+def test_what_kills_engines_is_found_though_they_take_answers_with_them(
+    replicas: tuple[int, int], death: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killers = {0, 1, 2, 37, 38, 950}  # the first three before anything is answered
+    engines = FakeEngines({number: [death] * 99 for number in killers})
     told: list[str] = []
-    scores = score_shards(shards, lambda file: pa.table({}), LlmSettings("m", replicas=replicas), notice=told.append)
-    came = {one.key: one for one in scores}
-    failed = {number for one in came.values() for number in one.requests[np.isnan(one.probabilities[:, 0])].tolist()}
-    assert sum(len(one.requests) for one in came.values()) == 1000
-    assert failed == killers
-    reasons = [reason for one in came.values() for reason in one.reasons if reason]
-    assert reasons == ["the engine died when it was asked about this record alone"] * len(killers)
-    assert told.count("the engine died of a single request, which counts as failed") == len(killers)
-    assert len(starts) < 60
+    failed = score_with(engines, monkeypatch, told, replicas=replicas, most_killers=6)
+    assert failed == dict.fromkeys(killers, DIED_ALONE)
+    assert told.count("the engine died of a single request again, which counts as failed") == len(killers)
+    assert engines.starts < 90
+
+
+def test_a_machine_that_goes_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = RayActorError(preempted=True)
+    engines = FakeEngines({500: [RayActorError()] + [gone] * 5 + [RayActorError()] * 3, 501: [gone] * 9})
+    assert score_with(engines, monkeypatch) == {}
+    assert not any(engines.deaths.values())
+
+
+def test_more_killers_than_are_allowed_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = FakeEngines({number: [RayActorError()] * 99 for number in range(100, 1000)})
+    with pytest.raises(RuntimeError, match="died of 5 requests, each asked alone"):
+        score_with(engines, monkeypatch, most_killers=4)
+    assert engines.starts < 40
 
 
 def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
-    def answers(*_: object) -> Any:
-        raise RayActorError
-        yield
+    engines = FakeEngines({number: [RayActorError()] * 99 for number in range(1000)})
+    with pytest.raises(RuntimeError, match="died of 3 requests and of a short one"):
+        score_with(engines, monkeypatch)
+    assert engines.starts < 15
 
-    monkeypatch.setattr(llm, "_answers", answers)
-    rows = np.arange(100, dtype=np.int32)
-    shards = [Shard("a", "", rows, rows < 0, rows.astype(np.int64))]
-    with pytest.raises(RuntimeError, match="died of 3 requests, and answered none"):
-        list(score_shards(shards, lambda file: pa.table({}), LlmSettings("m")))
+
+def test_a_request_that_vllm_would_never_end_is_not_asked() -> None:
+    ids = pa.array([[5] * 4, [5] * 7, [5] * 6], pa.list_(pa.int32()))
+    packed = pa.table({"ab": ids, "ba": ids, "reason": ["", "", "why"]})
+    item = {"shard": 0, "file": "a", "rows": [0, 1, 2], "swapped": [False] * 3, "requests": [10, 11, 12]}
+    made = pa.concat_tables(llm._requests(pa.Table.from_pylist([item]), lambda file: packed, 2, 7))
+    first, second, third = made[llm._ERROR].to_pylist()
+    assert (first, third) == ("", "why")
+    assert "7 tokens" in second
 
 
 def test_an_engine_that_gives_no_answer_is_given_up(llama: str) -> None:

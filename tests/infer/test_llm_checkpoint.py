@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
+from infer import llm_checkpoint
 from infer.llm_checkpoint import check_checkpoint
 from preference.errors import InputError
 from preference.packing import packing_settings
@@ -93,3 +94,21 @@ def test_a_checkpoint_that_cannot_score_is_refused_with_the_reason(
 def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(name: str) -> None:
     with pytest.raises(InputError, match="no such folder"):
         check_checkpoint(name, 512)
+
+
+def test_a_head_on_the_hub_has_to_say_how_it_read_records(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = json.loads((checkpoint / "config.json").read_text())
+    monkeypatch.setattr(llm_checkpoint, "_hub_config", lambda name: config)
+
+    def fetched(name: str, file: str) -> str:
+        if not (checkpoint / file).exists():
+            raise OSError(f"{name} has no {file}")
+        return str(checkpoint / file)
+
+    monkeypatch.setattr("transformers.utils.cached_file", fetched)
+    check_checkpoint("owner/model", 512)
+    with pytest.raises(InputError, match="packed differently: max_tokens is 512 there and 256 here"):
+        check_checkpoint("owner/model", 256)
+    (checkpoint / "packing.json").unlink()
+    with pytest.raises(InputError, match=r"the model on the hub has no packing\.json"):
+        check_checkpoint("owner/model", 512)

@@ -1,16 +1,19 @@
 import importlib.util
-import subprocess
-import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
+import pyarrow as pa
 import pytest
-import ray
-from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
+from ray.exceptions import RayActorError
+from ray.util.placement_group import PlacementGroup, placement_group_table
 
+from infer import llm
 from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import engine_environment, engine_options, placement_groups_given_back
+from infer.llm_engine import engine, engine_environment, engine_options
 from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
+from tests.infer.tiny_llms import make_checkpoint
 
 
 def test_a_missing_vllm_names_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,37 +46,28 @@ def test_an_engine_on_several_gpus_has_a_whole_cpu_beside_each() -> None:
     assert bundles(LlmSettings("m", gpus_per_replica=2, cpus_per_replica=5)) == [{"CPU": 3, "GPU": 1}] * 2
 
 
-def test_placement_groups_of_engines_do_not_outlive_them(ray_cluster: None) -> None:
-    mine = placement_group([{"CPU": 0.1}])
-    with placement_groups_given_back():
-        with placement_groups_given_back():
-            theirs = placement_group([{"CPU": 0.1}])
-        assert placement_group_table(theirs)["state"] != "REMOVED", "another model's engines are at work"
-    assert placement_group_table(theirs)["state"] == "REMOVED"
-    assert placement_group_table(mine)["state"] != "REMOVED"
-    remove_placement_group(mine)
+def test_what_an_engine_on_several_gpus_holds_is_noted_and_given_back(
+    ray_cluster: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("vllm", reason="scoring with language models is an extra")
+    settings = LlmSettings(make_checkpoint(tmp_path, "Llama"), gpus_per_replica=2)
+    noted: list[PlacementGroup] = []
 
+    def answers(*_: object) -> Iterator[dict[str, Any]]:
+        groups = cast(list[PlacementGroup], _[-1])
+        processor = cast(Any, engine(settings, (), groups))
+        # What Ray Data calls for every engine that it starts.
+        processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["ray_remote_args_fn"]()
+        noted.extend(groups)
+        yield {}
+        raise RayActorError
 
-OTHER_JOB = """
-import ray
-from ray.util.placement_group import placement_group, placement_group_table
-
-ray.init(address=%r, log_to_driver=False)
-group = placement_group([{"CPU": 0.1}])
-ray.get(group.ready())
-print("made", flush=True)
-input()
-print(placement_group_table(group)["state"])
-"""
-
-
-def test_placement_groups_of_other_jobs_are_left_alone(ray_cluster: None) -> None:
-    address = ray.get_runtime_context().gcs_address
-    line = [sys.executable, "-c", OTHER_JOB % address]
-    with subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
-        assert other.stdin is not None
-        assert other.stdout is not None
-        with placement_groups_given_back():
-            assert other.stdout.readline() == "made\n"
-        told, _ = other.communicate("\n")
-    assert told == "CREATED\n"
+    monkeypatch.setattr(llm, "_answers", answers)
+    rows = llm._ask({}, lambda file: pa.table({}), settings)
+    next(rows)
+    (group,) = noted
+    assert placement_group_table(group)["state"] != "REMOVED"
+    assert group.bundle_specs == [{"CPU": 1, "GPU": 1}] * 2
+    with pytest.raises(RayActorError):
+        next(rows)
+    assert placement_group_table(group)["state"] == "REMOVED"

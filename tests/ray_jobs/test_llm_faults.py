@@ -206,8 +206,8 @@ def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
     job = start(config, run, PYTHONPATH=str(tmp_path))
     _, told = job.communicate(timeout=1400)
     assert job.returncode == 0, told
-    assert told.count("the engine died of a single request") == 1
-    check_complete(config, run, {KILLER: "the engine died"})
+    assert told.count("the engine died of a single request again") == 1
+    check_complete(config, run, {KILLER: "the engine died twice"})
     ours, expected = (pq.read_table(each / "predictions/llm/train.parquet") for each in (run, undisturbed))
     kept = pc.is_in(expected["id"], ours["id"].combine_chunks())
     np.testing.assert_allclose(

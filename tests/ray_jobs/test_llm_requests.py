@@ -91,9 +91,23 @@ def test_answers_belong_to_texts_whatever_the_records_are_now(packed, tmp_path):
     assert answers.probabilities[2:4, 0].tolist() == [0.2, 0.4]
     assert np.isnan(answers.probabilities[[0, 1, 4, 5, 6], 0]).all()
     assert answers.reasons == {4: "bad"}
-    assert answers.seconds == 1.5
+    assert answers.seconds.tolist() == [0, 0, 0.5, 0.5, 0.5, 0, 0]
     assert np.flatnonzero(answers.answered(failed_too=False)).tolist() == [2, 3]
     assert np.flatnonzero(answers.answered(failed_too=True)).tolist() == [2, 3, 4]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_answer_counts_wherever_else_its_text_failed(packed, tmp_path, order):
+    found, _ = packed
+    folder = Folder(f"{tmp_path}/predictions")
+    for number, (value, reason) in enumerate([(0.2, ""), (np.nan, "bad")][::order]):
+        values = {"p_a": [value], "p_b": [value], "p_tie": [value]}
+        table = {"text": found.texts.slice(2, 1), **values, "reason": [reason], "seconds": [0.5]}
+        folder.write_table(f"shards/ab/train/part-{number}", pa.table(table).cast(ANSWERS), "model")
+    answers = read_answers(folder, found, "shards", "model")
+    assert answers.probabilities[2, 0] == 0.2
+    assert answers.reasons == {}
+    assert answers.seconds[2] == 1
 
 
 def test_the_least_sure_are_exactly_the_share_asked_for():

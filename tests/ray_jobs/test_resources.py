@@ -6,7 +6,7 @@ import pytest
 import ray
 
 from preference.errors import InputError
-from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, table
+from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
 from ray_jobs.settings_file import load_settings
 from tests.clusters.files import AWS, GCP, KUBERAY, may_come
 
@@ -198,3 +198,15 @@ def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
     assert room_for(pair, 5) == 5
     # Such nodes do not come: one that waits for what there is.
     assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
+
+
+def test_different_things_are_at_once_where_there_is_room_for_all_of_them(cluster):
+    one, pair, large = (
+        Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (3, 1))
+    )
+    assert room_for_all([pair, pair])
+    assert room_for_all([one, large])
+    assert not room_for_all([pair, large])
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 4}, 2]]')
+    assert room_for_all([pair, large, large])
+    assert not room_for_all([large, large, large]), "eight CPUs, but on two nodes"

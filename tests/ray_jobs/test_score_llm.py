@@ -119,6 +119,9 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     output = job(score_llm, f"[{one.replace('none', 'both')}]")
     assert "cached" in output.out
 
+    output = job(score_llm, f"[{one.replace('none', 'both')[:-1]}, engine: {{max_num_seqs: 8}}}}]")
+    assert "cached" in output.out, "what changes speed alone scores nothing again"
+
     job(score_llm, f"[{one.replace('none', 'both')[:-1]}, temperature: 3.0}}]")
     assert {path: path.stat().st_mtime_ns for path in shards} == before, "a temperature needs no engine"
     assert entropy(read(tmp_path, "one")).mean() > entropy(both).mean() + 0.01
