@@ -138,17 +138,17 @@ def _ask_all(
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
                 raise RuntimeError(f"the engine cannot start: {error}") from error
-            if last:
+            if getattr(error, "preempted", False):
+                notice("the machine of an engine went away; asking again")
+            elif last:
                 raise RuntimeError(f"the engine died of {killers} requests and of a short one: {error}") from error
-            if not windows[level]:
+            elif not windows[level]:
                 pass  # it died when all was done
             elif level < len(levels) - 1:
                 reach = levels[level + 1].reach
                 assert reach is not None
                 windows.append(min(reach, windows[level]))
                 notice(f"the engine died, {windows[0]:,} requests are unanswered; asking {windows[-1]:,} one at a time")
-            elif getattr(error, "preempted", False):
-                notice("the engine's machine went away; asking again")
             else:
                 ((index, shard),) = asked.items()
                 (number,) = shard.requests.tolist()
