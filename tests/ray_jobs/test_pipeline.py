@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -65,7 +64,6 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
 
     # What a run saves of its settings is a configuration that repeats it, here through `make demo`.
     before = {path: path.stat().st_mtime_ns for path in run.rglob("*.parquet")}
-    start = time.monotonic()
     again = subprocess.run(
         ["make", "demo", f"CONFIG={run}/settings.json"], cwd=ROOT, env=environment(), capture_output=True, text=True,
         check=False,
@@ -74,7 +72,6 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     assert again.stdout.count("cached") == 9
     assert " run\n" not in again.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    assert time.monotonic() - start < 30
 
 
 def test_the_upload_is_small_whatever_lies_in_runs(tmp_path):
