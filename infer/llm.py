@@ -26,6 +26,7 @@ _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says wh
 _CARRIED: Final = ("shard", "request", "tokens")
 _DEATHS: Final = (RayActorError, OutOfMemoryError)  # the second where Ray's memory monitor ends an engine
 _KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, may die of all
+_GONE: Final = 10  # machines in a row that went away before an answer
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
@@ -79,17 +80,17 @@ def score_shards(
     settings: LlmSettings,
     tell: Tell = lambda requests, tokens: None,
     notice: Notice = lambda text: None,
-    most_killers: int | None = None,
+    most_killers: int = _KILLERS,
 ) -> Iterator[ShardScores]:
     """Score shards on one set of engines; each is yielded as soon as all its requests are answered.
 
     `read_shard` runs in Ray tasks, is pickled to them, and returns for a file the columns `ab` and `ba`, the token ids
     of both orders, and `reason`, empty or why a record has none. Closing the iterator early ends the engines.
     A request that kills its engine twice when it is asked alone (see `ways`) is one that failed. To find one takes some
-    starts of an engine, so more than `most_killers` of them (None: any number) end the work.
+    starts of an engine, so more than `most_killers` of them end the work.
 
     Raises RuntimeError then, if no answer comes for `settings.patience` seconds, if the engine dies of three requests
-    and of a short one before any is answered, or if it cannot start.
+    and of the last one before any is answered, if it cannot start, or if machines keep going away before an answer.
     """
     pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
     before = time.perf_counter()
@@ -110,7 +111,7 @@ def _ask_all(
     read_shard: ReadShard,
     settings: LlmSettings,
     notice: Notice,
-    most_killers: int | None,
+    most_killers: int,
 ) -> Generator[Mapping[str, Any]]:
     """One row per request until nothing is pending, which the caller sees to; with more care while engines die.
 
@@ -119,31 +120,39 @@ def _ask_all(
     """
     levels = ways(settings)
     windows = [sum(one.left for one in pending.values())]  # how many requests are left in each
-    answered = killers = 0
+    answered = killers = gone = 0
     suspect: int | None = None  # the request that an engine died of once when it was asked alone
     while pending:
         level = len(windows) - 1
         before = windows[level]
-        # What is asked first is longest. If nothing but that kills, the last of all is answered.
-        last = killers == _KILLERS and not answered
+        # What is asked first is longest. Unless so few are left that all of them may fail, the last one shows whether
+        # the engine dies of everything.
+        last = killers == _KILLERS and not answered and windows[0] > most_killers - killers
         asked = _last_unanswered(pending) if last else _first_unanswered(pending, before)
         try:
             with contextlib.closing(_ask(asked, read_shard, levels[level].settings)) as rows:
                 for row in rows:
                     windows = [min(left, windows[0] - 1) if last else left - 1 for left in windows]
-                    answered += not row[_ERROR]
+                    answered += last or not row[_ERROR]
+                    gone = 0
                     yield row
-            if windows[level] and not last:
+            if not answered if last else windows[level]:
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
                 raise RuntimeError(f"the engine cannot start: {error}") from error
             if getattr(error, "preempted", False):
+                gone += 1
+                if gone == _GONE:
+                    raise RuntimeError(f"{gone} times the machine of an engine went away before an answer") from error
                 notice("the machine of an engine went away; asking again")
-            elif last:
-                raise RuntimeError(f"the engine died of {killers} requests and of a short one: {error}") from error
-            elif not windows[level]:
+            elif not windows[level] or (last and answered):
                 pass  # it died when all was done
+            elif last:
+                raise RuntimeError(
+                    f"the engine dies of whatever it is asked, or when it starts: of {killers} requests and of the "
+                    f"last one: {error}"
+                ) from error
             elif level < len(levels) - 1:
                 reach = levels[level + 1].reach
                 assert reach is not None
@@ -157,7 +166,7 @@ def _ask_all(
                     notice("the engine died of a single request; asking it once more")
                     continue
                 killers += 1
-                if most_killers is not None and killers > most_killers:
+                if killers > most_killers:
                     raise RuntimeError(f"the engine died of {killers} requests, each asked alone: {error}") from error
                 notice("the engine died of a single request again, which counts as failed")
                 windows = [left - 1 for left in windows]
@@ -272,7 +281,7 @@ def _dataset(
             fn_kwargs={
                 "read_shard": read_shard,
                 "batch_size": settings.batch_size,
-                "endless": settings.engine.get("max_model_len"),
+                "endless": _endless(settings),
             },
             batch_size=1,
             batch_format="pyarrow",
@@ -282,10 +291,16 @@ def _dataset(
         return engine(settings, _CARRIED, groups)(requests)
 
 
+def _endless(settings: LlmSettings) -> int | None:
+    """Tokens of a request that may never end in a model with a head (see `engine_options`), None if there is none."""
+    longest = settings.engine.get("max_model_len")
+    return None if longest is None or settings.mode == "judge" else int(longest)
+
+
 def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int, endless: int | None) -> Iterator[pa.Table]:
     """The requests of the shard in the one row of `items`, in their order.
 
-    One of `endless` tokens fails before it is asked: see `engine_options`.
+    One of `endless` tokens fails before it is asked.
     """
     (item,) = items.to_pylist()
     records = read_shard(item["file"])
@@ -294,7 +309,7 @@ def _requests(items: pa.Table, read_shard: ReadShard, batch_size: int, endless: 
     lengths = {order: column.value_lengths().to_numpy() for order, column in columns.items()}
     size = np.where(swapped, lengths[True][rows], lengths[False][rows])
     reasons = records["reason"].to_pylist()
-    too_long = f"a request of {endless} tokens, all that max_model_len allows, would never end in vLLM 0.29"
+    too_long = f"a request of {endless} tokens, all that max_model_len allows, may never end in vLLM 0.29"
     for start in range(0, len(rows), batch_size):
         yield pa.Table.from_pylist(
             [

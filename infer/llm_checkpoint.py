@@ -70,9 +70,8 @@ def _hub_folder(name: str, file: str) -> Path:
     try:
         return Path(cached_file(name, file)).parent
     except OSError as error:
-        raise InputError(
-            f"the model on the hub has no {file}, so how it read records is not known", name, _RETRAIN
-        ) from error
+        reason = f"the hub gives us no {file} of it, so how it read records is not known"
+        raise InputError(f"{reason}: {str(error).splitlines()[0]}", name, _RETRAIN) from error
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

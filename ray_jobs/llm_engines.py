@@ -11,7 +11,7 @@ from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
-from ray_jobs.llm_requests import ANSWERS, ORDERS, Packed, Unit
+from ray_jobs.llm_requests import ANSWERS, Packed, Unit
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.local_copy import engine_source
 from ray_jobs.progress import Throughput, say
@@ -21,16 +21,26 @@ from ray_jobs.settings_llm import Llm
 from ray_jobs.storage import Folder
 
 _LOOK_AGAIN_S = 10.0
-_FEW_KILLERS = 3
+
+
+class NoRoomError(InputError):
+    """The cluster had no room for an engine in time."""
 
 
 def score_units(
-    run: Run, stage: Stage, missing: list[Unit], tokens: Folder, packed: Packed, scorer: Scorer, llm: Llm, model: str
+    run: Run,
+    stage: Stage,
+    missing: list[Unit],
+    tokens: Folder,
+    packed: Packed,
+    scorer: Scorer,
+    llm: Llm,
+    model: str,
+    most_killers: int,
 ) -> None:
     """Score the units, and add the answers to those of the model of this fingerprint in the stage's folder.
 
-    Each request that kills engines takes some starts to find, so more of them than `max_failed` allows end the work, or
-    more than a few of a small run.
+    More than `most_killers` requests that kill engines end the work.
     """
     if not missing:
         return
@@ -50,8 +60,6 @@ def score_units(
         swapped = np.full(len(order), unit.swapped)
         shards.append(Shard(unit.file, unit.shard, unit.rows[order], swapped, unit.requests[order]))
     read = functools.partial(_read_tokens, folder=tokens)
-    records = sum(len(numbers) for numbers in packed.requests.values())
-    most_killers = max(_FEW_KILLERS, int(llm.max_failed * records * len(ORDERS)))
     for scores in score_shards(shards, read, settings, progress.add, functools.partial(say, stage.name), most_killers):
         made = pa.table(
             {
@@ -98,7 +106,7 @@ def _read_tokens(shard: str, folder: Folder) -> pa.Table:
 def _wait_for_room(stage: Stage, llm: Llm, settings: LlmSettings) -> None:
     """Wait until the cluster has the GPUs and CPUs of one engine, saying so; asking makes an autoscaler add them.
 
-    Raises InputError after `patience_s` seconds.
+    Raises NoRoomError after `patience_s` seconds.
     """
     import ray
     from ray.util import placement_group, remove_placement_group
@@ -116,7 +124,7 @@ def _wait_for_room(stage: Stage, llm: Llm, settings: LlmSettings) -> None:
             say(stage.name, f"waits for {what}: {state}")
             waited = time.monotonic() - started
             if waited >= llm.patience_s:
-                raise InputError(
+                raise NoRoomError(
                     f"the cluster had no room for an engine ({what}) for {waited:.0f} s: {state}",
                     where=f"llms.{llm.name}",
                     fix="ask for less, run where there is more, or raise patience_s.",

@@ -27,6 +27,7 @@ from ray_jobs.run import Run
 from ray_jobs.settings_llm import Llm
 from ray_jobs.storage import Folder
 
+_FEW_KILLERS = 3
 Masks = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n,)
 
 
@@ -131,7 +132,9 @@ def _ask(scoring: Scoring, scorer: Scorer, wanted: Wanted, failed_again: bool) -
         say(scoring.stage.name, f"{found:,} requests found answered, resuming")
     elif missing and not failed_again:
         say(scoring.stage.name, "asking for the second order of the records that it is least sure of")
-    score_units(scoring.run, scoring.stage, missing, scoring.tokens, packed, scorer, scoring.llm, model)
+    # To find one takes some starts of an engine: no more than may fail, or a few of a small run.
+    most_killers = max(_FEW_KILLERS, int(scoring.llm.max_failed * packed.count(wanted)[0]))
+    score_units(scoring.run, scoring.stage, missing, scoring.tokens, packed, scorer, scoring.llm, model, most_killers)
     return read_answers(folder, packed, scorer.prefix, model)
 
 

@@ -19,6 +19,7 @@ import numpy as np
 from infer.llm_settings import effective_dtype
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, fingerprint
+from ray_jobs.llm_engines import NoRoomError
 from ray_jobs.llm_passes import Masks, Scoring, score_records
 from ray_jobs.llm_plan import dry_run
 from ray_jobs.llm_predictions import Cheaper, commit, read_cheaper
@@ -129,7 +130,10 @@ def _fits(run: Run, beside: list[Llm], llm: Llm) -> bool:
 
 
 def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:
-    """Do the work of several models side by side. Where one fails, the others go on, and its error is raised then."""
+    """Do the work of several models side by side. Where one fails, the others go on, and its error is raised then.
+
+    One for which the cluster did not grow has its turn when the others are done.
+    """
     if len(waiting) < 2:
         return [result for _, work in waiting for result in work()]
     done: dict[str, list[StageResult]] = {}
@@ -148,6 +152,11 @@ def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:
         thread.start()
     for thread in threads:
         thread.join()
+    for llm, work in waiting:
+        if isinstance(failed.get(llm.name), NoRoomError):
+            say(f"score_llm/{llm.name}", "there was no room beside the other models; now there may be")
+            done[llm.name] = work()
+            del failed[llm.name]
     for error in failed.values():
         raise error
     return [result for llm, _ in waiting for result in done[llm.name]]

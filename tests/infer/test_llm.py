@@ -225,13 +225,15 @@ def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architec
 class FakeEngines:
     """Stands in for asking: every request is answered with thirds, and some kill the engine, with the last answers.
 
-    `deaths` are by request what an engine dies of then, once each.
+    `deaths` are by request what an engine dies of then, once each. With `fails`, all others are refused; with
+    `dies_after`, an engine that was asked a single request dies when it has answered.
     """
 
     def __init__(self, deaths: dict[int, list[Exception]], lost: int = 5) -> None:
         self.deaths = deaths
         self.lost = lost
         self.starts = 0
+        self.fails = self.dies_after = False
 
     def __call__(self, asked: dict[int, Shard], *_: object) -> Any:
         order = [(index, number) for index, shard in asked.items() for number in shard.requests.tolist()]
@@ -239,7 +241,10 @@ class FakeEngines:
         deadly = [place for place, (_, number) in enumerate(order) if self.deaths.get(number)]
         for index, number in order[: max(0, deadly[0] - self.lost) if deadly else None]:
             thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
-            yield {"shard": index, "request": number, "tokens": 1, llm._ERROR: "", **thirds}
+            error = "refused" if self.fails else ""
+            yield {"shard": index, "request": number, "tokens": 1, llm._ERROR: error, **thirds}
+        if not deadly and self.dies_after and len(order) == 1:
+            raise RayActorError
         if deadly:
             raise self.deaths[order[deadly[0]][1]].pop()
 
@@ -247,14 +252,15 @@ class FakeEngines:
 def score_with(
     engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, told: list[str] | None = None, **more: Any
 ) -> dict[int, str]:
-    """Score ten shards of a hundred requests; why each request that failed did."""
+    """Score ten shards of a `count` of requests, a hundred; why each request that failed did."""
     monkeypatch.setattr(llm, "_answers", engines)
-    rows = np.arange(100, dtype=np.int32)
-    shards = [Shard(str(n), "", rows, rows < 0, n * 100 + rows.astype(np.int64)) for n in range(10)]
+    count = more.pop("count", 100)
+    rows = np.arange(count, dtype=np.int32)
+    shards = [Shard(str(n), "", rows, rows < 0, n * count + rows.astype(np.int64)) for n in range(10)]
     settings = LlmSettings("m", replicas=more.pop("replicas", (1, 1)))
     notice = (told if told is not None else []).append
     came = list(score_shards(shards, lambda file: pa.table({}), settings, notice=notice, **more))
-    assert sum(len(one.requests) for one in came) == 1000
+    assert sum(len(one.requests) for one in came) == 10 * count
     failed = {
         number: reason
         for one in came
@@ -284,10 +290,20 @@ def test_what_kills_engines_is_found_though_they_take_answers_with_them(
 
 
 def test_a_machine_that_goes_away_costs_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
-    gone = RayActorError(preempted=True)
-    engines = FakeEngines({500: [RayActorError()] + [gone] * 5 + [RayActorError()] * 3, 501: [gone] * 9})
-    assert score_with(engines, monkeypatch) == {}
+    died, gone = RayActorError(), RayActorError(preempted=True)
+    engines = FakeEngines({0: [gone, died] * 4 + [gone], 501: [gone] * 9})
+    told: list[str] = []
+    assert score_with(engines, monkeypatch, told) == {}
     assert not any(engines.deaths.values())
+    assert told.count("the machine of an engine went away; asking again") == 5 + 9
+    # Three deaths on the way to asking it alone, in which it died once.
+    assert told.count("the engine died of a single request; asking it once more") == 1
+
+
+def test_machines_that_go_on_going_away_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = FakeEngines({0: [RayActorError(preempted=True)] * 99})
+    with pytest.raises(RuntimeError, match="10 times the machine of an engine went away before an answer"):
+        score_with(engines, monkeypatch)
 
 
 def test_more_killers_than_are_allowed_end_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -299,19 +315,36 @@ def test_more_killers_than_are_allowed_end_the_work(monkeypatch: pytest.MonkeyPa
 
 def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(1000)})
-    with pytest.raises(RuntimeError, match="died of 3 requests and of a short one"):
-        score_with(engines, monkeypatch)
+    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked, .*: of 3 requests and of the last one"):
+        score_with(engines, monkeypatch, most_killers=20)
     assert engines.starts < 15
+
+
+@pytest.mark.parametrize("rest", ["answered and then dead", "failed", "killers too"])
+def test_three_killers_and_nothing_answered_are_not_the_end_where_the_last_request_shows_life(
+    rest: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    died = [RayActorError()] * 99
+    engines = FakeEngines({number: list(died) for number in range(1000 if rest == "killers too" else 3)})
+    engines.dies_after = rest == "answered and then dead"
+    engines.fails = rest == "failed"
+    budget = 1000 if rest == "killers too" else 3
+    failed = score_with(engines, monkeypatch, most_killers=budget, count=5 if rest == "killers too" else 100)
+    assert set(failed.values()) <= {DIED_ALONE, "refused"}
+    assert sum(reason == DIED_ALONE for reason in failed.values()) == (50 if rest == "killers too" else 3)
 
 
 def test_a_request_that_vllm_would_never_end_is_not_asked() -> None:
     ids = pa.array([[5] * 4, [5] * 7, [5] * 6], pa.list_(pa.int32()))
     packed = pa.table({"ab": ids, "ba": ids, "reason": ["", "", "why"]})
     item = {"shard": 0, "file": "a", "rows": [0, 1, 2], "swapped": [False] * 3, "requests": [10, 11, 12]}
-    made = pa.concat_tables(llm._requests(pa.Table.from_pylist([item]), lambda file: packed, 2, 7))
+    endless = llm._endless(LlmSettings("m", engine={"max_model_len": "7"}))
+    made = pa.concat_tables(llm._requests(pa.Table.from_pylist([item]), lambda file: packed, 2, endless))
     first, second, third = made[llm._ERROR].to_pylist()
     assert (first, third) == ("", "why")
     assert "7 tokens" in second
+    assert llm._endless(LlmSettings("m")) is None
+    assert llm._endless(LlmSettings("m", mode="judge", engine={"max_model_len": 7})) is None
 
 
 def test_an_engine_that_gives_no_answer_is_given_up(llama: str) -> None:

@@ -201,12 +201,12 @@ def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
 
 
 def test_different_things_are_at_once_where_there_is_room_for_all_of_them(cluster):
-    one, pair, large = (
-        Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (3, 1))
+    one, pair, two, large = (
+        Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (2, 1), (3, 1))
     )
     assert room_for_all([pair, pair])
     assert room_for_all([one, large])
     assert not room_for_all([pair, large])
     cluster.setenv(NODE_TYPES, '[[{"CPU": 4}, 2]]')
     assert room_for_all([pair, large, large])
-    assert not room_for_all([large, large, large]), "eight CPUs, but on two nodes"
+    assert not room_for_all([large, two, large]), "eight CPUs, but on two nodes"

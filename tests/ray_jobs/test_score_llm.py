@@ -15,6 +15,7 @@ from preference.schema import TEXTS
 from ray_jobs import cli, predictions
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
+from ray_jobs.llm_engines import NoRoomError
 from ray_jobs.llm_plan import dry_run
 from ray_jobs.llm_requests import entropy
 from ray_jobs.llm_scorers import check, checkpoint_fingerprint
@@ -230,6 +231,28 @@ def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
     assert _fits(run, [], Llm(name="large", checkpoint="m/m", cpus_per_replica=99))
     assert _fits(run, llms[:1], llms[1])
     assert not _fits(run, llms[:2], llms[2]), "the tests' cluster has two CPUs"
+
+
+def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys):
+    ended = threading.Event()
+
+    def first():
+        ended.set()
+        return [StageResult("first", False, {})]
+
+    def second():
+        if not tried:
+            tried.append("beside")
+            raise NoRoomError("no room")
+        assert ended.is_set()
+        return [StageResult("second", False, {})]
+
+    tried: list[str] = []
+    llms = [Llm(name=name, checkpoint="m/m") for name in ("first", "second")]
+    found = _at_once(list(zip(llms, (first, second), strict=True)))
+    assert [result.stage for result in found] == ["first", "second"]
+    assert tried == ["beside"]
+    assert "there was no room beside the other models" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
