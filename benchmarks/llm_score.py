@@ -234,15 +234,7 @@ def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """
     import ray
 
-    from ray_jobs.run import KEEP_WORKERS
-
-    ray.init(
-        address="local",
-        num_cpus=options.threads,
-        include_dashboard=False,
-        log_to_driver=False,
-        _system_config=KEEP_WORKERS,
-    )
+    ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
     lengths = pq.read_table(folder / "tokens.parquet", columns=["ab"])["ab"].combine_chunks().value_lengths()
     order = np.argsort(lengths.to_numpy(), kind="stable")
     short = np.sort(order[:FEW])

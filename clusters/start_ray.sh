@@ -44,7 +44,6 @@ if [[ ${RAY_AUTH_MODE:-} != token || ! -s $HOME/.ray/auth_token ]]; then
   exit 2
 fi
 chmod 600 "$HOME/.ray/auth_token"
-export RAY_idle_worker_killing_time_threshold_ms=60000 # see KEEP_WORKERS in ray_jobs/run.py
 case $role in
   # The dashboard takes jobs, so it listens on this machine only; `ray dashboard` brings it to yours through ssh.
   head) options=(--head "--node-ip-address=$reached" --port=6379 --dashboard-host=127.0.0.1) ;;

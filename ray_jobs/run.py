@@ -89,11 +89,6 @@ def on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:
     return result
 
 
-# Where actors hold all CPUs, Ray ends every worker that was idle for a second, and starts another for the next task.
-# While an engine scored on two CPUs that was a process every eight seconds, and took half of one of them.
-KEEP_WORKERS = {"idle_worker_killing_time_threshold_ms": 60_000}
-
-
 def connect(run: Run) -> None:
     """Join the cluster of RAY_ADDRESS (as under `ray job submit`), or start a local one; nothing if connected."""
     import ray
@@ -106,7 +101,7 @@ def connect(run: Run) -> None:
     if address == "local":
         say("ray", "starting on this machine")
         # Ray's dashboard would listen on a port that nobody asked for.
-        options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False, "_system_config": KEEP_WORKERS}
+        options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address=address, **options)
