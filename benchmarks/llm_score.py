@@ -1,8 +1,8 @@
 """Scoring with a language model: ours against a plain transformers loop over padded batches in input order.
 
 Run as: python -m benchmarks.llm_score --votes votes.csv
-(500 records took 12 minutes at --max-tokens 512 on 2 cores, and more than an hour at 2048, most of them the plain
-loop's; --rows 500 2000 shows how time grows, --layers 2 is a smaller model)
+(500 records at --max-tokens 2048 took 54 minutes on 2 slow cores, most of them the plain loop's, and the third process
+after that; --rows 500 2000 shows how time grows, --layers 2 is a smaller model)
 
 Both sides score the same records, packed to the same token ids, in one order, with the same random Llama (about 100
 million parameters) in float32 on the same cores. The plain loop has batches of 8, padded to their longest. Start-up is

@@ -136,7 +136,7 @@ def _ask_all(
                     answered += last or not row[_ERROR]
                     gone = 0
                     yield row
-            if not answered if last else windows[level]:
+            if (last and not answered) or (not last and windows[level]):
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
