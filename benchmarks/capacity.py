@@ -3,10 +3,11 @@
 Run as: python -m benchmarks.capacity --rows 1000 5000 20000
 (prints tables in Markdown)
 
-Stages on CPUs are measured: core-seconds of all processes of the job, Ray's among them, and the bytes that the stage
-leaves. A straight line through the two largest sizes gives what a job costs at all and what each 1,000 records add;
-the ratio of the two slopes tells whether that grows. Language models are reckoned from their shapes: operations per
-token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
+Records are all of a run: four of five have votes, the fifth is scored alone. Stages on CPUs are measured: core-seconds
+of all processes of the job, Ray's among them, their memory, and the bytes that the stage leaves. A straight line
+through the two largest sizes gives what a job costs at all and what each 1,000 records add; the ratio of the two slopes
+tells whether that grows, in which case the line promises too little for sizes far beyond. Language models are reckoned
+from their shapes: operations per token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import math
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,11 +32,21 @@ LEAVES = {
     "blend": ["blend"],
     "report": ["report"],
 }
-SETTINGS = ["llms=[]", "data.shard_rows=2048"]  # the demo's features and boosters
 TARGETS = (1_000_000, 100_000_000)
-# cluster.yaml's node types: cores or GPUs, and approximate dollars per hour on spot.
-CPU_NODE, GPU_NODE = (16, 0.30), (1, 1.20)
+# cluster.yaml's node types: cores or GPUs, approximate dollars per hour on spot, and memory.
+CPU_NODE, GPU_NODE, NODE_GIB = (16, 0.30), (1, 1.20), 64
 HOURS = 8.0  # in which the work shall be done
+SHARD = 2048
+# On how many cores a stage can work at once: a shard, or a fold of a booster, to each; blend and report sum up on one.
+WIDTH: dict[str, Callable[[int], float]] = {
+    "ingest": lambda records: records / SHARD,
+    "featurize": lambda records: records / SHARD,
+    "train_boosters": lambda records: 20,
+    "blend": lambda records: 1,
+    "report": lambda records: 1,
+}
+GIB = 2**30
+SETTINGS = ["llms=[]", f"data.shard_rows={SHARD}"]  # the demo's features and boosters
 # Parameters that are multiplied for each token, layers and width of attention: the models' published configurations.
 SHAPES = {"Gemma-2-9b": (8.3e9, 42, 4096), "Llama-3-8b": (7.0e9, 32, 4096)}
 L40S_TFLOPS = 362.0  # NVIDIA's data sheet, dense bfloat16
@@ -45,7 +57,8 @@ class Cost:
     """What a job took at one size."""
 
     core_seconds: float
-    bytes: int
+    bytes: int  # that it leaves
+    peak_bytes: int  # of memory, on 2 cores
 
 
 def main() -> None:
@@ -65,11 +78,12 @@ def main() -> None:
 def _costs(folder: Path, rows: int) -> dict[str, Cost]:
     run = folder / f"run-{rows}"
     overrides = [f"run={run}", *SETTINGS]
+    test = rows // 5
     if SHARED.exists():
-        subprocess.run([sys.executable, SHARED, folder, str(rows), str(rows // 4)], check=True, capture_output=True)
+        subprocess.run([sys.executable, SHARED, folder, str(rows - test), str(test)], check=True, capture_output=True)
         overrides += [f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
     else:
-        overrides += [f"data.synthetic.train_rows={rows}", f"data.synthetic.test_rows={rows // 4}"]
+        overrides += [f"data.synthetic.train_rows={rows - test}", f"data.synthetic.test_rows={test}"]
     found = {}
     for job, folders in LEAVES.items():
         line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(ROOT / "configs/demo.yaml")]
@@ -77,29 +91,31 @@ def _costs(folder: Path, rows: int) -> dict[str, Cost]:
             line += ["--set", override]
         taken = measure(line)
         manifests = [read_manifest(Folder(str(run / each))) or {"files": {}} for each in folders]
-        found[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests))
-        print(f"{rows:,} rows, {job}: {taken.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
+        found[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests), taken.peak_bytes)
+        print(f"{rows:,} records, {job}: {taken.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
     return found
 
 
-def _slope(costs: dict[int, dict[str, Cost]], job: str, first: int, second: int) -> float:
-    """Core-seconds that each record adds between two sizes."""
-    return (costs[second][job].core_seconds - costs[first][job].core_seconds) / (second - first)
+def _slope(costs: dict[int, dict[str, Cost]], job: str, between: Sequence[int], of: str = "core_seconds") -> float:
+    """Core-seconds, or bytes of memory, that each record adds between two sizes."""
+    first, second = between
+    return float((getattr(costs[second][job], of) - getattr(costs[first][job], of)) / (second - first))
 
 
 def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
     sizes = sorted(costs)
     print("| stage | " + " | ".join(f"core-s at {rows:,}" for rows in sizes), end="")
-    print(" | core-s a job | core-s per 1,000 more | growth | MB per 1,000 |")
-    print("|---|" + "---|" * (len(sizes) + 4))
+    print(" | core-s a job | core-s per 1,000 more | growth | MB left per 1,000 | peak GiB |")
+    print("|---|" + "---|" * (len(sizes) + 5))
     for job in LEAVES:
-        slope = _slope(costs, job, *sizes[1:])
+        slope = _slope(costs, job, sizes[1:])
         fixed = costs[sizes[-1]][job].core_seconds - slope * sizes[-1]
-        before = _slope(costs, job, *sizes[:2])
+        before = _slope(costs, job, sizes[:2])
         growth = f"{slope / before:.2f}" if min(slope, before) > 0 else "-"  # too small to tell
         size = costs[sizes[-1]][job].bytes / sizes[-1] / 1e3
+        peaks = ", ".join(f"{costs[rows][job].peak_bytes / GIB:.2f}" for rows in sizes)
         of_sizes = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
-        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} |")
+        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} | {peaks} |")
 
 
 def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> None:
@@ -111,11 +127,15 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
     for job in LEAVES:
         cells = []
         for n, rows in enumerate(TARGETS):
-            hours = _slope(costs, job, *sizes[1:]) * rows / 3600
+            hours = _slope(costs, job, sizes[1:]) * rows / 3600
             totals[n] += hours / CPU_NODE[0] * CPU_NODE[1]
-            nodes = math.ceil(hours / CPU_NODE[0] / HOURS)
+            cores = min(max(hours / HOURS, 1), WIDTH[job](rows))
+            nodes = math.ceil(cores / CPU_NODE[0])
             size = costs[sizes[-1]][job].bytes / sizes[-1] * rows / 1e9
-            cells.append(f"{hours:,.0f} core-hours, {nodes:,} nodes for {HOURS:g} h, {size:,.0f} GB")
+            cells.append(
+                f"{hours:,.0f} core-hours: {hours / cores:,.1f} h on {cores:,.0f} cores of {nodes:,} nodes; "
+                f"{size:,.0f} GB{_memory(costs, job, rows)}"
+            )
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
         operations = 2 * parameters + 4.0 * layers * width * tokens
@@ -124,9 +144,25 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
         for n, rows in enumerate(TARGETS):
             hours = per_token * 2 * tokens * rows / 3600  # both orders
             totals[n] += hours * GPU_NODE[1]
-            cells.append(f"{hours:,.0f} GPU-hours, {math.ceil(hours / HOURS):,} GPUs for {HOURS:g} h")
+            cells.append(f"{hours:,.0f} GPU-hours: {math.ceil(hours / HOURS):,} GPUs for {HOURS:g} h")
         print(f"| score_llm, {name} ({1000 * per_token:.4f} GPU-s per 1,000 tokens) | {' | '.join(cells)} |")
-    print(f"| all, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
+    print(f"| all of these, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
+    print(
+        "\nNot in it: searches, encoders and fine-tuning (their jobs' --dry-run), the head, nodes while they start and "
+        "idle, storage and traffic. Language models that are trained here score test records once for each fold."
+    )
+
+
+def _memory(costs: dict[int, dict[str, Cost]], job: str, rows: int) -> str:
+    """What a stage that holds all records would need of one node, with 2 of its processes, if it has not that much."""
+    sizes = sorted(costs)
+    needed = costs[sizes[-1]][job].peak_bytes + _slope(costs, job, sizes[1:], of="peak_bytes") * (rows - sizes[-1])
+    if needed / GIB < NODE_GIB or job in (
+        "ingest",
+        "featurize",
+    ):  # these hold a shard at a time, however many there are
+        return ""
+    return f"; **does not fit**: {needed / GIB:,.0f} GiB for 2 processes, a node has {NODE_GIB}"
 
 
 if __name__ == "__main__":

@@ -12,13 +12,15 @@ from ray.autoscaler._private.aws.node_provider import AWSNodeProvider
 from ray.autoscaler.node_launch_exception import NodeLaunchException
 
 SPOT = "InstanceMarketOptions"
-# EC2's codes for spot that cannot be had now, as opposed to a mistake in the request or a missing permission.
+# EC2's codes for spot that cannot be had here or now, as opposed to a mistake in the request or a missing permission.
 REFUSED = {
+    "AuthFailure.ServiceLinkedRoleCreationNotPermitted",  # an account that has never used spot; see cluster.yaml
     "InsufficientInstanceCapacity",
     "InsufficientCapacity",
     "MaxSpotInstanceCountExceeded",
     "SpotMaxPriceTooLow",
     "UnfulfillableCapacity",
+    "Unsupported",  # by the zone that was tried last, whatever the others had said
 }
 
 

@@ -3,6 +3,7 @@
 # NVIDIA GPU from requirements/gpu.txt. Does nothing where that very lock file is installed already.
 #
 #   LOCK               `lock` or `gpu`, to choose the file by name (an image is built where no GPU is)
+#   DRIVER_SECONDS     how long NVIDIA's driver, which comes up late on a first boot, is waited for
 #   PYTHON             the interpreter to use; else uv's own build of the version below, the same on every node, since
 #                      Ray joins no nodes whose Pythons differ even in the third number
 #   UV_TORCH_BACKEND   where machines without a GPU get torch: `cpu` is PyTorch's own index
@@ -12,8 +13,23 @@ PYTHON_VERSION=3.11.13
 UV_VERSION=0.13.9
 
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-if nvidia-smi >/dev/null 2>&1; then default=gpu; else default=lock; fi
-lock=$home/requirements/${LOCK:-$default}.txt
+if [[ -z ${LOCK:-} ]]; then
+  LOCK=lock
+  if lspci 2>/dev/null | grep -qi nvidia; then
+    for ((second = 0; second < ${DRIVER_SECONDS:-120}; second++)); do
+      if nvidia-smi >/dev/null 2>&1; then break; fi
+      sleep 1
+    done
+    # With the other file its jobs would fail only once they ask for the GPU.
+    if ! nvidia-smi >/dev/null 2>&1; then
+      echo "error: this machine has an NVIDIA GPU, but nvidia-smi does not answer. Fix: install its driver, or set" \
+        "LOCK=lock to use the machine without the GPU." >&2
+      exit 1
+    fi
+  fi
+  if nvidia-smi >/dev/null 2>&1; then LOCK=gpu; fi
+fi
+lock=$home/requirements/$LOCK.txt
 ready=$home/venv/.ready-$(sha256sum "$lock" | cut -c1-16)
 if [[ -e $ready ]]; then
   echo "$home/venv is as $(basename "$lock") says"
@@ -23,8 +39,12 @@ fi
 uv=$home/uv/bin/uv
 if [[ ! -x $uv ]]; then
   if ! python3 -m venv --clear "$home/uv" >/dev/null 2>&1; then
-    sudo apt-get update -qq
-    sudo apt-get install -y -qq python3-venv
+    # On its first boot a machine updates itself, and holds apt's locks for some minutes.
+    for ((try = 1; ; try++)); do
+      if sudo apt-get update -qq && sudo apt-get install -y -qq python3-venv; then break; fi
+      if ((try == 30)); then exit 1; fi
+      sleep 10
+    done
     python3 -m venv --clear "$home/uv"
   fi
   "$home/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"

@@ -15,6 +15,7 @@ from preference.errors import InputError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
+_KEY = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
 # Pauses double up to 20 s, each times a random share: a minute and a half on average, so that a store which is away for
 # half a minute ends no job.
 ATTEMPTS = 12
@@ -30,15 +31,29 @@ def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str
     return _remote(location, attempts)
 
 
-@functools.lru_cache(maxsize=256)  # what is made once per place keeps its connections
-def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
-    if "@" in urllib.parse.urlsplit(location).netloc:
-        # What settings hold is printed, saved in the run and shown in the report.
+def refuse_keys(location: str, where: str = "") -> None:
+    """Raise InputError for a URI with a key in it; the message names `where` it stands, and the URI's scheme alone.
+
+    What settings hold is printed, saved in the run and shown in the report.
+    """
+    scheme, mark, rest = location.partition("://")
+    if not mark:
+        return
+    place, _, options = rest.partition("?")
+    # A secret may hold a slash, which ends what a parser takes for the host: s3://name:half/other-half@bucket
+    host, _, port = place.partition("/")[0].partition(":")
+    named = [name for name in urllib.parse.parse_qs(options, keep_blank_values=True) if _KEY.search(name)]
+    if "@" in host or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
         raise InputError(
             "a key stands in the URI",
-            where=re.sub(r"//[^@/]*@", "//...@", location),
+            where=where or f"{scheme}://...",
             fix="leave it out; give it in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or through the machine's role.",
         )
+
+
+@functools.lru_cache(maxsize=256)  # what is made once per place keeps its connections
+def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
+    refuse_keys(location)
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:

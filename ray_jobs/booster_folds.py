@@ -10,7 +10,7 @@ import pyarrow as pa
 from preference.metrics import log_loss
 from preference.swap import PositionEffect
 from ray_jobs import predictions
-from ray_jobs.artifacts import Stage, read_manifest
+from ray_jobs.artifacts import Stage, require_finished
 from ray_jobs.records import Records
 from ray_jobs.storage import DamagedFileError
 
@@ -64,9 +64,10 @@ def digest(model: bytes) -> str:
 
 
 def read_model(stage: Stage, engine: str) -> bytes:
-    """The model of a fold's stage. Raises DamagedFileError if it is not what was written."""
+    """The model of a finished fold's stage. Raises DamagedFileError if it is not what was written."""
+    manifest = require_finished(stage, "train_boosters")
     model = stage.folder.read_bytes(MODEL_FILE[engine])
-    made = (read_manifest(stage.folder) or {"metrics": {}})["metrics"].get("digest")  # None of an older version's
+    made = manifest["metrics"].get("digest")  # None of an older version's
     if made is not None and digest(model) != made:
         raise DamagedFileError(
             "the file is not what was written",

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 
+from featurize.files import resolve
 from preference.errors import InputError
 from ray_jobs.lock import TakenOverError, locked
 from ray_jobs.run import Run, StageResult
@@ -37,7 +38,7 @@ def main(
         description=description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--config", required=True, metavar="FILE", help="settings as YAML; see configs/")
+    parser.add_argument("--config", required=True, metavar="FILE", help="settings as YAML, path or URI; see configs/")
     parser.add_argument(
         "--set",
         action="append",
@@ -109,8 +110,13 @@ def _sigterm_is_system_exit() -> Iterator[None]:
 
 def _settings(path: str, overrides: Sequence[str]) -> Settings:
     try:
-        with open(path, encoding="utf-8") as file:
-            text = file.read()
+        if "://" in path:
+            filesystem, place = resolve(path)
+            with filesystem.open_input_stream(place) as stream:
+                text = stream.read().decode()
+        else:
+            with open(path, encoding="utf-8") as file:
+                text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", where=path, fix="give --config one of configs/*.yaml.") from error

@@ -13,6 +13,7 @@ from featurize.matrix import from_lists, to_lists
 from featurize.similarity import vector_cosines
 from featurize.text import Distinct
 from ray_jobs.feature_store import Output, is_fitted, read_fitted
+from ray_jobs.local_copy import local_folder, stored_fingerprint
 from ray_jobs.progress import Progress
 from ray_jobs.records import Records
 from ray_jobs.settings import Embeddings
@@ -93,7 +94,10 @@ class _EncodeShards:
 
     def __init__(self, records: Folder, target: Folder, output: Output, wanted: Embeddings) -> None:
         self._records, self._target, self._output = records, target, output
-        self._encoder = embeddings.Encoder(wanted.model, wanted.max_tokens, wanted.cpus_per_replica)
+        model = wanted.model
+        if "://" in model:
+            model = local_folder(Folder(model), stored_fingerprint(model))
+        self._encoder = embeddings.Encoder(model, wanted.max_tokens, wanted.cpus_per_replica)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = []

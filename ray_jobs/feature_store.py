@@ -12,6 +12,7 @@ from featurize.matrix import Block, Layout, NgramBlock, PlainBlock, VectorBlock
 from preference.errors import InputError
 from ray_jobs import settings
 from ray_jobs.artifacts import fingerprint
+from ray_jobs.local_copy import stored_fingerprint
 from ray_jobs.records import Records
 from ray_jobs.run import Run
 from ray_jobs.shards import Item
@@ -121,7 +122,8 @@ def plan(wanted: settings.Featurize, records: Records, seed: int) -> list[Output
     if wanted.embeddings is not None:
         # The number of threads changes the last bits of a sum.
         encoded = wanted.embeddings.model_dump(include={"max_tokens", "cpus_per_replica", "gpus_per_replica"})
-        encoded["model"] = embeddings.identity(wanted.embeddings.model)
+        model = wanted.embeddings.model
+        encoded["model"] = stored_fingerprint(model) if "://" in model else embeddings.identity(model)
         outputs.append(output("sentence_vectors", "embeddings/vectors", encoded))
         outputs.append(output("embeddings", "embeddings", {**encoded, "components": wanted.embeddings.components}))
     return outputs

@@ -14,6 +14,7 @@ from preference.schema import LABELS
 from ray_jobs import predictions
 from ray_jobs.artifacts import Stage
 from ray_jobs.finetune_store import CHECKPOINT, HELD_OUT, Base, RunFoldStore
+from ray_jobs.local_copy import stored_fingerprint
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records
 from ray_jobs.resources import held, require_room, room_for, workers_request
@@ -30,23 +31,32 @@ _RAY_TRAIN = "ray_train"  # folder of a model where Ray Train keeps its own note
 
 
 def base_of(model: str) -> Base:
-    """A pre-trained model by folder or hub id. Raises InputError if it cannot be loaded."""
+    """A pre-trained model by folder, URI or hub id. Raises InputError if it cannot be loaded."""
     from train.networks import load_config, locate
 
+    load_config(_outline_of(model))  # one that cannot be loaded is told here, not by every worker
+    if "://" in model:
+        return Base(model, stored_fingerprint(model))
     place = locate(model)
-    load_config(place)  # one that cannot be loaded is told here, not by every worker
     return Base(place, models.identity(place))
+
+
+def _outline_of(model: str) -> str:
+    """A folder on this machine with what tells a model's shapes, or a hub id."""
+    from train.networks import locate
+
+    return Base(model, stored_fingerprint(model)).outline() if "://" in model else locate(model)
 
 
 def check_bases(models: Sequence[Encoder | TrainedLlm]) -> None:
     """Raise InputError for a pre-trained model that cannot be loaded or reads fewer tokens than it is to be given."""
-    from train.networks import load_config, locate, most_tokens
+    from train.networks import load_config, most_tokens
 
     for model in models:
         if isinstance(model, Encoder) and model.scratch is not None:
             continue
         base = model.base if isinstance(model, Encoder) else model.model
-        most = most_tokens(load_config(locate(base)), decoder=isinstance(model, TrainedLlm))
+        most = most_tokens(load_config(_outline_of(base)), decoder=isinstance(model, TrainedLlm))
         if most is not None and model.max_tokens > most:
             raise InputError(
                 f"{base} reads at most {most} tokens, not {model.max_tokens}", f"{model.name}.max_tokens", "lower it."
@@ -194,7 +204,7 @@ def notes(run: Run, base: Base, settings: FineTuning, lengths: npt.NDArray[np.in
     if run.settings.data.others:
         others = ", ".join(source.name for source in run.settings.data.others)
         found.append(f"trained on the first source of votes alone; those of {others} are for boosters")
-    classes = [] if base.in_run or settings.head == "answers" else foreign_head(base.place)
+    classes = [] if base.in_run or settings.head == "answers" else foreign_head(base.outline())
     if classes:
         shown = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
         found.append(f"the head of {base.place} tells {shown} apart: a new one for A, B and tie takes its place")

@@ -27,7 +27,7 @@ _STATE = f"{CHECKPOINT}/state.json"
 
 @dataclass(frozen=True)
 class Base:
-    """The model that training starts from: a hub id or folder on every node, or a folder of the run."""
+    """The model that training starts from: a hub id, a folder on every node, one in an object store, or of the run."""
 
     place: str
     fingerprint: str
@@ -35,11 +35,15 @@ class Base:
 
     def local(self) -> str:
         """A hub id, or a folder on this machine."""
-        return local_folder(Folder(self.place), self.fingerprint) if self.in_run else self.place
+        return self._copy(outline=False)
 
     def outline(self) -> str:
         """The same without the numbers of the weights where it would be a copy."""
-        return local_folder(Folder(self.place), self.fingerprint, outline=True) if self.in_run else self.place
+        return self._copy(outline=True)
+
+    def _copy(self, outline: bool) -> str:
+        is_folder = self.in_run or "://" in self.place
+        return local_folder(Folder(self.place), self.fingerprint, outline) if is_folder else self.place
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,18 @@
 """The checkpoints that score with a language model: where they are, what they are, and whether they may."""
 
 import hashlib
-import json
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurize.files import resolve
 from preference.errors import InputError
 from ray_jobs import demo_data
 from ray_jobs.artifacts import Stage, read_manifest, require_finished
 from ray_jobs.finetune import base_of, model_stage
 from ray_jobs.finetune_store import MODEL, TRAINED_ON, Base
-from ray_jobs.local_copy import local_place
+from ray_jobs.local_copy import local_place, stored_fingerprint
 from ray_jobs.progress import say
 from ray_jobs.records import Records
 from ray_jobs.run import Run, StageResult, connect
@@ -111,7 +109,7 @@ def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
 
         frame = chat_frame(load_tokenizer(scorer.outline()))
     in_store = "://" in scorer.place
-    base = Base(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place), in_run=in_store)
+    base = Base(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place))
     return llm.name, base, Packing(llm.max_tokens, truncation=llm.truncation, frame=frame)
 
 
@@ -130,7 +128,7 @@ def checkpoint_fingerprint(checkpoint: str) -> str:
     an object store it is their names, sizes and times of change.
     """
     if "://" in checkpoint:
-        return _remote_fingerprint(checkpoint)
+        return stored_fingerprint(checkpoint)
     folder = Path(checkpoint)
     if not folder.is_dir():
         return checkpoint
@@ -148,17 +146,6 @@ def _digest(paths: list[Path]) -> str:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def _remote_fingerprint(uri: str) -> str:
-    from pyarrow import fs
-
-    filesystem, path = resolve(uri)
-    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    files = sorted((info.path, info.size, str(info.mtime_ns)) for info in infos if info.type == fs.FileType.File)
-    if not files:
-        raise InputError("no files there", uri, "check the URI, or name a folder or a model on the hub.")
-    return hashlib.blake2b(json.dumps(files).encode(), digest_size=16).hexdigest()
 
 
 def _merge(run: Run, llm: Llm) -> StageResult:

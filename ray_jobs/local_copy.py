@@ -1,19 +1,24 @@
 """Model folders of a run as folders on this machine, which is what transformers and vLLM load."""
 
+import contextlib
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from urllib.parse import parse_qs
 
 from pyarrow import fs
 
-from featurize.files import resolve
+from featurize.files import resolve, unreachable_is_input_error
+from preference.errors import InputError
 from ray_jobs.storage import Folder
 
 _CACHE = "tiebreak-models"
+_UNUSED_S = 12 * 3600  # after which a copy makes room for a new one: what works with it has loaded it long before
 
 
 def engine_source(place: str) -> tuple[str, dict[str, str]]:
@@ -47,7 +52,8 @@ def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str
     With `outline` the copy has all but the numbers of the weights, which are nearly all of it: enough to check a model,
     or to use its tokenizer, on a machine that does not run it.
     `fingerprint` tells what was asked for, the files' sizes and times what is there, so that a copy of something older
-    is never taken for it. Older copies of the folder are removed.
+    is never taken for it. Older copies of the folder are removed, and those of other folders that nobody asked for in
+    twelve hours.
     """
     filesystem, path = resolve(folder.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
@@ -65,12 +71,38 @@ def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str
         if not target.exists():
             for older in copies.iterdir():
                 shutil.rmtree(older)
+            _drop_unused(cache)
             half = copies / "part"
             for name in folder.files():
                 copy = folder.copy_outline if outline and name.endswith(".safetensors") else folder.copy_to
                 copy(name, half / name)
             half.rename(target)
+        os.utime(target)
     return str(target)
+
+
+def _drop_unused(cache: Path) -> None:
+    """Remove copies that nobody has asked for in a while, but for those that are being made."""
+    for copies in [path for path in cache.iterdir() if path.is_dir()]:
+        with open(cache / f"{copies.name}.lock", "w") as lock, contextlib.suppress(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            asked = max((each.stat().st_mtime for each in copies.iterdir()), default=0.0)
+            if time.time() - asked > _UNUSED_S:
+                shutil.rmtree(copies)
+
+
+def stored_fingerprint(uri: str) -> str:
+    """What a model's folder in an object store is: names, sizes and times of change of its files.
+
+    Raises InputError if there are none.
+    """
+    filesystem, path = resolve(uri)
+    with unreachable_is_input_error(uri):
+        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
+    files = sorted((info.path, info.size, str(info.mtime_ns)) for info in infos if info.type == fs.FileType.File)
+    if not files:
+        raise InputError("no files there", uri, "check the URI, or name a folder or a model on the hub.")
+    return _digest(json.dumps(files))
 
 
 def _contents(filesystem: fs.FileSystem, path: str) -> list[str]:

@@ -24,14 +24,15 @@ from ray_jobs.storage import Folder
 
 LOCK = ".lock"
 BEAT_S = 15.0
-# A claim that was not renewed for eight beats: its owner is gone, or cut off for so long that it must stop anyway.
+# A claim that was not renewed for eight beats: its owner is gone, or cut off, and has stopped two beats before.
 SILENT_S = 8 * BEAT_S
-NOTICE_S = 2 * BEAT_S  # in which an owner that is alive notices that it was taken over
+CUT_OFF_S = 6 * BEAT_S
+NOTICE_S = 4 * BEAT_S  # in which an owner that is alive notices that it was taken over, and stops
 LOOK_S = BEAT_S / 5
 
 
 class TakenOverError(RuntimeError):
-    """Another job has taken the run over."""
+    """Another job has taken the run over, or may have, unseen from here."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     A claim whose process ended on this machine, or that was silent for `SILENT_S` seconds, counts no more: one from
     elsewhere is waited for until it is renewed or as silent as that. With `take_over` none counts, and who is alive has
     `NOTICE_S` seconds to stop. Raises InputError, which names the owner, if another job has the run, and TakenOverError
-    if another takes it meanwhile.
+    if another takes it meanwhile, or if it could not be renewed for `CUT_OFF_S` seconds, so that another soon may.
     """
     made = (run / LOCK).make()
     held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now(), this_machine()))
@@ -85,8 +86,7 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
         with held.kept_alive():
             yield
     finally:
-        with contextlib.suppress(OSError):  # what ended the work is what counts
-            held.folder.delete(held.name)
+        held.give_back()
         Folder.unmake(made)
 
 
@@ -97,21 +97,42 @@ class _Held:
         self.folder = folder
         self.name = f"{uuid.uuid4().hex}.json"
         self._claim = claim
+        self._renewed = time.monotonic()
         self._over = threading.Event()
-        self._lost = False
+        self._lost: str | None = None  # why
+        self._cut_off = False
 
     def renew(self) -> None:
         """Write the claim; its time of change is the sign of life, by the clock of the storage."""
+        began = time.monotonic()
         self.folder.write_json(self.name, vars(self._claim))
+        self._renewed = began
 
-    def end(self, name: str) -> None:
-        """End another's claim, for good: its owner may be about to renew it."""
+    def end(self, name: str, claim: Claim, gone: bool) -> None:
+        """End another's claim, for good: its owner may be about to renew it.
+
+        An owner that is not `gone` has `NOTICE_S` seconds to see it, to stop, and to give its claim back.
+        """
         self._claim = replace(self._claim, over=[*self._claim.over, name])
         self.renew()
+        until = time.monotonic() + (0 if gone else NOTICE_S)
+        while time.monotonic() < until and not claim.ended() and name in self._changed():
+            time.sleep(LOOK_S)
+            self.renew()
         self.folder.delete(name)
 
+    def give_back(self) -> None:
+        """Remove the claim; of a storage that does not answer nobody waits for that."""
+        with contextlib.suppress(OSError):  # what ended the work is what counts
+            if not self._cut_off:
+                self.folder.delete(self.name)
+
     def claims(self) -> dict[str, float]:
-        """When each claim was renewed. Raises TakenOverError if this one is gone, or another says that it has ended."""
+        """When each claim that counts was renewed. Raises TakenOverError if this one is gone, or was ended."""
+        changed = self._changed()
+        return {name: when for name, when in changed.items() if name not in self._claim.over}
+
+    def _changed(self) -> dict[str, float]:
         changed = {name: when for name, when in self.folder.changed().items() if name.endswith(".json")}
         others = [_read(self.folder, name) for name in changed.keys() - {self.name}]
         if self.name not in changed or any(self.name in other.over for other in others if other is not None):
@@ -120,41 +141,68 @@ class _Held:
 
     @contextlib.contextmanager
     def kept_alive(self) -> Iterator[None]:
-        """Renews the claim until the work is done; interrupts the work if the claim is gone."""
-        beat = threading.Thread(target=self._beat, daemon=True, name="run-lock")
-        beat.start()
+        """Renews the claim until the work is done; interrupts the work if the claim is gone, or cannot be renewed."""
+        # Two, since what asks an object store that is away may be stuck in it for minutes.
+        threads = [threading.Thread(target=each, daemon=True, name="run-lock") for each in (self._beat, self._watch)]
+        for thread in threads:
+            thread.start()
         try:
             yield
         except SystemExit:
             if self._lost:
-                raise TakenOverError("another job has taken this run over") from None
+                raise TakenOverError(self._lost) from None
             raise
         finally:
             self._over.set()
-            beat.join()
+            for thread in threads:
+                thread.join(0 if self._cut_off else BEAT_S)
 
     def _beat(self) -> None:
-        main = threading.main_thread().ident
-        assert main is not None
-        while not self._over.wait(BEAT_S):
+        while not self._over.is_set():
             try:
                 self.claims()
                 self.renew()
-            except TakenOverError:
-                self._lost = True
-                # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
-                signal.pthread_kill(main, signal.SIGTERM)
+            except TakenOverError as error:
+                self._lose(str(error))
                 return
             except OSError:  # storage that is away for a moment; the next beat tries again
-                continue
+                pass
+            self._over.wait(BEAT_S)
+
+    def _watch(self) -> None:
+        late = False
+        while not self._over.wait(LOOK_S):
+            silent = time.monotonic() - self._renewed
+            was_late, late = late, silent > CUT_OFF_S
+            if late and was_late:  # a process that was itself stopped for so long first gets to renew
+                self._cut_off = True
+                self._lose(
+                    f"its hold on {self.folder} could not be renewed for {silent:.0f} s, so that another job may take "
+                    "it; when the storage answers again, the same line goes on"
+                )
+                if not self._over.wait(BEAT_S):  # the main thread does not get to it: it may be stuck there, too
+                    say("lock", f"killed: {self._lost}")
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return
+
+    def _lose(self, why: str) -> None:
+        main = threading.main_thread().ident
+        assert main is not None
+        if self._lost is None and not self._over.is_set():
+            self._lost = why
+            # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
+            signal.pthread_kill(main, signal.SIGTERM)
 
 
 def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
+    """Return once a look finds no other claim that counts."""
     seen: dict[str, float] = {}
     told = False
     while True:
         changed = held.claims()
         now = changed.pop(held.name)
+        if not changed:
+            return
         unsure: list[tuple[Claim, float]] = []
         for name, when in sorted(changed.items()):
             claim = _read(held.folder, name)
@@ -163,9 +211,7 @@ def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
             gone = claim.ended() or now - when > SILENT_S
             if take_over or gone:
                 say("lock", f"taking the run over from {claim}")
-                held.end(name)
-                if not gone:
-                    _let_notice(claim)
+                held.end(name, claim, gone)
             elif claim.is_here() or when > seen.setdefault(name, when):
                 raise InputError(
                     f"{claim} is at work here",
@@ -175,21 +221,13 @@ def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
                 )
             else:
                 unsure.append((claim, SILENT_S - (now - when)))
-        if not unsure:
-            return
-        if not told:
+        if unsure and not told:
             claim, seconds = max(unsure, key=lambda each: each[1])
             say("lock", f"waiting up to {seconds:.0f} s for a sign of life of {claim}")
             told = True
-        time.sleep(LOOK_S)
+        if unsure:
+            time.sleep(LOOK_S)
         held.renew()
-
-
-def _let_notice(claim: Claim) -> None:
-    """Wait until the owner of a claim that was ended has stopped, where that can be seen, or must have."""
-    until = time.monotonic() + NOTICE_S
-    while not claim.ended() and time.monotonic() < until:
-        time.sleep(0.2)
 
 
 def _read(folder: Folder, name: str) -> Claim | None:

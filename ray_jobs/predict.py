@@ -72,6 +72,13 @@ def predict(run: Run) -> list[StageResult]:
             rest = [model for model in with_cheaper(run.settings, unweighted) if model not in models]
             results += [result for make in ready(finished, records, rest) for result in make(new, fresh)]
             models, unweighted = list(blender.models), []
+        try:  # nobody holds the finished run, so that another job may have made parts of it anew in the meantime
+            require_finished(blend_stage(finished, open_records(finished)), "blend")
+            ready(finished, records, asked)
+        except InputError:
+            for part in ("features", "tokens", "predictions"):
+                (new.folder / part).delete_all()
+            raise
         left_out = _left_out(run, blender, [model for model in unweighted if model not in asked])
         for model, reason in left_out.items():
             say("predict", f"{model} is left out: {reason}")

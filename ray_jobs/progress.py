@@ -3,10 +3,19 @@
 import sys
 import time
 
+_last = time.monotonic()
+
 
 def say(stage: str, text: str) -> None:
     """One line about a stage, on standard error so that standard output stays for results."""
+    global _last
+    _last = time.monotonic()
     print(f"[{stage}] {text}", file=sys.stderr, flush=True)
+
+
+def quiet_seconds() -> float:
+    """Since the last line."""
+    return time.monotonic() - _last
 
 
 class Progress:

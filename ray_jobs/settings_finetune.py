@@ -86,7 +86,7 @@ class Encoder(FineTuned):
     """An encoder for sequence classification; the defaults are the published schedule on DeBERTaV3."""
 
     layout: ClassVar[Layout] = "encoder"
-    model: Annotated[str, Field(min_length=1)] | None = None  # a folder or hub id; microsoft/deberta-v3-base
+    model: Annotated[str, Field(min_length=1)] | None = None  # a folder, URI or hub id; microsoft/deberta-v3-base
     scratch: Scratch | None = None
     # `classifier` is the architecture's own, on the first token; `answers` compares the answers' mean states, which
     # needs fewer votes: see preference/answers_model.py.
@@ -107,7 +107,7 @@ class Encoder(FineTuned):
     @model_validator(mode="after")
     def _one_origin(self) -> "Encoder":
         if self.model is not None and self.scratch is not None:
-            raise ValueError("give either model (a folder or hub id) or scratch (random weights)")
+            raise ValueError("give either model (a folder, URI or hub id) or scratch (random weights)")
         return self
 
 

@@ -90,8 +90,8 @@ class Llm(Strict):
     def _one_source(self) -> "Llm":
         if [self.checkpoint, self.demo, self.trained].count(None) != 2:
             raise ValueError(
-                "give one of checkpoint (a folder or hub id), trained (one of trained_llms) and demo (a tiny model "
-                "built here)"
+                "give one of checkpoint (a folder, URI or hub id), trained (one of trained_llms) and demo (a tiny "
+                "model built here)"
             )
         if self.mode == "judge" and self.checkpoint is None:
             raise ValueError("a judge needs checkpoint: an instruct model; trained and demo models have a head")

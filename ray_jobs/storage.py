@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import threading
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,24 @@ _AT_FIRST = 3  # attempts: an object store that was never there yet is no passin
 
 class DamagedFileError(InputError):
     """A file of a run that is not what was written; `where` is the file."""
+
+
+def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
+    """Write an object in a thread: a signal that ends the main one must not end, and so commit, half of an upload."""
+    failed: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            with filesystem.open_output_stream(path) as stream:
+                stream.write(data)
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=write, name="upload")
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
 
 
 def made_by(schema: pa.Schema) -> str | None:
@@ -128,8 +147,7 @@ class Folder:
         """
         filesystem, path = self._open(name)
         if not isinstance(filesystem, fs.LocalFileSystem):
-            with filesystem.open_output_stream(path) as stream:
-                stream.write(data)
+            _upload(filesystem, path, data)
             return
         folder = os.path.dirname(path)
         os.makedirs(folder, exist_ok=True)

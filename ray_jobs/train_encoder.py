@@ -6,6 +6,7 @@ The unit of resume is the epoch: after each, the first worker writes a checkpoin
 A finished fold has its model, predictions, history.json and TensorBoard's event file in models/<name>/fold-<k>.
 """
 
+import dataclasses
 import functools
 import sys
 import tempfile
@@ -35,7 +36,7 @@ from ray_jobs.finetune_store import MODEL, Base
 from ray_jobs.local_copy import local_folder
 from ray_jobs.progress import Progress, say
 from ray_jobs.records import Records, open_records
-from ray_jobs.resources import held
+from ray_jobs.resources import held, require_room, workers_request
 from ray_jobs.run import Run, StageResult, connect
 from ray_jobs.settings_finetune import Encoder
 from ray_jobs.storage import Folder
@@ -201,6 +202,7 @@ def _predict_test(
     progress = Progress(stage.name, "shards", len(folds) * len(shards), len(folds) * len(shards) - len(items))
     seconds = 0.0
     if items:
+        require_room(dataclasses.replace(workers_request("train_encoder", encoder), count=1))
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _PredictShards,
             fn_constructor_args=(encoder, of, run.folder / f"tokens/{encoder.name}", stage),
@@ -212,14 +214,13 @@ def _predict_test(
         for done in dataset.iter_rows():
             progress.advance(rows=int(done["rows"]))
             seconds += float(done["seconds"])
-    whole = [
-        np.concatenate(
-            [predictions.probabilities(stage.folder.read_table(_shard_file(fold, shard))) for shard in shards]
-        )
-        for fold in folds
-    ]
-    mean: predictions.Floats = np.mean(whole, axis=0)
-    return mean, seconds
+
+    def of_shard(shard: str) -> predictions.Floats:
+        tables = (stage.folder.read_table(_shard_file(fold, shard)) for fold in folds)
+        mean: predictions.Floats = np.mean([predictions.probabilities(table) for table in tables], axis=0)
+        return mean
+
+    return np.concatenate([of_shard(shard) for shard in shards]), seconds
 
 
 def _quarantine(run: Run, records: Records, encoder: Encoder) -> pa.Table:

@@ -11,6 +11,7 @@ import pytest
 
 from infer.llm_checkpoint import check_checkpoint
 from preference.errors import InputError
+from ray_jobs import cli
 from ray_jobs.settings_file import load_settings
 from ray_jobs.storage import Folder
 from tests.ray_jobs.commands import ROOT, run_job
@@ -69,14 +70,41 @@ def test_settings_are_data(tmp_path):
     [
         "encoders: [{name: ../../x}]",
         "llms: [{name: a/b, checkpoint: m}]",
-        "boosters: {'../x': {engine: lightgbm}}",
+        "boosters: [{name: ../x, engine: lightgbm}]",
         "data: {train: [{name: .., path: a.csv}]}",
         "llms: [{name: '', checkpoint: m}]",
     ],
 )
 def test_names_cannot_lead_out_of_the_run(text):
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match="name"):
         load_settings(f"run: r\n{text}", "c.yaml")
+
+
+SECRET = "wJalr/K7MDENG"  # half of all secrets of AWS hold a slash
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        f"s3://AKIA:{SECRET}@bucket/x",
+        "s3://AKIA:12/wJalr@bucket/x",
+        f"s3://bucket/x?secret_key={SECRET}",
+        f"gs://bucket/x?region=eu&session_token={SECRET}",
+    ],
+)
+@pytest.mark.parametrize("setting", ["run", "data.train", "llms.0.checkpoint"])
+def test_a_key_in_a_uri_is_refused_and_not_repeated(uri, setting, tmp_path, capsys):
+    line = ["--config", str(ROOT / "configs/demo.yaml"), "--set", f"run={tmp_path}", "--set", f"{setting}={uri}"]
+    assert cli.main("pipeline", None, lambda run: [], line) == 2
+    said = capsys.readouterr()
+    assert "a key stands in the URI" in said.err
+    for part in ("wJalr", "AKIA", "MDENG"):
+        assert part not in said.err + said.out
+
+
+@pytest.mark.parametrize("uri", ["s3://bucket/a:b/c@d?region=eu-west-1", "hdfs://host:9000/x", "/data/a@b.csv"])
+def test_other_places_are_no_keys(uri):
+    assert load_settings(f"run: {uri}", "c.yaml").run == uri
 
 
 class _Mark:

@@ -109,7 +109,7 @@ def test_workers_are_spot(cluster, node_type, instance_type):
     assert instance["InstanceLifecycle"] == "spot"
 
 
-@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded"])
+@pytest.mark.parametrize("code", ["InsufficientInstanceCapacity", "MaxSpotInstanceCountExceeded", "Unsupported"])
 def test_spot_that_is_refused_is_launched_on_demand(cluster, code):
     instance = launch(cluster, "gpu", refuse=code)
     assert "InstanceLifecycle" not in instance

@@ -51,6 +51,8 @@ def node(tmp_path):
     script(home / "tiebreak/uv/bin/uv", UV)
     script(home / "tiebreak/venv/bin/ray", RAY)
     script(tmp_path / "bin/nvidia-smi", "#!/bin/sh\nexit 1\n")
+    script(tmp_path / "bin/lspci", "#!/bin/sh\n")
+    script(tmp_path / "bin/hostname", "#!/bin/sh\necho 192.0.2.7 2001:db8::7\n")
     yield home / "tiebreak", environment
     for pid in (home / "tiebreak").glob("*.pid"):
         os.kill(int(pid.read_text()), signal.SIGKILL)
@@ -118,6 +120,15 @@ def test_nodes_with_gpus_get_cuda(node, tmp_path):
     assert "backend=cpu" not in calls(node)
 
 
+def test_a_gpu_whose_driver_does_not_answer_is_not_taken_for_none(node, tmp_path):
+    script(tmp_path / "bin/lspci", "#!/bin/sh\necho 01:00.0 3D controller: NVIDIA Corporation AD102GL\n")
+    refused = run(node, "setup_node", DRIVER_SECONDS="0")
+    assert refused.returncode == 1
+    assert "nvidia-smi does not answer" in refused.stderr
+    assert not calls(node)
+    assert run(node, "setup_node", LOCK="lock").returncode == 0
+
+
 def test_the_locks_agree_on_what_goes_between_nodes():
     """Ray, and all that is pickled by one node for another, are the same with and without GPUs."""
     cpu, gpu = (
@@ -164,7 +175,7 @@ def test_the_head_listens_on_loopback_and_knows_what_may_come(node, tmp_path):
     assert done.returncode == 0, done.stderr
     assert not [line for line in calls(node) if line.startswith("OMP_NUM_THREADS")]
     started = calls(node)
-    assert "start --block --head --node-ip-address=192.0.2.2 --port=6379 --dashboard-host=127.0.0.1" in started[0]
+    assert "start --block --head --node-ip-address=192.0.2.7 --port=6379 --dashboard-host=127.0.0.1" in started[0]
     assert {"RAY_AUTH_MODE=token", "RAY_JOB_STOP_WAIT_TIME_S=60"} <= set(started)
     assert f"PYTHONPATH={node[0]}" in started
     assert any(line.startswith(f"PATH={node[0]}/venv/bin:") for line in started)

@@ -57,6 +57,18 @@ def test_a_copy_is_made_once_and_anew_when_the_content_changes(bucket, tmp_path)
     assert neighbour.exists()
 
 
+def test_a_copy_that_nobody_asked_for_in_a_while_makes_room_for_the_next(bucket):
+    for fold in range(3):
+        write(bucket, f"fold-{fold}/a.txt", "one", 1)
+    first, second = (Path(local_folder(Folder(f"bucket://fold-{fold}"), "f")) for fold in range(2))
+    for copy in (first, second):
+        os.utime(copy, (1, 1))
+    assert Path(local_folder(Folder("bucket://fold-0"), "f")) == first  # asked for again
+    local_folder(Folder("bucket://fold-2"), "f")
+    assert first.exists()
+    assert not second.exists()
+
+
 def test_half_a_copy_does_not_count(bucket, monkeypatch):
     write(bucket, "m/a.txt", "one", 1)
     write(bucket, "m/b.txt", "two", 1)

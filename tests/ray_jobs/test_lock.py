@@ -1,5 +1,6 @@
 """One job at a time in a run's folder."""
 
+import itertools
 import json
 import os
 import signal
@@ -24,23 +25,41 @@ import signal, sys, time
 from ray_jobs import lock
 from ray_jobs.storage import Folder
 
-lock.BEAT_S = 0.2
+run, seconds, machine = sys.argv[1:4]
+lock.BEAT_S, lock.LOOK_S, lock.CUT_OFF_S, lock.NOTICE_S = 0.2, 0.1, 2.0, 5.0
+if machine:
+    lock.this_machine = lambda: machine
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray_jobs.cli does
+
+def away(*_):
+    time.sleep(1)
+    raise OSError("no route to host")
+
+started = None
 try:
-    with lock.locked(Folder(sys.argv[1]), "pipeline"):
+    with lock.locked(Folder(run), "pipeline", "--take-over" in sys.argv):
         started = time.time()
-        print("held", flush=True)
-        time.sleep(float(sys.argv[2]))
-        print(started, time.time(), flush=True)
+        try:
+            print("held", flush=True)
+            if "--cut-off" in sys.argv:
+                Folder.write_json = away
+            if "--stuck" in sys.argv:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(float(seconds))
+        finally:
+            ended = time.time()
 except lock.InputError:
     print("refused", flush=True)
 except lock.TakenOverError as error:
     print(error, flush=True)
+finally:
+    if started:
+        print(started, ended, flush=True)
 """
 
 
-def hold(run: Path, seconds: float) -> "subprocess.Popen[str]":
-    line = [sys.executable, "-c", HOLD, str(run), str(seconds)]
+def hold(run: Path, seconds: float, machine: str = "", *flags: str) -> "subprocess.Popen[str]":
+    line = [sys.executable, "-c", HOLD, str(run), str(seconds), machine, *flags]
     return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
 
 
@@ -95,7 +114,7 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
 @pytest.fixture
 def quick(monkeypatch):
     """A lock that looks and gives up sooner; returns after how many seconds a claim is silent."""
-    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
+    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "CUT_OFF_S": 2.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
         monkeypatch.setattr(lock, name, seconds)
     return 3.0
 
@@ -147,18 +166,56 @@ def test_a_claim_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_p
             assert said(process) == "another job has taken this run over"
 
 
-def test_never_two_at_once(tmp_path):
+def spans(processes: "list[subprocess.Popen[str]]") -> list[tuple[float, ...]]:
+    """From when to when each worked that had the run, in order."""
+    told = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    return sorted(tuple(map(float, lines[-1].split())) for lines in told if lines[-1:] != ["refused"])
+
+
+@pytest.mark.parametrize("machines", [[""] * 5, list("abcde")], ids=["one machine", "machines of their own"])
+def test_never_two_at_once(tmp_path, machines):
     run = tmp_path / "run"
-    processes = [hold(run, 0.5) for _ in range(6)]
-    spans = []
-    for process in processes:
-        told, _ = process.communicate(timeout=60)
-        if told.startswith("held"):
-            spans.append(tuple(map(float, told.splitlines()[1].split())))
-    for (_, end), (start, _) in zip(sorted(spans), sorted(spans)[1:], strict=False):
-        assert end <= start
+    first = hold(run, 4, machines[0])
+    assert said(first) == "held"
+    found = spans([first, *(hold(run, 1, machine) for machine in machines[1:])])
+    assert found
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
     with locked(Folder(str(run)), "report"):
         pass
+
+
+@pytest.mark.parametrize("machines", [[""] * 3, list("abc")], ids=["one machine", "machines of their own"])
+def test_who_is_taken_over_has_stopped_before_the_other_starts(tmp_path, machines):
+    processes = []
+    for machine, seconds in zip(machines, (60, 60, 1), strict=True):
+        processes.append(hold(tmp_path / "run", seconds, machine, "--take-over"))
+        assert said(processes[-1]) == "held"
+    found = spans(processes)
+    assert len(found) == len(machines)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
+
+
+def test_who_takes_over_is_itself_taken_over_while_it_waits(tmp_path):
+    run = tmp_path / "run"
+    silent = claim(run, "elsewhere", 0)
+    with hold(run, 60, "second", "--take-over") as second:
+        while len(list((run / LOCK).glob("*.json"))) < 2:
+            time.sleep(0.05)
+        with hold(run, 60, "third", "--take-over") as third:
+            assert said(second) == "another job has taken this run over"
+            assert said(third) == "held"
+            third.kill()
+    assert not silent.exists()
+
+
+def test_an_owner_that_cannot_reach_the_storage_stops_before_its_silence_counts(tmp_path):
+    with hold(tmp_path / "run", 60, "elsewhere", "--cut-off") as owner:
+        assert said(owner) == "held"
+        assert "could not be renewed for 2 s" in said(owner)
+        assert owner.wait(10) == 0
+    with hold(tmp_path / "run", 60, "elsewhere", "--cut-off", "--stuck") as owner:
+        assert said(owner) == "held"
+        assert owner.wait(10) == -signal.SIGKILL
 
 
 def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_path):

@@ -13,11 +13,12 @@ import pytest
 import yaml
 
 from preference.schema import PROBABILITIES
-from ray_jobs import cli, predictions
+from ray_jobs import cli, finished_models, predictions
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.lock import Claim, this_machine
+from ray_jobs.predict_boosters import predict_boosters
 from ray_jobs.train_boosters import train_boosters
 
 from .commands import run_job
@@ -251,6 +252,21 @@ def test_a_model_that_is_not_what_was_written_is_exit_2_with_its_name(job, a_cop
     end = text.index(b"\n", start)
     path.write_bytes(text[:start] + text[start:end].replace(b"1", b"7") + text[end:])
     assert f"{path}: the file is not what was written" in job(f"run={a_copy}", code=2).err
+
+
+def test_a_run_that_is_made_anew_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_copy, monkeypatch):
+    real = predict_boosters
+
+    def then_trained_anew(*arguments, **named):
+        results = real(*arguments, **named)
+        (a_copy / "models/trees/manifest.json").unlink()
+        return results
+
+    monkeypatch.setattr(finished_models, "predict_boosters", then_trained_anew)
+    told = job(f"run={a_copy}", code=2).err
+    assert "train_boosters/trees is not there, or a job that was making it anew has not ended" in told
+    (left,) = (a_copy / "predict").iterdir()
+    assert not list(left.glob("predictions/**/*.parquet"))
 
 
 @pytest.mark.parametrize(
