@@ -127,14 +127,16 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
     for job in LEAVES:
         cells = []
         for n, rows in enumerate(TARGETS):
-            hours = _slope(costs, job, sizes[1:]) * rows / 3600
-            totals[n] += hours / CPU_NODE[0] * CPU_NODE[1]
+            hours = max(_slope(costs, job, sizes[1:]), 0) * rows / 3600
             cores = min(max(hours / HOURS, 1), WIDTH[job](rows))
             nodes = math.ceil(cores / CPU_NODE[0])
             size = costs[sizes[-1]][job].bytes / sizes[-1] * rows / 1e9
+            gib = _memory(costs, job, rows, min(cores / nodes, CPU_NODE[0]))
+            fits = gib < NODE_GIB
+            totals[n] += hours / CPU_NODE[0] * CPU_NODE[1] if fits else 0
             cells.append(
-                f"{hours:,.0f} core-hours: {hours / cores:,.1f} h on {cores:,.0f} cores of {nodes:,} nodes; "
-                f"{size:,.0f} GB{_memory(costs, job, rows)}"
+                f"{hours:,.0f} core-hours: {hours / cores:,.1f} h on {cores:,.0f} cores of {nodes:,} nodes with up to "
+                f"{gib:,.0f} GiB{'' if fits else ', **which they do not have**'}; leaves {size:,.0f} GB"
             )
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
@@ -148,21 +150,19 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
         print(f"| score_llm, {name} ({1000 * per_token:.4f} GPU-s per 1,000 tokens) | {' | '.join(cells)} |")
     print(f"| all of these, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
     print(
-        "\nNot in it: searches, encoders and fine-tuning (their jobs' --dry-run), the head, nodes while they start and "
-        "idle, storage and traffic. Language models that are trained here score test records once for each fold."
+        "\nNot in it: what does not fit, searches, encoders and fine-tuning (their jobs' --dry-run), the head, nodes "
+        "while they start and idle, storage and traffic. Language models that are trained here score test records "
+        "once for each fold."
     )
 
 
-def _memory(costs: dict[int, dict[str, Cost]], job: str, rows: int) -> str:
-    """What a stage that holds all records would need of one node, with 2 of its processes, if it has not that much."""
+def _memory(costs: dict[int, dict[str, Cost]], job: str, rows: int, processes: float) -> float:
+    """GiB at most that a stage needs of a node, from what it took with 2 processes: each as much, nothing shared."""
     sizes = sorted(costs)
-    needed = costs[sizes[-1]][job].peak_bytes + _slope(costs, job, sizes[1:], of="peak_bytes") * (rows - sizes[-1])
-    if needed / GIB < NODE_GIB or job in (
-        "ingest",
-        "featurize",
-    ):  # these hold a shard at a time, however many there are
-        return ""
-    return f"; **does not fit**: {needed / GIB:,.0f} GiB for 2 processes, a node has {NODE_GIB}"
+    growth = (
+        max(_slope(costs, job, sizes[1:], of="peak_bytes"), 0) if job != "featurize" else 0
+    )  # it holds a shard each
+    return (costs[sizes[-1]][job].peak_bytes + growth * (rows - sizes[-1])) / GIB * max(processes / 2, 1)
 
 
 if __name__ == "__main__":

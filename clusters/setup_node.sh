@@ -15,7 +15,7 @@ UV_VERSION=0.13.9
 home=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 if [[ -z ${LOCK:-} ]]; then
   LOCK=lock
-  if lspci 2>/dev/null | grep -qi nvidia; then
+  if lspci 2>/dev/null | grep -i nvidia >/dev/null; then
     for ((second = 0; second < ${DRIVER_SECONDS:-120}; second++)); do
       if nvidia-smi >/dev/null 2>&1; then break; fi
       sleep 1

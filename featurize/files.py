@@ -15,7 +15,7 @@ from preference.errors import InputError
 
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
-_KEY = re.compile(r"key|secret|token|password|credential", re.IGNORECASE)
+_KEY = re.compile(r"key|secret|token|passw|credential|sig", re.IGNORECASE)
 # Pauses double up to 20 s, each times a random share: a minute and a half on average, so that a store which is away for
 # half a minute ends no job.
 ATTEMPTS = 12
@@ -43,7 +43,9 @@ def refuse_keys(location: str, where: str = "") -> None:
     # A secret may hold a slash, which ends what a parser takes for the host: s3://name:half/other-half@bucket
     host, _, port = place.partition("/")[0].partition(":")
     named = [name for name in urllib.parse.parse_qs(options, keep_blank_values=True) if _KEY.search(name)]
-    if "@" in host or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
+    if scheme == "gs" and host == "anonymous@" + host.rpartition("@")[2]:  # how pyarrow is told to use no key
+        host = host.rpartition("@")[2]
+    if "@" in host + options or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
         raise InputError(
             "a key stands in the URI",
             where=where or f"{scheme}://...",
@@ -57,7 +59,9 @@ def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:
-        raise InputError(str(error), where=location, fix="give a local path or an s3:// or gs:// URI.") from error
+        place = location.partition("?")[0]
+        reason = str(error).replace(location, place)
+        raise InputError(reason, where=place, fix="give a local path or an s3:// or gs:// URI.") from error
     if isinstance(filesystem, fs.S3FileSystem):
         # A URI cannot say how often to try; what pickle keeps of a file system are the arguments that make it.
         _, (options,) = filesystem.__reduce__()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from featurize.files import resolve
 from preference.errors import InputError
 from ray_jobs.lock import TakenOverError, locked
-from ray_jobs.run import Run, StageResult
+from ray_jobs.run import Run, StageResult, disconnect
 from ray_jobs.settings import Settings
 from ray_jobs.settings_file import load_settings
 
@@ -63,7 +63,11 @@ def main(
             if asked is not None:
                 print(asked(run))
                 return 0
-            results = work(run)
+            try:
+                results = work(run)
+            except BaseException:
+                disconnect()  # before another job may have the run
+                raise
             if saves_settings:
                 run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
     except KeyboardInterrupt:

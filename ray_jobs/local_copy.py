@@ -18,6 +18,8 @@ from preference.errors import InputError
 from ray_jobs.storage import Folder
 
 _CACHE = "tiebreak-models"
+# The same weights in other formats, of which none is ever read; a hub's folder may hold several.
+_NOT_LOADED = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".onnx")
 _UNUSED_S = 12 * 3600  # after which a copy makes room for a new one: what works with it has loaded it long before
 
 
@@ -64,9 +66,9 @@ def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str
     if cache.stat().st_uid != os.getuid():
         raise PermissionError(f"{cache} belongs to another user")
     copies = cache / _digest(folder.uri, *["outline"] * outline)
-    copies.mkdir(exist_ok=True)
     with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        copies.mkdir(exist_ok=True)  # under the lock, since others remove what nobody asked for
         target = copies / _digest(fingerprint, *_contents(filesystem, path))
         if not target.exists():
             for older in copies.iterdir():
@@ -74,6 +76,8 @@ def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str
             _drop_unused(cache)
             half = copies / "part"
             for name in folder.files():
+                if name.endswith(_NOT_LOADED):
+                    continue
                 copy = folder.copy_outline if outline and name.endswith(".safetensors") else folder.copy_to
                 copy(name, half / name)
             half.rename(target)
@@ -86,6 +90,8 @@ def _drop_unused(cache: Path) -> None:
     for copies in [path for path in cache.iterdir() if path.is_dir()]:
         with open(cache / f"{copies.name}.lock", "w") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not copies.exists():  # another process was here
+                continue
             asked = max((each.stat().st_mtime for each in copies.iterdir()), default=0.0)
             if time.time() - asked > _UNUSED_S:
                 shutil.rmtree(copies)

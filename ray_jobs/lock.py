@@ -27,7 +27,7 @@ BEAT_S = 15.0
 # A claim that was not renewed for eight beats: its owner is gone, or cut off, and has stopped two beats before.
 SILENT_S = 8 * BEAT_S
 CUT_OFF_S = 6 * BEAT_S
-NOTICE_S = 4 * BEAT_S  # in which an owner that is alive notices that it was taken over, and stops
+NOTICE_S = SILENT_S  # in which an owner that is alive notices that it was taken over, and stops
 LOOK_S = BEAT_S / 5
 
 
@@ -101,12 +101,11 @@ class _Held:
         self._over = threading.Event()
         self._lost: str | None = None  # why
         self._cut_off = False
+        self._trouble = ""  # with the storage, at the last beat
 
     def renew(self) -> None:
         """Write the claim; its time of change is the sign of life, by the clock of the storage."""
-        began = time.monotonic()
         self.folder.write_json(self.name, vars(self._claim))
-        self._renewed = began
 
     def end(self, name: str, claim: Claim, gone: bool) -> None:
         """End another's claim, for good: its owner may be about to renew it.
@@ -144,6 +143,7 @@ class _Held:
         """Renews the claim until the work is done; interrupts the work if the claim is gone, or cannot be renewed."""
         # Two, since what asks an object store that is away may be stuck in it for minutes.
         threads = [threading.Thread(target=each, daemon=True, name="run-lock") for each in (self._beat, self._watch)]
+        self._renewed = time.monotonic()
         for thread in threads:
             thread.start()
         try:
@@ -159,15 +159,18 @@ class _Held:
 
     def _beat(self) -> None:
         while not self._over.is_set():
+            began = time.monotonic()
             try:
                 self.claims()
                 self.renew()
+                if time.monotonic() - began < CUT_OFF_S:  # else another may have come and gone since the look
+                    self._renewed = began
             except TakenOverError as error:
                 self._lose(str(error))
                 return
-            except OSError:  # storage that is away for a moment; the next beat tries again
-                pass
-            self._over.wait(BEAT_S)
+            except OSError as error:  # storage that is away for a moment; the next beat tries again
+                self._trouble = f": {str(error).splitlines()[0]}"
+            self._over.wait(max(LOOK_S, BEAT_S - (time.monotonic() - began)))
 
     def _watch(self) -> None:
         late = False
@@ -178,7 +181,7 @@ class _Held:
                 self._cut_off = True
                 self._lose(
                     f"its hold on {self.folder} could not be renewed for {silent:.0f} s, so that another job may take "
-                    "it; when the storage answers again, the same line goes on"
+                    f"it{self._trouble}; when the storage works again, the same line goes on"
                 )
                 if not self._over.wait(BEAT_S):  # the main thread does not get to it: it may be stuck there, too
                     say("lock", f"killed: {self._lost}")

@@ -12,7 +12,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from preference.errors import InputError
 from preference.schema import LABELS, PROBABILITIES
 from ray_jobs import cli, predictions
 from ray_jobs.answers import read_answers
-from ray_jobs.artifacts import Stage, fingerprint, require_finished
+from ray_jobs.artifacts import Stage, fingerprint, read_manifest, require_finished
 from ray_jobs.blend import blend_stage, load_blender, read_models, write_blended
 from ray_jobs.finished_models import ready, with_cheaper
 from ray_jobs.ingest import digests_of, find, ingest_files, records_stage
@@ -53,6 +53,7 @@ def predict(run: Run) -> list[StageResult]:
     if not models:  # weights of 0 alone are the uniform prediction, whatever the models say
         models, unweighted = list(blender.models), []
     asked = with_cheaper(run.settings, models)
+    made = _made(finished, with_cheaper(run.settings, blender.models))
     predictors = ready(finished, records, asked)
 
     digests = digests_of("test", files)
@@ -72,13 +73,7 @@ def predict(run: Run) -> list[StageResult]:
             rest = [model for model in with_cheaper(run.settings, unweighted) if model not in models]
             results += [result for make in ready(finished, records, rest) for result in make(new, fresh)]
             models, unweighted = list(blender.models), []
-        try:  # nobody holds the finished run, so that another job may have made parts of it anew in the meantime
-            require_finished(blend_stage(finished, open_records(finished)), "blend")
-            ready(finished, records, asked)
-        except InputError:
-            for part in ("features", "tokens", "predictions"):
-                (new.folder / part).delete_all()
-            raise
+        _refuse_changed(finished, new, made, with_cheaper(run.settings, models))
         left_out = _left_out(run, blender, [model for model in unweighted if model not in asked])
         for model, reason in left_out.items():
             say("predict", f"{model} is left out: {reason}")
@@ -86,6 +81,40 @@ def predict(run: Run) -> list[StageResult]:
         used = dataclasses.replace(blender, models=tuple(models), weights=tuple(weights[model] for model in models))
         about = {"name": name, "left_out": left_out}
         return [*results, _blend(new, fresh, used, str(blended["fingerprint"]), about)]
+
+
+def _made(run: Run, models: Sequence[str]) -> dict[str, tuple[Any, Any]]:
+    """By its folder, what tells the features and each of the models from the same made anew."""
+    found = {}
+    for folder in ("features", *(_folder(run, model) for model in models)):
+        manifest = read_manifest(run.folder / folder) or {}
+        found[folder] = manifest.get("fingerprint"), manifest.get("finished")
+    return found
+
+
+def _folder(run: Run, model: str) -> str:
+    """Where a model of the run lies; one that came trained lies elsewhere, and no job makes it anew."""
+    trained = {llm.name: llm.trained for llm in run.settings.llms if llm.trained is not None}
+    return f"models/{trained.get(model, model)}"
+
+
+def _refuse_changed(finished: Run, new: Run, made: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
+    """Raise InputError if what predicted is not what it was at the start, and remove what it predicted.
+
+    Nobody holds the finished run, so another job may have made parts of it anew in the meantime.
+    """
+    now = _made(finished, models)
+    changed = [folder for folder in now if now[folder] != made[folder]]
+    if not changed:
+        return
+    mixed = [model for model in models if "features" in changed or _folder(finished, model) in changed]
+    for folder in (*(f"predictions/{model}" for model in mixed), *(["features"] if "features" in changed else [])):
+        (new.folder / folder).delete_all()
+    raise InputError(
+        f"another job has made this anew in the meantime: {', '.join(changed)}",
+        where=str(finished.folder),
+        fix="run the same line again once that job has ended.",
+    )
 
 
 def _name(location: str, digests: Mapping[str, str]) -> str:

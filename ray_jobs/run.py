@@ -19,6 +19,7 @@ from ray_jobs.settings import Settings
 from ray_jobs.storage import Folder
 
 Result = TypeVar("Result")
+_ours = threading.Event()  # whether Ray was joined here, and not by who calls us
 _LOOK_S, _TELL_S = 5.0, 30.0  # between looks at a cluster without CPUs, and between lines about it
 
 
@@ -105,6 +106,7 @@ def connect(run: Run) -> None:
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     ray.init(address=address, **options)
+    _ours.set()
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
         signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
@@ -114,6 +116,15 @@ def connect(run: Run) -> None:
     context.enable_progress_bars = False
     if address != "local":
         threading.Thread(target=_tell_of_no_cpu, daemon=True, name="no-cpu").start()
+
+
+def disconnect() -> None:
+    """End this job's tasks and actors, if `connect` has joined a cluster, so that nothing of it works on."""
+    import ray
+
+    if _ours.is_set():
+        _ours.clear()
+        ray.shutdown()
 
 
 def _tell_of_no_cpu() -> None:

@@ -5,6 +5,7 @@ impossible value is an InputError that names the key, the reason and the nearest
 """
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any, get_args, get_origin
 
@@ -14,6 +15,8 @@ from pydantic import BaseModel, ValidationError
 from featurize.files import refuse_keys
 from preference.errors import InputError
 from ray_jobs.settings import Settings
+
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\",\]}]+")
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -44,7 +47,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     try:
         raw = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {error}", where=where, fix="mend the syntax at that line.") from error
+        raise InputError(f"not valid YAML: {_what(error)}", where=where, fix="mend the syntax there.") from error
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
@@ -70,12 +73,14 @@ def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw Y
 
 def _apply(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
+    for uri in _URI.findall(override):
+        refuse_keys(uri, f"--set {path.partition('://')[0]}")
     if not equals or not path:
         raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
     try:
         value = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"the value is not valid YAML: {error}", where=f"--set {override}", fix="quote it.") from error
+        raise InputError(f"the value is not valid YAML: {_what(error)}", f"--set {override}", "quote it.") from error
     *parents, last = path.split(".")
     node: Any = raw
     for key in parents:
@@ -89,6 +94,13 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         node[_index(node, last, override)] = value
+
+
+def _what(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself, which may hold a key."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or type(error).__name__
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
 
 
 def _last_key(override: str) -> str:

@@ -42,7 +42,11 @@ def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> No
 
     thread = threading.Thread(target=write, name="upload")
     thread.start()
-    thread.join()
+    try:
+        thread.join()
+    except BaseException:
+        thread.join()  # what may be written must not be written later, when another job has the run
+        raise
     if failed:
         raise failed[0]
 

@@ -90,9 +90,10 @@ SECRET = "wJalr/K7MDENG"  # half of all secrets of AWS hold a slash
         "s3://AKIA:12/wJalr@bucket/x",
         f"s3://bucket/x?secret_key={SECRET}",
         f"gs://bucket/x?region=eu&session_token={SECRET}",
+        f"s3://bucket/x?endpoint_override=http://AKIA:{SECRET}@minio:9000",
     ],
 )
-@pytest.mark.parametrize("setting", ["run", "data.train", "llms.0.checkpoint"])
+@pytest.mark.parametrize("setting", ["run", "data.train", "llms.0.checkpoint", "llms.misspelt.checkpoint", "llms.0=[x"])
 def test_a_key_in_a_uri_is_refused_and_not_repeated(uri, setting, tmp_path, capsys):
     line = ["--config", str(ROOT / "configs/demo.yaml"), "--set", f"run={tmp_path}", "--set", f"{setting}={uri}"]
     assert cli.main("pipeline", None, lambda run: [], line) == 2
@@ -102,7 +103,9 @@ def test_a_key_in_a_uri_is_refused_and_not_repeated(uri, setting, tmp_path, caps
         assert part not in said.err + said.out
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/a:b/c@d?region=eu-west-1", "hdfs://host:9000/x", "/data/a@b.csv"])
+@pytest.mark.parametrize(
+    "uri", ["s3://bucket/a:b/c@d?region=eu-west-1", "gs://anonymous@bucket/x", "hdfs://host:9000/x", "/data/a@b.csv"]
+)
 def test_other_places_are_no_keys(uri):
     assert load_settings(f"run: {uri}", "c.yaml").run == uri
 

@@ -114,7 +114,7 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
 @pytest.fixture
 def quick(monkeypatch):
     """A lock that looks and gives up sooner; returns after how many seconds a claim is silent."""
-    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "CUT_OFF_S": 2.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
+    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "CUT_OFF_S": 60.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
         monkeypatch.setattr(lock, name, seconds)
     return 3.0
 
