@@ -110,7 +110,7 @@ def ray_head(folder: Path, cpus: int, temporary: Path | None = None, **changes: 
         head = subprocess.Popen(line, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
     address = f"http://127.0.0.1:{ports['dashboard-port']}"
     try:
-        wait_for(address, seconds=60)
+        wait_for(address, seconds=180)
         yield env | {"RAY_API_SERVER_ADDRESS": address}
     finally:
         head.terminate()  # with --block, `ray start` ends just the processes that it started
