@@ -43,8 +43,8 @@ def refuse_keys(location: str, where: str = "") -> None:
     # A secret may hold a slash, which ends what a parser takes for the host: s3://name:half/other-half@bucket
     host, _, port = place.partition("/")[0].partition(":")
     named = [name for name in urllib.parse.parse_qs(options, keep_blank_values=True) if _KEY.search(name)]
-    if scheme == "gs" and host == "anonymous@" + host.rpartition("@")[2]:  # how pyarrow is told to use no key
-        host = host.rpartition("@")[2]
+    if scheme == "gs":
+        host = host.removeprefix("anonymous@")  # how pyarrow is told to use no key
     if "@" in host + options or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
         raise InputError(
             "a key stands in the URI",

@@ -3,7 +3,6 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 import shutil
 import tempfile
@@ -104,16 +103,15 @@ def stored_fingerprint(uri: str) -> str:
     """
     filesystem, path = resolve(uri)
     with unreachable_is_input_error(uri):
-        infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
-    files = sorted((info.path, info.size, str(info.mtime_ns)) for info in infos if info.type == fs.FileType.File)
+        files = _contents(filesystem, path)
     if not files:
         raise InputError("no files there", uri, "check the URI, or name a folder or a model on the hub.")
-    return _digest(json.dumps(files))
+    return _digest(*files)
 
 
 def _contents(filesystem: fs.FileSystem, path: str) -> list[str]:
     """Name, size and time of each file."""
-    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True))
+    infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     return sorted(f"{info.path} {info.size} {info.mtime_ns}" for info in infos if info.type == fs.FileType.File)
 
 
