@@ -4,7 +4,6 @@ import dataclasses
 import difflib
 import functools
 import json
-import threading
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from train.booster import (
 from train.cluster import is_death, root_cause
 from train.fold_matrix import fold_matrix
 from train.matrix import Matrix, Rows
+from train.wrapper_calls import local_stop
 
 if TYPE_CHECKING:
     import lightgbm
@@ -166,12 +166,6 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
 def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: BoosterSettings) -> Any:  # noqa: ANN401
     """One call of lightgbm_ray: the fitted `model` of its first process. Raises WorkerDiedError if a process died."""
     import lightgbm_ray
-    from lightgbm_ray.main import DistributedCallback
-
-    class LocalStop(DistributedCallback):  # type: ignore[misc]
-        def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
-            # The wrapper's own event is an actor that it asks ten times a second; ours end with their processes.
-            actor.set_stop_event(threading.Event())
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
@@ -189,7 +183,7 @@ def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: Boo
                     gpus_per_actor=0,
                     max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
                     checkpoint_frequency=0,  # so are checkpoints
-                    distributed_callbacks=[LocalStop()],
+                    distributed_callbacks=[local_stop()],
                     verbose=False,
                     allow_less_than_two_cpus=True,
                 ),

@@ -5,7 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import threading
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from train.booster import (
 from train.cluster import is_death, root_cause
 from train.fold_matrix import fold_matrix
 from train.matrix import Matrix
+from train.wrapper_calls import local_stop
 
 if TYPE_CHECKING:
     import ray
@@ -139,12 +139,6 @@ def _train_with_wrapper(
 ) -> "xgboost.Booster":
     """One call of xgboost_ray. Raises WorkerDiedError if a training process died."""
     import xgboost_ray
-    from xgboost_ray.callback import DistributedCallback
-
-    class LocalStop(DistributedCallback):  # type: ignore[misc]
-        def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
-            # The wrapper's own event is an actor that each round asks; ours end with their processes.
-            actor.set_stop_event(threading.Event())
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
@@ -163,7 +157,7 @@ def _train_with_wrapper(
                     gpus_per_actor=0,
                     max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
                     checkpoint_frequency=rounds + 1,  # so are checkpoints
-                    distributed_callbacks=[LocalStop()],
+                    distributed_callbacks=[local_stop()],
                     verbose=False,
                 ),
             )
