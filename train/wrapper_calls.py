@@ -13,7 +13,7 @@ def local_stop() -> Any:  # noqa: ANN401 - a DistributedCallback of xgboost_ray'
 
     The wrapper's own event is an actor that is asked ten times a second or each round; our processes end with their
     slot. The actor is started all the same, and as a class of xgboost_ray.util it would import all of xgboost_ray, with
-    Ray Data, pandas and scikit-learn, for 4 core-seconds while the training process starts: as a value it imports none.
+    Ray Data, pandas and scikit-learn, while the training process wants the CPUs to start: as a value it imports none.
     """
     import xgboost_ray.util
     from xgboost_ray.callback import DistributedCallback
