@@ -75,11 +75,11 @@ def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
     run = tmp_path / "run"
 
     def finished():
-        return sorted((run / "predictions/llama/shards").glob("*/*.parquet"))
+        return sorted((run / "predictions/llama/shards").rglob("*.parquet"))
 
     kill_when(job_line("pipeline", run, *SMALL), lambda: len(finished()) >= 1)
     kept = stamps(finished())
-    assert 1 <= len(kept) < 5
+    assert 1 <= len(kept) < 10
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
     assert "requests found answered, resuming" in done.stderr
