@@ -1,4 +1,4 @@
-"""XGBoost through xgboost_ray; the only module that imports it."""
+"""XGBoost through xgboost_ray; wrapper_calls.py imports it beside this module, since lightgbm_ray is built on it."""
 
 import contextlib
 import dataclasses
