@@ -20,8 +20,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,9 +36,13 @@ from infer.llm_settings import LlmSettings
 from preference.packing import Packer
 from preference.schema import TEXTS
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 REAL = ("kaggle1000.csv", "arena33k_sample.csv", "autoj_pairwise.csv", "tulu1_human_eval.csv")
 BATCH = 8
 FEW = 8  # requests
+TOKENS = "tokens.parquet"
 OURS, PLAINS = "ours.npy", "plain.npy"  # probabilities (n, 3)
 SHARD_ROWS = 256
 
@@ -122,7 +127,7 @@ def main() -> None:
         seconds: dict[int, list[float]] = {}
         tokens = {}
         for rows in options.rows:
-            tokens[rows] = _pack(options.votes, rows, folder, options.max_tokens)
+            tokens[rows] = pack_votes(options.votes, rows, folder / "model", folder / TOKENS, options.max_tokens)
             seconds.setdefault(rows, []).append(_compare(folder, rows, tokens[rows], options))
         first = options.rows[0]
         for rows in seconds.keys() - {first}:
@@ -140,7 +145,7 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     print(f"ours   {rows / ours['seconds']:8.2f} records/s  {tokens / ours['seconds']:8,.0f} tokens/s")
     if options.only_ours:
         return float(ours["seconds"])
-    model, data = str(folder / "model"), str(folder / "tokens.parquet")
+    model, data = str(folder / "model"), str(folder / TOKENS)
     plain = _result([sys.executable, "-c", PLAIN, model, data, str(options.threads), str(BATCH), str(folder / PLAINS)])
     print(
         f"plain  {rows / plain['seconds']:8.2f} records/s  {tokens / plain['seconds']:8,.0f} tokens/s, "
@@ -170,16 +175,23 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
     return found
 
 
-def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
-    """Write a Llama of random weights with a head, and a tokenizer of the votes' language; returns its parameters."""
-    import torch
+def train_tokenizer(votes: list[str]) -> "PreTrainedTokenizerFast":
+    """A byte-level BPE of 32,000 tokens, learnt from the votes' texts."""
     from tokenizers import ByteLevelBPETokenizer
-    from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerFast
 
     bpe = ByteLevelBPETokenizer()
     texts = (text for row in _rows(votes) for text in (row["prompt"], row["response_a"], row["response_b"]))
     bpe.train_from_iterator(texts, vocab_size=32_000, special_tokens=["<s>", "<pad>"], show_progress=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", pad_token="<pad>")
+    return PreTrainedTokenizerFast(tokenizer_object=bpe._tokenizer, bos_token="<s>", pad_token="<pad>")
+
+
+def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
+    """Write a Llama of random weights with a head, and a tokenizer of the votes' language; returns its parameters."""
+    import torch
+    from transformers import LlamaConfig, LlamaForSequenceClassification
+
+    tokenizer = train_tokenizer(votes)
     torch.manual_seed(0)
     model = LlamaForSequenceClassification(
         LlamaConfig(
@@ -209,17 +221,17 @@ def _rows(votes: list[str]) -> list[dict[str, str]]:
     return found
 
 
-def _pack(votes: list[str], rows: int, folder: Path, max_tokens: int) -> int:
-    """Write the records' token ids, in input order, and return how many there are."""
+def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tokens: int) -> int:
+    """Write the first records' token ids, in input order, as score_shards reads them; returns how many there are."""
     from transformers import AutoTokenizer
 
-    packer = Packer(AutoTokenizer.from_pretrained(folder / "model"), max_tokens)
+    packer = Packer(AutoTokenizer.from_pretrained(tokenizer), max_tokens)
     votes_there = _rows(votes)
     if len(votes_there) < rows:
         raise SystemExit(f"{', '.join(votes)} have {len(votes_there)} votes, not {rows}")
     ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in votes_there[:rows]]
     column = pa.array(ids, pa.list_(pa.int32()))
-    pq.write_table(pa.table({"ab": column, "ba": column, "reason": [""] * rows}), folder / "tokens.parquet")
+    pq.write_table(pa.table({"ab": column, "ba": column, "reason": [""] * rows}), file)
     return sum(map(len, ids))
 
 
@@ -235,27 +247,40 @@ def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     import ray
 
     ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
-    lengths = pq.read_table(folder / "tokens.parquet", columns=["ab"])["ab"].combine_chunks().value_lengths()
-    order = np.argsort(lengths.to_numpy(), kind="stable")
+    file, settings = folder / TOKENS, _settings(folder, options)
+    order = np.argsort(token_counts(file), kind="stable")
     short = np.sort(order[:FEW])
-    _, (few, _), (every, answers) = (_score(folder, options, rows) for rows in (short, short, np.arange(len(order))))
+    _, (few, _), (every, answers) = (score(file, settings, rows) for rows in (short, short, np.arange(len(order))))
     np.save(folder / OURS, answers)
     return {"seconds": every - few}
 
 
-def _score(
-    folder: Path, options: argparse.Namespace, rows: npt.NDArray[np.int64]
+def token_counts(file: Path) -> npt.NDArray[np.int32]:
+    """The lengths (n,) of the requests in a file of `pack_votes`."""
+    column = pq.read_table(file, columns=["ab"])["ab"].combine_chunks()
+    return np.asarray(column.value_lengths().to_numpy(), np.int32)
+
+
+def score(
+    file: Path,
+    settings: LlmSettings,
+    rows: npt.NDArray[np.int64],
+    tell: Callable[[int, int], None] = lambda requests, tokens: None,
 ) -> tuple[float, npt.NDArray[np.float64]]:
+    """Seconds from start to end, and the probabilities (len(rows), 3), of these rows (ascending) of `pack_votes`' file.
+
+    `tell` is `infer.llm.score_shards`' own. Raises RuntimeError if a request fails.
+    """
     from infer.llm import Shard, score_shards
 
-    lengths = pq.read_table(folder / "tokens.parquet", columns=["ab"])["ab"].combine_chunks().value_lengths().to_numpy()
+    lengths = token_counts(file)
     shards = []
     for part in np.array_split(rows, max(1, len(rows) // SHARD_ROWS)):
         part = part[np.argsort(-lengths[part], kind="stable")]
-        shards.append(Shard(str(part[0]), "tokens.parquet", part.astype(np.int32), np.zeros(len(part), bool), part))
+        shards.append(Shard(str(part[0]), file.name, part.astype(np.int32), np.zeros(len(part), bool), part))
     answers = np.full((len(rows), 3), np.nan)
     started = time.perf_counter()
-    for scores in score_shards(shards, functools.partial(_read, folder), _settings(folder, options)):
+    for scores in score_shards(shards, functools.partial(_read, file.parent), settings, tell):
         if any(scores.reasons):
             raise RuntimeError(next(filter(None, scores.reasons)))
         answers[np.searchsorted(rows, scores.requests)] = scores.probabilities
