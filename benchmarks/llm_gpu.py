@@ -4,15 +4,17 @@ Run as: python -m benchmarks.llm_gpu --prepare FOLDER --votes votes.csv     anyw
         python -m benchmarks.llm_gpu --prepared FOLDER          where the GPU is
         python -m benchmarks.llm_gpu --tiny --weights /tmp      the same on CPUs, with tiny models
 
-Gemma-2-9b and Llama-3-8b with a head; real votes, packed to at most --max-tokens. Weights are random, in bfloat16: each
-way's own, or with --weights the same ones, and it is said how far apart the ways' probabilities are then. Ways:
-ours, what `score_llm` runs, vLLM under Ray Data; engine, vLLM alone with the same settings and the same requests; and
-transformers, the same forward pass over batches of like lengths within a budget of tokens, for a machine to which vLLM
-cannot be brought. Start-up is left out: the clock starts when the first answers are there, and what is counted is what
-is answered later. The matrix rate is that of one large product, measured in the same run; operations are those that a
-causal model must do: 2 for each multiplied parameter and token, and half of attention's scores, nothing for padding.
-A chip's rate depends on the numbers too: it may clock higher for vLLM's small random weights than for the product's
-normally distributed ones, so a share above 1 would be possible.
+Gemma-2-9b and Llama-3-8b with a head; real votes, packed to at most --max-tokens by a tokenizer of 32,000 tokens learnt
+from them. Weights are random, in bfloat16: each way's own, or with --weights the same ones, and then it is said how far
+apart the ways' probabilities are. Ways: ours, what `score_llm` runs, vLLM under Ray Data; engine, vLLM alone with the
+same settings and all requests at once, longest first; and transformers, for a machine to which vLLM cannot be brought:
+padded batches of like lengths within a budget of tokens. Of Gemma-2 it leaves out attention's soft capping.
+
+Start-up is left out, and so is the quarter of the requests that is answered first. No part of a request is taken from
+one before it (prefix caching), so that all that is counted is computed. Operations are those that a causal model must
+do: 2 for each multiplied parameter and token, and half of attention's scores, nothing for padding. The matrix rate is
+that of a large product of normally distributed numbers, kept up for some seconds; a chip may clock higher for smaller
+numbers, which vLLM's own random weights are.
 """
 
 import argparse
@@ -24,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +41,7 @@ from infer.llm_engine import engine_environment, engine_options
 from infer.llm_settings import LlmSettings
 from infer.llm_size import load_shape
 from preference.schema import LABELS
-from preference.token_batches import budget_batches, model_inputs
+from preference.token_batches import budget_batches, pad
 from preference.transformer_cost import attention_operations, multiplied_parameters
 
 # From the models' own configurations; what is not named is transformers' default.
@@ -78,8 +81,9 @@ TINY = {
     "num_key_value_heads": 2,
     "head_dim": 32,
 }
-WARM = 32  # requests before the clock starts, for the ways that start no engines
-PARAMETERS = "parameters.json"  # how many the model has
+WARM = 0.25  # share of the requests that are answered before the clock starts
+RATE_SECONDS = 5.0
+RESULT = "result "  # what a child's last words start with
 BUDGET = 16_384  # tokens of a padded batch of transformers
 
 
@@ -102,26 +106,31 @@ def main() -> None:
     options = parser.parse_args()
     if options.child:
         step, folder = options.child
-        print("result", json.dumps({"rate": _rate, "make": _make, **WAYS}[step](Path(folder), options)))
+        print(RESULT + json.dumps({"rate": _rate, "make": _make, **WAYS}[step](Path(folder), options)))
         return
     if options.prepare:
         _prepare(options.prepare, options)
         return
+    if options.weights:
+        options.weights.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.weights) as name:
         folder = Path(name)
         if options.prepared is None:
             options.prepared = folder / "prepared"
             _prepare(options.prepared, options)
+        lengths = token_counts(options.prepared / TOKENS)
+        if len(lengths) < 1 / WARM:
+            raise SystemExit(f"{len(lengths)} records are too few to leave some out")
+        print(f"{len(lengths):,} requests, {lengths.sum():,} tokens, at most {lengths.max():,} each", flush=True)
         rate = _child("rate", folder, options)["rate"]
         print(f"{_device()}: {rate / 1e12:,.3g} TFLOP/s in a large matrix product", flush=True)
         for shape in options.shapes:
             model = folder / shape
             made = _child("make", model, options)
             print(f"{shape}: {made['parameters'] / 1e9:.3g} billion parameters", flush=True)
-            for way in options.ways:
-                _tell(way, _child(way, model, options), rate)
+            done = [way for way in options.ways if _measured(way, model, options, rate)]
             if options.weights:
-                _compare(model, options.ways)
+                _compare(model, done)
             for file in model.glob("*.safetensors"):  # the next model's need the room
                 file.unlink()
 
@@ -129,27 +138,35 @@ def main() -> None:
 def _prepare(folder: Path, options: argparse.Namespace) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     train_tokenizer(options.votes).save_pretrained(folder)
-    tokens = pack_votes(options.votes, options.rows, folder, folder / TOKENS, options.max_tokens)
-    print(f"{options.rows:,} records, {tokens:,} tokens, at most {options.max_tokens:,} each", flush=True)
+    pack_votes(options.votes, options.rows, folder, folder / TOKENS, options.max_tokens)
 
 
 def _child(step: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """What a process of its own finds; what it says otherwise goes to the terminal."""
-    line = [sys.executable, "-m", "benchmarks.llm_gpu", "--child", step, str(folder)]
-    line += ["--prepared", str(options.prepared), "--max-tokens", str(options.max_tokens)]
-    line += ["--shapes", folder.name] if folder.name in SHAPES else []
-    line += ["--tiny"] if options.tiny else []
-    line += ["--engine", json.dumps(options.engine)]
-    for name in ("layers", "tokens_per_step", "weights"):
-        if getattr(options, name):
-            line += [f"--{name.replace('_', '-')}", str(getattr(options, name))]
+    """What a process of its own finds; what it says otherwise goes to standard error."""
+    line = [sys.executable, "-m", "benchmarks.llm_gpu", *sys.argv[1:]]
+    line += ["--prepared", str(options.prepared), "--child", step, str(folder)]
     environment = os.environ | (engine_environment(_settings(folder, options)) if step == "engine" else {})
-    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
-    return found
+    done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    found = [text.removeprefix(RESULT) for text in done.stdout.splitlines() if text.startswith(RESULT)]
+    sys.stderr.write("".join(text for text in done.stdout.splitlines(True) if not text.startswith(RESULT)))
+    if not found:
+        raise RuntimeError(f"{step} ended with exit code {done.returncode}")
+    result: dict[str, float] = json.loads(found[-1])
+    return result
 
 
-def _tell(way: str, found: dict[str, float], rate: float) -> None:
+def _measured(way: str, model: Path, options: argparse.Namespace, rate: float) -> bool:
+    """Measure a way and say what came of it; whether it worked."""
+    try:
+        found = _child(way, model, options)
+    except RuntimeError as error:
+        print(f"  {way:12} failed: {error}; standard error says why", flush=True)
+        return False
+    _say(way, found, rate)
+    return True
+
+
+def _say(way: str, found: dict[str, float], rate: float) -> None:
     seconds = found["seconds"]
     print(
         f"  {way:12} {found['records'] / seconds:8.2f} records/s  {found['tokens'] / seconds:9,.0f} tokens/s  "
@@ -177,22 +194,17 @@ def _device() -> str:
     return subprocess.run([sys.executable, "-c", line], check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _gpus() -> int:
+def _on_gpu() -> bool:
     import torch
 
-    return int(torch.cuda.is_available())
+    return bool(torch.cuda.is_available())
 
 
 def _settings(model: Path, options: argparse.Namespace) -> LlmSettings:
-    weights = {} if options.weights else {"load_format": "dummy"}
-    settings = LlmSettings(
-        str(model),
-        options.max_tokens,
-        tokens_per_step=options.tokens_per_step,
-        patience=300,
-        engine={**weights, **options.engine},
-    )
-    if _gpus():
+    engine = {"enable_prefix_caching": False, **({} if options.weights else {"load_format": "dummy"}), **options.engine}
+    longest = int(token_counts(options.prepared / TOKENS).max())
+    settings = LlmSettings(str(model), longest, tokens_per_step=options.tokens_per_step, engine=engine)
+    if _on_gpu():
         return dataclasses.replace(settings, gpus_per_replica=1)
     return dataclasses.replace(settings, cpus_per_replica=os.cpu_count() or 1)
 
@@ -203,53 +215,45 @@ def _answers(model: Path, way: str) -> Path:
 
 def _operations(model: Path, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Those (n,) of requests of these lengths (n,)."""
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(model)
-    of_matrices = 2.0 * multiplied_parameters(config, json.loads((model / PARAMETERS).read_text()))
+    config, parameters = load_shape(str(model), "classify")
     sizes = lengths.astype(np.float64)
-    return sizes * (of_matrices + attention_operations(config, 1.0) / 2 * sizes)
+    return sizes * (2.0 * multiplied_parameters(config, parameters) + attention_operations(config, 1.0) / 2 * sizes)
 
 
-def _clocked(
-    model: Path, lengths: list[int], ends: list[float], started: float, first: int | None = None
-) -> dict[str, float]:
-    """Of answered requests, in the order of their answers, what came after the first of them (`first`: how many).
-
-    `ends` are the times of the answers. Without `first`, the first are those that came together with the very first:
-    an engine answers batch by batch.
-    """
-    clock = np.array(ends)
-    skipped = first or int(np.searchsorted(clock, clock[0] + 0.05))
-    later = np.array(lengths[skipped:])
+def _clocked(model: Path, lengths: Sequence[int], ends: Sequence[float], started: float) -> dict[str, float]:
+    """What came after the first answers, of all answers in their order; `ends` are their times."""
+    warm = _warm(len(ends))
+    later = np.array(lengths[warm:])
     return {
-        "seconds": clock[-1] - clock[skipped - 1],
+        "seconds": ends[-1] - ends[warm - 1],
         "records": len(later),
         "tokens": int(later.sum()),
         "operations": float(_operations(model, later).sum()),
-        "whole": clock[-1] - started,
+        "whole": ends[-1] - started,
     }
+
+
+def _warm(requests: int) -> int:
+    return round(WARM * requests)
 
 
 def _rate(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     """Operations a second of a product of random square matrices: bfloat16 on a GPU, float32 on CPUs."""
     import torch
 
-    gpu = _gpus() > 0
+    gpu = _on_gpu()
     size = 8192 if gpu else 2048
     device, dtype = ("cuda", torch.bfloat16) if gpu else ("cpu", torch.float32)
     left, right = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
-    seconds = []
-    for _ in range(30):
-        if gpu:
-            torch.cuda.synchronize()
+    seconds: list[float] = []
+    while 5 * sum(seconds) < RATE_SECONDS:
         started = time.perf_counter()
         for _ in range(5):
             left @ right
         if gpu:
             torch.cuda.synchronize()
         seconds.append((time.perf_counter() - started) / 5)
-    return {"rate": 2 * size**3 / statistics.median(seconds[5:])}
+    return {"rate": 2 * size**3 / statistics.median(seconds[len(seconds) // 5 :])}
 
 
 def _make(model: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -257,23 +261,22 @@ def _make(model: Path, options: argparse.Namespace) -> dict[str, float]:
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    kind, shape = SHAPES[options.shapes[0]]
+    kind, shape = SHAPES[model.name]
     shape = shape | (TINY if options.tiny else {}) | ({"num_hidden_layers": options.layers} if options.layers else {})
     tokenizer = AutoTokenizer.from_pretrained(options.prepared)
     config = AutoConfig.for_model(
         kind, **shape, num_labels=len(LABELS), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
     )
     with torch.device("meta"):
-        config.architectures = [type(_network(config)).__name__]
+        network = _network(config)
+    config.architectures = [type(network).__name__]
     config.dtype = torch.bfloat16
     config.save_pretrained(model)
-    if options.weights:
-        with torch.device("cuda" if _gpus() else "cpu"):
-            _network(config).save_pretrained(model)
     tokenizer.save_pretrained(model)
-    _, parameters = load_shape(str(model), "classify")
-    (model / PARAMETERS).write_text(json.dumps(parameters))
-    return {"parameters": parameters}
+    if options.weights:
+        with torch.device("cuda" if _on_gpu() else "cpu"):
+            _network(config).save_pretrained(model)
+    return {"parameters": sum(parameter.numel() for parameter in network.parameters())}
 
 
 def _network(config: Any) -> Any:  # noqa: ANN401 - of transformers
@@ -288,11 +291,15 @@ def _ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
     import ray
 
     started = time.perf_counter()
-    # The weights may be in the shared memory too: the object store, where requests are, gets a small part of it.
+    # Weights may be in the shared memory too: the object store, where requests are, gets a small part of it.
     ray.init(
-        address="local", num_gpus=_gpus(), include_dashboard=False, log_to_driver=False, object_store_memory=1 << 30
+        address="local",
+        num_cpus=os.cpu_count(),
+        num_gpus=int(_on_gpu()),
+        include_dashboard=False,
+        log_to_driver=False,
+        object_store_memory=1 << 30,
     )
-    file = options.prepared / TOKENS
     lengths: list[int] = []
     ends: list[float] = []
 
@@ -300,6 +307,7 @@ def _ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
         lengths.append(tokens)
         ends.append(time.perf_counter())
 
+    file = options.prepared / TOKENS
     _, answers = score(file, _settings(model, options), np.arange(len(token_counts(file))), tell)
     np.save(_answers(model, "ours"), answers)
     return _clocked(model, lengths, ends, started)
@@ -311,17 +319,15 @@ def _engine(model: Path, options: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
     ids = pq.read_table(options.prepared / TOKENS)["ab"].to_pylist()
     order = np.argsort([-len(row) for row in ids], kind="stable")
-    # The first are asked alone, from the middle: to start what starts with the first request.
-    order = np.concatenate([order[len(order) // 2 :][:WARM], order[: len(order) // 2], order[len(order) // 2 + WARM :]])
     llm = LLM(model=str(model), runner="pooling", convert="classify", **engine_options(_settings(model, options)))
     answers = np.full((len(ids), len(LABELS)), np.nan)
     ends: list[float] = []
-    for part in (order[:WARM], order[WARM:]):
+    for part in np.split(order, [_warm(len(ids))]):
         found = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
         answers[part] = [answer.outputs.probs for answer in found]
         ends += [time.perf_counter()] * len(part)
     np.save(_answers(model, "engine"), answers)
-    return _clocked(model, [len(ids[row]) for row in order], ends, started, WARM)
+    return _clocked(model, [len(ids[row]) for row in order], ends, started)
 
 
 def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -329,7 +335,7 @@ def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
     started = time.perf_counter()
-    device, dtype = ("cuda", torch.bfloat16) if _gpus() else ("cpu", torch.float32)
+    device, dtype = ("cuda", torch.bfloat16) if _on_gpu() else ("cpu", torch.float32)
     ids = [np.array(row) for row in pq.read_table(options.prepared / TOKENS)["ab"].to_pylist()]
     if options.weights:
         network = AutoModelForSequenceClassification.from_pretrained(model, dtype=dtype).to(device).eval()
@@ -337,17 +343,19 @@ def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
         with torch.device(device):
             network = _network(AutoConfig.from_pretrained(model)).to(dtype).eval()
     answers = np.full((len(ids), len(LABELS)), np.nan)
-    batches = budget_batches(np.array([len(row) for row in ids]), BUDGET)
+    lengths: list[int] = []
     ends: list[float] = []
     with torch.inference_mode():
-        for batch in (batches[0], *batches):  # the first twice: once before the clock starts
-            inputs = model_inputs([ids[row] for row in batch], network.config.pad_token_id)
-            tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
-            answers[batch] = torch.softmax(network(**tensors).logits.double(), 1).cpu().numpy()
+        for batch in budget_batches(np.array([len(row) for row in ids]), BUDGET):
+            # Without a mask, which would cost attention its fast kernel: padding is on the right, where a causal model
+            # does not look, and the head finds the last token by what the padding is.
+            padded, _ = pad([ids[row] for row in batch], network.config.pad_token_id)
+            logits = network(input_ids=torch.from_numpy(padded).to(device), use_cache=False).logits
+            answers[batch] = torch.softmax(logits.double(), 1).cpu().numpy()
+            lengths += [len(ids[row]) for row in batch]
             ends += [time.perf_counter()] * len(batch)
     np.save(_answers(model, "transformers"), answers)
-    lengths = [len(ids[row]) for batch in (batches[0], *batches) for row in batch]
-    return _clocked(model, lengths, ends, started, len(batches[0]))
+    return _clocked(model, lengths, ends, started)
 
 
 WAYS = {"ours": _ours, "engine": _engine, "transformers": _transformers}

@@ -23,9 +23,9 @@ class LlmSettings:
     `effective_dtype`. `gpus_per_replica=0` runs on CPUs; more than one splits the model over them (tensor
     parallelism). `replicas` are the fewest and the most engines, between which Ray Data scales. `batch_size` is in
     requests; an engine works on `batches` of them at a time. `tokens_per_step` are read in one forward pass at most
-    (vLLM's default if None). An engine that dies is started again `restarts` times. After `patience` seconds without
-    an answer the work is given up. `engine` holds further arguments of vLLM's
-    engine, passed on as they are, and `environment` further variables of its processes.
+    (if None: 16,384 on GPUs, vLLM's default on CPUs). An engine that dies is started again `restarts` times. After
+    `patience` seconds without an answer the work is given up. `engine` holds further arguments of vLLM's engine, passed
+    on as they are, and `environment` further variables of its processes.
     """
 
     checkpoint: str

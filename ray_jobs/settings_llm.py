@@ -55,7 +55,7 @@ class Llm(Strict):
     cpus_per_replica: PositiveInt = 1
     gpus_per_replica: Count = 0
     batch_size: PositiveInt = 32
-    tokens_per_step: PositiveInt | None = None  # read in one forward pass at most; vLLM's default if not given
+    tokens_per_step: PositiveInt | None = None  # read in a forward pass at most; on GPUs 16,384 if not given
     # Share of the records that may fail before the job does; those that failed are in the model's quarantine.
     max_failed: Annotated[float, Field(ge=0, le=1)] = 0.01
     patience_s: Positive = 1800.0  # without any answer, or without the GPUs asked for, before the job gives up

@@ -1,3 +1,4 @@
+import dataclasses
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from infer import llm
 from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import engine, engine_environment, engine_options
+from infer.llm_engine import GPU_TOKENS_PER_STEP, engine, engine_environment, engine_options
 from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 from tests.infer.tiny_llms import make_checkpoint
@@ -37,6 +38,11 @@ def test_engines_on_cpus_and_gpus_differ_where_they_must(tmp_path: Path) -> None
     assert engine_options(gpu)["quantization"] == "fp8"
     assert engine_options(gpu)["seed"] == 7
     assert "enforce_eager" not in engine_options(gpu)
+    # Not what vLLM gives an engine that it does not know the use of.
+    assert engine_options(gpu)["max_num_batched_tokens"] == GPU_TOKENS_PER_STEP
+    assert engine_options(gpu)["max_num_seqs"] == gpu.batches * gpu.batch_size
+    assert engine_options(dataclasses.replace(gpu, tokens_per_step=4096))["max_num_batched_tokens"] == 4096
+    assert "max_num_batched_tokens" not in engine_options(cpu)
     assert not any(name in engine_environment(gpu) for name in ("HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE"))
 
 
