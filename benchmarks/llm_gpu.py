@@ -222,7 +222,10 @@ def _operations(model: Path, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np
 
 def _clocked(model: Path, lengths: Sequence[int], ends: Sequence[float], started: float) -> dict[str, float]:
     """What came after the first answers, of all answers in their order; `ends` are their times."""
-    warm = _warm(len(ends))
+    # All that came together with the last of the first.
+    warm = int(np.searchsorted(ends, ends[_warm(len(ends)) - 1], side="right"))
+    if warm == len(ends):
+        raise RuntimeError(f"{len(ends)} records are too few: all were answered at once")
     later = np.array(lengths[warm:])
     return {
         "seconds": ends[-1] - ends[warm - 1],
