@@ -15,6 +15,7 @@ import ray.data
 from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
+from infer.engine_log import cause
 from infer.llm_engine import engine
 from infer.llm_settings import LlmSettings, ways
 from preference.schema import PROBABILITIES
@@ -25,7 +26,7 @@ Notice = Callable[[str], None]  # called with what happened to the engines
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
 _DEATHS: Final = (RayActorError, OutOfMemoryError)  # the second where Ray's memory monitor ends an engine
-_KILLERS: Final = 3  # requests; an engine that dies of so many, and has answered none, may die of all
+_KILLERS: Final = 3  # requests
 _GONE: Final = 10  # machines in a row that went away before an answer
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
@@ -89,8 +90,8 @@ def score_shards(
     A request that kills its engine twice when it is asked alone (see `ways`) is one that failed. To find one takes some
     starts of an engine, so more than `most_killers` of them end the work.
 
-    Raises RuntimeError then, if no answer comes for `settings.patience` seconds, if the engine dies of three requests
-    and of the last one before any is answered, if it cannot start, or if machines keep going away before an answer.
+    Raises RuntimeError then, if no answer comes for `settings.patience` seconds, if the engine dies before any answer
+    and again of the last request alone, if it cannot start, or if machines keep going away before an answer.
     """
     pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
     before = time.perf_counter()
@@ -121,16 +122,16 @@ def _ask_all(
     levels = ways(settings)
     windows = [sum(one.left for one in pending.values())]  # how many requests are left in each
     answered = killers = gone = 0
+    last = False  # whether the last request is asked, to see whether the engine dies of everything
     suspect: int | None = None  # the request that an engine died of once when it was asked alone
     while pending:
         level = len(windows) - 1
         before = windows[level]
-        # What is asked first is longest. Unless so few are left that all of them may fail, the last one shows whether
-        # the engine dies of everything.
-        last = killers == _KILLERS and not answered and windows[0] > most_killers - killers
+        last_next = False
         asked = _last_unanswered(pending) if last else _first_unanswered(pending, before)
         try:
-            with contextlib.closing(_ask(asked, read_shard, levels[level].settings)) as rows:
+            way = levels[-1 if last else level]
+            with contextlib.closing(_ask(asked, read_shard, way.settings)) as rows:
                 for row in rows:
                     windows = [min(left, windows[0] - 1) if last else left - 1 for left in windows]
                     answered += last or not row[_ERROR]
@@ -140,7 +141,7 @@ def _ask_all(
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
-                raise RuntimeError(f"the engine cannot start: {error}") from error
+                raise RuntimeError(f"the engine cannot start: {cause(error)}") from error
             if getattr(error, "preempted", False):
                 gone += 1
                 if gone == _GONE:
@@ -150,14 +151,21 @@ def _ask_all(
                 pass  # it died when all was done
             elif last:
                 raise RuntimeError(
-                    f"the engine dies of whatever it is asked, or when it starts: of {killers} requests and of the "
-                    f"last one: {error}"
+                    f"the engine dies of whatever it is asked, or when it starts: {cause(error)}"
                 ) from error
             elif level < len(levels) - 1:
+                # What is asked first is longest. Unless so few are left that all of them may fail, the last one shows
+                # at once whether the engine dies of everything: to look for what kills it takes many starts.
+                last_next = not answered and level == 0 and windows[0] > most_killers
                 reach = levels[level + 1].reach
                 assert reach is not None
                 windows.append(min(reach, windows[level]))
-                notice(f"the engine died, {windows[0]:,} requests are unanswered; asking {windows[-1]:,} one at a time")
+                if last_next:
+                    notice("the engine died before it answered anything; asking the last request alone")
+                else:
+                    notice(
+                        f"the engine died, {windows[0]:,} requests are unanswered; asking {windows[-1]:,} one at a time"
+                    )
             else:
                 ((index, shard),) = asked.items()
                 (number,) = shard.requests.tolist()
@@ -167,11 +175,14 @@ def _ask_all(
                     continue
                 killers += 1
                 if killers > most_killers:
-                    raise RuntimeError(f"the engine died of {killers} requests, each asked alone: {error}") from error
+                    raise RuntimeError(
+                        f"the engine died of {killers} requests, each asked alone: {cause(error)}"
+                    ) from error
                 notice("the engine died of a single request again, which counts as failed")
                 windows = [left - 1 for left in windows]
                 reason = "the engine died twice when it was asked about this record alone"
                 yield {"shard": index, "request": number, "tokens": 0, _ERROR: reason}
+        last = last_next or (last and gone > 0)
         while len(windows) > 1 and not windows[-1]:
             windows.pop()
 

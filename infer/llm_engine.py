@@ -1,11 +1,13 @@
 """vLLM under Ray Data: the only module that knows either's settings."""
 
 import contextlib
+import dataclasses
+import difflib
 import functools
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -13,6 +15,7 @@ import ray.data
 from ray.util.placement_group import PlacementGroup
 
 from infer.llm_settings import LlmSettings, bundles, effective_dtype
+from preference.errors import InputError
 from preference.schema import LABELS, PROBABILITIES
 
 
@@ -169,6 +172,21 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
     if settings.gpus_per_replica > 1:
         options["tensor_parallel_size"] = settings.gpus_per_replica
     return options | dict(settings.engine)
+
+
+def check_engine_arguments(name: str, given: Sequence[str]) -> None:
+    """Raise InputError for an argument that vLLM's engine does not have."""
+    with _quiet():
+        from vllm.engine.arg_utils import AsyncEngineArgs
+
+    known = [field.name for field in dataclasses.fields(AsyncEngineArgs)]
+    for argument in given:
+        if argument not in known:
+            near = difflib.get_close_matches(argument, known, n=1)
+            raise InputError(
+                f"llms.{name}.engine: vLLM's engine has no argument {argument!r}",
+                fix=f"did you mean {near[0]!r}?" if near else "remove it.",
+            )
 
 
 def engine_environment(settings: LlmSettings) -> dict[str, str]:

@@ -128,8 +128,8 @@ def _ask(scoring: Scoring, scorer: Scorer, wanted: Wanted, failed_again: bool) -
     answered = before.answered(failed_too=not failed_again)
     missing = units(packed, scoring.records, wanted, answered, scorer.prefix)
     found = packed.count(wanted)[0] - sum(len(unit.requests) for unit in missing)
-    if found and missing and failed_again:
-        say(scoring.stage.name, f"{found:,} requests found answered, resuming")
+    if found and failed_again:
+        say(scoring.stage.name, f"{found:,} requests found answered, {'resuming' if missing else 'none left to ask'}")
     elif missing and not failed_again:
         say(scoring.stage.name, "asking for the second order of the records that it is least sure of")
     # To find one takes some starts of an engine: no more than may fail, or a few of a small run.

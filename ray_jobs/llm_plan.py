@@ -5,8 +5,8 @@ import numpy as np
 from infer.llm_settings import LlmSettings, effective_dtype
 from ray_jobs import demo_data
 from ray_jobs.llm_requests import read_packed
-from ray_jobs.llm_scorers import check, packing, scorers
-from ray_jobs.plan_table import GIB, plan_table
+from ray_jobs.llm_scorers import check, packing, planned_scorers
+from ray_jobs.plan_table import plan_table, size_text
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run
 from ray_jobs.settings_llm import Llm
@@ -25,8 +25,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     from infer.llm_size import load_shape
     from preference.transformer_cost import cache_bytes, forward_operations
 
-    # An adapter changes no shape, and merging it is work.
-    found, _ = scorers(run, records, llm.model_copy(update={"adapter": None}))
+    found = planned_scorers(run, records, llm)
     name, base, how = packing(run, llm, found[0])
     pack_records(run, records, name, base, how)
     packed = read_packed(run.folder / f"tokens/{name}", records)
@@ -52,19 +51,25 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     batches = LlmSettings.batches
     in_flight = batches * llm.batch_size * mean
     plan = run.settings.plan
+    devices = {0: "the CPUs", 1: "the GPU"}.get(llm.gpus_per_replica, f"the {llm.gpus_per_replica} GPUs")
     hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
     rows = [
         ("parameters", f"{parameters:,}"),
-        ("weights", f"{parameters * size / GIB:.2f} GiB on {max(1, llm.gpus_per_replica)} devices of each replica"),
+        ("weights", f"{size_text(parameters * size)} over {devices} of each replica"),
         (
             "cache",
-            f"{cache_bytes(config, size) * in_flight / GIB:.2f} GiB for {batches} batches of {llm.batch_size} requests "
-            f"({cache_bytes(config, size) / 1024:.3g} KiB a token)",
+            f"{size_text(cache_bytes(config, size) * in_flight)} for {batches} batches of {llm.batch_size} requests "
+            f"({size_text(cache_bytes(config, size))} a token)",
         ),
         ("requests", f"{requests:,.0f} ({asked - requests:,.0f} more have the same text)"),
         ("tokens", f"{tokens:,.0f}, {mean:,.0f} a request, {int(lengths.max())} at most"),
         ("operations", f"{operations:.3g}"),
-        ("GPU-hours", f"{hours:.2f} at {plan.share_of_peak:.0%} of {plan.peak_tflops:g} TFLOP/s"),
-        ("cost", f"{hours * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
     ]
+    if llm.gpus_per_replica:
+        rows += [
+            ("GPU-hours", f"{hours:.2f} at {plan.share_of_peak:.0%} of {plan.peak_tflops:g} TFLOP/s"),
+            ("cost", f"{hours * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
+        ]
+    else:
+        rows.append(("time", "not reckoned: it is set to run on CPUs (gpus_per_replica: 0)"))
     return plan_table(f"{llm.name} ({llm.checkpoint or llm.trained or 'demo'}), {llm.mode}, swap: {llm.swap}", rows)

@@ -52,6 +52,10 @@ def check_llm(run: Run, llm: Llm) -> None:
     from infer.llm_checkpoint import check_checkpoint, require_vllm
 
     require_vllm(llm.gpus_per_replica)
+    if llm.engine:  # importing vLLM takes seconds
+        from infer.llm_engine import check_engine_arguments
+
+        check_engine_arguments(llm.name, list(llm.engine))
     if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
         check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
 
@@ -75,6 +79,20 @@ def scorers(run: Run, records: Records, llm: Llm) -> tuple[list[Scorer], list[St
         return [Scorer(llm.checkpoint, checkpoint_fingerprint(llm.checkpoint))], []
     merged = _merge(run, llm)
     return [Scorer((run.folder / f"models/{llm.name}").uri, str(merged.manifest["fingerprint"]))], [merged]
+
+
+def planned_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:
+    """What `scorers` will give, without work: for a checkpoint that is not made yet, the model that it is made of."""
+    if llm.trained is None:
+        return scorers(run, records, llm.model_copy(update={"adapter": None}))[0]  # an adapter changes no shape
+    try:
+        run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint_of("train"))
+    except InputError:
+        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        base = base_of(model.model)
+        folds = range(run.settings.data.folds) if model.folds is None else sorted(set(model.folds))
+        return [Scorer(base.place, base.fingerprint, fold) for fold in folds]
+    return scorers(run, records, llm)[0]
 
 
 def finished_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:

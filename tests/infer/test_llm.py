@@ -315,9 +315,21 @@ def test_more_killers_than_are_allowed_end_the_work(monkeypatch: pytest.MonkeyPa
 
 def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(1000)})
-    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked, .*: of 3 requests and of the last one"):
+    with pytest.raises(RuntimeError, match="dies of whatever it is asked, or when it starts"):
         score_with(engines, monkeypatch, most_killers=20)
-    assert engines.starts < 15
+    assert engines.starts == 2
+
+
+@pytest.mark.slow
+def test_an_engine_that_never_answers_ends_the_work_with_its_own_words(tmp_path: Path) -> None:
+    # vLLM's attention on CPUs takes no heads of this size, which it notices with the first request.
+    checkpoint = make_checkpoint(tmp_path, "Llama", head_dim=16)
+    tables = {"a": pack(checkpoint, make_records(5, seed=1))}
+    settings = LlmSettings(checkpoint, MAX_TOKENS, restarts=0)
+    told: list[str] = []
+    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked.*head_dim=16.*worker-.* has more"):
+        list(score_shards(requests_of(tables), tables.__getitem__, settings, notice=told.append))
+    assert told == ["the engine died before it answered anything; asking the last request alone"]
 
 
 @pytest.mark.parametrize("rest", ["answered and then dead", "failed", "killers too"])

@@ -11,7 +11,7 @@ from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from infer import llm
 from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import GPU_TOKENS_PER_STEP, engine, engine_environment, engine_options
+from infer.llm_engine import GPU_TOKENS_PER_STEP, check_engine_arguments, engine, engine_environment, engine_options
 from infer.llm_settings import LlmSettings, bundles
 from preference.errors import InputError
 from tests.infer.tiny_llms import make_checkpoint
@@ -44,6 +44,13 @@ def test_engines_on_cpus_and_gpus_differ_where_they_must(tmp_path: Path) -> None
     assert engine_options(dataclasses.replace(gpu, tokens_per_step=4096))["max_num_batched_tokens"] == 4096
     assert "max_num_batched_tokens" not in engine_options(cpu)
     assert not any(name in engine_environment(gpu) for name in ("HF_HUB_OFFLINE", "VLLM_CPU_KVCACHE_SPACE"))
+
+
+def test_an_argument_that_the_engine_does_not_have_is_refused() -> None:
+    pytest.importorskip("vllm", reason="scoring with language models is an extra")
+    check_engine_arguments("gemma", ["max_num_seqs", "gpu_memory_utilization", "quantization"])
+    with pytest.raises(InputError, match=r"llms.gemma.engine: .*'max_num_seq'.*did you mean 'max_num_seqs'"):
+        check_engine_arguments("gemma", ["max_num_seq"])
 
 
 def test_an_engine_on_several_gpus_has_a_whole_cpu_beside_each() -> None:

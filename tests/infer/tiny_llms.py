@@ -18,7 +18,9 @@ CHAT = (
 )
 
 
-def make_checkpoint(folder: Path, architecture: str, kind: str = "ForSequenceClassification") -> str:
+def make_checkpoint(
+    folder: Path, architecture: str, kind: str = "ForSequenceClassification", head_dim: int = 32
+) -> str:
     """A random model, with a head of three classes or none, whose probabilities differ a lot between records."""
     import torch
     import transformers
@@ -36,7 +38,7 @@ def make_checkpoint(folder: Path, architecture: str, kind: str = "ForSequenceCla
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "head_dim": 32,
+        "head_dim": head_dim,
         "max_position_embeddings": 1024,
         "num_labels": 3,
         "bos_token_id": tokenizer.bos_token_id,

@@ -1,0 +1,31 @@
+"""What a process of Ray said before it died, from Ray's logs."""
+
+import re
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+# "RuntimeError: no room", also where vLLM puts its process's name or its place in the code before it.
+_ERROR = re.compile(r"(?:^|\) |\] )((?:\w+\.)*\w*(?:Error|Exception): \S.*)$", re.MULTILINE)
+_ELSEWHERE = "root cause"  # in what vLLM says of an error that it has printed before
+
+
+def cause(error: RayError) -> str:
+    """Why an actor died, in one line: what it said itself, if its log is on this machine, else what Ray says."""
+    said = str(error)
+    process = re.search(r"\bpid[:=] ?(\d+)", said)
+    if process is not None and ray.is_initialized():
+        context = ray.get_runtime_context()
+        folder = Path(context.get_temp_dir(), context.get_session_name(), "logs")
+        for file in sorted(folder.glob(f"worker-*-{process[1]}.*")):
+            found = last_error(file.read_text("utf-8", errors="replace"))
+            if found:
+                return f"{found} ({file} has more)"
+    return last_error(said) or next(filter(None, said.splitlines()), type(error).__name__)
+
+
+def last_error(text: str) -> str:
+    """The last error that a log names; empty if there is none."""
+    found = [line for line in _ERROR.findall(text) if _ELSEWHERE not in line]
+    return found[-1].strip() if found else ""
