@@ -69,6 +69,16 @@ def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
     assert pq.read_metadata(trained / "predictions/gemma/test.parquet").num_rows == 10
 
 
+def test_scoring_can_be_planned_before_the_model_is_trained(trained, config, tmp_path):
+    run = tmp_path / "run"
+    assert run_here("ingest", run, config=str(config)).returncode == 0
+    before, after = (run_here("score_llm", each, config=str(config), flags=["--dry-run"]) for each in (run, trained))
+    assert before.returncode == 0, before.stderr
+    assert before.stdout == after.stdout
+    assert "operations" in before.stdout
+    assert not (run / "models").exists()
+
+
 def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(trained, config):
     model = trained / "models/gemma-lora/fold-1/model"
     done = run_here(
