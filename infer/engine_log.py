@@ -5,6 +5,7 @@ from pathlib import Path
 
 import ray
 from ray.exceptions import RayError
+from ray.util import get_node_ip_address
 
 # "RuntimeError: no room", also where vLLM puts its process's name or its place in the code before it.
 _ERROR = re.compile(r"(?:^|\) |\] )((?:\w+\.)*\w*(?:Error|Exception): \S.*)$", re.MULTILINE)
@@ -12,17 +13,17 @@ _ELSEWHERE = "root cause"  # in what vLLM says of an error that it has printed b
 
 
 def cause(error: RayError) -> str:
-    """Why an actor died, in one line: what it said itself, if its log is on this machine, else what Ray says."""
+    """Why an actor died: the last error in its log, if that is on this machine, and what Ray says."""
     said = str(error)
-    process = re.search(r"\bpid[:=] ?(\d+)", said)
-    if process is not None and ray.is_initialized():
+    process, place = (re.search(rf"\b{name}[:=] ?([\w.:]+)", said) for name in ("pid", "ip"))
+    if process and place and ray.is_initialized() and place[1] == get_node_ip_address():
         context = ray.get_runtime_context()
         folder = Path(context.get_temp_dir(), context.get_session_name(), "logs")
-        for file in sorted(folder.glob(f"worker-*-{process[1]}.*")):
+        for file in sorted(folder.glob(f"worker-*-{context.get_job_id()}-{process[1]}.*")):
             found = last_error(file.read_text("utf-8", errors="replace"))
             if found:
-                return f"{found} ({file} has more)"
-    return last_error(said) or next(filter(None, said.splitlines()), type(error).__name__)
+                return f"{found} (last in {file}). Ray says: {said}"
+    return last_error(said) or said
 
 
 def last_error(text: str) -> str:

@@ -26,7 +26,6 @@ Notice = Callable[[str], None]  # called with what happened to the engines
 _ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 _CARRIED: Final = ("shard", "request", "tokens")
 _DEATHS: Final = (RayActorError, OutOfMemoryError)  # the second where Ray's memory monitor ends an engine
-_KILLERS: Final = 3  # requests
 _GONE: Final = 10  # machines in a row that went away before an answer
 # Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
@@ -81,7 +80,7 @@ def score_shards(
     settings: LlmSettings,
     tell: Tell = lambda requests, tokens: None,
     notice: Notice = lambda text: None,
-    most_killers: int = _KILLERS,
+    most_killers: int = 3,
 ) -> Iterator[ShardScores]:
     """Score shards on one set of engines; each is yielded as soon as all its requests are answered.
 
@@ -122,22 +121,23 @@ def _ask_all(
     levels = ways(settings)
     windows = [sum(one.left for one in pending.values())]  # how many requests are left in each
     answered = killers = gone = 0
-    last = False  # whether the last request is asked, to see whether the engine dies of everything
+    probes = 0  # how often the last request is still to be asked alone, to see whether the engine dies of everything
     suspect: int | None = None  # the request that an engine died of once when it was asked alone
     while pending:
         level = len(windows) - 1
         before = windows[level]
-        last_next = False
-        asked = _last_unanswered(pending) if last else _first_unanswered(pending, before)
+        probing = probes > 0 and not answered
+        asked = _last_unanswered(pending) if probing else _first_unanswered(pending, before)
         try:
-            way = levels[-1 if last else level]
+            way = levels[-1 if probing else level]
             with contextlib.closing(_ask(asked, read_shard, way.settings)) as rows:
                 for row in rows:
-                    windows = [min(left, windows[0] - 1) if last else left - 1 for left in windows]
-                    answered += last or not row[_ERROR]
+                    windows = [min(left, windows[0] - 1) if probing else left - 1 for left in windows]
+                    # A refusal is life, too, but not what passes by the engine because it cannot be packed.
+                    answered += not row[_ERROR] or (probing and row["tokens"] > 0)
                     gone = 0
                     yield row
-            if (last and not answered) or (not last and windows[level]):
+            if not probing and windows[level]:
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
@@ -147,20 +147,23 @@ def _ask_all(
                 if gone == _GONE:
                     raise RuntimeError(f"{gone} times the machine of an engine went away before an answer") from error
                 notice("the machine of an engine went away; asking again")
-            elif not windows[level] or (last and answered):
+            elif not windows[level] or (probing and answered):
                 pass  # it died when all was done
-            elif last:
+            elif probing and probes > 1:  # machines also go away by themselves
+                probes -= 1
+                notice("the engine died of the last request, too; asking it once more")
+            elif probing:
                 raise RuntimeError(
                     f"the engine dies of whatever it is asked, or when it starts: {cause(error)}"
                 ) from error
             elif level < len(levels) - 1:
                 # What is asked first is longest. Unless so few are left that all of them may fail, the last one shows
                 # at once whether the engine dies of everything: to look for what kills it takes many starts.
-                last_next = not answered and level == 0 and windows[0] > most_killers
+                probes = 2 if not answered and level == 0 and windows[0] > most_killers else 0
                 reach = levels[level + 1].reach
                 assert reach is not None
                 windows.append(min(reach, windows[level]))
-                if last_next:
+                if probes:
                     notice("the engine died before it answered anything; asking the last request alone")
                 else:
                     notice(
@@ -182,7 +185,6 @@ def _ask_all(
                 windows = [left - 1 for left in windows]
                 reason = "the engine died twice when it was asked about this record alone"
                 yield {"shard": index, "request": number, "tokens": 0, _ERROR: reason}
-        last = last_next or (last and gone > 0)
         while len(windows) > 1 and not windows[-1]:
             windows.pop()
 

@@ -143,8 +143,9 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-# vLLM's own for batch work on a GPU of 70 GiB or more, where it reached 9 tenths of a matrix product's rate
-# (benchmarks.llm_gpu). Activations take about 1.5 GiB of a model of 9 billion parameters.
+# vLLM's own for its LLM class on an H100 or larger, where it reached 9 tenths of a matrix product's rate
+# (benchmarks.llm_gpu); it takes 8,192 on an A100 and on smaller GPUs. Activations of a model of 9 billion parameters
+# take about 1.5 GiB, as reckoned from its shape.
 GPU_TOKENS_PER_STEP: Final = 16_384
 
 
@@ -168,7 +169,8 @@ def engine_options(settings: LlmSettings) -> dict[str, Any]:
         # Left alone, an engine that Ray Data starts gets 2,048 tokens and 128 requests a step from vLLM 0.29, which
         # knows that a GPU has room for more only of its own LLM class.
         options.setdefault("max_num_batched_tokens", GPU_TOKENS_PER_STEP)
-        options["max_num_seqs"] = min(settings.batches * settings.batch_size, options["max_num_batched_tokens"])
+        tokens = settings.engine.get("max_num_batched_tokens", options["max_num_batched_tokens"])
+        options["max_num_seqs"] = min(settings.batches * settings.batch_size, tokens)
     if settings.gpus_per_replica > 1:
         options["tensor_parallel_size"] = settings.gpus_per_replica
     return options | dict(settings.engine)

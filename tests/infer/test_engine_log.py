@@ -21,7 +21,7 @@ def test_the_last_error_is_the_cause_and_not_what_refers_to_it() -> None:
 
 
 def test_without_a_log_at_hand_it_is_what_ray_says() -> None:
-    assert cause(RayActorError(error_msg="it died\nbecause of that")) == "it died"
+    assert cause(RayActorError(error_msg="it died\nbecause of that")) == "it died\nbecause of that"
     assert cause(RayActorError(error_msg="it died\nTypeError: unexpected argument 'x'")) == (
         "TypeError: unexpected argument 'x'"
     )

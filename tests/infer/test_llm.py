@@ -234,6 +234,8 @@ class FakeEngines:
         self.lost = lost
         self.starts = 0
         self.fails = self.dies_after = False
+        self.after: Exception = RayActorError()  # what it dies of then
+        self.bypassing: set[int] = set()  # requests that cannot be packed
 
     def __call__(self, asked: dict[int, Shard], *_: object) -> Any:
         order = [(index, number) for index, shard in asked.items() for number in shard.requests.tolist()]
@@ -241,10 +243,13 @@ class FakeEngines:
         deadly = [place for place, (_, number) in enumerate(order) if self.deaths.get(number)]
         for index, number in order[: max(0, deadly[0] - self.lost) if deadly else None]:
             thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
+            if number in self.bypassing:
+                yield {"shard": index, "request": number, "tokens": 0, llm._ERROR: "cannot be packed"}
+                continue
             error = "refused" if self.fails else ""
             yield {"shard": index, "request": number, "tokens": 1, llm._ERROR: error, **thirds}
         if not deadly and self.dies_after and len(order) == 1:
-            raise RayActorError
+            raise self.after
         if deadly:
             raise self.deaths[order[deadly[0]][1]].pop()
 
@@ -317,7 +322,24 @@ def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work(monkeypatch: 
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(1000)})
     with pytest.raises(RuntimeError, match="dies of whatever it is asked, or when it starts"):
         score_with(engines, monkeypatch, most_killers=20)
-    assert engines.starts == 2
+    assert engines.starts == 3
+
+
+def test_a_machine_that_goes_away_after_the_last_request_was_answered_is_no_endless_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    engines = FakeEngines({number: [RayActorError()] * 99 for number in (0, 998)})
+    engines.dies_after, engines.after = True, RayActorError(preempted=True)
+    assert score_with(engines, monkeypatch) == dict.fromkeys((0, 998), DIED_ALONE)
+    assert engines.starts < 60
+
+
+def test_a_last_request_that_passes_by_the_engine_shows_no_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    engines = FakeEngines({number: [RayActorError()] * 99 for number in range(999)})
+    engines.bypassing = {999}
+    with pytest.raises(RuntimeError, match="dies of whatever it is asked, or when it starts"):
+        score_with(engines, monkeypatch, most_killers=20)
+    assert engines.starts < 6
 
 
 @pytest.mark.slow
@@ -327,9 +349,12 @@ def test_an_engine_that_never_answers_ends_the_work_with_its_own_words(tmp_path:
     tables = {"a": pack(checkpoint, make_records(5, seed=1))}
     settings = LlmSettings(checkpoint, MAX_TOKENS, restarts=0)
     told: list[str] = []
-    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked.*head_dim=16.*worker-.* has more"):
+    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked.*head_dim=16.*last in .*worker-"):
         list(score_shards(requests_of(tables), tables.__getitem__, settings, notice=told.append))
-    assert told == ["the engine died before it answered anything; asking the last request alone"]
+    assert told == [
+        "the engine died before it answered anything; asking the last request alone",
+        "the engine died of the last request, too; asking it once more",
+    ]
 
 
 @pytest.mark.parametrize("rest", ["answered and then dead", "failed", "killers too"])
