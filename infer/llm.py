@@ -125,7 +125,7 @@ def _ask_all(
     suspect: int | None = None  # the request that an engine died of once when it was asked alone
     while pending:
         level = len(windows) - 1
-        before = windows[level]
+        total, before = windows[0], windows[level]
         probing = probes > 0 and not answered
         asked = _last_unanswered(pending) if probing else _first_unanswered(pending, before)
         try:
@@ -137,7 +137,7 @@ def _ask_all(
                     answered += not row[_ERROR] or (probing and row["tokens"] > 0)
                     gone = 0
                     yield row
-            if not probing and windows[level]:
+            if windows[0] == total or (windows[level] and not probing):
                 raise RuntimeError(f"{windows[level]} of {before} answers are missing")
         except _DEATHS as error:
             if getattr(error, "actor_init_failed", False):
