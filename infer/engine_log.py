@@ -13,7 +13,10 @@ _ELSEWHERE = "root cause"  # in what vLLM says of an error that it has printed b
 
 
 def cause(error: RayError) -> str:
-    """Why an actor died: the last error in its log, if that is on this machine, and what Ray says."""
+    """Why an actor died: the last error in its log, and what Ray says, if the log is on this machine.
+
+    Else the last error in what Ray says, or all of it if there is none.
+    """
     said = str(error)
     process, place = (re.search(rf"\b{name}[:=] ?([\w.:]+)", said) for name in ("pid", "ip"))
     if process and place and ray.is_initialized() and place[1] == get_node_ip_address():

@@ -90,7 +90,7 @@ def score_shards(
     starts of an engine, so more than `most_killers` of them end the work.
 
     Raises RuntimeError then, if no answer comes for `settings.patience` seconds, if the engine dies before any answer
-    and again of the last request alone, if it cannot start, or if machines keep going away before an answer.
+    and twice more of the last request alone, if it cannot start, or if machines keep going away before an answer.
     """
     pending = {index: _Pending(shard) for index, shard in enumerate(shards)}
     before = time.perf_counter()
