@@ -20,6 +20,7 @@ from ray_jobs.storage import Folder
 
 Result = TypeVar("Result")
 _ours = threading.Event()  # whether Ray was joined here, and not by who calls us
+_STARTS = 3  # of a local Ray, which gives its own processes 30 s to answer, whatever else the machine does
 _LOOK_S, _TELL_S = 5.0, 30.0  # between looks at a cluster without CPUs, and between lines about it
 
 
@@ -105,7 +106,7 @@ def connect(run: Run) -> None:
         options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    ray.init(address=address, **options)
+    _start(options) if address == "local" else ray.init(address=address, **options)
     _ours.set()
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
@@ -116,6 +117,31 @@ def connect(run: Run) -> None:
     context.enable_progress_bars = False
     if address != "local":
         threading.Thread(target=_tell_of_no_cpu, daemon=True, name="no-cpu").start()
+
+
+def _start(options: dict[str, Any]) -> None:
+    """Start a local Ray, again where a busy machine did not let it answer in time."""
+    import psutil
+    import ray
+
+    for left in reversed(range(_STARTS)):
+        before = psutil.Process().children(recursive=True)
+        try:
+            ray.init(address="local", **options)
+            return
+        except Exception as problem:
+            if "timed out during startup" not in str(problem):
+                raise
+            # What did come up stays until this process ends, and takes CPUs from the next try.
+            for process in set(psutil.Process().children(recursive=True)) - set(before):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
+            if not left:
+                fix = "Fix: run the same line again when less else is at work."
+                raise RuntimeError(
+                    f"Ray did not start in {_STARTS} tries of 30 s: this machine is busy. {fix}"
+                ) from None
+            say("ray", "has not started within its 30 s, since this machine is busy: trying again")
 
 
 def disconnect() -> None:
