@@ -106,7 +106,10 @@ def connect(run: Run) -> None:
         options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    _start(options) if address == "local" else ray.init(address=address, **options)
+    if address == "local":
+        _start(options)
+    else:
+        ray.init(address=address, **options)
     _ours.set()
     if threading.current_thread() is threading.main_thread():
         # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
@@ -140,7 +143,7 @@ def _start(options: dict[str, Any]) -> None:
                 fix = "Fix: run the same line again when less else is at work."
                 raise RuntimeError(
                     f"Ray did not start in {_STARTS} tries of 30 s: this machine is busy. {fix}"
-                ) from None
+                ) from problem
             say("ray", "has not started within its 30 s, since this machine is busy: trying again")
 
 
