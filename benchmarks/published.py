@@ -1,7 +1,7 @@
 """The published recipes: ours beside scikit-learn, gensim, lightgbm and xgboost called directly, on the same folds.
 
 Run as: python -m benchmarks.published --votes votes.csv
-(1,000 votes take an hour or two on 2 cores, most of it for LightGBM's recipe; --models xgboost runs one alone)
+(1,000 votes take more than an hour on 2 cores, most of it for LightGBM's recipe; --models xgboost runs one alone)
 
 Ours is the pipeline with configs/seed.yaml; the other side takes nothing from it but the records with their folds.
 """
@@ -84,7 +84,7 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
             vectorizer.fit([text for each in parts for text in _texts(records, each)])
             blocks += [vectorizer.transform(_texts(records, each)) for each in parts]
     params = {**settings["params"], "objective": "multiclass", "num_class": 3, "seed": 42, "verbosity": -1}
-    # As ours. Without it LightGBM chooses by a stopwatch, and the last digits of its sums with it.
+    # As ours. Else LightGBM chooses by a stopwatch how it sums, and so the last digits, which trees magnify as well.
     params |= {"deterministic": True, "force_row_wise": True}
 
     def predict(x: Any, y: Any, rows: list[Rows]) -> Any:  # noqa: ANN401
