@@ -24,35 +24,27 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--reliability", metavar="FILE", help="write the table of faults that were survived to this file")
 
 
-_SURVIVED: dict[tuple[str, str], str] = {}
-
-
 @pytest.fixture
-def fault() -> Callable[[str, str, str], None]:
-    """Notes what came of a fault in a stage, for the table."""
+def fault(request: pytest.FixtureRequest) -> Callable[[str, str, str], None]:
+    """Writes what came of a fault in a stage into the table, at once: hours of tests may end before their end."""
 
     def note(stage: str, what: str, result: str) -> None:
-        _SURVIVED[what, stage] = result
+        path = request.config.getoption("--reliability")
+        if path:
+            _write_reliability(Path(path), stage, what, result)
 
     return note
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    path = session.config.getoption("--reliability")
-    if path:
-        _write_reliability(Path(path))
-
-
-def _write_reliability(path: Path) -> None:
-    """Write the table; what it holds of faults that were not tried now stays, with its day."""
+def _write_reliability(path: Path, stage: str, what: str, result: str) -> None:
+    """Write a row of the table; what it holds of other faults stays, with its day."""
     rows: dict[tuple[str, str], str] = {}
     if path.exists():
         for line in path.read_text("utf-8").splitlines():
             if line.startswith("| ") and not line.startswith("| fault "):
-                what, stage, result = line.strip("| ").split(" | ", 2)
-                rows[what, stage] = result
-    today = datetime.date.today().isoformat()
-    rows |= {key: f"{result} | {today}" for key, result in _SURVIVED.items()}
+                known_fault, known_stage, rest = line.strip("| ").split(" | ", 2)
+                rows[known_fault, known_stage] = rest
+    rows[what, stage] = f"{result} | {datetime.date.today().isoformat()}"
     lines = [
         "# Reliability",
         "",
@@ -63,7 +55,7 @@ def _write_reliability(path: Path) -> None:
         "",
         "| fault | stage | result | seen |",
         "|---|---|---|---|",
-        *(f"| {what} | {stage} | {result} |" for (what, stage), result in rows.items()),
+        *(f"| {key[0]} | {key[1]} | {rest} |" for key, rest in rows.items()),
     ]
     path.parent.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -53,6 +53,10 @@ MIDDLE: dict[str, str] = {
     "score_llm": "predictions/*/shards/*/*/*.parquet",
 }
 AT_WORK = ("ray::_make", "ray::_Coordinator")  # of Ray's processes with an underscore all others are its own
+# The agents end their raylet with them.
+RAYS_OWN = (
+    "ray::_", "ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -96,7 +100,7 @@ def workers(root: int) -> list[psutil.Process]:
             name = "".join(process.cmdline())
         except psutil.Error:
             continue
-        if name.startswith(AT_WORK) or (name.startswith("ray::") and not name.startswith(("ray::IDLE", "ray::_"))):
+        if name.startswith(AT_WORK) or (name.startswith("ray::") and not name.startswith(RAYS_OWN)):
             found.append(process)
     return found
 
