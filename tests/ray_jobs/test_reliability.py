@@ -26,7 +26,7 @@ from .commands import ROOT, environment, job_line, run_job
 if TYPE_CHECKING:
     from ray.cluster_utils import Cluster
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]  # a slow machine needs minutes for each
 
 SMALL = [
     "data.synthetic.train_rows=300",
@@ -142,7 +142,7 @@ def check_same(run: Path, undisturbed: Path) -> None:
 
 def goes_on(job: "subprocess.Popen[str]", run: Path, undisturbed: Path) -> str:
     """Wait for a disturbed job, which shall finish all the same; returns that for the table."""
-    _, told = job.communicate(timeout=400)
+    _, told = job.communicate(timeout=800)
     assert job.returncode == 0, told[-5000:]
     check_same(run, undisturbed)
     return "the job went on"
