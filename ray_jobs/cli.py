@@ -55,11 +55,15 @@ def main(
             help="say what the work would take, and do none of it (tokens are counted, and kept for the work)",
         )
     options = parser.parse_args(arguments)
+    told_to_stop = threading.Event()
     try:
         run = Run(_settings(options.config, options.set), options.force, options.take_over)
         asked = dry_run if dry_run is not None and options.dry_run else None
         holds = own_run if asked is None else dry_run_packs
-        with _sigterm_is_system_exit(), locked(run.folder, job, run.take_over) if holds else contextlib.nullcontext():
+        with (
+            _sigterm_is_system_exit(told_to_stop),
+            locked(run.folder, job, run.take_over) if holds else contextlib.nullcontext(),
+        ):
             if asked is not None:
                 print(asked(run))
                 return 0
@@ -73,8 +77,8 @@ def main(
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except SystemExit as stop:
-        if stop.code != signal.SIGTERM:
+    except SystemExit:
+        if not told_to_stop.is_set():
             raise
         print(f"\n{job}: told to stop; run the same line again to go on.", file=sys.stderr)
         return 128 + signal.SIGTERM
@@ -96,11 +100,15 @@ def main(
 
 
 @contextlib.contextmanager
-def _sigterm_is_system_exit() -> Iterator[None]:
-    """Lets what the job holds be given back when it is told to stop; Ray's own handler does the same once it runs."""
+def _sigterm_is_system_exit(told: threading.Event) -> Iterator[None]:
+    """Lets what the job holds be given back when it is told to stop, which `told` remembers.
+
+    The exit's own code would not do: one that is raised while Ray waits for a task leaves Ray with code 1.
+    """
 
     def stop(signum: int, frame: object) -> None:
-        raise SystemExit(signum)
+        told.set()
+        raise SystemExit(128 + signum)
 
     if threading.current_thread() is not threading.main_thread():
         yield

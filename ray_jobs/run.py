@@ -104,6 +104,8 @@ def connect(run: Run) -> None:
         say("ray", "starting on this machine")
         # Ray's dashboard would listen on a port that nobody asked for.
         options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
+    main = threading.current_thread() is threading.main_thread()
+    on_sigterm = signal.getsignal(signal.SIGTERM)
     # Ray warns that token authentication is on: that is what we want.
     logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     if address == "local":
@@ -111,9 +113,10 @@ def connect(run: Run) -> None:
     else:
         ray.init(address=address, **options)
     _ours.set()
-    if threading.current_thread() is threading.main_thread():
+    if main:
         # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
-        signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGTERM))
+        # Its Python handler, which takes the place of the job's own, is good enough for a process without one.
+        signal.signal(signal.SIGTERM, on_sigterm if callable(on_sigterm) else signal.getsignal(signal.SIGTERM))
     # Our own lines say what matters; Ray Data's would bury them.
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()

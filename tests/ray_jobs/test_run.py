@@ -1,14 +1,16 @@
-"""Starting a local Ray on a machine that is too busy for the time that Ray gives itself."""
+"""Starting a local Ray, also where a machine is too busy for the time that Ray gives itself, and being told to stop."""
 
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 import ray
 
 from ray_jobs import run
 
-from .commands import ROOT, environment
+from .commands import ROOT, environment, job_line
 
 LATE = "The current node timed out during startup. This could happen because..."
 
@@ -48,6 +50,38 @@ def test_another_failure_is_not_tried_again(monkeypatch):
     with pytest.raises(ValueError, match="no"):
         run._start({})
     assert len(calls) == 1
+
+
+# Ray turns an exit that is raised while it waits into one of its own.
+WAITING = """
+import sys, time
+import ray
+from ray_jobs import cli, run
+
+def work(of):
+    run.connect(of)
+    task = ray.remote(lambda: time.sleep(600)).remote()
+    print("waiting", flush=True)
+    ray.get(task)
+
+sys.exit(cli.main("waits", None, work))
+"""
+
+
+def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
+    _, _, *arguments = job_line("waits", tmp_path / "run")
+    job = subprocess.Popen(
+        [sys.executable, "-c", WAITING, *arguments], cwd=ROOT, env=environment(),
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert job.stdout is not None
+    assert job.stdout.readline() == "waiting\n"
+    time.sleep(0.5)
+    job.send_signal(signal.SIGTERM)
+    _, told = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM, told
+    assert "told to stop; run the same line again to go on" in told
+    assert "Traceback" not in told
 
 
 # Ray itself, whose head is not found until its patience is at its end: the first time only.
