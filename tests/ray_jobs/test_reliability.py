@@ -269,10 +269,18 @@ def test_a_full_disk(stage, before, undisturbed, small_disk, fault):
 def test_damaged_outputs(stage, before, undisturbed, tmp_path, fault):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
-    files = [path for folder in LEAVES[stage] for path in sorted((run / folder).rglob("*.parquet"))]
-    damaged = files[0]
-    damaged.write_bytes(damaged.read_bytes()[:-50])
-    assert f"{damaged} is not as it was finished" in finish(run)
+    if stage == "report":
+        finish(run)  # the page shows where its run lies, so that a copy's is made anew
+    # Tokens of finished predictions are read by nobody; they are looked at when they are needed again.
+    folders = [run / folder for folder in LEAVES[stage] if not folder.startswith("tokens")]
+    damaged = [min(folders[0].rglob("*.parquet"))]  # of one folder's only the first would be named
+    if len(folders) > 1:
+        damaged.append(max(folders[-1].rglob("*.parquet")))
+    for path in damaged:
+        path.write_bytes(path.read_bytes()[:-50])
+    told = finish(run)
+    for path in damaged:
+        assert f"{path} is not as it was finished" in told
     manifest = run / LEAVES[stage][-1] / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert f"{manifest} is damaged" in finish(run)
