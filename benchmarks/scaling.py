@@ -4,7 +4,9 @@ Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 60
         python -m benchmarks.scaling shards --slots 2 5 10 20 --seconds 10
         python -m benchmarks.scaling dispatch --slots 2
 
-Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own.
+Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own, and so
+is what it takes to start the processes of all nodes on the cores of one. Take a machine with about as many cores as
+slots, or sleeps that are long beside that.
 
 folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; sleeps are added
 to training a few trees.
@@ -67,8 +69,9 @@ def main() -> None:
             line = [sys.executable, "-m", "benchmarks.scaling", options.work, "--child", str(run)]
             told = _run([*line, "--slots", str(slots), "--seconds", str(options.seconds)])
             for what, seconds, slept in json.loads(told.splitlines()[-1].removeprefix("result ")):
-                against = f", ideal {slept / slots:.1f} s: {slept / slots / seconds:.1%} of it" if slept else ""
-                print(f"{slots:2} slots, {what}: {seconds:.1f} s{against}", flush=True)
+                ideal = slept / slots
+                late = f", {seconds - ideal:.1f} s above the ideal {ideal:.1f} s: {ideal / seconds:.1%}"
+                print(f"{slots:2} slots, {what}: {seconds:.1f} s{late if slept else ''}", flush=True)
 
 
 def _settings(run: Path) -> list[str]:
