@@ -77,8 +77,9 @@ def main(
     except KeyboardInterrupt:
         print(f"\n{job}: interrupted; run the same line again to go on.", file=sys.stderr)
         return 128 + signal.SIGINT
-    except SystemExit:
-        if not told_to_stop.is_set():
+    except SystemExit as stop:
+        # Ray's own handler, which exits with the signal's number, stands for a moment until ours is back.
+        if not told_to_stop.is_set() and stop.code != signal.SIGTERM:
             raise
         print(f"\n{job}: told to stop; run the same line again to go on.", file=sys.stderr)
         return 128 + signal.SIGTERM

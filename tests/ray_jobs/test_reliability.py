@@ -53,7 +53,7 @@ MIDDLE: dict[str, str] = {
     "score_llm": "predictions/*/shards/*/*/*.parquet",
 }
 AT_WORK = ("ray::_make", "ray::_Coordinator")  # of Ray's processes with an underscore all others are its own
-# The agents end their raylet with them.
+# None of a stage's work; the death of an agent would end its raylet.
 RAYS_OWN = (
     "ray::_", "ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
 )  # fmt: skip
