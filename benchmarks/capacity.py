@@ -46,7 +46,7 @@ WIDTH: dict[str, Callable[[int], float]] = {
     "report": lambda records: 1,
 }
 GIB = 2**30
-SETTINGS = ["llms=[]", f"data.shard_rows={SHARD}"]  # the demo's features and boosters
+SETTINGS = ["ray.cpus=2", "llms=[]", f"data.shard_rows={SHARD}"]  # the demo's features and boosters
 # Parameters that are multiplied for each token, layers and width of attention: the models' published configurations.
 SHAPES = {"Gemma-2-9b": (8.3e9, 42, 4096), "Llama-3-8b": (7.0e9, 32, 4096)}
 L40S_TFLOPS = 362.0  # NVIDIA's data sheet, dense bfloat16

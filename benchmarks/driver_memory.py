@@ -3,16 +3,17 @@
 Run as: python -m benchmarks.driver_memory --rows 5000 57477
 (--jobs ingest featurize ... measures some jobs, in an order in which they can run)
 
-A job's driver is the process that its command starts; Ray's processes are not in its peak, as the operating system
-counts it (ru_maxrss of the driver and of the short-lived processes that it waits for, of which the largest counts).
+A job's driver is the process that its command starts; its peak is as Linux keeps it (VmHWM), and neither Ray's
+processes nor others that it starts are in it.
 """
 
 import argparse
-import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from benchmarks.featurize import ROOT, SHARED
@@ -71,12 +72,15 @@ def _peak(job: str, config: str, overrides: list[str]) -> int:
         line += ["--set", override]
     with tempfile.TemporaryFile() as told:
         driver = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
-        _, status, usage = os.wait4(driver.pid, 0)
-        driver.returncode = os.waitstatus_to_exitcode(status)
+        peak = 0
+        while driver.poll() is None:
+            found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{driver.pid}/status").read_text(encoding="utf-8"))
+            peak = max(peak, 1024 * int(found[1]) if found else 0)  # it has none any more once it has ended
+            time.sleep(0.2)
         if driver.returncode:
             told.seek(0)
             raise SystemExit(f"{job} failed: {told.read().decode(errors='replace')[-4000:]}")
-    return usage.ru_maxrss * 1024
+    return peak
 
 
 if __name__ == "__main__":

@@ -1,20 +1,22 @@
-"""How work spreads over clusters of one-CPU nodes, against the ideal.
+"""How work spreads over clusters of virtual nodes, against the ideal.
 
-Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 60
+Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 230
         python -m benchmarks.scaling shards --slots 2 5 10 20 --seconds 10
         python -m benchmarks.scaling dispatch --slots 2
 
 Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own, and so
 is what it takes to start the processes of all nodes on the cores of one. Take a machine with about as many cores as
-slots, or sleeps that are long beside that.
+slots, or sleeps that are long beside that. A node has --node-cpus CPUs, one to each slot; Ray starts as many processes
+at once on a node as it has CPUs, so that those of a slot start one after another where it is alone.
 
-folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; sleeps are added
-to training a few trees.
+folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; a fold trains a few trees
+and sleeps for the rest of its time.
 shards: 40 shards under Ray Data, as every stage without labels spreads its work; once all alike, and once with the last
 one four times as long: a straggler at the worst moment.
 dispatch: shards without any work, to see what each costs the driver and the scheduler, and whether it grows.
 
-Ideal: all sleeps divided by the slots; the time is from the call to its end, in a process that has joined the cluster.
+Ideal: the seconds of all folds or shards divided by the slots, and the longest one's at least; the time is from the
+call to its end, in a process that has joined the cluster.
 """
 
 import argparse
@@ -51,11 +53,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", choices=["folds", "shards", "dispatch"])
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 5, 10, 20])
-    parser.add_argument("--seconds", type=float, default=10.0, help="that each fold or shard sleeps")
+    parser.add_argument("--seconds", type=float, default=10.0, help="that each fold or shard takes")
+    parser.add_argument("--node-cpus", type=int, default=4, help="of a virtual node; the last one has what is left")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
-        print("result", json.dumps(_child(options.work, options.slots[0], options.seconds, options.child)))
+        print("result", json.dumps(_child(options)))
         return
     with tempfile.TemporaryDirectory() as name:
         made = Path(name) / "made"
@@ -67,11 +70,12 @@ def main() -> None:
             if made.exists():
                 shutil.copytree(made, run)
             line = [sys.executable, "-m", "benchmarks.scaling", options.work, "--child", str(run)]
-            told = _run([*line, "--slots", str(slots), "--seconds", str(options.seconds)])
-            for what, seconds, slept in json.loads(told.splitlines()[-1].removeprefix("result ")):
-                ideal = slept / slots
-                late = f", {seconds - ideal:.1f} s above the ideal {ideal:.1f} s: {ideal / seconds:.1%}"
-                print(f"{slots:2} slots, {what}: {seconds:.1f} s{late if slept else ''}", flush=True)
+            line += ["--slots", str(slots), "--seconds", str(options.seconds), "--node-cpus", str(options.node_cpus)]
+            told = _run(line)
+            for what, seconds, parts in json.loads(told.splitlines()[-1].removeprefix("result ")):
+                ideal = max(sum(parts) / slots, max(parts))
+                above = f", {seconds - ideal:.1f} s above the ideal {ideal:.1f} s: {ideal / seconds:.1%}"
+                print(f"{slots:2} slots, {what}: {seconds:.1f} s{above if ideal else ''}", flush=True)
 
 
 def _settings(run: Path) -> list[str]:
@@ -88,28 +92,29 @@ def _run(line: list[str]) -> str:
     return done.stdout
 
 
-def _child(work: str, slots: int, seconds: float, run: str) -> list[tuple[str, float, float]]:
-    """What was done on nodes of one CPU beside a head without, the seconds taken, and those that were slept in all."""
+def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
+    """What was done on virtual nodes beside a head without CPUs, the seconds taken, and those of its parts."""
     import ray
     from ray.cluster_utils import Cluster
 
+    work, slots, seconds = options.work, options.slots[0], options.seconds
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        for _ in range(slots):
-            cluster.add_node(num_cpus=1)
+        for taken in range(0, slots, options.node_cpus):
+            cluster.add_node(num_cpus=min(options.node_cpus, slots - taken))
         ray.init(address=cluster.address, log_to_driver=False)
         cluster.wait_for_nodes()
         if work == "folds":
-            taken = _train(Path(run), seconds)
-            return [(f"{FOLDS} folds x {len(BOOSTERS)} boosters", taken, FOLDS * len(BOOSTERS) * seconds)]
+            trained = _train(Path(options.child), seconds)
+            return [(f"{FOLDS} folds x {len(BOOSTERS)} boosters", trained, [seconds] * FOLDS * len(BOOSTERS))]
         if work == "dispatch":
             _map([0.0] * slots)  # the workers' start is not what is measured
-            return [(f"{count:,} shards without work", _map([0.0] * count), 0.0) for count in DISPATCHED]
+            return [(f"{count:,} shards without work", _map([0.0] * count), [0.0]) for count in DISPATCHED]
         alike = [seconds] * SHARDS
         late = [*alike[1:], STRAGGLER * seconds]
         return [
-            (f"{SHARDS} shards", _map(alike), sum(alike)),
-            (f"{SHARDS} shards, the last {STRAGGLER} times as long", _map(late), sum(late)),
+            (f"{SHARDS} shards", _map(alike), alike),
+            (f"{SHARDS} shards, the last {STRAGGLER} times as long", _map(late), late),
         ]
     finally:
         ray.shutdown()
@@ -153,19 +158,26 @@ def _train(run: Path, fold_seconds: float) -> float:
 
 
 class _SlowEngine:
-    """An engine whose folds take longer by a sleep."""
+    """An engine whose folds take so many seconds."""
 
     def __init__(self, engine: "Engine", seconds: float) -> None:
         self._engine = engine
         self._seconds = seconds
+        self._end = 0.0  # of the fold in training
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
         return getattr(self._engine, name)
 
     def start(self, *arguments: Any) -> Any:  # noqa: ANN401 - as the engine's
-        """Start a fold, late."""
-        time.sleep(self._seconds)
+        """Start a fold."""
+        self._end = time.monotonic() + self._seconds
         return self._engine.start(*arguments)
+
+    def importance(self, *arguments: Any) -> Any:  # noqa: ANN401 - as the engine's
+        """The last that a fold asks of its engine."""
+        made = self._engine.importance(*arguments)
+        time.sleep(max(self._end - time.monotonic(), 0))
+        return made
 
 
 def _slow_engine(engine_of: Any, seconds: float, name: Any) -> Any:  # noqa: ANN401 - as train.fold_runner's

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ray_jobs import cli
-from ray_jobs.artifacts import MANIFEST, Stage
+from ray_jobs.artifacts import MANIFEST, Stage, require_finished
 from ray_jobs.booster_folds import IMPORTANCE, commit_fold, fold_stage, gather, position_of_folds
 from ray_jobs.boosters import booster_settings, booster_stage_settings, share_data
 from ray_jobs.feature_store import FeatureStore
@@ -192,7 +192,7 @@ def _train(
     )
     wait_for(gathered, "the folds' predictions", on_wait, cancelled)
     rows = ray.get(gathered)
-    manifests = {fold: fold_stage(models, fold).manifest() or {} for fold in folds}
+    manifests = {fold: require_finished(fold_stage(models, fold), "train_boosters") for fold in folds}
     files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
     models.commit(
         rows=rows,

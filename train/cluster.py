@@ -6,7 +6,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
 LOOK_SECONDS = 0.3  # between looks at what has ended
@@ -84,8 +84,3 @@ def root_cause(error: BaseException) -> BaseException:
             error = error.__cause__
         else:
             return error
-
-
-def is_death(error: BaseException) -> bool:
-    """Whether the error is the loss of a process or node rather than a failure of the code that ran there."""
-    return isinstance(error, RayActorError)

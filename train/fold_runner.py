@@ -1,11 +1,11 @@
 """Boosters' folds on Ray: as many at a time as the cluster holds, each resumable, all cancelled when one fails.
 
 A *slot* is a placement group of ours with the CPUs of one fold. In it a coordinator calls the wrapper once, and the
-wrapper's training process takes fold after fold from the board until none is left: what a call of the wrapper costs
-(three processes) is paid once for each slot. The wrappers see that they run in a placement group and make none of their
-own, so they never queue for one; to end a slot, whatever it is doing, is to remove its group, which ends all its
-processes. A fold that shall have several training processes (`actors_per_fold`) has a slot of as many places, in which
-the coordinator takes the folds and the wrapper spreads each over its processes.
+wrapper's training process takes fold after fold from the board until none is left, so that its start is paid once for
+each slot. The wrappers see that they run in a placement group and make none of their own, so they never queue for one;
+to end a slot, whatever it is doing, is to remove its group, which ends all its processes. A fold that shall have
+several training processes (`actors_per_fold`) has a slot of as many places, in which the coordinator takes the folds
+and the wrapper spreads each over its processes.
 """
 
 import contextlib
@@ -146,8 +146,14 @@ def _train_on_board(
         while left:
             if cancelled():
                 raise CancelledError
+            readable = bool(ray.wait([data], timeout=0, fetch_local=False)[0])
+            if not readable:
+                # Lost with its node; the task that reads it again wants a CPU. Who has a fold has the data.
+                for slot in [slot for slot in slots if slot.number not in at_work]:
+                    slots.remove(slot)
+                    slot.close()
             # One slot on its way for each fold that waits: less would hide demand from an autoscaler.
-            while sum(slot.number not in at_work for slot in slots) < waiting:
+            while readable and sum(slot.number not in at_work for slot in slots) < waiting:
                 slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))
                 opened += 1
             for slot in slots:
@@ -158,8 +164,10 @@ def _train_on_board(
                 next_report = time.monotonic() + QUIET_SECONDS
             elif time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
-                shortage = describe_shortage("each fold", settings.cpus_per_fold, settings.actors_per_fold)
-                on_wait(f"{engine}: {left} folds wait: {shortage}")
+                reason = "the features were lost with a node, and are read again"
+                if readable:
+                    reason = describe_shortage("each fold", settings.cpus_per_fold, settings.actors_per_fold)
+                on_wait(f"{engine}: {left} folds wait: {reason}")
             time.sleep(LOOK_SECONDS)
             ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
             for task in ended:
@@ -299,32 +307,33 @@ def _train_from(
     library = engine_of(engine)
     data = ray.get(shared[0])
     prepared: Any = None
-    while (taken := ray.get(board.take.remote(slot))) is not None:
-        fold, checkpoint = taken
-        try:
-            save = functools.partial(_save_checkpoint, board, fold)
-            _refuse_empty(data, fold)
-            started = time.monotonic()
-            fit = ready(fold)
-            taken_over = fit is not None
-            if fit is None:
-                if settings.actors_per_fold > 1:
-                    trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
-                else:
-                    prepared = library.prepare(data, settings) if prepared is None else prepared
-                    trainer = library.start(prepared, fold, settings, checkpoint)
-                fit = _train(trainer, save)
-            committed = commit(predict_fold(library, data, fit, taken_over, fold, settings, started))
-        except WorkerDiedError:
-            raise
-        except InputError as error:
-            ray.get(board.post.remote(slot, Failed(fold, error)))
-            return
-        except Exception as error:  # any failure of a fold ends the whole training, which tells of it
-            # As text, since not every exception survives the way.
-            ray.get(board.post.remote(slot, Failed(fold, RuntimeError(f"{type(error).__name__}: {error}"))))
-            return
-        ray.get(board.post.remote(slot, Finished(fold, committed)))
+    with contextlib.suppress(_BoardLostError):  # whoever waits for the folds sees it, too, and begins again
+        while (taken := _answer(board.take.remote(slot))) is not None:
+            fold, checkpoint = taken
+            try:
+                save = functools.partial(_save_checkpoint, board, fold)
+                _refuse_empty(data, fold)
+                started = time.monotonic()
+                fit = ready(fold)
+                taken_over = fit is not None
+                if fit is None:
+                    if settings.actors_per_fold > 1:
+                        trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
+                    else:
+                        prepared = library.prepare(data, settings) if prepared is None else prepared
+                        trainer = library.start(prepared, fold, settings, checkpoint)
+                    fit = _train(trainer, save)
+                committed = commit(predict_fold(library, data, fit, taken_over, fold, settings, started))
+            except WorkerDiedError:
+                raise
+            except InputError as error:
+                _answer(board.post.remote(slot, Failed(fold, error)))
+                return
+            except Exception as error:  # any failure of a fold ends the whole training, which tells of it
+                # As text, since not every exception survives the way.
+                _answer(board.post.remote(slot, Failed(fold, RuntimeError(f"{type(error).__name__}: {error}"))))
+                return
+            _answer(board.post.remote(slot, Finished(fold, committed)))
 
 
 def _save_checkpoint(board: ActorHandle, fold: int, checkpoint: bytes) -> None:

@@ -19,14 +19,12 @@ from train.booster import (
     Doubles,
     Fit,
     Probabilities,
-    WorkerDiedError,
     mean_absolute,
     refuse_reserved,
 )
-from train.cluster import is_death, root_cause
 from train.fold_matrix import fold_matrix
 from train.matrix import Matrix, Rows
-from train.wrapper_calls import local_stop
+from train.wrapper_calls import raise_cause, without_helpers
 
 if TYPE_CHECKING:
     import lightgbm
@@ -147,7 +145,7 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
     """See train.booster.Engine.host. Call it in a process whose placement group holds the CPUs.
 
     lightgbm_ray makes the class that it is given (`model_factory`) in its actor and fits it there; this one's fit is
-    `body`, which trains fold after fold. One call of the wrapper for every fold would start three processes for each.
+    `body`, which trains fold after fold. One call of the wrapper for every fold would start processes for each.
     """
     import lightgbm_ray
 
@@ -160,7 +158,8 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
             body()
 
     rows = lightgbm_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
-    _train_with_wrapper(Host, rows, [], dataclasses.replace(settings, actors_per_fold=1))
+    with without_helpers():
+        _train_with_wrapper(Host, rows, [], dataclasses.replace(settings, actors_per_fold=1))
 
 
 def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: BoosterSettings) -> Any:  # noqa: ANN401
@@ -183,16 +182,12 @@ def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: Boo
                     gpus_per_actor=0,
                     max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
                     checkpoint_frequency=0,  # so are checkpoints
-                    distributed_callbacks=[local_stop()],
                     verbose=False,
                     allow_less_than_two_cpus=True,
                 ),
             )
         except RuntimeError as error:
-            cause = root_cause(error)
-            if is_death(cause):
-                raise WorkerDiedError(str(cause)) from error
-            raise cause from None
+            raise_cause(error, settings.actors_per_fold)
 
 
 @dataclass

@@ -1,27 +1,84 @@
 """What both wrappers' calls share; lightgbm_ray is built on xgboost_ray."""
 
-import threading
-from typing import Any
+import contextlib
+from collections.abc import Iterator
+from typing import NoReturn
 
-from ray import cloudpickle
+from ray.exceptions import OutOfMemoryError, RayActorError
 
-__all__ = ["local_stop"]
+from train.booster import WorkerDiedError
+from train.cluster import root_cause
+
+__all__ = ["raise_cause", "without_helpers"]
 
 
-def local_stop() -> Any:  # noqa: ANN401 - a DistributedCallback of xgboost_ray's
-    """A callback that gives each training process a stop event of its own. Call it before each call of a wrapper.
+def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
+    """Raise what is behind a wrapper's error: WorkerDiedError if a training process died.
 
-    The wrapper's own event is an actor that is asked ten times a second or each round; our processes end with their
-    slot. The actor is started all the same, and as a class of xgboost_ray.util it would import all of xgboost_ray, with
-    Ray Data, pandas and scikit-learn, while the training process wants the CPUs to start: as a value it imports none.
+    Of several processes the wrappers tell of the first in order: it may be one that lost another and thus failed. Any
+    failure among several is taken for a death, then; a fold does not outlive many.
     """
-    import xgboost_ray.util
-    from xgboost_ray.callback import DistributedCallback
+    from xgboost_ray.main import RayXGBoostTrainingError, RayXGBoostTrainingStopped
 
-    cloudpickle.register_pickle_by_value(xgboost_ray.util)
+    cause = root_cause(error)
+    deaths: tuple[type[BaseException], ...] = (RayActorError, OutOfMemoryError)
+    if processes > 1:
+        deaths += (RayXGBoostTrainingError, RayXGBoostTrainingStopped)
+    if isinstance(cause, deaths):
+        raise WorkerDiedError(str(cause)) from error
+    raise cause from None
 
-    class LocalStop(DistributedCallback):  # type: ignore[misc]
-        def before_train(self, actor: Any, *_: object, **__: object) -> None:  # noqa: ANN401 - the wrapper's
-            actor.set_stop_event(threading.Event())
 
-    return LocalStop()
+@contextlib.contextmanager
+def without_helpers() -> Iterator[None]:
+    """Within it, a call of a wrapper with one training process starts no other actor.
+
+    The wrappers would start two more for each call, of 0.1 GB and a second of a CPU each: one with the event that
+    tells training processes to stop when another has died, and one with the queue through which they send checkpoints.
+    A process alone needs no such event, and our checkpoints go to the board: here the event is the process's own, and
+    the queue takes nothing.
+    """
+    import xgboost_ray.main
+
+    module = xgboost_ray.main
+    kept = module.Queue, module.Event
+    module.Queue, module.Event = _Nowhere, _OwnEvent
+    try:
+        yield
+    finally:
+        module.Queue, module.Event = kept
+
+
+class _Nowhere:
+    """In place of xgboost_ray.main.Queue."""
+
+    def __init__(self, actor_options: object = None) -> None:
+        pass
+
+    def put(self, item: object) -> None:
+        """A checkpoint, which xgboost_ray sends after the first round and after the last, unasked."""
+
+    def empty(self) -> bool:
+        return True
+
+    def shutdown(self) -> None:
+        pass
+
+
+class _OwnEvent:
+    """In place of xgboost_ray.main.Event; a copy of it goes to the training process."""
+
+    def __init__(self, actor_options: object = None) -> None:
+        self._is_set = False
+
+    def set(self) -> None:
+        self._is_set = True
+
+    def clear(self) -> None:
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        return self._is_set
+
+    def shutdown(self) -> None:
+        pass

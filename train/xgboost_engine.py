@@ -21,14 +21,12 @@ from train.booster import (
     Fit,
     Probabilities,
     Sample,
-    WorkerDiedError,
     mean_absolute,
     refuse_reserved,
 )
-from train.cluster import is_death, root_cause
 from train.fold_matrix import fold_matrix
 from train.matrix import Matrix
-from train.wrapper_calls import local_stop
+from train.wrapper_calls import raise_cause, without_helpers
 
 if TYPE_CHECKING:
     import ray
@@ -112,29 +110,21 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
     starts its actor there, rather than in a group of its own that it gives up waiting for after 100 s.
 
     xgboost_ray calls a callback's `before_training` in its actor; this one's is `body`, which trains fold after fold,
-    before the wrapper boosts its own single round on three rows. One call of the wrapper for every fold would start
-    three processes for each.
+    before the wrapper boosts its own single round on three rows. One call of the wrapper for every fold would
+    start processes for each.
     """
     import xgboost_ray
     from xgboost.callback import TrainingCallback
-    from xgboost_ray.session import set_session_queue
 
     class Host(TrainingCallback):  # type: ignore[misc]
         def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
             body()
-            set_session_queue(_Nowhere())
             return model
 
     rows = xgboost_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
     params = {"objective": "multi:softprob", "num_class": 3, "nthread": settings.cpus_per_fold}
-    _train_with_wrapper(params, rows, 1, [], Host(), None, dataclasses.replace(settings, actors_per_fold=1))
-
-
-class _Nowhere:
-    """Where checkpoints of the wrapper's own single round go: its queue's actor imports all of xgboost_ray for one."""
-
-    def put(self, item: object) -> None:
-        pass
+    with without_helpers():
+        _train_with_wrapper(params, rows, 1, [], Host(), None, dataclasses.replace(settings, actors_per_fold=1))
 
 
 def _train_with_wrapper(
@@ -166,15 +156,11 @@ def _train_with_wrapper(
                     gpus_per_actor=0,
                     max_actor_restarts=0,  # restarts are ours: the wrapper's know nothing of folds and seeds
                     checkpoint_frequency=rounds + 1,  # so are checkpoints
-                    distributed_callbacks=[local_stop()],
                     verbose=False,
                 ),
             )
         except RuntimeError as error:
-            cause = root_cause(error)
-            if is_death(cause):
-                raise WorkerDiedError(str(cause)) from error
-            raise cause from None
+            raise_cause(error, settings.actors_per_fold)
 
 
 @dataclass

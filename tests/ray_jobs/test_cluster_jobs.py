@@ -4,6 +4,7 @@ import subprocess
 import time
 
 import numpy as np
+import psutil
 import pyarrow.parquet as pq
 import pytest
 
@@ -40,7 +41,9 @@ def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
         while not (run / "tokens/llama/manifest.json").exists():
             assert job.poll() is None, job.stdout.read()
             time.sleep(0.05)
-        time.sleep(5)  # the engine is starting
+        while not any("vLLMEngineStage" in "".join(child.cmdline()) for child in psutil.Process().children(True)):
+            assert job.poll() is None, job.stdout.read()
+            time.sleep(0.1)
         stopped = command(["ray", "job", "stop", "first"], env)
         assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         told, _ = job.communicate(timeout=60)

@@ -52,7 +52,8 @@ MIDDLE: dict[str, str] = {
     "train_boosters": "models/*/fold-*/manifest.json",
     "score_llm": "predictions/*/shards/*/*/*.parquet",
 }
-AT_WORK = ("ray::_make", "ray::_Coordinator")  # of Ray's processes with an underscore all others are its own
+# Of Ray's processes with an underscore all others are its own.
+AT_WORK = ("ray::_make", "ray::_Coordinator", "ray::_RemoteRay")
 # None of a stage's work; the death of an agent would end its raylet.
 RAYS_OWN = (
     "ray::_", "ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE", "ray::DashboardAgent", "ray::RuntimeEnvAgent",
@@ -152,7 +153,9 @@ def goes_on(job: "subprocess.Popen[str]", run: Path, undisturbed: Path) -> str:
 def test_a_killed_worker(stage, before, undisturbed, fault):
     run = before(stage)
     job = start(run)
-    in_the_middle(stage, job, run)[-1].kill()
+    at_work = in_the_middle(stage, job, run)
+    training = [process for process in at_work if "".join(process.cmdline()).startswith("ray::_RemoteRay")]
+    (training or at_work)[-1].kill()
     fault(stage, "kill -9 of a worker", goes_on(job, run, undisturbed))
 
 

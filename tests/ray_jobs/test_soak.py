@@ -18,7 +18,7 @@ import pytest
 
 from .commands import ROOT, job_line, ray_head
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600)]  # a slow machine needs minutes for each pipeline
 
 PIPELINES, WARM = 20, 2  # what the first two leave is what any number may leave
 SMALL = [

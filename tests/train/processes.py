@@ -2,6 +2,7 @@
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import psutil
@@ -19,9 +20,16 @@ def wait_until(condition: Any, seconds: float) -> bool:
 
 def processes(*names: str) -> "list[psutil.Process]":
     """This test's own Ray processes of these names; other clusters may run on the machine."""
-    found = []
+    return [process for process, name in _own() if name.startswith(names)]
+
+
+def kinds(prefix: str) -> set[str]:
+    """The kinds of this test's own Ray processes, such as ray::Board, without the method that runs."""
+    return {name.partition(".")[0] for _, name in _own() if name.startswith(prefix)}
+
+
+def _own() -> "Iterator[tuple[psutil.Process, str]]":
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            if child.status() != psutil.STATUS_ZOMBIE and "".join(child.cmdline()).startswith(names):
-                found.append(child)
-    return found
+            if child.status() != psutil.STATUS_ZOMBIE:
+                yield child, "".join(child.cmdline())

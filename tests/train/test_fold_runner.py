@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import importlib
 import threading
@@ -6,6 +7,7 @@ from concurrent.futures import CancelledError
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
@@ -13,7 +15,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 from preference.errors import InputError
 from preference.swap import position_effect, swap_average, swap_probabilities
 from tests.train.boosters import FOLDS, small_data
-from tests.train.processes import processes, wait_until
+from tests.train.processes import kinds, processes, wait_until
 from train.booster import BoosterData, BoosterSettings
 from train.fold_runner import EngineName, FoldError, FoldResult, train_folds
 from train.matrix import Matrix
@@ -211,6 +213,23 @@ def test_cancelling_ends_all_folds(data: "ray.ObjectRef[BoosterData]") -> None:
     assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay", "ray::Board"), 5)
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_slot_has_two_processes(data: "ray.ObjectRef[BoosterData]", engine: EngineName) -> None:
+    assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
+    before, seen = kinds("ray::_"), set[str]()
+
+    def commit(result: FoldResult) -> None:
+        time.sleep(1.5)  # longer than anything takes to be seen
+
+    def cancelled() -> bool:
+        seen.update(kinds("ray::_"))
+        return False
+
+    assert [fold for fold, _ in train_folds(engine, data, [0], settings(engine), commit, cancelled=cancelled)] == [0]
+    wrapper = {"lightgbm": "ray::_RemoteRayLightGBMActor", "xgboost": "ray::_RemoteRayXGBoostActor"}[engine]
+    assert seen - before == {"ray::_Coordinator", wrapper}
+
+
 def test_input_errors_come_through(data: "ray.ObjectRef[BoosterData]") -> None:
     with pytest.raises(InputError, match="fold 9 holds 0 of 300 records"):
         list(train_folds("xgboost", data, [9], settings("xgboost"), keep))
@@ -269,3 +288,35 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
     assert (disturbed.out_of_fold == undisturbed.out_of_fold).all()
     assert wait_until(everything_given_back, 5)
     assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_killed_process_of_several_costs_at_most_a_checkpoint(
+    data: "ray.ObjectRef[BoosterData]", engine: EngineName
+) -> None:
+    every = LONG[engine] // 2
+    slow = PARAMS[engine] | {"learning_rate": 0.01}
+    shared = BoosterSettings(2 * every, None, slow, seed=5, checkpoint_every=every, actors_per_fold=2)
+    ((_, undisturbed),) = train_folds(engine, data, [0], shared, keep)
+
+    for victim in (0, 1):
+        assert wait_until(lambda: not processes("ray::_Coordinator", "ray::_RemoteRay"), 5)
+        seen: set[int] = set()  # each stretch has its own two processes
+        killed: list[int] = []
+
+        def cancelled(victim: int = victim, seen: set[int] = seen, killed: list[int] = killed) -> bool:
+            at_work = sorted(processes("ray::_RemoteRay"), key=lambda process: process.pid)
+            seen.update(process.pid for process in at_work)
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # Imports take some 4 s of CPU time, what follows several times as much.
+                if not killed and len(seen) > 2 and sum(p.cpu_times().user > 6 for p in at_work) == 2:
+                    at_work[victim].kill()
+                    killed.append(at_work[victim].pid)
+            return False
+
+        ((_, disturbed),) = train_folds(engine, data, [0], shared, keep, cancelled=cancelled)
+        assert killed
+        assert disturbed.resumed_at == every
+        assert disturbed.model == undisturbed.model
+    assert wait_until(everything_given_back, 5)
