@@ -28,6 +28,7 @@ SMALL = [
     "data.shard_rows=60",
     "boosters.lightgbm.rounds=20",
     "boosters.xgboost.rounds=20",
+    "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64}]",
 ]
 LIVING = """
 import json
