@@ -14,6 +14,7 @@ from typing import Any, Final, cast
 import ray.data
 from ray.util.placement_group import PlacementGroup
 
+from infer.engine_files import own_temporary_folder
 from infer.llm_settings import LlmSettings, bundles, effective_dtype
 from preference.errors import InputError
 from preference.schema import LABELS, PROBABILITIES
@@ -76,8 +77,12 @@ def engine(
             preprocess_map_kwargs=light,
             postprocess_map_kwargs=light,
         )
+    stage = processor.get_stage_by_name("vLLMEngineStage")
+    # A copy, since assigning to a stage makes ray.data.llm ask for a GPU again, which an engine on CPUs has not.
+    stage = stage.model_copy(update={"fn": _in_own_folder(stage.fn)})
+    processor.stages["vLLMEngineStage"] = stage
     # Ray Data's default is to start an actor again for ever, whatever kills it.
-    options = processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs
+    options = stage.map_batches_kwargs
     options["max_restarts"] = settings.restarts
     if "ray_remote_args_fn" in options:
         options["ray_remote_args_fn"] = functools.partial(_noted, options["ray_remote_args_fn"], groups)
@@ -108,6 +113,18 @@ def _next_token(logprobs: list[dict[Any, dict[str, Any]]], answers: tuple[int, .
     scores = [found[answer] for answer in answers]
     highest = max(scores)
     return [math.exp(score - highest) for score in scores]
+
+
+def _in_own_folder(base: Any) -> Any:  # noqa: ANN401 - ray.data.llm's class of an engine's actor
+    """The class, with temporary files in a folder of its own."""
+
+    class Engine(base):  # type: ignore[misc]
+        def __init__(self, *arguments: object, **more: object) -> None:
+            own_temporary_folder()
+            super().__init__(*arguments, **more)
+
+    Engine.__name__ = base.__name__  # under which Ray shows the actor
+    return Engine
 
 
 def _noted(make: Callable[[], dict[str, Any]], groups: list[PlacementGroup]) -> dict[str, Any]:
