@@ -105,8 +105,9 @@ def _slope(costs: dict[int, dict[str, Cost]], job: str, between: Sequence[int], 
 def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
     sizes = sorted(costs)
     print("| stage | " + " | ".join(f"core-s at {rows:,}" for rows in sizes), end="")
-    print(" | core-s a job | core-s per 1,000 more | growth | MB left per 1,000 | peak GiB |")
-    print("|---|" + "---|" * (len(sizes) + 5))
+    print(" | core-s a job | core-s per 1,000 more | growth | MB left per 1,000 | peak GiB", end="")
+    print(f" | records that {NODE_GIB} GiB hold, {CPU_NODE[0]} processes | 2 processes |")
+    print("|---|" + "---|" * (len(sizes) + 7))
     for job in LEAVES:
         slope = _slope(costs, job, sizes[1:])
         fixed = costs[sizes[-1]][job].core_seconds - slope * sizes[-1]
@@ -115,7 +116,8 @@ def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
         size = costs[sizes[-1]][job].bytes / sizes[-1] / 1e3
         peaks = ", ".join(f"{costs[rows][job].peak_bytes / GIB:.2f}" for rows in sizes)
         of_sizes = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
-        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} | {peaks} |")
+        holds = " | ".join(_holds(costs, job, processes) for processes in (min(CPU_NODE[0], WIDTH[job](10**9)), 2))
+        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} | {peaks} | {holds} |")
 
 
 def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> None:
@@ -135,8 +137,8 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
             fits = gib < NODE_GIB
             totals[n] += hours / CPU_NODE[0] * CPU_NODE[1] if fits else 0
             cells.append(
-                f"{hours:,.0f} core-hours: {hours / cores:,.1f} h on {cores:,.0f} cores of {nodes:,} nodes with up to "
-                f"{gib:,.0f} GiB{'' if fits else ', **which they do not have**'}; leaves {size:,.0f} GB"
+                f"{hours:,.1f} core-hours: {hours / cores:,.1f} h on {_count(cores, 'core')}, {_count(nodes, 'node')}, "
+                f"{gib:,.0f} GiB{'' if fits else ' (**more than there is**)'}; leaves {size:,.1f} GB"
             )
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
@@ -158,11 +160,28 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
 
 def _memory(costs: dict[int, dict[str, Cost]], job: str, rows: int, processes: float) -> float:
     """GiB at most that a stage needs of a node, from what it took with 2 processes: each as much, nothing shared."""
-    sizes = sorted(costs)
-    growth = (
-        max(_slope(costs, job, sizes[1:], of="peak_bytes"), 0) if job != "featurize" else 0
-    )  # it holds a shard each
-    return (costs[sizes[-1]][job].peak_bytes + growth * (rows - sizes[-1])) / GIB * max(processes / 2, 1)
+    largest = max(costs)
+    return (costs[largest][job].peak_bytes / GIB + _growth(costs, job) * (rows - largest)) * max(processes / 2, 1)
+
+
+def _holds(costs: dict[int, dict[str, Cost]], job: str, processes: float) -> str:
+    """How many records a stage can have where so many processes share a node."""
+    growth, largest = _growth(costs, job), max(costs)
+    if not growth:
+        return "any"
+    room = NODE_GIB / max(processes / 2, 1) - costs[largest][job].peak_bytes / GIB
+    return f"{largest + room / growth:,.0f}"
+
+
+def _growth(costs: dict[int, dict[str, Cost]], job: str) -> float:
+    """GiB that each record adds to two processes; a process of ingest or featurize holds a shard, however many."""
+    if job in ("ingest", "featurize"):
+        return 0.0
+    return max(_slope(costs, job, sorted(costs)[1:], of="peak_bytes"), 0) / GIB
+
+
+def _count(number: float, what: str) -> str:
+    return f"{number:,.0f} {what}{'' if round(number) == 1 else 's'}"
 
 
 if __name__ == "__main__":
