@@ -152,6 +152,7 @@ def _train_on_board(
                 for slot in [slot for slot in slots if slot.number not in at_work]:
                     slots.remove(slot)
                     slot.close()
+                    _answer(board.lost.remote(slot.number, True))  # it may have taken a fold since the last look
             # One slot on its way for each fold that waits: less would hide demand from an autoscaler.
             while readable and sum(slot.number not in at_work for slot in slots) < waiting:
                 slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))
