@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.featurize import ROOT, SHARED
 
-JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report"]
+JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "score_llm", "blend", "report", "predict"]
 SEARCH = "tune=[{booster: lightgbm, trials: 2, folds: 2}]"
 TEST_ROWS = 4  # training rows for each
 # Small models, since it is the number of records that counts here.
@@ -35,12 +35,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs=2, default=[5000, 57477])
-    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=[job for job in JOBS if job != "train_llm"])
+    parser.add_argument("--jobs", nargs="+", choices=JOBS, default=JOBS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         peaks = [_peaks(Path(name), rows, options.jobs) for rows in options.rows]
     print(f"{'job':<15} {options.rows[0]:>8,} rows {options.rows[1]:>8,} rows  ratio   (MiB)")
-    for job in [*options.jobs, "predict"]:
+    for job in options.jobs:
         few, many = (of_size[job] / 2**20 for of_size in peaks)
         print(f"{job:<15} {few:13.0f} {many:13.0f}  {many / few:5.2f}")
 
@@ -57,10 +57,12 @@ def _peaks(folder: Path, rows: int, jobs: list[str]) -> dict[str, int]:
         data = [f"data.synthetic.train_rows={rows}", f"data.synthetic.test_rows={rows // TEST_ROWS}"]
     found = {}
     for job in jobs:
-        found[job] = _peak(job, "configs/demo.yaml", [*settings, *data])
+        if job == "predict":
+            pairs = folder / "test.csv" if SHARED.exists() else run / "demo/pairs/test.csv"
+            found[job] = _peak(job, str(run / "settings.json"), [f"data.test={pairs}"])
+        else:
+            found[job] = _peak(job, "configs/demo.yaml", [*settings, *data])
         print(f"{rows:,} rows, {job}: {found[job] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
-    pairs = folder / "test.csv" if SHARED.exists() else run / "demo/pairs/test.csv"
-    found["predict"] = _peak("predict", str(run / "settings.json"), [f"data.test={pairs}"])
     shutil.rmtree(run)
     return found
 
