@@ -33,8 +33,8 @@ def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
 def without_helpers() -> Iterator[None]:
     """Within it, a call of a wrapper with one training process starts no other actor.
 
-    The wrappers would start two more for each call, of 0.1 GB and a second of a CPU each: one with the event that
-    tells training processes to stop when another has died, and one with the queue through which they send checkpoints.
+    The wrappers would start two more processes for each call: one with the event that tells training processes to stop
+    when another has died, and one with the queue through which they send checkpoints.
     A process alone needs no such event, and our checkpoints go to the board: here the event is the process's own, and
     the queue takes nothing.
     """
