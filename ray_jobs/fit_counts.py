@@ -97,13 +97,16 @@ def _first_pass(
     reports = [each[0] for each in both]
     size = {each[1]: len(part) for each, part in zip(both, parts, strict=True)}
     del both  # so that counts are let go as they are added up
-    documents = np.zeros(similarity.BUCKETS, np.int64)
+    add = ray.remote(num_cpus=1)(_add)
+    documents: list[ray.ObjectRef[Ints]] = []  # added up by tasks: what the driver reads of the store stays its memory
     progress = Progress("featurize", "shards counted", total=len(shards))
     for counted in _finished(list(size)):
-        documents += ray.get(counted)
         for _ in range(size.pop(counted)):
             progress.advance()
-    return reports, documents
+        documents.append(counted)
+        if len(documents) == _MERGED_AT_ONCE:
+            documents = [add.remote(*documents)]
+    return reports, ray.get(add.remote(*documents))
 
 
 def _choose_vocabularies(
@@ -178,6 +181,11 @@ def _report(
         reports[group] = ngrams.report(*distinct.used_by(group[0])[1:], loosest)
     buckets = similarity.document_counts(distinct) if count_buckets else np.zeros(similarity.BUCKETS, np.int64)
     return reports, buckets
+
+
+def _add(*counts: Ints) -> Ints:
+    total: Ints = np.sum(counts, axis=0)
+    return total
 
 
 def _merge(*reports: dict[Group, TermCounts]) -> dict[Group, TermCounts]:
