@@ -6,7 +6,6 @@ of engines that are gone.
 
 import contextlib
 import fcntl
-import getpass
 import os
 import shutil
 import tempfile
@@ -26,8 +25,8 @@ def own_temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=shared))
     _held.append(os.open(folder, os.O_RDONLY))
     fcntl.flock(_held[-1], fcntl.LOCK_EX)
-    # What torch compiles is worth keeping; this is where it would be.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(shared / f"torchinductor_{getpass.getuser()}"))
+    # What torch compiles is worth keeping for other engines. Not by the user's name: containers may have none.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(shared / f"torchinductor_{os.getuid()}"))
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     return folder
 
