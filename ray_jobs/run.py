@@ -117,10 +117,11 @@ def connect(run: Run) -> None:
         # Ray's C++ code takes SIGTERM for a crash: it prints its own stack, and aborts what has not ended 3 s later.
         # Its Python handler, which takes the place of the job's own, is good enough for a process without one.
         signal.signal(signal.SIGTERM, on_sigterm if callable(on_sigterm) else signal.getsignal(signal.SIGTERM))
-    # Our own lines say what matters; Ray Data's would bury them.
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    # Our own lines say what matters; Ray Data's would bury them. What fails in its tasks is raised here, and told once.
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
+    context.raise_original_map_exception = True  # else it raises one of its own in place of an InputError
     if address != "local":
         threading.Thread(target=_tell_of_no_cpu, daemon=True, name="no-cpu").start()
 

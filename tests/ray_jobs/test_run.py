@@ -84,6 +84,37 @@ def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
     assert "Traceback" not in told
 
 
+REFUSING = """
+import sys
+from preference.errors import InputError
+from ray_jobs import cli, run, shards
+
+def refuse(item):
+    raise InputError("not this", where=item["name"], fix="give another")
+
+def refuse_later(item):
+    refuse(item)
+    yield item
+
+def work(of):
+    run.connect(of)
+    list(shards.map_shards([{"name": "a shard"}], {"at once": refuse, "later": refuse_later}[WHEN]))
+
+sys.exit(cli.main("refuses", None, work))
+"""
+
+
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_input_that_a_shard_refuses_is_told_in_one_line(tmp_path, when):
+    _, _, *arguments = job_line("refuses", tmp_path / "run")
+    done = subprocess.run(
+        [sys.executable, "-c", f"WHEN = {when!r}\n{REFUSING}", *arguments], cwd=ROOT, env=environment(),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.splitlines()[1:] == ["error: a shard: not this. Fix: give another"], done.stderr
+
+
 # Ray itself, whose head is not found until its patience is at its end: the first time only.
 LATE_HEAD = """
 import time, types
