@@ -61,7 +61,10 @@ def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
     except (ValueError, OSError) as error:
         place = location.partition("?")[0]
         reason = str(error).replace(location, place)
-        raise InputError(reason, where=place, fix="give a local path or an s3:// or gs:// URI.") from error
+        fix = "give a local path or an s3:// or gs:// URI."
+        if isinstance(error, OSError):  # pyarrow asks S3 for the bucket's region
+            fix = "check the bucket's name and the network, or add the region: s3://BUCKET/PATH?region=REGION."
+        raise InputError(reason, where=place, fix=fix) from error
     if isinstance(filesystem, fs.S3FileSystem):
         # A URI cannot say how often to try; what pickle keeps of a file system are the arguments that make it.
         _, (options,) = filesystem.__reduce__()

@@ -63,6 +63,8 @@ def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
     if debias is not None:
         low, high = debias["cost_ci95"]
         told.append(f"taking length out costs {debias['cost']:+.4f} ({low:+.4f} to {high:+.4f})")
+    if "test" not in manifest["rows"]:
+        told.append("no submission, since data.test gives no records to score")
     return told
 
 

@@ -52,7 +52,8 @@ def main(
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="say what the work would take, and do none of it (tokens are counted, and kept for the work)",
+            help="say what the work would take, and do none of it"
+            + (" (but tokens are counted, and kept for the work)" if dry_run_packs else ""),
         )
     options = parser.parse_args(arguments)
     told_to_stop = threading.Event()

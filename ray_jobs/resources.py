@@ -117,7 +117,8 @@ def require_room(request: Request) -> None:
     there = max(len(nodes), sum(count for _, count in to_come))
     here = f"the largest node has {largest}" if request.count == 1 else f"{there} nodes have {largest} at most"
     if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
-        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more")
+        lower = f", or stop it and lower {request.key}" if request.key else ""
+        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{lower}")
         return
     grown = ", also when it has grown" if to_come else ""
     raise InputError(

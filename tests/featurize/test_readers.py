@@ -3,11 +3,13 @@ import io
 import json
 import zipfile
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from featurize import files
 from featurize.files import expand
 from featurize.readers import ENDINGS, BrokenRow, read_rows
 from preference.errors import InputError
@@ -137,3 +139,12 @@ def test_columns_are_checked_before_the_first_row(tmp_path):
     seen: list[list[str]] = []
     read(tmp_path / "votes.csv", seen.append)
     assert seen == [["id", "prompt", "response_a", "response_b"]]
+
+
+def test_a_bucket_that_cannot_be_looked_up_is_not_taken_for_a_bad_uri(monkeypatch):
+    def from_uri(uri):
+        raise OSError("When resolving region for bucket 'nobodys': Could not resolve host")
+
+    monkeypatch.setattr(files, "fs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri)))
+    with pytest.raises(InputError, match=r"resolve host.*Fix: check the bucket's name and the network"):
+        expand("s3://nobodys/votes.csv", ENDINGS)

@@ -65,6 +65,8 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
         shards = [name for name in records.files() if name.startswith(f"{split}/")]
+        if not shards:
+            continue
         table = pa.concat_tables([records.read_table(name) for name in shards])
         values = rng.dirichlet([4, 4, 4], size=len(table))
         if split == "train":
@@ -109,6 +111,16 @@ def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
     assert weights["learnt"]["good"] > 0.9
     assert weights["preset"] == {"good": 1.0, "poor": 0.0}
     assert weights["equal"] == {"good": 0.5, "poor": 0.5}
+
+
+def test_without_records_to_score_the_summary_says_that_there_is_no_submission(tmp_path, job):
+    assert job(ingest, "data.test=null")[0] == 0
+    predict(tmp_path, "good", 1.0)
+    predict(tmp_path, "poor", 0.1)
+    code, said = job(blend, "data.test=null")
+    assert code == 0
+    assert "no submission, since data.test gives no records to score" in said.out
+    assert not (tmp_path / "run/blend/submission.csv").exists()
 
 
 def test_the_submission_follows_the_chosen_blend(tmp_path, job):

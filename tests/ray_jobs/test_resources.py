@@ -185,7 +185,7 @@ def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits
     require_room(ENGINE)
     said = capsys.readouterr().err
     assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
-    assert "the job waits for more" in said
+    assert "the job waits for more, or stop it and lower llms.gemma" in said
 
 
 def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):

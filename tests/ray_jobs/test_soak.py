@@ -53,15 +53,18 @@ def _told(line: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
+def _files(temporary: Path) -> list[Path]:
+    return [path for path in temporary.rglob("*") if "logs" not in path.parts]
+
+
 def _left(env: dict[str, str], temporary: Path) -> dict[str, int]:
     """What there is on the cluster and in its folder of temporary files."""
     address = (temporary / "ray_current_cluster").read_text().strip()
     stored = _told(["ray", "memory", "--stats-only", "--address", address], env)
     (objects,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", stored)
-    files = [path for path in temporary.rglob("*") if "logs" not in path.parts]
     return {
         "processes": len(psutil.Process().children(recursive=True)),
-        "files": len(files),
+        "files": len(_files(temporary)),
         "MiB in objects": int(objects[0]),
         "objects": int(objects[1]),
         **json.loads(_told([sys.executable, "-c", LIVING], env).splitlines()[-1]),
@@ -71,6 +74,7 @@ def _left(env: dict[str, str], temporary: Path) -> dict[str, int]:
 def test_nothing_is_left_of_pipelines(tmp_path: Path, temporary: Path) -> None:
     (temporary / "tmp").mkdir()
     allowed: dict[str, int] = {}
+    known: set[Path] = set()
     with ray_head(tmp_path, cpus=2, temporary=temporary, TMPDIR=f"{temporary}/tmp") as env:
         for n in range(PIPELINES):
             run = tmp_path / f"run-{n}"
@@ -86,4 +90,6 @@ def test_nothing_is_left_of_pipelines(tmp_path: Path, temporary: Path) -> None:
             print(n, left, flush=True)
             if n < WARM:
                 allowed = {name: max(count, allowed.get(name, 0)) for name, count in left.items()}
-            assert all(left[name] <= allowed[name] for name in left), (allowed, left)
+                known |= set(_files(temporary))
+            grown = {name: (allowed[name], left[name]) for name in left if left[name] > allowed[name]}
+            assert not grown, "\n".join([str(grown), *sorted(map(str, set(_files(temporary)) - known))])
