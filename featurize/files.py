@@ -62,7 +62,7 @@ def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
         place = location.partition("?")[0]
         reason = str(error).replace(location, place)
         fix = "give a local path or an s3:// or gs:// URI."
-        if isinstance(error, OSError):  # pyarrow asks S3 for the bucket's region
+        if isinstance(error, OSError) and location.startswith("s3://"):  # pyarrow asks for the bucket's region
             fix = "check the bucket's name and the network, or add the region: s3://BUCKET/PATH?region=REGION."
         raise InputError(reason, where=place, fix=fix) from error
     if isinstance(filesystem, fs.S3FileSystem):
