@@ -33,7 +33,7 @@ from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, on_worker
 
 # Part of the fingerprint: raise it when the same predictions are blended differently.
-VERSION = 2
+VERSION = 3
 
 
 def blend(run: Run) -> list[StageResult]:
@@ -53,10 +53,13 @@ def blend(run: Run) -> list[StageResult]:
 def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
     """What is submitted, how good it is, and what taking length out costs."""
     name, metrics = run.settings.blend.submission, manifest["metrics"]
-    loss, prior = metrics["oof_log_loss"][name], metrics.get("class_prior")
-    told = [f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {loss:.4f}"]
-    if prior is not None:
-        told.append(f"{'worse than' if loss > prior else 'better than'} the class prior's {prior:.4f}")
+    told = [
+        f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
+    ]
+    gain, (low, high) = metrics["analysis"]["over_class_prior"].values()
+    verdict = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
+    prior = f"{verdict} the class prior's {metrics['class_prior']:.4f}"
+    told.append(f"{prior}: {gain:+.4f} gained ({low:+.4f} to {high:+.4f})")
     others = ", ".join(f"{other} {each:.4f}" for other, each in metrics["oof_log_loss"].items() if other != name)
     told.append(f"the other blends: {others}")
     debias = metrics["analysis"]["length_debias"]
@@ -77,13 +80,14 @@ def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
     data = _training(records, models, by_split["train"], answers["train"])
     wanted = {name: recipe_of(settings, name) for name in BLENDS if name != "preset" or preset_of(run) is not None}
     scored = score_all(data, wanted, settings.submission)
-    analysis = analyse(scored, data, seed=run.settings.seed)
+    folds = records.labels_and_folds()[1]
+    prior = class_prior(data.labels, folds)
+    analysis = analyse(scored, data, prior, seed=run.settings.seed)
     for guard in analysis["guards"]:
         if "test" in answers:
             guard["test_records"] = int((answers["test"].cases == CASES.index(guard["case"])).sum())
 
     stage.begin()
-    folds = records.labels_and_folds()[1]
     blends = {name: found.nested.predictions for name, found in scored.blends.items()}
     losses = {name: log_loss(values, data.labels) for name, values in blends.items()}
     blenders = {name: found.fitted.blender for name, found in scored.blends.items()}
@@ -92,7 +96,7 @@ def _make(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
         "oof_log_loss": losses,
         "weights": weights,
         "pools": {name: each.pool for name, each in blenders.items()},
-        "class_prior": log_loss(class_prior(data.labels, folds), data.labels),
+        "class_prior": log_loss(prior, data.labels),
     }
     blender = blenders[settings.submission].to_json()
     stage.folder.write_json("weights.json", {"submission": settings.submission, **metrics, "blender": blender})

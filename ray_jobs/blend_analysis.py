@@ -12,7 +12,7 @@ from infer.fit_blender import BlendName, Fitted, Nested, Recipe, Training, fit, 
 from preference import metrics
 from ray_jobs.settings import Blend
 
-_LENGTH = ""  # beside the models' names, none of which is empty
+_LENGTH, _PRIOR = "the influence of length", "the class prior"  # beside the models' names, which hold no space
 
 
 def recipe_of(settings: Blend, name: BlendName) -> Recipe:
@@ -66,8 +66,11 @@ def _score(data: Training, recipe: Recipe, analysed: bool) -> ScoredBlend:
     return ScoredBlend(fit(data, recipe), found if analysed else dataclasses.replace(found, calibrated={}))
 
 
-def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
-    """The analysis of the submitted blend, in the shape of the file; guards still lack the number of test records."""
+def analyse(scored: Scored, data: Training, prior: Floats, seed: int) -> dict[str, Any]:
+    """The analysis of the submitted blend, in the shape of the file; guards still lack the number of test records.
+
+    `prior` (n, 3) is the out-of-fold class prior, the least that a blend must beat.
+    """
     submitted = scored.blends[scored.submission]
     blender = submitted.fitted.blender
     losses = metrics.record_log_loss(submitted.nested.predictions, data.labels)
@@ -76,6 +79,7 @@ def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
     }
     without = {model: metrics.record_log_loss(each, data.labels) for model, each in scored.without.items()}
     differences = {model: each - losses for model, each in without.items()}
+    differences[_PRIOR] = metrics.record_log_loss(prior, data.labels) - losses
     if scored.with_length is not None:
         differences[_LENGTH] = losses - metrics.record_log_loss(scored.with_length, data.labels)
     # One bootstrap for all, so that every interval rests on the same draws of prompts.
@@ -85,6 +89,7 @@ def analyse(scored: Scored, data: Training, seed: int) -> dict[str, Any]:
     return {
         "in_sample_log_loss": metrics.log_loss(in_sample, data.labels),
         "nested_log_loss": float(losses.mean()),
+        "over_class_prior": {"gain": float(differences[_PRIOR].mean()), "gain_ci95": intervals[_PRIOR]},
         "without": {
             model: {
                 "oof_log_loss": float(each.mean()),

@@ -13,8 +13,8 @@ from train.epoch_plan import steps_of
 
 def dry_run(run: Run) -> str:
     """The text that --dry-run prints. Packs the records, which training would do first too."""
-    check_bases(run.settings.trained_llms)
     records = open_records(run)
+    check_bases(run.settings.trained_llms)
     return "\n\n".join(_plan(run, records, model) for model in run.settings.trained_llms)
 
 

@@ -7,6 +7,7 @@ never do both stay. A claim is alive if its process is, or where that cannot be 
 
 import contextlib
 import getpass
+import json
 import os
 import signal
 import socket
@@ -46,9 +47,11 @@ class Claim:
     since: str
     machine: str = ""  # where `pid` means this process; a host's name may be another's, too
     over: Sequence[str] = ()  # the claims that this one has ended: their owners may yet write them again
+    submitted_as: str = ""  # what `ray job stop` takes, of a job that `ray job submit` started
 
     def __str__(self) -> str:
-        return f"{self.owner} on {self.host} (process {self.pid}, {self.job}, since {self.since})"
+        submitted = f", Ray job {self.submitted_as}" if self.submitted_as else ""
+        return f"{self.owner} on {self.host} (process {self.pid}, {self.job}{submitted}, since {self.since})"
 
     def is_here(self) -> bool:
         """Whether its process is one that can be seen from here."""
@@ -79,7 +82,8 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     if another takes it meanwhile, or if it could not be renewed for `CUT_OFF_S` seconds, so that another soon may.
     """
     made = (run / LOCK).make()
-    held = _Held(run / LOCK, Claim(_user(), socket.gethostname(), os.getpid(), job, _now(), this_machine()))
+    me = _user(), socket.gethostname(), os.getpid()
+    held = _Held(run / LOCK, Claim(*me, job, _now(), this_machine(), submitted_as=_submitted_as()))
     try:
         held.renew()
         _refuse_others(run, held, take_over)
@@ -258,6 +262,15 @@ def _user() -> str:
         return getpass.getuser()
     except (KeyError, OSError):  # a container's user without a name
         return f"user {os.getuid()}"
+
+
+def _submitted_as() -> str:
+    """The ID that Ray gives in its jobs' environment, or an empty text."""
+    try:
+        told: dict[str, Any] = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        return str(told["metadata"]["job_submission_id"])
+    except (KeyError, ValueError, TypeError):
+        return ""
 
 
 def _now() -> str:

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from featurize.files import refuse_keys
 from preference.errors import InputError
 from ray_jobs.settings import Settings
+from ray_jobs.settings_base import NAME
 
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\",\]}]+")
 
@@ -59,7 +60,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     except ValidationError as error:
         location = error.errors()[0]["loc"]
         given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
-        raise _as_input_error(error, f"--set {given[-1]}" if given else where) from error
+        raise _as_input_error(error, raw, f"--set {given[-1]}" if given else where) from error
 
 
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
@@ -123,16 +124,19 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
     )
 
 
-def _as_input_error(error: ValidationError, where: str) -> InputError:
+def _as_input_error(error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
     # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant.
     first = max(error.errors(), key=lambda each: len(each["loc"]))
-    location = [str(part) for part in first["loc"] if not _is_alternative(part)]
-    key = ".".join(location)
+    key = _key(first["loc"], raw)
     if first["type"] == "extra_forbidden":
-        valid = _valid_names(location[:-1])
-        near = difflib.get_close_matches(location[-1], valid, n=1, cutoff=0.0)
+        *above, name = _parts(first["loc"])
+        valid = _valid_names(above)
+        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
-        return InputError(f"unknown setting {key!r}", where=where, fix=hint)
+        unknown = [_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden"]
+        others = [repr(each) for each in dict.fromkeys(unknown) if each != key]
+        also = f" (unknown, too: {', '.join(others)})" if others else ""
+        return InputError(f"unknown setting {key!r}{also}", where=where, fix=hint)
     if first["type"] == "missing":
         return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
     reason = first["msg"].removeprefix("Value error, ")
@@ -150,6 +154,25 @@ def _as_input_error(error: ValidationError, where: str) -> InputError:
         where=where,
         fix=f"change {key}.",
     )
+
+
+def _parts(location: Sequence[int | str]) -> list[str]:
+    return [str(part) for part in location if not _is_alternative(part)]
+
+
+def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw YAML
+    """A setting as --set takes it: list items by their names, where they have one."""
+    named = []
+    node = raw
+    for part in _parts(location):
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+            name = node.get("name") if isinstance(node, dict) else None
+            named.append(name if isinstance(name, str) and re.match(NAME, name) else part)
+        else:
+            node = node.get(part) if isinstance(node, dict) else None
+            named.append(part)
+    return ".".join(named)
 
 
 def _is_alternative(part: int | str) -> bool:

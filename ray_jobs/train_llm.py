@@ -24,8 +24,8 @@ def train_llm(run: Run) -> list[StageResult]:
     if not run.settings.trained_llms:
         say("train_llm", "nothing to do: the settings name no trained_llms")
         return []
-    check_bases(run.settings.trained_llms)
     records = open_records(run)
+    check_bases(run.settings.trained_llms)
     results = []
     for model in run.settings.trained_llms:
         base = base_of(model.model)

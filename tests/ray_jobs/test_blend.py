@@ -123,6 +123,20 @@ def test_without_records_to_score_the_summary_says_that_there_is_no_submission(t
     assert not (tmp_path / "run/blend/submission.csv").exists()
 
 
+@pytest.mark.parametrize(("sharpness", "told"), [(1.0, "better than"), (0.0, "not told apart from")])
+def test_a_blend_is_called_better_than_the_class_prior_only_if_its_interval_says_so(tmp_path, job, sharpness, told):
+    predict(tmp_path, "good", sharpness)
+    predict(tmp_path, "poor", 0.0)
+    code, said = job(blend)
+    assert code == 0
+    manifest = Folder(f"{tmp_path}/run/blend").read_json("manifest.json")
+    prior, found = manifest["metrics"]["class_prior"], manifest["metrics"]["analysis"]["over_class_prior"]
+    assert found["gain"] == pytest.approx(prior - manifest["metrics"]["oof_log_loss"]["learnt"])
+    assert found["gain_ci95"][0] <= found["gain"] <= found["gain_ci95"][1]
+    assert (found["gain_ci95"][0] > 0) == (told == "better than")
+    assert f"{told} the class prior's {prior:.4f}: {found['gain']:+.4f} gained" in said.out
+
+
 def test_the_submission_follows_the_chosen_blend(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
@@ -170,7 +184,7 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
     manifest = folder.read_json("manifest.json")
     assert manifest["metrics"]["analysis"] == found
     assert set(found) == {
-        "in_sample_log_loss", "nested_log_loss", "without", "calibration", "guards", "length_debias"
+        "in_sample_log_loss", "nested_log_loss", "over_class_prior", "without", "calibration", "guards", "length_debias"
     }  # fmt: skip
     labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
     nested = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)

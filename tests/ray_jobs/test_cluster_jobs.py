@@ -44,6 +44,9 @@ def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
         while not any("vLLMEngineStage" in "".join(child.cmdline()) for child in psutil.Process().children(True)):
             assert job.poll() is None, job.stdout.read()
             time.sleep(0.1)
+        refused, _ = submit(run, env).communicate(timeout=120)
+        assert "Ray job first, since" in refused, refused
+        assert "is at work here" in refused
         stopped = command(["ray", "job", "stop", "first"], env)
         assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         told, _ = job.communicate(timeout=60)

@@ -25,7 +25,8 @@ def test_saved_settings_load_again_as_they_were():
     [
         ("seeed: 3", "", "'seeed'", "did you mean 'seed'"),
         ("", "data.trian=x", "'data.trian'", "did you mean 'train'"),
-        ("", "boosters.small.roundss=9", "'boosters.0.roundss'", "did you mean 'rounds'"),
+        ("", "boosters.small.roundss=9", "'boosters.small.roundss'", "did you mean 'rounds'"),
+        ("seeed: 3\ndatta: {}", "", "'seeed' (unknown, too: 'datta')", "did you mean 'seed'"),
         ("", "seed=abc", "'seed'", "valid integer"),
         ("", "data.folds=1", "'data.folds'", "greater than or equal to 2"),
         ("", "data.folds='10'", "'data.folds'", "valid integer"),
@@ -34,7 +35,7 @@ def test_saved_settings_load_again_as_they_were():
         ("", "seed", "--set seed", "key=value"),
         ("", "boosters.small.name=../up", "'boosters.0.name'", "pattern"),
         ("llms: [{name: small, checkpoint: x}]", "", "c.yaml", "share the name 'small'"),
-        ("llms: [{name: l}]", "", "'llms.0'", "one of checkpoint"),
+        ("llms: [{name: l}]", "", "'llms.l'", "one of checkpoint"),
         ("? [a]\n: 1", "", "c.yaml", "is not a name"),
         ("blend: {preset: {gemma: .inf}}", "", "'blend.preset.gemma'", "finite"),
         (
@@ -53,10 +54,10 @@ def test_saved_settings_load_again_as_they_were():
         (
             "trained_llms: [{name: l, stages: [{train: head, learning_rate: 1}]}]",
             "",
-            "'trained_llms.0'",
+            "'trained_llms.l'",
             "leave `train` out",
         ),
-        ("trained_llms: [{name: l, base_4bit: true}]", "", "'trained_llms.0'", "add gpus_per_worker: 1"),
+        ("trained_llms: [{name: l, base_4bit: true}]", "", "'trained_llms.l'", "add gpus_per_worker: 1"),
         ("run: again", "", "c.yaml", "given twice"),
         ("x: [", "", "c.yaml", "not valid YAML"),
         ("x: !!python/object/apply:os.getcwd []", "", "c.yaml", "not valid YAML"),
