@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 BRIDGE, NETWORK = "tiebreak0", "10.77.7"
+_HOST = "tiebreak-host"
 TOOLS = ("ip", "unshare", "mount", "ssh", "ssh-keygen", "rsync", "sshd")
 _SSHD = "/usr/sbin/sshd"  # insists on a whole path
 _START = """
@@ -62,6 +63,7 @@ def require_hosts() -> None:
 def hosts(folder: Path, count: int, key: Path) -> Iterator[list[Host]]:
     """So many hosts on a network of their own, which this process reaches, too; `key` gets in, as this user."""
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    _clear_leftovers(count)
     with contextlib.ExitStack() as made:
         _ip("link", "add", BRIDGE, "type", "bridge")
         made.callback(_ip, "link", "del", BRIDGE)
@@ -70,9 +72,23 @@ def hosts(folder: Path, count: int, key: Path) -> Iterator[list[Host]]:
         yield [made.enter_context(_host(folder / f"host{number}", number, key)) for number in range(count)]
 
 
+def _clear_leftovers(count: int) -> None:
+    """Take down what a run that was killed left. Raises RuntimeError if something still runs in it."""
+    for number in range(count):
+        name = f"{_HOST}{number}"
+        living = subprocess.run(["ip", "netns", "pids", name], capture_output=True, text=True).stdout.split()
+        if living:
+            raise RuntimeError(
+                f"processes {', '.join(living)} run in {name}: of another run of this test, or left by one"
+            )
+        for leftover in (["netns", "del", name], ["link", "del", f"tb{number}a"]):
+            subprocess.run(["ip", *leftover], capture_output=True)
+    subprocess.run(["ip", "link", "del", BRIDGE], capture_output=True)
+
+
 @contextlib.contextmanager
 def _host(folder: Path, number: int, key: Path) -> Iterator[Host]:
-    name, address, home = f"tiebreak-host{number}", f"{NETWORK}.{10 + number}", folder / "home"
+    name, address, home = f"{_HOST}{number}", f"{NETWORK}.{10 + number}", folder / "home"
     for part in (home, folder / "ray"):
         part.mkdir(parents=True)
     # The same user with another home: hosts share a disk here, but not what the user's programs keep there.
