@@ -2,6 +2,7 @@
 
 import functools
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +16,7 @@ from ray_jobs.llm_requests import ANSWERS, Packed, Unit
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.local_copy import engine_source
 from ray_jobs.progress import Throughput, say
+from ray_jobs.records import Records
 from ray_jobs.resources import engine_request, require_room
 from ray_jobs.run import Run, connect
 from ray_jobs.settings_llm import Llm
@@ -27,23 +29,26 @@ class NoRoomError(InputError):
     """The cluster had no room for an engine in time."""
 
 
-def score_units(
-    run: Run,
-    stage: Stage,
-    missing: list[Unit],
-    tokens: Folder,
-    packed: Packed,
-    scorer: Scorer,
-    llm: Llm,
-    model: str,
-    most_killers: int,
-) -> None:
+@dataclass(frozen=True)
+class Scoring:
+    """What the checkpoints of one language model have in common."""
+
+    run: Run
+    records: Records
+    llm: Llm
+    stage: Stage
+    tokens: Folder  # packed records
+    packed: Packed
+
+
+def score_units(scoring: Scoring, scorer: Scorer, missing: list[Unit], model: str, most_killers: int) -> None:
     """Score the units, and add the answers to those of the model of this fingerprint in the stage's folder.
 
     More than `most_killers` requests that kill engines end the work.
     """
     if not missing:
         return
+    run, stage, llm, packed = scoring.run, scoring.stage, scoring.llm, scoring.packed
     connect(run)
     require_room(engine_request(llm))
     settings = engine_settings(run, llm, scorer)
@@ -59,7 +64,7 @@ def score_units(
         order = np.argsort(-packed.tokens[unit.requests], kind="stable")  # longest first
         swapped = np.full(len(order), unit.swapped)
         shards.append(Shard(unit.file, unit.shard, unit.rows[order], swapped, unit.requests[order]))
-    read = functools.partial(_read_tokens, folder=tokens)
+    read = functools.partial(_read_tokens, folder=scoring.tokens)
     for scores in score_shards(shards, read, settings, progress.add, functools.partial(say, stage.name), most_killers):
         made = pa.table(
             {

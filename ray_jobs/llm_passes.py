@@ -8,11 +8,10 @@ import numpy.typing as npt
 
 from preference.swap import swap_average
 from ray_jobs.artifacts import Stage, fingerprint
-from ray_jobs.llm_engines import score_units
+from ray_jobs.llm_engines import Scoring, score_units
 from ray_jobs.llm_requests import (
     ORDERS,
     Answers,
-    Packed,
     Probabilities,
     Wanted,
     least_sure,
@@ -22,25 +21,9 @@ from ray_jobs.llm_requests import (
 )
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.progress import say
-from ray_jobs.records import Records
-from ray_jobs.run import Run
-from ray_jobs.settings_llm import Llm
-from ray_jobs.storage import Folder
 
 _FEW_KILLERS = 3
 Masks = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n,)
-
-
-@dataclass(frozen=True)
-class Scoring:
-    """What the checkpoints of one language model have in common."""
-
-    run: Run
-    records: Records
-    llm: Llm
-    stage: Stage
-    tokens: Folder  # packed records
-    packed: Packed
 
 
 @dataclass(frozen=True)
@@ -134,7 +117,7 @@ def _ask(scoring: Scoring, scorer: Scorer, wanted: Wanted, failed_again: bool) -
         say(scoring.stage.name, "asking for the second order of the records that it is least sure of")
     # To find one takes some starts of an engine: no more than may fail, or a few of a small run.
     most_killers = max(_FEW_KILLERS, int(scoring.llm.max_failed * packed.count(wanted)[0]))
-    score_units(scoring.run, scoring.stage, missing, scoring.tokens, packed, scorer, scoring.llm, model, most_killers)
+    score_units(scoring, scorer, missing, model, most_killers)
     return read_answers(folder, packed, scorer.prefix, model)
 
 

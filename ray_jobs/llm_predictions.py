@@ -10,7 +10,8 @@ import pyarrow as pa
 from preference.metrics import log_loss
 from preference.swap import PositionEffect, position_effect
 from ray_jobs import predictions
-from ray_jobs.llm_passes import Masks, Outcome, Scoring, model_fingerprint
+from ray_jobs.llm_engines import Scoring
+from ray_jobs.llm_passes import Masks, Outcome, model_fingerprint
 from ray_jobs.llm_requests import Probabilities, answer_files, least_sure
 from ray_jobs.llm_scorers import Scorer
 from ray_jobs.progress import say

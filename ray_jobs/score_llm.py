@@ -19,8 +19,8 @@ import numpy as np
 from infer.llm_settings import effective_dtype
 from ray_jobs import cli, demo_data, predictions
 from ray_jobs.artifacts import Stage, fingerprint
-from ray_jobs.llm_engines import NoRoomError
-from ray_jobs.llm_passes import Masks, Scoring, score_records
+from ray_jobs.llm_engines import NoRoomError, Scoring
+from ray_jobs.llm_passes import Masks, score_records
 from ray_jobs.llm_plan import dry_run
 from ray_jobs.llm_predictions import Cheaper, commit, read_cheaper
 from ray_jobs.llm_requests import read_packed
