@@ -53,14 +53,17 @@ def _told(line: list[str], env: dict[str, str]) -> str:
     return done.stdout
 
 
+def _address(temporary: Path) -> str:
+    return (temporary / "ray_current_cluster").read_text().strip()
+
+
 def _files(temporary: Path) -> list[Path]:
     return [path for path in temporary.rglob("*") if "logs" not in path.parts]
 
 
 def _left(env: dict[str, str], temporary: Path) -> dict[str, int]:
     """What there is on the cluster and in its folder of temporary files."""
-    address = (temporary / "ray_current_cluster").read_text().strip()
-    stored = _told(["ray", "memory", "--stats-only", "--address", address], env)
+    stored = _told(["ray", "memory", "--stats-only", "--address", _address(temporary)], env)
     (objects,) = re.findall(r"Plasma memory usage (\d+) MiB, (\d+) objects", stored)
     return {
         "processes": len(psutil.Process().children(recursive=True)),
@@ -69,6 +72,10 @@ def _left(env: dict[str, str], temporary: Path) -> dict[str, int]:
         "objects": int(objects[1]),
         **json.loads(_told([sys.executable, "-c", LIVING], env).splitlines()[-1]),
     }
+
+
+def _grown(allowed: dict[str, int], left: dict[str, int]) -> dict[str, int]:
+    return {name: left[name] - allowed[name] for name in left if left[name] > allowed[name]}
 
 
 def test_nothing_is_left_of_pipelines(tmp_path: Path, temporary: Path) -> None:
@@ -84,12 +91,16 @@ def test_nothing_is_left_of_pipelines(tmp_path: Path, temporary: Path) -> None:
             shutil.rmtree(run)
             left = _left(env, temporary)
             end = time.monotonic() + 60  # idle workers go, one after another
-            while n >= WARM and any(left[name] > allowed[name] for name in left) and time.monotonic() < end:
+            while n >= WARM and _grown(allowed, left) and time.monotonic() < end:
                 time.sleep(5)
                 left = _left(env, temporary)
             print(n, left, flush=True)
             if n < WARM:
                 allowed = {name: max(count, allowed.get(name, 0)) for name, count in left.items()}
                 known |= set(_files(temporary))
-            grown = {name: (allowed[name], left[name]) for name in left if left[name] > allowed[name]}
-            assert not grown, "\n".join([str(grown), *sorted(map(str, set(_files(temporary)) - known))])
+            elif grown := _grown(allowed, left):
+                print("\n".join([f"grown: {grown}", *sorted(map(str, set(_files(temporary)) - known))]))
+                print(_told(["ray", "memory", "--address", _address(temporary)], env))
+                for state in temporary.glob("session_*/logs/debug_state.txt"):  # the raylet's, every 10 s
+                    print(state.read_text(), flush=True)
+    assert not _grown(allowed, left)  # after the last; what grew on the way was printed
