@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 from typing import Final
 
+from preference.errors import InputError
+from preference.private_folder import private_folder
+
 _PREFIX: Final = "tb-"  # short, since the path of a socket has 104 characters at most on some systems
 _YOUNG_SECONDS: Final = 60.0  # a folder that was just made may not be locked yet
 _held: list[int] = []  # file descriptors, whose locks end with the process, however it ends
@@ -25,8 +28,11 @@ def own_temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=shared))
     _held.append(os.open(folder, os.O_RDONLY))
     fcntl.flock(_held[-1], fcntl.LOCK_EX)
-    # What torch compiles is worth keeping for other engines. Not by the user's name: containers may have none.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(shared / f"torchinductor_{os.getuid()}"))
+    # What torch compiles is worth keeping for other engines, if nobody else may put code there. Not by the user's name:
+    # containers may have none.
+    with contextlib.suppress(InputError):
+        compiled = private_folder(shared / f"torchinductor_{os.getuid()}")
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     return folder
 

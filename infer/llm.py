@@ -345,13 +345,15 @@ class _Pending:
     def __init__(self, shard: Shard) -> None:
         self.shard = shard
         self.left = len(shard.requests)
-        self._place = {request: n for n, request in enumerate(shard.requests.tolist())}
+        self._places: dict[int, int] | None = None  # of what is left; a dict for each shard at once is much memory
         self._probabilities = np.full((self.left, len(PROBABILITIES)), np.nan)
         self._reasons = [""] * self.left
 
     def add(self, answer: Mapping[str, Any]) -> None:
         """Take in the answer to one request."""
-        place = self._place.pop(answer["request"])  # a second answer to a request is a KeyError
+        if self._places is None:
+            self._places = {request: n for n, request in enumerate(self.shard.requests.tolist())}
+        place = self._places.pop(answer["request"])  # a second answer to a request is a KeyError
         self.left -= 1
         if answer[_ERROR]:
             self._reasons[place] = answer[_ERROR]
@@ -366,7 +368,9 @@ class _Pending:
 
     def rest(self, most: int) -> Shard:
         """Its first unanswered requests, so many at most."""
-        places = np.sort(np.fromiter(self._place.values(), np.int64))[:most]
+        if self._places is None:
+            return _part(self.shard, slice(most))
+        places = np.sort(np.fromiter(self._places.values(), np.int64))[:most]
         return _part(self.shard, places)
 
     def scores(self, seconds: float) -> ShardScores:

@@ -14,6 +14,7 @@ from pyarrow import fs
 
 from featurize.files import resolve, unreachable_is_input_error
 from preference.errors import InputError
+from preference.private_folder import private_folder
 from ray_jobs.storage import Folder
 
 _CACHE = "tiebreak-models"
@@ -54,16 +55,13 @@ def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str
     or to use its tokenizer, on a machine that does not run it.
     `fingerprint` tells what was asked for, the files' sizes and times what is there, so that a copy of something older
     is never taken for it. Older copies of the folder are removed, and those of other folders that nobody asked for in
-    twelve hours.
+    twelve hours. Raises InputError where another user may have put something into the place of the copies.
     """
     filesystem, path = resolve(folder.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return path
     # The user's own, since others could put a model of theirs into a place that everybody may write.
-    cache = Path(tempfile.gettempdir()) / f"{_CACHE}-{os.getuid()}"
-    cache.mkdir(mode=0o700, exist_ok=True)
-    if cache.stat().st_uid != os.getuid():
-        raise PermissionError(f"{cache} belongs to another user")
+    cache = private_folder(Path(tempfile.gettempdir()) / f"{_CACHE}-{os.getuid()}")
     copies = cache / _digest(folder.uri, *["outline"] * outline)
     with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.ray_jobs.commands import ROOT
 
 ENGINE = "from infer.engine_files import own_temporary_folder; print(own_temporary_folder(), flush=True); input()"
@@ -31,7 +33,7 @@ def test_folders_of_dead_engines_are_removed_and_those_of_others_are_not(tmp_pat
         os.utime(folder, (0, 0))
     following, own = start(tmp_path)
     try:
-        assert sorted(tmp_path.iterdir()) == sorted([kept, own, young])
+        assert sorted(tmp_path.glob("tb-*")) == sorted([kept, own, young])
     finally:
         for engine in (alive, following):
             engine.communicate("\n")
@@ -50,3 +52,21 @@ def test_an_engine_and_what_it_starts_use_its_folder(tmp_path: Path) -> None:
     line = [sys.executable, "-c", script]
     done = subprocess.run(line, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "True", done.stderr
+
+
+@pytest.mark.parametrize("theirs", [False, True])
+def test_what_torch_compiles_is_shared_where_nobody_else_may_put_code(theirs: bool, tmp_path: Path) -> None:
+    shared = tmp_path / f"torchinductor_{os.getuid()}"
+    if theirs:
+        shared.mkdir()
+        shared.chmod(0o777)
+    script = (
+        "import os\n"
+        "from infer.engine_files import own_temporary_folder\n"
+        "own_temporary_folder()\n"
+        "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}
+    line = [sys.executable, "-c", script]
+    told = subprocess.check_output(line, cwd=ROOT, env=environment | {"TMPDIR": str(tmp_path)}, text=True)
+    assert told.strip() == ("None" if theirs else str(shared))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
+from preference.errors import InputError
 from ray_jobs import local_copy, storage
 from ray_jobs.local_copy import local_folder
 from ray_jobs.storage import Folder
@@ -67,6 +68,17 @@ def test_a_copy_that_nobody_asked_for_in_a_while_makes_room_for_the_next(bucket)
     local_folder(Folder("bucket://fold-2"), "f")
     assert first.exists()
     assert not second.exists()
+
+
+def test_a_link_in_place_of_the_copies_is_refused_and_what_it_leads_to_kept(bucket, tmp_path):
+    write(bucket, "m/a.txt", "one", 1)
+    old = tmp_path / "home/letters"
+    old.mkdir(parents=True)
+    os.utime(old, (1, 1))
+    (tmp_path / f"tiebreak-models-{os.getuid()}").symlink_to(tmp_path / "home")
+    with pytest.raises(InputError, match="another user may have chosen"):
+        local_folder(Folder("bucket://m"), "f")
+    assert list((tmp_path / "home").iterdir()) == [old]
 
 
 def test_half_a_copy_does_not_count(bucket, monkeypatch):
