@@ -56,10 +56,11 @@ def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
     told = [
         f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
     ]
-    gain, (low, high) = metrics["analysis"]["over_class_prior"].values()
+    gained = metrics["analysis"]["over_class_prior"]
+    low, high = gained["gain_ci95"]
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not told apart from"
     prior = f"{verdict} the class prior's {metrics['class_prior']:.4f}"
-    told.append(f"{prior}: {gain:+.4f} gained ({low:+.4f} to {high:+.4f})")
+    told.append(f"{prior}: {gained['gain']:+.4f} gained ({low:+.4f} to {high:+.4f})")
     others = ", ".join(f"{other} {each:.4f}" for other, each in metrics["oof_log_loss"].items() if other != name)
     told.append(f"the other blends: {others}")
     debias = metrics["analysis"]["length_debias"]

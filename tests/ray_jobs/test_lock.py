@@ -218,6 +218,15 @@ def test_an_owner_that_cannot_reach_the_storage_stops_before_its_silence_counts(
         assert owner.wait(10) == -signal.SIGKILL
 
 
+def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}}))
+    with hold(tmp_path / "run", 60) as owner:
+        assert said(owner) == "held"
+        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"):
+            locked(Folder(str(tmp_path / "run")), "blend").__enter__()
+        owner.kill()
+
+
 def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_path):
     run = tmp_path / "run"
     small = ["data.synthetic.train_rows=3000", "data.synthetic.test_rows=10", "data.shard_rows=100"]
