@@ -1,5 +1,6 @@
 """Jobs on a cluster that they share: stopped through Ray, and two at the same time."""
 
+import contextlib
 import subprocess
 import time
 
@@ -34,6 +35,14 @@ def submit(run, env, *flags):
     return subprocess.Popen(line, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+def engine_is_there():
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # others end meanwhile
+            if "vLLMEngineStage" in "".join(child.cmdline()):
+                return True
+    return False
+
+
 def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
     run = tmp_path / "run"
     with ray_head(tmp_path, cpus=2, RAY_JOB_STOP_WAIT_TIME_S="60") as env:
@@ -41,7 +50,7 @@ def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
         while not (run / "tokens/llama/manifest.json").exists():
             assert job.poll() is None, job.stdout.read()
             time.sleep(0.05)
-        while not any("vLLMEngineStage" in "".join(child.cmdline()) for child in psutil.Process().children(True)):
+        while not engine_is_there():
             assert job.poll() is None, job.stdout.read()
             time.sleep(0.1)
         refused, _ = submit(run, env).communicate(timeout=120)
