@@ -222,8 +222,9 @@ def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}}))
     with hold(tmp_path / "run", 60) as owner:
         assert said(owner) == "held"
-        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"):
-            locked(Folder(str(tmp_path / "run")), "blend").__enter__()
+        run = Folder(str(tmp_path / "run"))
+        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"), locked(run, "blend"):
+            pass
         owner.kill()
 
 
