@@ -28,10 +28,10 @@ def own_temporary_folder() -> Path:
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=shared))
     _held.append(os.open(folder, os.O_RDONLY))
     fcntl.flock(_held[-1], fcntl.LOCK_EX)
-    # What torch compiles is worth keeping for other engines, if nobody else may put code there. Not by the user's name:
-    # containers may have none.
+    # What torch compiles is worth keeping for other engines, if nobody else may put code there. Not in torch's own
+    # folder, which a umask may have opened to a group.
     with contextlib.suppress(InputError):
-        compiled = private_folder(shared / f"torchinductor_{os.getuid()}")
+        compiled = private_folder(shared / f"tiebreak-compiled-{os.getuid()}")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     return folder

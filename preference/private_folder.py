@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import platform
 import stat
 from pathlib import Path
 
@@ -20,8 +21,8 @@ def private_folder(path: Path) -> Path:
     theirs = found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     if theirs or not stat.S_ISDIR(found.st_mode):
         raise InputError(
-            "not a folder that only you may write, so another user may have chosen what is in it",
+            f"not a folder that only you may write on {platform.node()}, so another user may have chosen what is in it",
             where=str(path),
-            fix="remove it, or set TMPDIR to a folder of your own.",
+            fix="remove it there, or start Ray there with TMPDIR set to a folder of your own.",
         )
     return path

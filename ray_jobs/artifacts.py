@@ -184,6 +184,8 @@ def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
         # As JSON holds them, which has no tuples.
         asked = json.loads(json.dumps(asked))
         differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
+        if "version" in differing:  # the stage's own, which no setting changes
+            break
         if differing:
             return f"{stage.name} was made with other {what}: {', '.join(differing)}"
     return f"{stage.name} was made by another version of this code"

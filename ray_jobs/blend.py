@@ -32,7 +32,7 @@ from ray_jobs.progress import say
 from ray_jobs.records import Records, open_records
 from ray_jobs.run import Run, StageResult, on_worker
 
-# Part of the fingerprint: raise it when the same predictions are blended differently.
+# Part of the fingerprint: raise it when the same predictions are blended differently, or other things are written.
 VERSION = 3
 
 
@@ -53,8 +53,9 @@ def blend(run: Run) -> list[StageResult]:
 def _notes(run: Run, manifest: Mapping[str, Any]) -> list[str]:
     """What is submitted, how good it is, and what taking length out costs."""
     name, metrics = run.settings.blend.submission, manifest["metrics"]
+    verb = "submitted" if "test" in manifest["rows"] else "chosen"
     told = [
-        f"{name} ({metrics['pools'][name]} pool) is submitted: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
+        f"{name} ({metrics['pools'][name]} pool) is {verb}: out-of-fold log loss {metrics['oof_log_loss'][name]:.4f}"
     ]
     gained = metrics["analysis"]["over_class_prior"]
     low, high = gained["gain_ci95"]

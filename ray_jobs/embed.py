@@ -93,11 +93,15 @@ class _EncodeShards:
     """An actor that loads the encoder once and encodes shard after shard."""
 
     def __init__(self, records: Folder, target: Folder, output: Output, wanted: Embeddings) -> None:
-        self._records, self._target, self._output = records, target, output
-        model = wanted.model
+        self._records, self._target, self._output, self._wanted = records, target, output, wanted
+
+    @functools.cached_property
+    def _encoder(self) -> embeddings.Encoder:
+        # Not when the actor starts, since Ray tells of an error there as the actor's death, without its type.
+        model = self._wanted.model
         if "://" in model:
             model = local_folder(Folder(model), stored_fingerprint(model))
-        self._encoder = embeddings.Encoder(model, wanted.max_tokens, wanted.cpus_per_replica)
+        return embeddings.Encoder(model, self._wanted.max_tokens, self._wanted.cpus_per_replica)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         rows = []

@@ -29,7 +29,7 @@ class Request:
     """What a job needs at the same time for `what` to run at all; more of it runs more at once.
 
     `count` bundles, each of which has to fit on one node; none of ours need to be on the same one. `key` names the
-    settings that it comes from; empty if none does.
+    settings that it comes from, one or a section of them; empty if none does.
     """
 
     job: str
@@ -66,7 +66,7 @@ def requests(settings: Settings) -> list[Request]:
 def embeddings_request(wanted: Embeddings) -> Request:
     """One actor that encodes shards."""
     bundle = _resources(wanted.cpus_per_replica, wanted.gpus_per_replica)
-    return Request("featurize", "embeddings: an encoder", bundle, key="featurize.embeddings.cpus_per_replica")
+    return Request("featurize", "embeddings: an encoder", bundle, key="featurize.embeddings")
 
 
 def folds_request(booster: Booster) -> Request:
@@ -87,7 +87,8 @@ def processes_request(job: str, booster: Booster) -> Request:
 def workers_request(job: str, model: FineTuned) -> Request:
     """One fold's workers; see train.finetune."""
     bundle = _resources(model.cpus_per_worker, model.gpus_per_worker)
-    return Request(job, f"{model.name}: a fold's workers", bundle, model.workers, f"{model.name}.workers")
+    key = f"{'encoders' if job == 'train_encoder' else 'trained_llms'}.{model.name}"
+    return Request(job, f"{model.name}: a fold's workers", bundle, model.workers, key)
 
 
 def engine_request(llm: Llm) -> Request:
@@ -117,14 +118,14 @@ def require_room(request: Request) -> None:
     there = max(len(nodes), sum(count for _, count in to_come))
     here = f"the largest node has {largest}" if request.count == 1 else f"{there} nodes have {largest} at most"
     if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
-        lower = f", or stop it and lower {request.key}" if request.key else ""
-        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{lower}")
+        less = f", or stop it and ask for less in {request.key}" if request.key else ""
+        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{less}")
         return
     grown = ", also when it has grown" if to_come else ""
     raise InputError(
         f"asks for {request}, but this is a cluster where {here}{grown}",
         where=request.key,
-        fix="lower it, or run on a cluster that has them.",
+        fix="ask for less there, or run on a cluster that has them.",
     )
 
 

@@ -11,6 +11,7 @@ from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from featurize.files import refuse_keys
 from preference.errors import InputError
@@ -58,9 +59,12 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        location = error.errors()[0]["loc"]
-        given = [override for override in overrides if location and _last_key(override) == str(location[-1])]
-        raise _as_input_error(error, raw, f"--set {given[-1]}" if given else where) from error
+        # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant; and
+        # where a setting is missing, it is an unknown one beside it that was misspelt.
+        first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
+        last = _parts(first["loc"])[-1:]
+        given = [override for override in overrides if [_last_key(override)] == last]
+        raise _as_input_error(first, error, raw, f"--set {given[-1]}" if given else where) from error
 
 
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
@@ -124,22 +128,22 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
     )
 
 
-def _as_input_error(error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
-    # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant.
-    first = max(error.errors(), key=lambda each: len(each["loc"]))
+def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
+    """What to say of the error's first thing to mend; all unknown settings are named with it."""
     key = _key(first["loc"], raw)
+    unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
+    others = ", ".join(repr(each) for each in unknown if each != key)
     if first["type"] == "extra_forbidden":
         *above, name = _parts(first["loc"])
         valid = _valid_names(above)
         near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
         hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
-        unknown = [_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden"]
-        others = [repr(each) for each in dict.fromkeys(unknown) if each != key]
-        also = f" (unknown, too: {', '.join(others)})" if others else ""
+        also = f" (unknown, too: {others})" if others else ""
         return InputError(f"unknown setting {key!r}{also}", where=where, fix=hint)
+    also = f" (and unknown: {others})" if others else ""
     if first["type"] == "missing":
-        return InputError(f"setting {key!r} is missing", where=where, fix=f"add it, or give --set {key}=VALUE.")
-    reason = first["msg"].removeprefix("Value error, ")
+        return InputError(f"setting {key!r} is missing{also}", where=where, fix=f"add it, or give --set {key}=VALUE.")
+    reason = first["msg"].removeprefix("Value error, ") + also
     if not key:  # about several settings together: the reason names them
         return InputError(reason, where=where, fix="change one of them.")
     if isinstance(first["input"], dict) and first["type"] == "value_error":  # several keys together, as above
@@ -148,7 +152,8 @@ def _as_input_error(error: ValidationError, raw: dict[str, Any], where: str) -> 
         )
     shown = repr(first["input"])
     shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    more = f" ({error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    rest = error.error_count() - 1 - len(unknown)
+    more = f" ({rest} more)" if rest else ""
     return InputError(
         f"setting {key!r} has an impossible value {shown}: {reason}{more}",
         where=where,
@@ -161,14 +166,15 @@ def _parts(location: Sequence[int | str]) -> list[str]:
 
 
 def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw YAML
-    """A setting as --set takes it: list items by their names, where they have one."""
+    """A setting as --set takes it: list items by their names, where these tell them from others and from an index."""
     named = []
     node = raw
     for part in _parts(location):
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            node = node[int(part)]
-            name = node.get("name") if isinstance(node, dict) else None
-            named.append(name if isinstance(name, str) and re.match(NAME, name) else part)
+            names = [item.get("name") if isinstance(item, dict) else None for item in node]
+            node, name = node[int(part)], names[int(part)]
+            unlike = names.count(name) == 1 and isinstance(name, str) and re.match(NAME, name) and not name.isdigit()
+            named.append(str(name) if unlike else part)
         else:
             node = node.get(part) if isinstance(node, dict) else None
             named.append(part)

@@ -1,10 +1,12 @@
 """Hosts on this machine: network namespaces with sshd, each with its own processes, home and Ray folder."""
 
 import contextlib
+import fcntl
 import getpass
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -61,10 +63,15 @@ def require_hosts() -> None:
 
 @contextlib.contextmanager
 def hosts(folder: Path, count: int, key: Path) -> Iterator[list[Host]]:
-    """So many hosts on a network of their own, which this process reaches, too; `key` gets in, as this user."""
+    """So many hosts on a network of their own, which this process reaches, too; `key` gets in, as this user.
+
+    Waits while another process has some.
+    """
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
-    _clear_leftovers(count)
     with contextlib.ExitStack() as made:
+        lock = made.enter_context((Path(tempfile.gettempdir()) / f"{BRIDGE}.lock").open("w"))
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _clear_leftovers(count)
         _ip("link", "add", BRIDGE, "type", "bridge")
         made.callback(_ip, "link", "del", BRIDGE)
         _ip("addr", "add", f"{NETWORK}.1/24", "dev", BRIDGE)

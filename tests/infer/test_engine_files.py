@@ -56,7 +56,7 @@ def test_an_engine_and_what_it_starts_use_its_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("theirs", [False, True])
 def test_what_torch_compiles_is_shared_where_nobody_else_may_put_code(theirs: bool, tmp_path: Path) -> None:
-    shared = tmp_path / f"torchinductor_{os.getuid()}"
+    shared = tmp_path / f"tiebreak-compiled-{os.getuid()}"
     if theirs:
         shared.mkdir()
         shared.chmod(0o777)

@@ -159,7 +159,7 @@ def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
         require_room(FOLD)
     assert str(refused.value) == (
         "boosters.lightgbm.cpus_per_fold: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
-        "Fix: lower it, or run on a cluster that has them."
+        "Fix: ask for less there, or run on a cluster that has them."
     )
 
 
@@ -185,7 +185,7 @@ def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits
     require_room(ENGINE)
     said = capsys.readouterr().err
     assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
-    assert "the job waits for more, or stop it and lower llms.gemma" in said
+    assert "the job waits for more, or stop it and ask for less in llms.gemma" in said
 
 
 def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):

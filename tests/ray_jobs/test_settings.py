@@ -27,6 +27,12 @@ def test_saved_settings_load_again_as_they_were():
         ("", "data.trian=x", "'data.trian'", "did you mean 'train'"),
         ("", "boosters.small.roundss=9", "'boosters.small.roundss'", "did you mean 'rounds'"),
         ("seeed: 3\ndatta: {}", "", "'seeed' (unknown, too: 'datta')", "did you mean 'seed'"),
+        # What is "missing" may be there, misspelt.
+        ("encoders: [{name: e, modle: m}]", "", "'encoders.e.modle'", "did you mean 'model'"),
+        ("data: {folds: 1}\ndatta: {}", "", "'data.folds'", "(and unknown: 'datta')"),
+        ("data: {trian: x}", "boosters.small.roundss=9", "--set boosters.small.roundss=9: unknown", "'data.trian'"),
+        # A name that would be taken for an index.
+        ("llms: [{name: '1', checkpoint: c}, {name: '0', checkpoint: c, swapp: x}]", "", "'llms.1.swapp'", "'swap'"),
         ("", "seed=abc", "'seed'", "valid integer"),
         ("", "data.folds=1", "'data.folds'", "greater than or equal to 2"),
         ("", "data.folds='10'", "'data.folds'", "valid integer"),
