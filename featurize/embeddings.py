@@ -84,7 +84,7 @@ class Encoder:
             raise InputError(
                 f"cannot be loaded: {str(error).splitlines()[0]}",
                 where=f"featurize.embeddings.model={model}",
-                fix="check the name, or give a folder with the model's files.",
+                fix="check the name and the network, or give a folder with the model's files.",
             ) from error
         self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._chars = self._model.max_seq_length * _CHARS_PER_TOKEN

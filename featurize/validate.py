@@ -58,9 +58,9 @@ def column_check(where: str, labelled: bool) -> Callable[[list[str]], None]:
 def to_record(row: dict[str, Any], labelled: bool, text_format: TextFormat) -> Record:
     """The record in a row; raises InvalidRow with the reason.
 
-    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, and plain text of one turn
-    otherwise; a text that starts like a list of strings but does not parse is broken. Lone surrogates, which no
-    UTF-8 file can hold, become U+FFFD.
+    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, empty ones aside, and plain
+    text of one turn otherwise; a text that starts like a list of strings but does not parse is broken. Lone surrogates,
+    which no UTF-8 file can hold, become U+FFFD.
     """
     record_id = _identifier(row.get("id"))
     texts = _texts([row.get(name) for name in TEXTS], text_format)
@@ -85,6 +85,10 @@ def _texts(cells: Sequence[Any], text_format: TextFormat) -> list[list[str | Non
         if not isinstance(cell, str | list):
             raise InvalidRow(f"{name} is neither text nor a list of turns")
     parsed = [_turns(cell) if text_format != "plain" or isinstance(cell, list) else None for cell in cells]
+    if text_format == "auto" and any(turns is not None for turns in parsed):
+        # An answer that is nothing at all, beside lists.
+        empty = [isinstance(cell, str) and not cell.strip() for cell in cells]
+        parsed = [[""] if nothing else turns for nothing, turns in zip(empty, parsed, strict=True)]
     if all(turns is not None for turns in parsed):
         return [[None if turn is None else _clean(turn) for turn in turns or ()] for turns in parsed]
     for name, cell, turns in zip(TEXTS, cells, parsed, strict=True):

@@ -109,7 +109,8 @@ def _decide(
     if count == 0:
         return False, "no training record is like this"
     if count < LEAST_RECORDS:
-        return False, f"{count} in training; fewer than {LEAST_RECORDS} cannot show that it helps"
+        also = "" if symmetric else " with an empty A or B"
+        return False, f"{count} in training{also}; fewer than {LEAST_RECORDS} cannot show that it helps"
     guarded = np.empty_like(predictions)
     for part in np.unique(parts):
         held_out = parts == part

@@ -16,4 +16,5 @@ class InputError(Exception):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.reason}" if self.where else self.reason
-        return f"{text.rstrip('.')}. Fix: {self.fix}" if self.fix else text
+        stop = "" if text.endswith("?") else "."
+        return f"{text.rstrip('.')}{stop} Fix: {self.fix}" if self.fix else text

@@ -187,8 +187,17 @@ def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
         if "version" in differing:  # the stage's own, which no setting changes
             break
         if differing:
+            if what == "settings":
+                differing = [_with_values(name, made.get(name), asked.get(name)) for name in differing]
             return f"{stage.name} was made with other {what}: {', '.join(differing)}"
     return f"{stage.name} was made by another version of this code"
+
+
+def _with_values(name: str, made: Any, asked: Any) -> str:  # noqa: ANN401 - JSON
+    """The name of a setting, with both values where they are short."""
+    values = [json.dumps(each) for each in (made, asked)]
+    short = all(len(value) <= 20 for value in values)
+    return f"{name} ({values[0]} then, {values[1]} now)" if short else name
 
 
 def library_versions() -> dict[str, str]:

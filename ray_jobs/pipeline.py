@@ -71,5 +71,10 @@ def _in_order(run: Run) -> list[StageResult]:
     return results
 
 
+def _dry_run(run: Run) -> str:
+    refuse_nothing(run)
+    return table(run.settings)
+
+
 if __name__ == "__main__":
-    sys.exit(cli.main("pipeline", __doc__, pipeline, dry_run=lambda run: table(run.settings)))
+    sys.exit(cli.main("pipeline", __doc__, pipeline, dry_run=_dry_run))

@@ -154,11 +154,11 @@ def table(settings: Settings) -> str:
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     head = "Each job needs at least this at the same time, each part of it on one node; with more it does more at once:"
     data = settings.data
-    made = "none" if data.synthetic is None else f"{data.synthetic.train_rows:,} made-up votes"
+    made = "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,}, made up"
     votes = made if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
     return "\n".join(
         [
-            f"Votes: {votes}",
+            f"Votes: {votes} (not looked at here)" if data.primary is not None else f"Votes: {votes}",
             head,
             *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows),
         ]

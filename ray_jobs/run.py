@@ -71,7 +71,7 @@ class Run:
             f"{name} is not there yet, or a job that was making it anew has not ended"
             if manifest is None
             else f"{name} was made from other records",
-            where=self.settings.run,
+            where=str(self.folder),  # whole, since a relative one may be meant from elsewhere
             fix=f"run `python -m ray_jobs.{job}` with the same configuration first, or ray_jobs.pipeline.",
         )
 

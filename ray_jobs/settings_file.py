@@ -62,8 +62,8 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
         # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant; and
         # where a setting is missing, it is an unknown one beside it that was misspelt.
         first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
-        last = _parts(first["loc"])[-1:]
-        given = [override for override in overrides if [_last_key(override)] == last]
+        meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
+        given = [override for override in overrides if _is_about(override, meant)]
         raise _as_input_error(first, error, raw, f"--set {given[-1]}" if given else where) from error
 
 
@@ -108,8 +108,10 @@ def _what(error: yaml.YAMLError) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
 
 
-def _last_key(override: str) -> str:
-    return override.partition("=")[0].split(".")[-1]
+def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
+    """Whether an override sets a setting, what it is in, or a part of it; items of lists have an index and a name."""
+    keys = override.partition("=")[0].split(".")
+    return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
 
 
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
@@ -123,6 +125,8 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
     names = [str(item.get("name")) for item in node if isinstance(item, dict)]
     if key in names:
         return names.index(key)
+    if not node:
+        raise InputError(f"no item {key!r} in this list, which is empty", f"--set {override}", "set the whole list.")
     raise InputError(
         f"no item {key!r} in this list", where=f"--set {override}", fix=f"give an index or one of: {', '.join(names)}."
     )
@@ -145,7 +149,7 @@ def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, 
         return InputError(f"setting {key!r} is missing{also}", where=where, fix=f"add it, or give --set {key}=VALUE.")
     reason = first["msg"].removeprefix("Value error, ") + also
     if not key:  # about several settings together: the reason names them
-        return InputError(reason, where=where, fix="change one of them.")
+        return InputError(reason, where=where, fix="change one of the settings that this names.")
     if isinstance(first["input"], dict) and first["type"] == "value_error":  # several keys together, as above
         return InputError(
             f"setting {key!r}: {reason}", where=where, fix=f"change one of its keys with --set {key}.KEY=VALUE."

@@ -184,7 +184,7 @@ def locate(model: str) -> str:
 
 def _cannot_load(base: str, error: Exception) -> InputError:
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    fix = "check the name, or give a folder with the model's files."
+    fix = "check the name and the network, or give a folder with the model's files."
     if os.path.isdir(base) and not any(name.endswith(".safetensors") for name in os.listdir(base)):
         fix = (
             "give a folder with safetensors. A pytorch_model.bin is pickle, which can run code; if you trust it, load "

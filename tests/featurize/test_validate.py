@@ -29,6 +29,14 @@ def test_plain_text_stays_plain(answer):
     assert record.response_b == ['["looks like a list"]']
 
 
+@pytest.mark.parametrize("empty", ["", " "])
+def test_an_empty_text_beside_lists_is_an_empty_turn(empty):
+    record = to_record({**ROW, "response_b": empty}, labelled=True, text_format="auto")
+    assert (record.prompt, record.response_a, record.response_b) == (["q1", None], ["a/b"], [""])
+    with pytest.raises(InvalidRow, match="response_b is not a JSON list"):
+        to_record({**ROW, "response_b": empty}, labelled=True, text_format="json")
+
+
 def test_plain_format_never_parses_and_json_format_always_does():
     assert to_record(ROW, labelled=True, text_format="plain").prompt == ['["q1", null]']
     with pytest.raises(InvalidRow, match="prompt is not a JSON list"):

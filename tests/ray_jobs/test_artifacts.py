@@ -60,7 +60,10 @@ def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
         made.folder.write_bytes(name, b"123")
     made.commit(rows={"train": 3})
     assert require_finished(stage(tmp_path, pair=(1, 2)), "work")["rows"] == {"train": 3}
-    assert reason(stage(tmp_path, pair=(1, 3), b=2)) == "work was made with other settings: b, pair"
+    assert (
+        reason(stage(tmp_path, pair=(1, 3), b=2))
+        == "work was made with other settings: b (null then, 2 now), pair ([1, 2] then, [1, 3] now)"
+    )
     assert reason(stage(tmp_path, pair=(1, 3), version=2)) == "work was made by another version of this code"
     other_inputs = Stage("work", made.folder, made.settings, {"records": "r2"})
     assert reason(other_inputs) == "work was made with other inputs: records"

@@ -31,6 +31,12 @@ def test_saved_settings_load_again_as_they_were():
         ("encoders: [{name: e, modle: m}]", "", "'encoders.e.modle'", "did you mean 'model'"),
         ("data: {folds: 1}\ndatta: {}", "", "'data.folds'", "(and unknown: 'datta')"),
         ("data: {trian: x}", "boosters.small.roundss=9", "--set boosters.small.roundss=9: unknown", "'data.trian'"),
+        # The --set that the mistake stands in.
+        ("", "dat.folds=5", "--set dat.folds=5: unknown setting 'dat'", "'data'"),
+        ("", "encoders=[{name: e, modle: x}]", "--set encoders=", "'encoders.e.modle'"),
+        ("", "boosters.0.features=[length, 3]", "--set boosters.0.features=", "string"),
+        ("seed: abc", "boosters.small.rounds=9", "c.yaml: setting 'seed'", "integer"),
+        ("llms: []", "llms.gemma.swap=both", "'gemma' in this list, which is empty", "whole list"),
         # A name that would be taken for an index.
         ("llms: [{name: '1', checkpoint: c}, {name: '0', checkpoint: c, swapp: x}]", "", "'llms.1.swapp'", "'swap'"),
         ("", "seed=abc", "'seed'", "valid integer"),
