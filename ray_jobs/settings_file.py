@@ -63,8 +63,13 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
         # where a setting is missing, it is an unknown one beside it that was misspelt.
         first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
         meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
-        given = [override for override in overrides if _is_about(override, meant)]
-        raise _as_input_error(first, error, raw, f"--set {given[-1]}" if given else where) from error
+        for override in overrides:
+            if _is_about(override, meant):
+                deeper = override.partition("=")[0].count(".") >= len(
+                    meant
+                )  # then what is beside it may be the mistake
+                where = f"{where} with --set {override}" if deeper else f"--set {override}"
+        raise _as_input_error(first, error, raw, where) from error
 
 
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML

@@ -32,7 +32,7 @@ def test_saved_settings_load_again_as_they_were():
         ("data: {folds: 1}\ndatta: {}", "", "'data.folds'", "(and unknown: 'datta')"),
         ("data: {trian: x}", "boosters.small.roundss=9", "--set boosters.small.roundss=9: unknown", "'data.trian'"),
         # The --set that the mistake stands in.
-        ("", "dat.folds=5", "--set dat.folds=5: unknown setting 'dat'", "'data'"),
+        ("", "dat.folds=5", "c.yaml with --set dat.folds=5: unknown setting 'dat'", "'data'"),
         ("", "encoders=[{name: e, modle: x}]", "--set encoders=", "'encoders.e.modle'"),
         ("", "boosters.0.features=[length, 3]", "--set boosters.0.features=", "string"),
         ("seed: abc", "boosters.small.rounds=9", "c.yaml: setting 'seed'", "integer"),
