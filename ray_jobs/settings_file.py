@@ -65,9 +65,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
         meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
         for override in overrides:
             if _is_about(override, meant):
-                deeper = override.partition("=")[0].count(".") >= len(
-                    meant
-                )  # then what is beside it may be the mistake
+                deeper = override.partition("=")[0].count(".") >= len(meant)  # what is beside it may be the mistake
                 where = f"{where} with --set {override}" if deeper else f"--set {override}"
         raise _as_input_error(first, error, raw, where) from error
 
