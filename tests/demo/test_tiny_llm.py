@@ -11,7 +11,8 @@ from preference.schema import TEXTS
 ARCHITECTURES: tuple[Architecture, ...] = ("gemma2", "llama")
 
 
-@pytest.mark.parametrize("architecture", ARCHITECTURES)
+# The pipeline's test makes a Gemma 2.
+@pytest.mark.parametrize("architecture", [pytest.param("gemma2", marks=pytest.mark.slow), "llama"])
 def test_checkpoint_loads_and_repeats(architecture: Architecture, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer

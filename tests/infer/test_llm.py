@@ -128,6 +128,7 @@ def llama(tmp_path_factory: pytest.TempPathFactory) -> str:
     return make_checkpoint(tmp_path_factory.mktemp("llama"), "Llama")
 
 
+@pytest.mark.slow
 def test_failing_requests_fail_alone_and_an_early_close_ends_the_engines(llama: str) -> None:
     poisoned = pack(llama, make_records(6, seed=1, most_words=8))
     columns = {name: poisoned[name].to_pylist() for name in poisoned.column_names}
@@ -384,6 +385,7 @@ def test_a_request_that_vllm_would_never_end_is_not_asked() -> None:
     assert llm._endless(LlmSettings("m", mode="judge", engine={"max_model_len": 7})) is None
 
 
+@pytest.mark.slow
 def test_an_engine_that_gives_no_answer_is_given_up(llama: str) -> None:
     tables = {"a": pack(llama, make_records(3, seed=0))}
     with pytest.raises(RuntimeError, match=r"no answer from the model for 0\.5 s"):

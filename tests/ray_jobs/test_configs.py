@@ -26,6 +26,7 @@ def test_every_shipped_configuration_is_valid(path):
     assert load_settings(path.read_text(encoding="utf-8"), path.name).run.startswith("runs/")
 
 
+@pytest.mark.slow
 def test_the_published_recipes_run(tmp_path, ray_cluster):
     few = ["data.synthetic={train_rows: 120, test_rows: 20}", "data.folds=3", "featurize.word2vec.epochs=1"]
     rounds = ["boosters.lightgbm.rounds=5", "boosters.xgboost.rounds=5", "boosters.lightgbm.params.min_child_samples=5"]
@@ -38,6 +39,7 @@ def test_the_published_recipes_run(tmp_path, ray_cluster):
     assert fold["metrics"]["rounds"] == 5  # all of them: no early stopping
 
 
+@pytest.mark.slow
 def test_votes_without_meaning_teach_nothing(tmp_path, ray_cluster):
     """Shuffled votes: any score better than the prior's would come from a label outside its fold."""
     votes = generate(500, seed=4).table.to_pandas()

@@ -110,6 +110,7 @@ def test_a_second_run_does_nothing(made):
     assert result.cached
 
 
+@pytest.mark.slow
 def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp_path):
     _, run, _ = made
     records = open_records(run)

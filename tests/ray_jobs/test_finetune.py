@@ -73,9 +73,8 @@ def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
     return store
 
 
-@pytest.mark.parametrize(
-    "architecture", ["deberta-v2", *(pytest.param(each, marks=pytest.mark.slow) for each in ("gemma2", "llama"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", "llama"])
 def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, architecture):
     model = tiny_model(tmp_path / "model", architecture)
     data = token_data(model, architecture, rows=60)
@@ -108,6 +107,7 @@ def moved_parameters(model, asked, store):
     return before.keys(), moved
 
 
+@pytest.mark.slow
 def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
     model = tiny_model(tmp_path / "model", "deberta-v2", layers=3)
     data = token_data(model, "deberta-v2", rows=30)
@@ -154,6 +154,7 @@ def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_p
         assert last < first - 0.02, (number, first, last)
 
 
+@pytest.mark.slow
 def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
     from train.booster import FoldError
 

@@ -99,6 +99,7 @@ def test_the_second_is_refused_with_the_owners_name_until_the_first_is_gone(tmp_
     assert not (tmp_path / "another").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
     small = ["data.synthetic.train_rows=40", "data.synthetic.test_rows=10", "data.folds=2"]
     refused = run_job("ingest", tmp_path / "run", *small)
@@ -229,9 +230,10 @@ def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
         owner.kill()
 
 
+@pytest.mark.slow
 def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_path):
     run = tmp_path / "run"
-    small = ["data.synthetic.train_rows=3000", "data.synthetic.test_rows=10", "data.shard_rows=100"]
+    small = ["data.synthetic.train_rows=900", "data.synthetic.test_rows=10", "data.shard_rows=30"]
     line = ["-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
     for each in small:
         line += ["--set", each]

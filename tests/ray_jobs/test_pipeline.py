@@ -104,6 +104,7 @@ def readme_command(containing):
     return shlex.split(found)
 
 
+@pytest.mark.slow
 def test_readme_ingest_line(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     _, *arguments = readme_command("ray_jobs.ingest")

@@ -68,6 +68,7 @@ sys.exit(cli.main("waits", None, work))
 """
 
 
+@pytest.mark.slow
 def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
     _, _, *arguments = job_line("waits", tmp_path / "run")
     job = subprocess.Popen(
@@ -104,7 +105,7 @@ sys.exit(cli.main("refuses", None, work))
 """
 
 
-@pytest.mark.parametrize("when", ["at once", "later"])
+@pytest.mark.parametrize("when", ["at once", pytest.param("later", marks=pytest.mark.slow)])
 def test_input_that_a_shard_refuses_is_told_in_one_line(tmp_path, when):
     _, _, *arguments = job_line("refuses", tmp_path / "run")
     done = subprocess.run(

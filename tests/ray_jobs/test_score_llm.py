@@ -69,6 +69,7 @@ def manifest(tmp_path, model):
     return json.loads((tmp_path / f"run/predictions/{model}/manifest.json").read_text())
 
 
+@pytest.mark.slow
 def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     one = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none}}"
     job(score_llm, f"[{one}]")
@@ -128,6 +129,7 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     assert entropy(read(tmp_path, "one")).mean() > entropy(both).mean() + 0.01
 
 
+@pytest.mark.slow
 def test_a_record_that_fails_is_in_quarantine_and_the_blend_goes_on_without_it(job, llama, tmp_path):
     # Row 50 has more tokens than this engine takes.
     shared = f"checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none"
@@ -147,9 +149,14 @@ def test_a_record_that_fails_is_in_quarantine_and_the_blend_goes_on_without_it(j
     assert lost["id"] == "50"
     assert lost["split"] == "train"
     assert "400" in lost["reason"]
-    assert manifest(tmp_path, "one")["metrics"]["failed"] == 1
+    metrics = manifest(tmp_path, "one")["metrics"]
+    assert metrics["failed"] == 1
+    # Test records are those of the first training rows, and row 7 is row 3: none of them is scored again.
+    assert metrics["requests"] == ROWS + TEST_ROWS
+    assert metrics["distinct_requests"] == ROWS - 1
 
 
+@pytest.mark.slow
 def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(job, llama, tmp_path):
     judge = make_checkpoint(tmp_path / "judge", "Gemma2", "ForCausalLM")
     one = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none}}"

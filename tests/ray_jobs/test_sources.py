@@ -105,6 +105,7 @@ def test_a_second_run_does_nothing(made):
     assert all(result.cached for result in train_boosters(run))
 
 
+@pytest.mark.slow
 def test_the_choice_goes_with_the_names_not_the_order(made):
     run, _ = made
     data = run.settings.data

@@ -45,6 +45,7 @@ SETTINGS = {
             "head": "answers",
             "max_tokens": 96,
             "folds": [1],
+            "workers": 2,
             "stages": [{"train": "all", "epochs": 1, "learning_rate": 1e-3}],
         },
     ],
@@ -115,6 +116,7 @@ def test_the_saved_model_predicts_what_training_saw(finished, encoder, fold):
     assert found.std() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_test_record_that_cannot_be_packed_is_in_quarantine_and_force_predicts_all_again(finished):
     config, path, _ = finished
     run = Run(load_settings(config.read_text(), str(config), [f"run={path}"]), force=True)

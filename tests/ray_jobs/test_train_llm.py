@@ -58,6 +58,7 @@ def test_it_learns_64_records_by_heart(trained):
     assert (trained / "models/gemma-lora/fold-1/model/adapter/adapter_model.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
     done = run_here("score_llm", trained, config=str(config))
     assert done.returncode == 0, done.stderr

@@ -110,6 +110,7 @@ def test_more_trials_keep_those_there_are(made):
     assert len(trials(run)) == 4
 
 
+@pytest.mark.slow
 def test_damage_and_fewer_trials_end_in_a_search_that_is_there(made, tmp_path, capsys):
     folder, run, _ = made
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)

@@ -187,3 +187,18 @@ def test_the_votes_of_a_fold_have_no_say_in_its_model(engine: EngineName) -> Non
     labels[data.held_out(1)] = np.random.default_rng(0).integers(3, size=len(data.held_out(1)))
     one, other = (train(engine, each, 1, asked)[0] for each in (data, dataclasses.replace(data, labels=labels)))
     assert one.model == other.model
+
+
+@pytest.mark.parametrize(
+    ("engine", "params", "says"),
+    [
+        ("xgboost", {"n_jobs": 8}, "n_jobs"),
+        ("lightgbm", {"n_iter": 3}, "set the rounds"),
+        ("lightgbm", {"early_stopping": 1}, "set the early stopping rounds"),
+        ("lightgbm", {"learning_ratee": 0.5}, "did you mean 'learning_rate'"),
+        ("lightgbm", {"forcedsplits_filename": "x"}, "no files of its own"),
+    ],
+)
+def test_reserved_and_unknown_parameters_are_refused(engine: EngineName, params: dict[str, Any], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        train(engine, small_data(), 0, BoosterSettings(5, None, params))

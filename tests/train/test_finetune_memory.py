@@ -59,8 +59,15 @@ def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
     assert kept < plan.activations < 1.15 * kept
 
 
-@pytest.mark.parametrize("checkpoints", [False, True])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("precision", "checkpoints"),
+    [
+        ("float32", False),
+        ("bfloat16", True),
+        pytest.param("float32", True, marks=pytest.mark.slow),
+        pytest.param("bfloat16", False, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", "llama"])
 def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, precision, checkpoints):
     folder = str(tiny_model(tmp_path, architecture, layers=4))

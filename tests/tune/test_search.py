@@ -83,6 +83,7 @@ def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_p
         assert abs(result.log_loss - np.mean(result.fold_losses)) < 1e-12
 
 
+@pytest.mark.slow
 def test_finished_trials_are_not_run_again(data: Any, tmp_path: Any) -> None:
     whole = run(data, settings("lightgbm", 4), tmp_path / "whole")
     first = run(data, settings("lightgbm", 2), tmp_path / "first")
@@ -104,6 +105,7 @@ def test_hopeless_trials_are_stopped_before_their_end(data: Any, tmp_path: Any) 
     assert min(results.values(), key=lambda result: result.log_loss).number < 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_measures_its_trials_against_those_that_are_finished(data: Any, tmp_path: Any) -> None:
     good: Parameters = {"learning_rate": 0.2, "num_leaves": 4}
     bad: Parameters = {"learning_rate": 1e-5, "num_leaves": 4}
