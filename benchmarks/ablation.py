@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from preference import metrics
-from preference.swap import swap_average
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
+from core.progress import Progress
+from core.run import Run, connect
+from core.settings.loader import load_settings
 from ray_jobs.featurize import featurize
+from featurize.store import FeatureStore
+from metrics.baselines import class_prior
+from metrics.intervals import bootstrap_means, interval
+from metrics.scores import record_log_loss
+from train.boosters.load import load_data
 from ray_jobs.ingest import ingest
-from ray_jobs.progress import Progress
-from ray_jobs.records import open_records
-from ray_jobs.run import Run, connect
-from ray_jobs.settings_file import load_settings
+from votes.records import open_records
+from votes.swap import swap_average
 
 if TYPE_CHECKING:
-    from train.booster import BoosterData
+    from train.boosters.data import BoosterData
 
 PARAMS: dict[str, Any] = {
     "objective": "multiclass",
@@ -90,8 +92,8 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     for (name, fold), job in jobs.items():
         probabilities[name][folds == fold] = ray.get(job)
         progress.advance()
-    probabilities["prior"] = metrics.class_prior(labels, folds)
-    losses = {name: metrics.record_log_loss(values, labels) for name, values in probabilities.items()}
+    probabilities["prior"] = class_prior(labels, folds)
+    losses = {name: record_log_loss(values, labels) for name, values in probabilities.items()}
     return (
         {name: int((families == name).sum()) for name in names},
         losses,
@@ -118,25 +120,25 @@ def print_table(
     def row(title: str, count: int | str, cells: Sequence[str]) -> None:
         print(f"{title:<14} {count:>8}  " + "  ".join(f"{cell:<26}" for cell in cells).rstrip())
 
-    def interval(values: npt.NDArray[np.float64], digits: str) -> str:
-        low, high = metrics.interval(metrics.bootstrap_means(values[:, None], groups)[:, 0])
+    def spread(values: npt.NDArray[np.float64], digits: str) -> str:
+        low, high = interval(bootstrap_means(values[:, None], groups)[:, 0])
         return f"{values.mean():{digits}} ({low:{digits}} to {high:{digits}})"
 
     row("family", "columns", ("alone", "alone less prior", "all but it, less all"))
     for name in sorted(columns, key=lambda name: float(losses[f"only {name}"].mean())):
         alone, without = losses[f"only {name}"], losses[f"without {name}"]
         cells = (
-            interval(alone, ".4f"),
-            interval(alone - losses["prior"], "+.4f"),
-            interval(without - losses["all"], "+.4f"),
+            spread(alone, ".4f"),
+            spread(alone - losses["prior"], "+.4f"),
+            spread(without - losses["all"], "+.4f"),
         )
         row(name, columns[name], cells)
     row(
         "all",
         sum(columns.values()),
-        (interval(losses["all"], ".4f"), interval(losses["all"] - losses["prior"], "+.4f")),
+        (spread(losses["all"], ".4f"), spread(losses["all"] - losses["prior"], "+.4f")),
     )
-    row("class prior", 0, (interval(losses["prior"], ".4f"),))
+    row("class prior", 0, (spread(losses["prior"], ".4f"),))
 
 
 if __name__ == "__main__":

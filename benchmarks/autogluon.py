@@ -25,17 +25,18 @@ import numpy.typing as npt
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
-from featurize.files import expand
-from featurize.readers import ENDINGS, read_rows
-from preference import metrics
-from preference.folds import assign_folds
-from preference.schema import LABELS
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
-from ray_jobs.predictions import probabilities
-from ray_jobs.records import open_records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
+from core.filesystems import expand
+from core.run import Run
+from core.settings.loader import load_settings
+from featurize.store import FeatureStore
+from metrics.intervals import bootstrap_means, interval
+from metrics.scores import record_log_loss
+from train.boosters.load import load_data
+from votes.folds import assign_folds
+from votes.predictions import probabilities
+from votes.readers import ENDINGS, read_rows
+from votes.records import open_records
+from votes.schema import LABELS
 
 PACKAGES = ["torch==2.13.0", "autogluon.tabular[lightgbm,xgboost,catboost,fastai]"]
 SPLITS = 5
@@ -87,15 +88,15 @@ def main() -> None:
             predicted = {"ours": ours, "autogluon": np.load(folder / "predicted.npy")}
             predicted["prior"] = np.tile(prior, (held_out.sum(), 1))
             for side, values in predicted.items():
-                losses[side].append(metrics.record_log_loss(values, labels))
+                losses[side].append(record_log_loss(values, labels))
             groups.append(whole["group"][held_out])
             shown = ", ".join(f"{side} {values[-1].mean():.4f}" for side, values in losses.items())
             print(f"split {split}: {held_out.sum()} rows, {seconds:.0f} s each; {shown}", flush=True)
     together = {side: np.concatenate(values) for side, values in losses.items()}
     columns = np.stack([*together.values(), together["ours"] - together["autogluon"]], axis=1)
-    samples = metrics.bootstrap_means(columns, np.concatenate(groups))
+    samples = bootstrap_means(columns, np.concatenate(groups))
     for n, side in enumerate([*together, "ours less autogluon"]):
-        low, high = metrics.interval(samples[:, n])
+        low, high = interval(samples[:, n])
         print(f"{side:<20} {columns[:, n].mean():+.4f} ({low:+.4f} to {high:+.4f})")
 
 

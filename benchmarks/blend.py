@@ -23,10 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.generator import SyntheticPairs, decode_turns, generate
-from infer.blend import Floats, open_simplex
-from infer.fit_blender import Recipe, Training, blend_parts, fit, nested
-from preference import metrics
-from preference.folds import assign_folds, prompt_group
+from infer.ensemble.fit import Recipe, Training, blend_parts, fit, nested
+from infer.ensemble.pools import Floats, open_simplex
+from metrics.intervals import bootstrap_means, interval
+from metrics.scores import log_loss, record_log_loss
+from votes.folds import assign_folds, prompt_group
 
 ROWS, FRESH, REPETITIONS, FOLDS = 2000, 20_000, 100, 10
 POWERS = (2.5, 0.4)
@@ -74,20 +75,20 @@ def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tu
     power = POWERS[repetition % len(POWERS)]
     data = _training(pairs, _predictors(pairs, power, rng), seed=repetition)
     blender = fit(data, Recipe("learnt")).blender
-    of_blend = metrics.record_log_loss(nested(data, Recipe("learnt")).predictions, data.labels)
-    of_truth = metrics.record_log_loss(pairs.probabilities, data.labels)
-    means = metrics.bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.groups, seed=repetition)
-    (low, high), (low_truth, high_truth) = (metrics.interval(column) for column in means.T)
+    of_blend = record_log_loss(nested(data, Recipe("learnt")).predictions, data.labels)
+    of_truth = record_log_loss(pairs.probabilities, data.labels)
+    means = bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.groups, seed=repetition)
+    (low, high), (low_truth, high_truth) = (interval(column) for column in means.T)
     ordinary, equal = np.zeros(FRESH, np.int8), np.zeros(FRESH)
     predicted = blender.predict(_predictors(fresh, power, rng), ordinary, equal)
     # Votes of their own for every repetition: one draw's luck would shift all of them alike.
     votes = (rng.random(FRESH)[:, None] > fresh.probabilities.cumsum(axis=1)[:, :2]).sum(axis=1).astype(np.int8)
-    on_votes = metrics.log_loss(predicted, votes)
+    on_votes = log_loss(predicted, votes)
     expected = float(-(fresh.probabilities * np.log(predicted)).sum(axis=1).mean())
     alone = nested(data.only(("mis-scaled",)), Recipe("linear")).predictions
     return (
         blender.weights[2] / sum(blender.weights),
-        metrics.log_loss(alone, data.labels) - of_truth.mean(),
+        log_loss(alone, data.labels) - of_truth.mean(),
         float(low <= on_votes <= high),
         float(low <= expected <= high),
         of_blend.mean() - expected,

@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 
 from benchmarks.featurize import ROOT
-from preference import metrics
-from ray_jobs.predictions import probabilities, read_predictions
-from ray_jobs.records import open_records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
+from core.run import Run
+from core.settings.loader import load_settings
+from metrics.intervals import bootstrap_means, interval
+from metrics.scores import record_log_loss
+from votes.predictions import probabilities, read_predictions
+from votes.records import open_records
 
 CONFIG = "configs/best.yaml"
 CORPORA = {"demo": None, "kaggle1000": "kaggle1000.csv", "autoj": "autoj_pairwise.csv", "tulu": "tulu1_human_eval.csv"}
@@ -79,14 +80,13 @@ def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
     columns = records.read("train", ["label", "group"])
     labels, groups = (columns[each].to_numpy() for each in ("label", "group"))
     losses = {
-        model: metrics.record_log_loss(read_predictions(run, records, model, "train"), labels)
-        for model in run.settings.blended
+        model: record_log_loss(read_predictions(run, records, model, "train"), labels) for model in run.settings.blended
     }
     best = min(losses, key=lambda model: float(losses[model].mean()))
     blend = run.folder / "blend"
-    learnt = metrics.record_log_loss(probabilities(blend.read_table("train-learnt.parquet")), labels)
+    learnt = record_log_loss(probabilities(blend.read_table("train-learnt.parquet")), labels)
     behind = learnt - losses[best]
-    low, high = metrics.interval(metrics.bootstrap_means(behind[:, None], groups)[:, 0])
+    low, high = interval(bootstrap_means(behind[:, None], groups)[:, 0])
     found: dict[str, Any] = blend.read_json("analysis.json")
     kept_up = bool(behind.mean() <= AIM)
     verdict = "" if kept_up else f"  MORE THAN {AIM} BEHIND"

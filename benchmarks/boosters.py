@@ -24,17 +24,17 @@ import numpy as np
 
 from benchmarks.featurize import ROOT, write_records
 from benchmarks.process_tree import Measured, measure
-from preference.metrics import log_loss
-from preference.swap import swap_average
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
-from ray_jobs.records import open_records
-from ray_jobs.run import Run, connect
-from ray_jobs.settings_file import load_settings
+from core.run import Run, connect
+from core.settings.loader import load_settings
+from featurize.store import FeatureStore
+from metrics.scores import log_loss
+from train.boosters.load import load_data
+from votes.records import open_records
+from votes.swap import swap_average
 
 if TYPE_CHECKING:
-    from train.booster import BoosterData, BoosterSettings
-    from train.fold_runner import EngineName, FoldResult
+    from train.boosters.data import BoosterData, BoosterSettings
+    from train.boosters.fold_pool import EngineName, FoldResult
 
 CONFIG = ROOT / "configs/demo.yaml"
 FOLDS = 10
@@ -90,7 +90,7 @@ def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]
     features = FeatureStore.open(run, records)
     booster = next(each for each in run.settings.boosters if each.engine == engine)
     booster = booster.model_copy(update={"early_stopping_rounds": None})
-    from ray_jobs.boosters import booster_settings
+    from train.boosters.stages import booster_settings
 
     settings = booster_settings(run, booster)
     sides: dict[str, Callable[..., tuple[float, dict[int, Probabilities]]]]
@@ -107,7 +107,7 @@ def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]
 def _ours(
     engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
 ) -> tuple[float, dict[int, Probabilities]]:
-    from train.fold_runner import train_folds
+    from train.boosters.fold_pool import train_folds
 
     data = _shared(load, run)
     start = time.monotonic()

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from benchmarks.featurize import ROOT, SHARED
 from benchmarks.process_tree import measure
-from ray_jobs.artifacts import read_manifest
-from ray_jobs.settings import Plan
-from ray_jobs.storage import Folder
+from core.settings.schema import Plan
+from core.stage import read_manifest
+from core.storage import Folder
 
 LEAVES = {
     "ingest": ["records"],

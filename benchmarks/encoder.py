@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
+from train.finetune.sampler import plan_epoch
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
-from train.epoch_plan import plan_epoch
 
 THEIRS = """
 import json, sys
@@ -131,7 +131,7 @@ def _training_tokens(run: Path) -> pa.Table:
 
 
 def _theirs(folder: Path, table: pa.Table, options: argparse.Namespace) -> dict[str, float]:
-    from train.networks import locate
+    from train.finetune.networks import locate
 
     pq.write_table(table, folder / "tokens.parquet")
     line = [locate(options.model), str(folder / "tokens.parquet"), str(folder / "trainer"), str(options.threads)]

@@ -16,8 +16,8 @@ import pandas as pd
 import scipy.sparse
 
 from benchmarks.featurize import EMBEDDING, NGRAM_KINDS, WORD2VEC
-from featurize.handmade import FAMILIES, normalised_difference
 from featurize.text import Text
+from featurize.text_families import FAMILIES, normalised_difference
 
 PARTS = ("prompt", "response_a", "response_b")
 
@@ -115,7 +115,7 @@ def embeddings(records: pd.DataFrame, out: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sklearn.decomposition import PCA
 
-    from featurize.embeddings import locate
+    from featurize.families.embeddings import locate
 
     model = SentenceTransformer(locate(EMBEDDING["model"]))
     model.max_seq_length = EMBEDDING["max_tokens"]

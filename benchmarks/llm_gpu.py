@@ -33,16 +33,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
+from train.finetune.flops import attention_operations, multiplied_parameters
 
 from benchmarks.featurize import ROOT
 from benchmarks.llm_score import REAL, TOKENS, pack_votes, score, token_counts, train_tokenizer
 from benchmarks.search import VOTES
-from infer.llm_engine import engine_environment, engine_options
-from infer.llm_settings import LlmSettings
-from infer.llm_size import load_shape
-from preference.schema import LABELS
-from preference.token_batches import budget_batches, pad
-from preference.transformer_cost import attention_operations, multiplied_parameters
+from featurize.tokens.batches import budget_batches, pad
+from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.size import load_shape
+from infer.scoring.vllm_engine import engine_environment, engine_options
+from votes.schema import LABELS
 
 # From the models' own configurations; what is not named is transformers' default.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {

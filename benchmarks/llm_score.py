@@ -31,10 +31,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
-from infer.llm_engine import engine_environment, engine_options
-from infer.llm_settings import LlmSettings
-from preference.packing import Packer
-from preference.schema import TEXTS
+from featurize.tokens.packing import Packer
+from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.vllm_engine import engine_environment, engine_options
+from votes.schema import TEXTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -269,9 +269,9 @@ def score(
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Seconds from start to end, and the probabilities (len(rows), 3), of these rows (ascending) of `pack_votes`' file.
 
-    `tell` is `infer.llm.score_shards`' own. Raises RuntimeError if a request fails.
+    `tell` is `infer.scoring.isolation.score_shards`' own. Raises RuntimeError if a request fails.
     """
-    from infer.llm import Shard, score_shards
+    from infer.scoring.isolation import Shard, score_shards
 
     lengths = token_counts(file)
     shards = []

@@ -28,7 +28,7 @@ from benchmarks.featurize import NGRAM_KINDS, ROOT
 from benchmarks.featurize_alone import PARTS
 from benchmarks.search import VOTES
 from featurize.text import Text
-from preference.metrics import log_loss
+from metrics.scores import log_loss
 
 CONFIG = ROOT / "configs/seed.yaml"
 CLOSE = 0.01

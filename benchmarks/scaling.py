@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.featurize import ROOT
 
 if TYPE_CHECKING:
-    from train.booster import Engine
+    from train.boosters.data import Engine
 
 FOLDS, BOOSTERS = 10, ("lightgbm", "xgboost")
 SHARDS, STRAGGLER = 40, 4
@@ -125,7 +125,7 @@ def _map(sleeps: list[float]) -> float:
     """Seconds that it takes to work on shards, each of which sleeps."""
     import ray.data
 
-    from ray_jobs.shards import Item, map_shards
+    from core.shards import Item, map_shards
 
     ray.data.DataContext.get_current().enable_progress_bars = False
 
@@ -143,14 +143,14 @@ def _train(run: Path, fold_seconds: float) -> float:
     """Seconds that train_boosters takes with folds that sleep."""
     import ray
 
-    from ray_jobs.run import Run
-    from ray_jobs.settings_file import load_settings
+    from core.run import Run
+    from core.settings.loader import load_settings
+    from train.boosters import fold_pool
     from ray_jobs.train_boosters import train_boosters
-    from train import fold_runner
 
     # Sent to the workers as it is here, with its engines made slow.
-    fold_runner.engine_of = functools.partial(_slow_engine, fold_runner.engine_of, fold_seconds)
-    ray.cloudpickle.register_pickle_by_value(fold_runner)
+    fold_pool.engine_of = functools.partial(_slow_engine, fold_pool.engine_of, fold_seconds)
+    ray.cloudpickle.register_pickle_by_value(fold_pool)
     config = (ROOT / "configs/demo.yaml").read_text(encoding="utf-8")
     started = time.perf_counter()
     train_boosters(Run(load_settings(config, "configs/demo.yaml", [f"run={run}", *SETTINGS])))
@@ -180,7 +180,7 @@ class _SlowEngine:
         return made
 
 
-def _slow_engine(engine_of: Any, seconds: float, name: Any) -> Any:  # noqa: ANN401 - as train.fold_runner's
+def _slow_engine(engine_of: Any, seconds: float, name: Any) -> Any:  # noqa: ANN401 - as train.boosters.fold_pool's
     return _SlowEngine(engine_of(name), seconds)
 
 

@@ -24,15 +24,15 @@ import numpy as np
 
 from benchmarks.featurize import ROOT
 from benchmarks.process_tree import measure
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
-from ray_jobs.records import open_records
-from ray_jobs.run import Run, connect
-from ray_jobs.settings_file import load_settings
-from ray_jobs.tune import best_of
+from core.run import Run, connect
+from core.settings.loader import load_settings
+from featurize.store import FeatureStore
+from train.boosters.load import load_data
+from tune.stage import best_of
+from votes.records import open_records
 
 if TYPE_CHECKING:
-    from train.booster import BoosterData
+    from train.boosters.data import BoosterData
 
 VOTES = ROOT.parent / "shared/data/kaggle1000.csv"
 CANDIDATES, FOLDS, SEED = 10, 3, 1
@@ -123,7 +123,7 @@ def _scikit_learn(run_folder: str) -> dict[str, Any]:
 def _ours(run_folder: str, patience: int | None) -> dict[str, Any]:
     import ray
 
-    from train.booster import BoosterSettings
+    from train.boosters.data import BoosterSettings
     from tune.search import SearchSettings, TrialResult, search
     from tune.space import PUBLISHED
 

@@ -52,7 +52,7 @@ case $role in
 esac
 
 # What the autoscaler may have beside the head, where its configuration says so, for the check before a job's work:
-# ray_jobs/resources.py.
+# core/resources.py.
 for option in "$@"; do
   if [[ $option == --autoscaling-config=* ]]; then
     TIEBREAK_NODE_TYPES=$(python3 -c '

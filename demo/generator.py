@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from demo.texts import Prompt, Style, vary_prompt, write_answer, write_prompt
 from demo.utility import observe, overlap, utility, vote_probabilities
-from preference.metrics import log_loss
-from preference.schema import PROBABILITIES, TEXTS, WINNERS
+from metrics.scores import log_loss
+from votes.schema import PROBABILITIES, TEXTS, WINNERS
 
 _BLOCK: Final = 1000  # records that share a random generator
 _MODELS: Final = (
@@ -50,7 +50,7 @@ class SyntheticPairs:
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
-        """The votes (n,) as indices into preference.schema.LABELS."""
+        """The votes (n,) as indices into votes.schema.LABELS."""
         one_hot = np.stack([self.table[name].to_numpy() for name in WINNERS], axis=1)
         labels: npt.NDArray[np.int8] = one_hot.argmax(axis=1).astype(np.int8)
         return labels

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.generator import SyntheticPairs, decode_turns, generate
-from preference.metrics import log_loss
-from preference.packing import CUE, CUT, EMPTY, HEADINGS, MISSING, NULL, Packer, save_packing
-from preference.schema import LABELS, TEXTS
-from preference.swap import SWAPPED_LABEL, swap_average
+from featurize.tokens.packing import CUE, CUT, EMPTY, HEADINGS, MISSING, NULL, Packer, save_packing
+from metrics.scores import log_loss
+from votes.schema import LABELS, TEXTS
+from votes.swap import SWAPPED_LABEL, swap_average
 
 if TYPE_CHECKING:
     from torch import Tensor

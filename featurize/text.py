@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from preference.schema import TEXTS
+from votes.schema import TEXTS
 
 # Part of the fingerprint of all features: raise it when texts are taken apart differently.
 VERSION = 1

@@ -1,1 +1,1 @@
-"""Models and texts in, predictions out: scoring with language models, and blending."""
+"""Models and texts in, predictions out."""

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from preference.errors import InputError
-from preference.packing import load_packing
-from preference.swap import swap_average
-from preference.token_batches import budget_batches, model_inputs
-from preference.weights import SAFE
+from core.errors import InputError
+from core.safe_weights import SAFE
+from featurize.tokens.batches import budget_batches, model_inputs
+from featurize.tokens.packing import load_packing
+from votes.swap import swap_average
 
 Ids = npt.NDArray[np.integer]
 Packed = tuple[Sequence[Ids], Sequence[Ids]]  # ids of each record, and the parts they belong to
@@ -21,7 +21,7 @@ Probabilities = npt.NDArray[np.float64]
 class Classifier:
     """A model of a folder with a three-way head, on a GPU if it is given one, else on CPU threads.
 
-    `packing` is how the records are packed that it will be given: see preference.packing.packing_settings. Raises
+    `packing` is how the records are packed that it will be given: see featurize.tokens.packing.packing_settings. Raises
     InputError if the model was trained on another packing.
     """
 
@@ -35,9 +35,8 @@ class Classifier:
         packing: Mapping[str, object],
     ) -> None:
         import torch
+        from train.finetune.answers_model import HEAD_FILE, AnswersModel
         from transformers import AutoModelForSequenceClassification
-
-        from preference.answers_model import HEAD_FILE, AnswersModel
 
         if load_packing(Path(folder)) != packing:
             raise InputError(
@@ -58,7 +57,7 @@ class Classifier:
     def predict(self, ab: Packed, ba: Packed) -> Probabilities:
         """Swap-averaged probabilities (n, 3) of records, given their ids in both orders; batched by length.
 
-        With each order's ids come the parts they belong to; see preference.packing.Packer.pack_both_marked.
+        With each order's ids come the parts they belong to; see featurize.tokens.packing.Packer.pack_both_marked.
         """
         import torch
 

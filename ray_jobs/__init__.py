@@ -1,1 +1,1 @@
-"""The jobs: configuration, artifacts, one module per job, the pipeline and the report."""
+"""The jobs, one module each; `__main__` lists them."""

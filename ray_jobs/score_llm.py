@@ -8,32 +8,17 @@ averaged. Each distinct text is scored once. As many models work at once as the 
 is the shard. With --dry-run nothing is scored: it says what scoring would take.
 """
 
-import dataclasses
 import functools
 import sys
-import threading
-from collections.abc import Callable, Sequence
 
-import numpy as np
-
-from infer.llm_settings import effective_dtype
-from ray_jobs import cli, demo_data, predictions
-from ray_jobs.artifacts import Stage, fingerprint
-from ray_jobs.llm_engines import NoRoomError, Scoring
-from ray_jobs.llm_passes import Masks, score_records
-from ray_jobs.llm_plan import dry_run
-from ray_jobs.llm_predictions import Cheaper, commit, read_cheaper
-from ray_jobs.llm_requests import read_packed
-from ray_jobs.llm_scorers import Scorer, check, check_scorers, packing, scorers
-from ray_jobs.progress import say
-from ray_jobs.records import Records, open_records
-from ray_jobs.resources import engine_request, room_for_all
-from ray_jobs.run import Run, StageResult, connect
-from ray_jobs.settings_llm import Llm
-from ray_jobs.tokens import Packing, pack_records
-
-Work = Callable[[], list[StageResult]]
-Checkpoints = Callable[[Llm], tuple[list[Scorer], list[StageResult]]]  # see ray_jobs.llm_scorers.scorers
+from core.cli import Job, main
+from core.progress import say
+from core.run import Run, StageResult
+from demo import stages
+from infer.scoring.checkpoints import check, scorers
+from infer.scoring.plan import dry_run
+from infer.scoring.score import score_records_with
+from votes.records import open_records
 
 
 def score_llm(run: Run) -> list[StageResult]:
@@ -43,124 +28,11 @@ def score_llm(run: Run) -> list[StageResult]:
         return []
     check(run)
     records = open_records(run)
-    made = demo_data.make_checkpoints(run)
+    made = stages.make_checkpoints(run)
     return made + score_records_with(run, records, run.settings.llms, functools.partial(scorers, run, records))
 
 
-def score_records_with(run: Run, records: Records, llms: Sequence[Llm], checkpoints: Checkpoints) -> list[StageResult]:
-    """Make predictions/<name> for some language models, whose checkpoints may be those of another run."""
-    results: list[StageResult] = []
-    waiting: list[tuple[Llm, Work]] = []
-    for llm in llms:
-        beside = [one for one, _ in waiting]
-        needs_one = llm.cascade is not None and llm.cascade.model in [one.name for one in beside]
-        if needs_one or not _fits(run, beside, llm):
-            results += _at_once(waiting)
-            waiting = []
-        done, work = _prepare(run, records, llm, checkpoints)
-        results += done
-        if work is not None:
-            waiting.append((llm, work))
-    return results + _at_once(waiting)
-
-
-def score_stage(run: Run, records: Records, llm: Llm, found: Sequence[Scorer], how: Packing) -> Stage:
-    """The stage of predictions/<name>, given a model's checkpoints and how records are packed for them."""
-    inputs = {"records": records.fingerprint, "checkpoint": fingerprint([scorer.fingerprint for scorer in found])}
-    if llm.cascade is not None:
-        inputs["cascade"] = predictions.model_fingerprints(run, records, [llm.cascade.model])[llm.cascade.model]
-    chosen = {"mode", "swap", "uncertain_share", "temperature", "cascade"}
-    return Stage(
-        f"score_llm/{llm.name}",
-        run.folder / f"predictions/{llm.name}",
-        settings={
-            "packing": how.fingerprint,
-            "dtype": effective_dtype(llm.dtype, llm.gpus_per_replica),
-            "engine": llm.decisive_engine,
-            **llm.model_dump(mode="json", include=chosen),
-        },
-        inputs=inputs,
-    )
-
-
-def _prepare(run: Run, records: Records, llm: Llm, checkpoints: Checkpoints) -> tuple[list[StageResult], Work | None]:
-    """What is there of a model's predictions already, and how to make them if they are not there whole."""
-    found, results = checkpoints(llm)
-    name, base, how = packing(run, llm, found[0])
-    stage = score_stage(run, records, llm, found, how)
-    manifest = None if run.force else stage.manifest()
-    if manifest is not None:
-        return [*results, StageResult(stage.name, True, manifest)], None
-    check_scorers(llm, found)
-    results.append(pack_records(run, records, name, base, how))
-
-    def work() -> list[StageResult]:
-        stage.begin()
-        if run.force:
-            (stage.folder / "shards").delete_all()
-        tokens = run.folder / f"tokens/{name}"
-        scoring = Scoring(run, records, llm, stage, tokens, read_packed(tokens, records))
-        cheaper = read_cheaper(run, records, llm)
-        scored = score_records(scoring, found, [_mask(records, scorer, cheaper) for scorer in found])
-        return [StageResult(stage.name, False, commit(scoring, found, scored, cheaper))]
-
-    return results, work
-
-
-def _mask(records: Records, scorer: Scorer, cheaper: Cheaper | None) -> Masks:
-    """Which records a checkpoint is to score."""
-    masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
-    if scorer.fold is not None and "train" in masks:
-        _, folds = records.labels_and_folds()
-        masks["train"] &= folds == scorer.fold
-    if cheaper is not None:
-        masks = {split: mask & cheaper.passed_on[split] for split, mask in masks.items()}
-    return masks
-
-
-def _fits(run: Run, beside: list[Llm], llm: Llm) -> bool:
-    """Whether the cluster, as it is or may become, has room for the engines of a model beside those of others."""
-    if not beside:
-        return True
-    connect(run)
-    one_engine = [(one, engine_request(one)) for one in [*beside, llm]]
-    return room_for_all(
-        [dataclasses.replace(each, count=each.count * one.replica_range[1]) for one, each in one_engine]
-    )
-
-
-def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:
-    """Do the work of several models side by side. Where one fails, the others go on, and its error is raised then.
-
-    One for which the cluster did not grow has its turn when the others are done.
-    """
-    if len(waiting) < 2:
-        return [result for _, work in waiting for result in work()]
-    done: dict[str, list[StageResult]] = {}
-    failed: dict[str, BaseException] = {}
-
-    def do(llm: Llm, work: Work) -> None:
-        try:
-            done[llm.name] = work()
-        except BaseException as error:
-            say(f"score_llm/{llm.name}", f"failed: {error}")
-            failed[llm.name] = error
-
-    # Daemons, so that an interrupted job ends without waiting for them.
-    threads = [threading.Thread(target=do, args=each, daemon=True) for each in waiting]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for llm, work in waiting:
-        if isinstance(failed.get(llm.name), NoRoomError):
-            say(f"score_llm/{llm.name}", "there was no room beside the other models; now there may be")
-            done[llm.name] = work()
-            del failed[llm.name]
-    for error in failed.values():
-        raise error
-    return [result for llm, _ in waiting for result in done[llm.name]]
-
+JOB = Job("score_llm", __doc__, score_llm, dry_run=dry_run, dry_run_packs=True, reads=("seed", "data", "llms", "plan"))
 
 if __name__ == "__main__":
-    sys.exit(cli.main("score_llm", __doc__, score_llm, dry_run=dry_run, dry_run_packs=True))
+    sys.exit(main(JOB))

@@ -8,15 +8,14 @@ is the epoch. With --dry-run nothing is trained: it says what training would tak
 
 import sys
 
-from ray_jobs import cli
-from ray_jobs.finetune import base_of, check_bases, fine_tune_folds, model_stage
-from ray_jobs.finetune_plan import dry_run
-from ray_jobs.progress import say
-from ray_jobs.records import open_records
-from ray_jobs.run import Run, StageResult
-from ray_jobs.tokens import pack_records, packing_of
+from train.finetune.folds import base_of, check_bases, fine_tune_folds, model_stage
+from train.finetune.plan import dry_run
 
-JOB = "train_llm"
+from core.cli import Job, main
+from core.progress import say
+from core.run import Run, StageResult
+from featurize.tokens.packed_records import pack_records, packing_of
+from votes.records import open_records
 
 
 def train_llm(run: Run) -> list[StageResult]:
@@ -30,10 +29,14 @@ def train_llm(run: Run) -> list[StageResult]:
     for model in run.settings.trained_llms:
         base = base_of(model.model)
         results.append(pack_records(run, records, model.name, base, packing_of(model)))
-        stage = model_stage(run, records, model, base, JOB)
+        stage = model_stage(run, records, model, base, "train_llm")
         results.append(fine_tune_folds(run, records, model, base, stage))
     return results
 
 
+JOB = Job(
+    "train_llm", __doc__, train_llm, dry_run=dry_run, dry_run_packs=True, reads=("seed", "data", "trained_llms", "plan")
+)
+
 if __name__ == "__main__":
-    sys.exit(cli.main(JOB, __doc__, train_llm, dry_run=dry_run, dry_run_packs=True))
+    sys.exit(main(JOB))

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from infer.llm_checkpoint import check_checkpoint
-from preference.errors import InputError
-from ray_jobs import cli
-from ray_jobs.settings_file import load_settings
-from ray_jobs.storage import Folder
+from core import cli
+from core.errors import InputError
+from core.settings.loader import load_settings
+from core.storage import Folder
+from infer.scoring.checkpoint_checks import check_checkpoint
 from tests.ray_jobs.commands import ROOT, run_job
 
 PACKAGES = ("preference", "featurize", "train", "tune", "infer", "ray_jobs", "demo")
@@ -96,7 +96,7 @@ SECRET = "wJalr/K7MDENG"  # half of all secrets of AWS hold a slash
 @pytest.mark.parametrize("setting", ["run", "data.train", "llms.0.checkpoint", "llms.misspelt.checkpoint", "llms.0=[x"])
 def test_a_key_in_a_uri_is_refused_and_not_repeated(uri, setting, tmp_path, capsys):
     line = ["--config", str(ROOT / "configs/demo.yaml"), "--set", f"run={tmp_path}", "--set", f"{setting}={uri}"]
-    assert cli.main("pipeline", None, lambda run: [], line) == 2
+    assert cli.main(cli.Job("pipeline", None, lambda run: []), line) == 2
     said = capsys.readouterr()
     assert "a key stands in the URI" in said.err
     for part in ("wJalr", "AKIA", "MDENG"):
@@ -132,8 +132,8 @@ def model(tmp_path) -> Path:
 
 
 def test_pickled_weights_are_refused_and_not_read(model, tmp_path):
-    from train.finetune_settings import FineTuning
-    from train.networks import load_network
+    from train.finetune.networks import load_network
+    from train.finetune.settings import FineTuning
 
     with pytest.raises(InputError, match="safetensors"):
         load_network(str(model), FineTuning(()))
@@ -143,7 +143,7 @@ def test_pickled_weights_are_refused_and_not_read(model, tmp_path):
 
 
 def test_a_models_own_code_is_refused_and_not_run(model, tmp_path):
-    from train.networks import load_config
+    from train.finetune.networks import load_config
 
     config = json.loads((model / "config.json").read_text())
     config |= {"model_type": "of_its_own", "auto_map": {"AutoConfig": "code.Config"}}
@@ -155,7 +155,7 @@ def test_a_models_own_code_is_refused_and_not_run(model, tmp_path):
 
 
 def test_a_pickled_adapter_is_refused_and_not_read(model, tmp_path):
-    from train.adapters import merge_adapter
+    from train.finetune.adapters import merge_adapter
 
     adapter = tmp_path / "adapter"
     adapter.mkdir()

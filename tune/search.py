@@ -13,10 +13,10 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
-from preference.errors import InputError
-from train.booster import BoosterData, BoosterSettings
-from train.cluster import root_cause, wait_for
-from train.fold_runner import EngineName, engine_of
+from core.errors import InputError
+from core.placement import root_cause, wait_for
+from train.boosters.data import BoosterData, BoosterSettings
+from train.boosters.fold_pool import EngineName, engine_of
 from tune.space import ROUNDS, Parameters, Space, distributions, draw
 from tune.trial import FoldsTrial, Keep, with_parameters
 

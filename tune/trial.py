@@ -9,8 +9,8 @@ import numpy as np
 import ray
 from ray import tune
 
-from train.booster import BoosterData, BoosterSettings, Engine, Fit
-from train.fold_runner import EngineName, engine_of
+from train.boosters.data import BoosterData, BoosterSettings, Engine, Fit
+from train.boosters.fold_pool import EngineName, engine_of
 from tune.space import ROUNDS, Parameters
 
 Keep = Callable[[Parameters, list[Fit]], None]

@@ -7,7 +7,7 @@ import pytest
 from ray.autoscaler._private.command_runner import _with_environment_variables, _with_interactive
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from ray_jobs.settings_file import load_settings
+from core.settings.loader import load_settings
 
 from .files import AWS, CLOUDS, GCP, KUBERAY, LAUNCHED, LOCAL, ROOT, changes, manifests, read, worker_types
 

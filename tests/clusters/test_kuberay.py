@@ -9,7 +9,7 @@ import pytest
 import ray
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
-from ray_jobs.resources import NODE_TYPES
+from core.resources import NODE_TYPES
 
 from .files import KUBERAY, manifests, may_come, worker_types
 from .kuberay_schema import RAY_JOB
@@ -89,7 +89,7 @@ def test_rays_autoscaler_reads_it(spec):
 
 
 def test_drivers_are_told_what_may_come(spec):
-    """For ray_jobs.resources."""
+    """For core.resources."""
     variables = {each["name"]: each["value"] for each in template(spec, "head")["spec"]["containers"][0]["env"]}
     there: dict[tuple[float, float], int] = {}
     for node, count in may_come(KUBERAY):

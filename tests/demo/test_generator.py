@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from demo.generator import SyntheticPairs, decode_turns, encode_turns, generate, write_csv
-from preference.folds import prompt_group
-from preference.schema import TEXTS, WINNERS
+from votes.folds import prompt_group
+from votes.schema import TEXTS, WINNERS
 
 ROWS = 3000
 

@@ -5,8 +5,8 @@ import pytest
 
 from demo.generator import decode_turns, generate
 from demo.tiny_llm import Architecture, build_tiny_llm
-from preference.packing import Packer, check_packing
-from preference.schema import TEXTS
+from featurize.tokens.packing import Packer, check_packing
+from votes.schema import TEXTS
 
 ARCHITECTURES: tuple[Architecture, ...] = ("gemma2", "llama")
 

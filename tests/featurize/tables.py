@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import strategies as st
 
-from preference.schema import TEST_RECORDS
+from votes.schema import TEST_RECORDS
 
 SHARED = Path(__file__).parent.parent.parent.parent / "shared/data"
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from featurize import embeddings
-from preference.errors import InputError
+from core.errors import InputError
+from featurize.families import embeddings
 
 
 def test_principal_components_from_moments_are_scikit_learns():

@@ -2,19 +2,20 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from featurize import handmade, tone
-from featurize.catalogue import exchange
+from featurize import text_families
+from featurize.columns import exchange
+from featurize.families import tone
 from featurize.text import Distinct
-from preference.swap import swap_records
+from votes.swap import swap_records
 
 from .tables import ROWS, real_records, records
 
-FAMILIES = list(handmade.FAMILIES)
-COLUMNS = handmade.columns(FAMILIES)
+FAMILIES = list(text_families.FAMILIES)
+COLUMNS = text_families.columns(FAMILIES)
 
 
 def featurize(table):
-    return handmade.featurize(Distinct.of(table), FAMILIES)
+    return text_families.featurize(Distinct.of(table), FAMILIES)
 
 
 def value(row, name):
@@ -160,12 +161,12 @@ def test_a_large_text_is_analysed():
 
 def test_a_repeated_text_is_described_once(monkeypatch):
     seen = []
-    family = handmade.FAMILIES["length"]
+    family = text_families.FAMILIES["length"]
 
     def describe(text):
         seen.append(text.full)
         return [0.0] * len(family.text)
 
-    monkeypatch.setitem(handmade.FAMILIES, "length", handmade.Family(family.text, describe))
-    handmade.featurize(Distinct.of(records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))), ["length"])
+    monkeypatch.setitem(text_families.FAMILIES, "length", text_families.Family(family.text, describe))
+    text_families.featurize(Distinct.of(records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))), ["length"])
     assert sorted(seen) == ["q", "x", "y"]

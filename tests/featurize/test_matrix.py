@@ -5,21 +5,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from featurize import handmade, ngrams, similarity
-from featurize.matrix import Layout, NgramBlock, PlainBlock, VectorBlock, from_lists, to_lists
-from featurize.similarity import vector_cosines
+from core.errors import InputError
+from featurize import text_families
+from featurize.blocks import Layout, NgramBlock, PlainBlock, VectorBlock, from_lists, to_lists
+from featurize.families import similarity
+from featurize.families.similarity import vector_cosines
+from featurize.families.word2vec import WordVectors, mean_vectors
+from featurize.ngrams import vectorize
 from featurize.text import Distinct
-from featurize.word2vec import WordVectors, mean_vectors
-from preference.errors import InputError
-from preference.swap import swap_records
+from votes.swap import swap_records
 
 from .tables import ROWS, records
 
 WORDS = ["red", "blue", "tall", "sky"]
-COUNT = ngrams.NgramSettings("word", (1, 1), "count", min_df=0.0, max_features=100)
-TFIDF = ngrams.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=100)
-VOCABULARY = ngrams.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
-CHARACTERS = ngrams.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
+COUNT = vectorize.NgramSettings("word", (1, 1), "count", min_df=0.0, max_features=100)
+TFIDF = vectorize.NgramSettings("char", (1, 2), "tfidf", min_df=0.0, max_features=100)
+VOCABULARY = vectorize.Vocabulary(WORDS, np.array([1.0, 2.0, 1.5, 3.0]))
+CHARACTERS = vectorize.Vocabulary([" ", "a", "e", "ed", "bl", "s"], np.linspace(1, 2, 6))
 VECTORS = WordVectors(pa.array(WORDS), np.random.default_rng(1).normal(size=(4, 5)).astype(np.float32))
 RARITY = similarity.Rarity.of(np.arange(similarity.BUCKETS) % 50, 100)
 SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
@@ -28,7 +30,7 @@ SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 def layout(view):
     return Layout(
         [
-            PlainBlock("handmade", handmade.columns(list(handmade.FAMILIES))),
+            PlainBlock("handmade", text_families.columns(list(text_families.FAMILIES))),
             PlainBlock("similarity", similarity.columns()),
             NgramBlock("q", "prompt", "pair", WORDS),
             NgramBlock("r", "response", view, WORDS),
@@ -39,15 +41,15 @@ def layout(view):
 
 
 def sparse(distinct, vocabulary, wanted, sides):
-    counts = ngrams.weigh(ngrams.count(distinct.texts, vocabulary, wanted), vocabulary, wanted)
-    return pa.table({side: ngrams.to_arrow(ngrams.take(counts, distinct.index[SIDES[side]])) for side in sides})
+    counts = vectorize.weigh(vectorize.count(distinct.texts, vocabulary, wanted), vocabulary, wanted)
+    return pa.table({side: vectorize.to_arrow(vectorize.take(counts, distinct.index[SIDES[side]])) for side in sides})
 
 
 def matrix(table, view):
     distinct = Distinct.of(table)
-    made = {"handmade": handmade.featurize(distinct, list(handmade.FAMILIES))}
+    made = {"handmade": text_families.featurize(distinct, list(text_families.FAMILIES))}
     made["similarity"] = similarity.featurize(distinct, RARITY)
-    named = {"handmade": handmade.columns(list(handmade.FAMILIES)), "similarity": similarity.columns()}
+    named = {"handmade": text_families.columns(list(text_families.FAMILIES)), "similarity": similarity.columns()}
     means = mean_vectors(distinct.texts, VECTORS)
     vectors = {side: means[distinct.index[part]] for side, part in SIDES.items()}
     tables = {

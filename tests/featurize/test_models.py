@@ -1,6 +1,6 @@
 import importlib.metadata
 
-from featurize.models import identity
+from core.fingerprints import identity
 
 
 def test_a_folder_is_known_by_its_files(tmp_path):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from featurize import named_entities
-from featurize.catalogue import exchange
+from core.errors import InputError
+from featurize.columns import exchange
+from featurize.families import named_entities
 from featurize.text import Distinct
-from preference.errors import InputError
-from preference.swap import swap_records
+from votes.swap import swap_records
 
 from .tables import records
 

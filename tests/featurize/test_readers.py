@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurize import files
-from featurize.files import expand
-from featurize.readers import ENDINGS, BrokenRow, read_rows
-from preference.errors import InputError
+from core import filesystems
+from core.errors import InputError
+from core.filesystems import expand
+from votes.readers import ENDINGS, BrokenRow, read_rows
 
 ROWS = [
     {"id": "1", "prompt": '["a\\nb", null]', "response_a": '["x \\/ y"]', "response_b": 'line\n"two"'},
@@ -145,6 +145,6 @@ def test_a_bucket_that_cannot_be_looked_up_is_not_taken_for_a_bad_uri(monkeypatc
     def from_uri(uri):
         raise OSError("When resolving region for bucket 'nobodys': Could not resolve host")
 
-    monkeypatch.setattr(files, "fs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri)))
+    monkeypatch.setattr(filesystems, "fs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri)))
     with pytest.raises(InputError, match=r"resolve host.*Fix: check the bucket's name and the network"):
         expand("s3://nobodys/votes.csv", ENDINGS)

@@ -1,7 +1,7 @@
 import pytest
 
-from featurize.validate import InvalidRow, column_check, to_record
-from preference.errors import InputError
+from core.errors import InputError
+from votes.validation import InvalidRow, column_check, to_record
 
 VOTE = {"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}
 ROW = {"id": 7, "prompt": '["q1", null]', "response_a": '["a\\/b"]', "response_b": '["\\ud83d\\ude00 \\ud800"]', **VOTE}

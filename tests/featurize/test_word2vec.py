@@ -2,9 +2,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurize import word2vec
+from featurize.families import word2vec
+from featurize.families.word2vec import Word2VecSettings, WordVectors, mean_vectors
 from featurize.text import Text
-from featurize.word2vec import Word2VecSettings, WordVectors, mean_vectors
 
 CORPUS = [
     Text([f"the {a} {b} of {c}"]) for a in ("red", "blue") for b in ("king", "queen") for c in ("hearts", "clubs")

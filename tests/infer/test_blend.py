@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from infer.blend import (
+from infer.ensemble.pools import (
     drop_idle,
     greedy_weights,
     learn_log_weights,
@@ -11,8 +11,8 @@ from infer.blend import (
     open_simplex,
     preset_weights,
 )
-from preference.metrics import log_loss
-from preference.swap import swap_labels
+from metrics.scores import log_loss
+from votes.swap import swap_labels
 
 from .votes import votes
 

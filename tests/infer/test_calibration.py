@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 
-from infer.calibration import METHODS, Calibration, Score, choose, compare, cross_calibrate, fit_calibration
-from preference.metrics import log_loss, record_log_loss
-from preference.swap import swap_labels, swap_probabilities
+from infer.ensemble.calibration import METHODS, Calibration, Score, choose, compare, cross_calibrate, fit_calibration
+from metrics.scores import log_loss, record_log_loss
+from votes.swap import swap_labels, swap_probabilities
 
 from .votes import demo_votes, draw, sharpened, votes
 

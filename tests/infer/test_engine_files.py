@@ -9,7 +9,9 @@ import pytest
 
 from tests.ray_jobs.commands import ROOT
 
-ENGINE = "from infer.engine_files import own_temporary_folder; print(own_temporary_folder(), flush=True); input()"
+ENGINE = (
+    "from infer.scoring.engine_dirs import own_temporary_folder; print(own_temporary_folder(), flush=True); input()"
+)
 
 
 def start(shared: Path) -> "tuple[subprocess.Popen[str], Path]":
@@ -42,7 +44,7 @@ def test_folders_of_dead_engines_are_removed_and_those_of_others_are_not(tmp_pat
 def test_an_engine_and_what_it_starts_use_its_folder(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, tempfile\n"
-        "from infer.engine_files import own_temporary_folder\n"
+        "from infer.scoring.engine_dirs import own_temporary_folder\n"
         "folder = str(own_temporary_folder())\n"
         "line = [sys.executable, '-c', 'import tempfile; print(tempfile.gettempdir())']\n"
         "child = subprocess.run(line, capture_output=True, text=True).stdout.strip()\n"
@@ -62,7 +64,7 @@ def test_what_torch_compiles_is_shared_where_nobody_else_may_put_code(theirs: bo
         shared.chmod(0o777)
     script = (
         "import os\n"
-        "from infer.engine_files import own_temporary_folder\n"
+        "from infer.scoring.engine_dirs import own_temporary_folder\n"
         "own_temporary_folder()\n"
         "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
     )

@@ -2,7 +2,7 @@
 
 from ray.exceptions import RayActorError
 
-from infer.engine_log import cause, last_error
+from infer.scoring.engine_log import cause, last_error
 
 LOG = """
 INFO starting

@@ -4,12 +4,13 @@ import json
 import numpy as np
 import pytest
 
-from infer.blend import open_simplex
-from infer.blender import Blender
-from infer.fit_blender import BLENDS, Recipe, blend_parts, fit, nested, nested_without
-from infer.guards import BOTH_EMPTY, EMPTY_A, EMPTY_B, IDENTICAL
-from preference.metrics import class_prior, log_loss
-from preference.swap import swap_labels, swap_probabilities
+from infer.ensemble.blender import Blender
+from infer.ensemble.fallbacks import BOTH_EMPTY, EMPTY_A, EMPTY_B, IDENTICAL
+from infer.ensemble.fit import BLENDS, Recipe, blend_parts, fit, nested, nested_without
+from infer.ensemble.pools import open_simplex
+from metrics.baselines import class_prior
+from metrics.scores import log_loss
+from votes.swap import swap_labels, swap_probabilities
 
 from .votes import demo_votes, draw, sharpened, training, votes
 

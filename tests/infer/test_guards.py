@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from infer.guards import BOTH_EMPTY, CASES, EMPTY_A, EMPTY_B, IDENTICAL, STRENGTH, case_of, fit_guards
-from preference.swap import swap_labels, swap_probabilities
+from infer.ensemble.fallbacks import BOTH_EMPTY, CASES, EMPTY_A, EMPTY_B, IDENTICAL, STRENGTH, case_of, fit_guards
+from votes.swap import swap_labels, swap_probabilities
 
 from .votes import draw
 

@@ -1,8 +1,8 @@
 import numpy as np
 
-from infer.blend import softmax
-from infer.length import at_equal_length, fit_length, length_differences
-from preference.swap import swap_probabilities
+from infer.ensemble.length_debias import at_equal_length, fit_length, length_differences
+from infer.ensemble.pools import softmax
+from votes.swap import swap_probabilities
 
 
 def test_differences_are_antisymmetric_and_bounded():

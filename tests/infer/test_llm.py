@@ -12,14 +12,14 @@ import pytest
 import ray.data
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from infer import llm
-from infer.llm import Shard, ShardScores, score_shards
-from infer.llm_settings import LlmSettings
-from preference.judge_prompt import answer_ids, chat_frame
-from preference.packing import Packer
-from preference.schema import PROBABILITIES, TEXTS
-from preference.swap import swap_probabilities
+from featurize.tokens.packing import Packer
+from infer.scoring import isolation
+from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.isolation import Shard, ShardScores, score_shards
+from infer.scoring.judge_prompt import answer_ids, chat_frame
 from tests.infer.tiny_llms import MAX_TOKENS, SENTENCES, make_checkpoint
+from votes.schema import PROBABILITIES, TEXTS
+from votes.swap import swap_probabilities
 
 pytest.importorskip("vllm", reason="scoring with language models is an extra")
 pytestmark = pytest.mark.usefixtures("ray_cluster")
@@ -245,10 +245,10 @@ class FakeEngines:
         for index, number in order[: max(0, deadly[0] - self.lost) if deadly else None]:
             thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
             if number in self.bypassing:
-                yield {"shard": index, "request": number, "tokens": 0, llm._ERROR: "cannot be packed"}
+                yield {"shard": index, "request": number, "tokens": 0, isolation._ERROR: "cannot be packed"}
                 continue
             error = "refused" if self.fails else ""
-            yield {"shard": index, "request": number, "tokens": 1, llm._ERROR: error, **thirds}
+            yield {"shard": index, "request": number, "tokens": 1, isolation._ERROR: error, **thirds}
         if not deadly and self.dies_after and len(order) == 1:
             raise self.after
         if deadly:
@@ -259,7 +259,7 @@ def score_with(
     engines: FakeEngines, monkeypatch: pytest.MonkeyPatch, told: list[str] | None = None, **more: Any
 ) -> dict[int, str]:
     """Score ten shards of a `count` of requests, a hundred; why each request that failed did."""
-    monkeypatch.setattr(llm, "_answers", engines)
+    monkeypatch.setattr(isolation, "_answers", engines)
     count = more.pop("count", 100)
     rows = np.arange(count, dtype=np.int32)
     shards = [Shard(str(n), "", rows, rows < 0, n * count + rows.astype(np.int64)) for n in range(10)]
@@ -376,13 +376,13 @@ def test_a_request_that_vllm_would_never_end_is_not_asked() -> None:
     ids = pa.array([[5] * 4, [5] * 7, [5] * 6], pa.list_(pa.int32()))
     packed = pa.table({"ab": ids, "ba": ids, "reason": ["", "", "why"]})
     item = {"shard": 0, "file": "a", "rows": [0, 1, 2], "swapped": [False] * 3, "requests": [10, 11, 12]}
-    endless = llm._endless(LlmSettings("m", engine={"max_model_len": "7"}))
-    made = pa.concat_tables(llm._requests(pa.Table.from_pylist([item]), lambda file: packed, 2, endless))
-    first, second, third = made[llm._ERROR].to_pylist()
+    endless = isolation._endless(LlmSettings("m", engine={"max_model_len": "7"}))
+    made = pa.concat_tables(isolation._requests(pa.Table.from_pylist([item]), lambda file: packed, 2, endless))
+    first, second, third = made[isolation._ERROR].to_pylist()
     assert (first, third) == ("", "why")
     assert "7 tokens" in second
-    assert llm._endless(LlmSettings("m")) is None
-    assert llm._endless(LlmSettings("m", mode="judge", engine={"max_model_len": 7})) is None
+    assert isolation._endless(LlmSettings("m")) is None
+    assert isolation._endless(LlmSettings("m", mode="judge", engine={"max_model_len": 7})) is None
 
 
 @pytest.mark.slow

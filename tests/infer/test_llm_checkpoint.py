@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
-from infer import llm_checkpoint
-from infer.llm_checkpoint import check_checkpoint
-from preference.errors import InputError
-from preference.packing import packing_settings
+from core.errors import InputError
+from featurize.tokens.packing import packing_settings
+from infer.scoring import checkpoint_checks
+from infer.scoring.checkpoint_checks import check_checkpoint
 
 
 def write_weights(path: Path, head: list[int] | None) -> None:
@@ -98,7 +98,7 @@ def test_a_folder_that_is_not_there_is_not_looked_up_on_the_hub(name: str) -> No
 
 def test_a_head_on_the_hub_has_to_say_how_it_read_records(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = json.loads((checkpoint / "config.json").read_text())
-    monkeypatch.setattr(llm_checkpoint, "_hub_config", lambda name: config)
+    monkeypatch.setattr(checkpoint_checks, "_hub_config", lambda name: config)
 
     def fetched(name: str, file: str) -> str:
         if not (checkpoint / file).exists():

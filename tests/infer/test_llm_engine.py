@@ -9,11 +9,17 @@ import pytest
 from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
-from infer import llm
-from infer.llm_checkpoint import require_vllm
-from infer.llm_engine import GPU_TOKENS_PER_STEP, check_engine_arguments, engine, engine_environment, engine_options
-from infer.llm_settings import LlmSettings, bundles
-from preference.errors import InputError
+from core.errors import InputError
+from infer.scoring import isolation
+from infer.scoring.checkpoint_checks import require_vllm
+from infer.scoring.engine_settings import LlmSettings, bundles
+from infer.scoring.vllm_engine import (
+    GPU_TOKENS_PER_STEP,
+    check_engine_arguments,
+    engine,
+    engine_environment,
+    engine_options,
+)
 from tests.infer.tiny_llms import make_checkpoint
 
 
@@ -75,8 +81,8 @@ def test_what_an_engine_on_several_gpus_holds_is_noted_and_given_back(
         yield {}
         raise RayActorError
 
-    monkeypatch.setattr(llm, "_answers", answers)
-    rows = llm._ask({}, lambda file: pa.table({}), settings)
+    monkeypatch.setattr(isolation, "_answers", answers)
+    rows = isolation._ask({}, lambda file: pa.table({}), settings)
     next(rows)
     (group,) = noted
     assert placement_group_table(group)["state"] != "REMOVED"

@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infer.llm_settings import LlmSettings
-from preference.judge_prompt import answer_ids, chat_frame
-from preference.swap import swap_average, swap_probabilities, swap_records
+from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.judge_prompt import answer_ids, chat_frame
 from tests.featurize.tables import real_records
 from tests.infer.test_llm import pack, reference, score
 from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
+from votes.swap import swap_average, swap_probabilities, swap_records
 
 pytest.importorskip("vllm", reason="scoring with language models is an extra")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

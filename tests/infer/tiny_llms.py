@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from preference.packing import Packer, save_packing
+from featurize.tokens.packing import Packer, save_packing
 
 SENTENCES = [
     "How do I sort a list in Python?",

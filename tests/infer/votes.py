@@ -3,8 +3,8 @@
 import numpy as np
 
 from demo.generator import generate
-from infer.blend import Floats, Labels, open_simplex
-from infer.fit_blender import Training, blend_parts
+from infer.ensemble.fit import Training, blend_parts
+from infer.ensemble.pools import Floats, Labels, open_simplex
 
 
 def draw(truth: Floats, rng: np.random.Generator) -> Labels:

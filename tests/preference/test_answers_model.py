@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from train.finetune.answers_model import HEAD_FILE, AnswersModel
+from train.finetune.networks import load_network, load_tokenizer, set_trained
+from train.finetune.settings import FineTuning
 
-from preference.answers_model import HEAD_FILE, AnswersModel
-from preference.errors import InputError
-from preference.packing import Packer
-from preference.token_batches import pad
+from core.errors import InputError
+from featurize.tokens.batches import pad
+from featurize.tokens.packing import Packer
 from tests.train.tiny_models import MAX_TOKENS, records, tiny_model
-from train.finetune_settings import FineTuning
-from train.networks import load_network, load_tokenizer, set_trained
 
 
 @pytest.fixture(scope="module")

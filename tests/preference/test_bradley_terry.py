@@ -1,6 +1,7 @@
 import numpy as np
 
-from preference.bradley_terry import fit, half_wins, normalised_difference
+from metrics.bradley_terry import fit, normalised_difference
+from votes.swap import half_wins
 
 TRUTH = np.array([0.8, -0.4, 0.0])
 

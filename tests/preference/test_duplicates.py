@@ -1,6 +1,6 @@
 import numpy as np
 
-from preference.duplicates import clusters, near_pairs, signature, text_hash
+from votes.duplicates import clusters, near_pairs, signature, text_hash
 
 WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in ("a", "ei", "o") for c in ("ck", "nd", "ll", "sh")]
 

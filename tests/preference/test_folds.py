@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from preference.folds import assign_folds, normalise_prompt, prompt_group
+from votes.folds import assign_folds, normalise_prompt, prompt_group
 
 
 def test_near_copies_share_a_group_and_different_questions_do_not():

@@ -1,8 +1,8 @@
 import numpy as np
 
-from preference import metrics
-from preference.length_baseline import length_only
-from preference.swap import swap_labels, swap_probabilities
+from metrics.baselines import class_prior, length_only
+from metrics.scores import log_loss
+from votes.swap import swap_labels, swap_probabilities
 
 
 def votes(rows, seed=0):
@@ -43,4 +43,4 @@ def test_shuffled_votes_and_empty_answers_teach_nothing():
     a[:5] = b[:5] = 0
     predicted = length_only(a, b, labels, folds)
     assert np.allclose(predicted.sum(axis=1), 1)
-    assert metrics.log_loss(predicted, labels) > metrics.log_loss(metrics.class_prior(labels, folds), labels) - 0.003
+    assert log_loss(predicted, labels) > log_loss(class_prior(labels, folds), labels) - 0.003

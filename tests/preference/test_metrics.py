@@ -1,7 +1,9 @@
 import numpy as np
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from preference import metrics
+from metrics.baselines import class_prior
+from metrics.intervals import bootstrap_means, bootstrap_parts, interval, standard_error
+from metrics.scores import expected_calibration_error, log_loss
 
 
 def random_predictions(rows: int, seed: int = 0):
@@ -15,14 +17,14 @@ def test_log_loss_is_scikit_learns_even_at_zero_probability():
     probabilities, labels = random_predictions(500)
     probabilities[:2] = [[1, 0, 0], [0, 1, 0]]
     labels[:2] = [1, 1]
-    assert np.isclose(metrics.log_loss(probabilities, labels), sklearn_log_loss(labels, probabilities), rtol=1e-12)
+    assert np.isclose(log_loss(probabilities, labels), sklearn_log_loss(labels, probabilities), rtol=1e-12)
 
 
 def test_calibration_error_is_small_for_the_truth_and_large_for_the_overconfident():
     probabilities, labels = random_predictions(20_000)
     sharpened = probabilities**4 / (probabilities**4).sum(axis=1, keepdims=True)
-    assert metrics.expected_calibration_error(probabilities, labels) < 0.015
-    assert metrics.expected_calibration_error(sharpened, labels) > 0.1
+    assert expected_calibration_error(probabilities, labels) < 0.015
+    assert expected_calibration_error(sharpened, labels) > 0.1
 
 
 def test_interval_covers_the_true_mean_and_grouping_widens_it():
@@ -31,11 +33,11 @@ def test_interval_covers_the_true_mean_and_grouping_widens_it():
     for seed in range(100):
         shared = rng.normal(size=40).repeat(5)
         values = (shared + 0.1 * rng.normal(size=200))[:, None]
-        grouped = metrics.bootstrap_means(values, np.arange(40).repeat(5), repetitions=400, seed=seed)
-        alone = metrics.bootstrap_means(values, np.arange(200), repetitions=400, seed=seed)
-        low, high = metrics.interval(grouped[:, 0])
+        grouped = bootstrap_means(values, np.arange(40).repeat(5), repetitions=400, seed=seed)
+        alone = bootstrap_means(values, np.arange(200), repetitions=400, seed=seed)
+        low, high = interval(grouped[:, 0])
         covered += low <= 0 <= high
-        widths.append((high - low) / np.ptp(metrics.interval(alone[:, 0])))
+        widths.append((high - low) / np.ptp(interval(alone[:, 0])))
     assert 85 <= covered <= 100  # 95 expected, less what a percentile interval of 40 groups loses
     assert np.mean(widths) > 1.8  # five equal votes a prompt carry little more than one: sqrt(5) at most
 
@@ -43,7 +45,7 @@ def test_interval_covers_the_true_mean_and_grouping_widens_it():
 def test_class_prior_never_sees_the_held_out_votes():
     labels = np.array([0, 0, 1, 2, 0, 1], dtype=np.int8)
     folds = np.array([0, 0, 0, 1, 1, 1], dtype=np.int16)
-    prior = metrics.class_prior(labels, folds)
+    prior = class_prior(labels, folds)
     assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
     assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])
 
@@ -52,24 +54,24 @@ def test_means_of_parts_are_those_of_the_same_draws():
     rng = np.random.default_rng(3)
     values, groups = rng.normal(size=60), np.arange(20).repeat(3)
     part = np.arange(60) < 30
-    means = metrics.bootstrap_parts(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
-    assert np.allclose(means[:, 2], metrics.bootstrap_means(values[:, None], groups, 50, 4)[:, 0])
-    alone = metrics.bootstrap_parts(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
+    means = bootstrap_parts(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
+    assert np.allclose(means[:, 2], bootstrap_means(values[:, None], groups, 50, 4)[:, 0])
+    alone = bootstrap_parts(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
     assert np.allclose(means[:, 0], alone[:, 0])  # what lies outside a part is no part of its mean
-    rare = metrics.bootstrap_parts(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
+    rare = bootstrap_parts(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
     assert np.isnan(rare[:, 0]).any()
-    assert np.allclose(metrics.interval(rare[:, 0]), values[7])
+    assert np.allclose(interval(rare[:, 0]), values[7])
 
 
 def test_standard_errors_are_those_of_independent_groups():
     rng = np.random.default_rng(0)
     values = rng.exponential(size=300)
-    alone = metrics.standard_error(values, np.arange(300))
+    alone = standard_error(values, np.arange(300))
     assert np.isclose(alone, values.std(ddof=1) / np.sqrt(300), rtol=1e-12)
     # Copies of a record in its group say nothing new, copies elsewhere would.
     twice, groups = np.concatenate([values, values]), np.concatenate([np.arange(300), np.arange(300)])
-    assert np.isclose(metrics.standard_error(twice, groups), alone, rtol=1e-12)
-    assert metrics.standard_error(twice, np.arange(600)) < 0.75 * alone
-    assert metrics.standard_error(values, np.zeros(300, int)) == np.inf
-    drawn = metrics.bootstrap_means(twice[:, None], groups)[:, 0].std()
+    assert np.isclose(standard_error(twice, groups), alone, rtol=1e-12)
+    assert standard_error(twice, np.arange(600)) < 0.75 * alone
+    assert standard_error(values, np.zeros(300, int)) == np.inf
+    drawn = bootstrap_means(twice[:, None], groups)[:, 0].std()
     assert np.isclose(drawn, alone, rtol=0.1)

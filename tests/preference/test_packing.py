@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from preference.errors import InputError
-from preference.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
-from preference.packing import (
+from core.errors import InputError
+from featurize.tokens.packing import (
     CUE,
     CUT,
     EMPTY,
@@ -24,7 +23,8 @@ from preference.packing import (
     load_packing,
     save_packing,
 )
-from preference.truncation import TRUNCATIONS, Truncation, admission, share
+from featurize.tokens.truncation import TRUNCATIONS, Truncation, admission, share
+from infer.scoring.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
 
 SENTENCES = [
     "How do I sort a list in Python?",

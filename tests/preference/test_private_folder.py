@@ -2,8 +2,8 @@ import os
 
 import pytest
 
-from preference.errors import InputError
-from preference.private_folder import private_folder
+from core.errors import InputError
+from core.private_dir import private_folder
 
 ANOTHER = 12345  # a user
 

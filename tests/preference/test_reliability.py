@@ -1,6 +1,6 @@
 import numpy as np
 
-from preference.reliability import confusion, equal_count_bins, histogram, reliability, wilson_interval
+from metrics.calibration_curves import confusion, equal_count_bins, histogram, reliability, wilson_interval
 
 
 def test_wilson_interval_is_the_published_one_and_stays_inside_0_and_1():

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from preference.token_batches import budget_batches, model_inputs, pad
+from featurize.tokens.batches import budget_batches, model_inputs, pad
 
 
 @given(st.lists(st.integers(1, 300), max_size=80), st.integers(1, 1000))

@@ -1,8 +1,8 @@
 import pytest
 
-from preference.errors import InputError
-from ray_jobs.artifacts import Stage, fingerprint, read_manifest, require_finished
-from ray_jobs.storage import Folder
+from core.errors import InputError
+from core.stage import Stage, fingerprint, read_manifest, require_finished
+from core.storage import Folder
 
 
 def stage(tmp_path, **settings):

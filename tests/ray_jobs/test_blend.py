@@ -5,17 +5,18 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infer.blender import Blender
-from infer.calibration import METHODS
-from infer.guards import CASES, case_of
-from preference.metrics import log_loss
-from ray_jobs import cli, predictions
-from ray_jobs.answers import read_answers
-from ray_jobs.artifacts import Stage
+from core import cli
+from core.stage import Stage
+from core.storage import Folder
+from infer.ensemble.blender import Blender
+from infer.ensemble.calibration import METHODS
+from infer.ensemble.fallbacks import CASES, case_of
+from infer.ensemble.record_facts import read_answers
 from ray_jobs.blend import blend
+from metrics.scores import log_loss
+from votes import predictions
 from ray_jobs.ingest import ingest
-from ray_jobs.records import Records
-from ray_jobs.storage import Folder
+from votes.records import Records
 
 from .votes import COLUMNS, vote, write_votes
 
@@ -50,7 +51,7 @@ def job(tmp_path, capsys):
         arguments = ["--config", str(config)]
         for override in overrides:
             arguments += ["--set", override]
-        code = cli.main(work.__name__, None, work, arguments)
+        code = cli.main(cli.Job(work.__name__, None, work), arguments)
         return code, capsys.readouterr()
 
     assert run(ingest)[0] == 0

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from preference.swap import PositionEffect
-from ray_jobs.booster_folds import position_of_folds
-from train.booster import EXPLAIN_ROWS
-from train.fold_predictions import some_rows
+from train.boosters.data import EXPLAIN_ROWS
+from train.boosters.fold_files import position_of_folds
+from train.boosters.fold_predictions import some_rows
+from votes.swap import PositionEffect
 
 
 def test_the_effect_of_position_is_weighed_by_the_folds_records():

@@ -9,8 +9,8 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from ray_jobs import predictions
-from ray_jobs.lock import LOCK
+from core.lock import LOCK
+from votes import predictions
 
 from .commands import ROOT, job_line, ray_head
 

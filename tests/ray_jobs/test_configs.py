@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
+from core.settings.loader import load_settings
 from demo.generator import generate
-from preference.schema import WINNERS
-from ray_jobs.settings_file import load_settings
+from votes.schema import WINNERS
 
 from .commands import ROOT, run_here
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from ray_jobs.storage import DamagedFileError, Folder
+from core.storage import DamagedFileError, Folder
 
 from .commands import run_job
 

@@ -13,8 +13,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from preference.schema import PROBABILITIES
 from tests.train.tiny_models import MAX_TOKENS, tiny_model
+from votes.schema import PROBABILITIES
 
 from .commands import ROOT, environment, job_line, run_job
 

@@ -6,15 +6,16 @@ import os
 
 import pytest
 
-from preference.errors import InputError
-from ray_jobs import feature_store
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
-from ray_jobs.featurize import featurize, featurize_more
+from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
+from featurize import store
+from featurize.make import featurize_more
+from ray_jobs.featurize import featurize
+from featurize.store import FeatureStore
+from train.boosters.load import load_data
 from ray_jobs.ingest import ingest
-from ray_jobs.records import Records, open_records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
+from votes.records import Records, open_records
 
 from .commands import run_job
 from .votes import COLUMNS, vote, write_votes
@@ -191,7 +192,7 @@ def test_features_of_another_version_or_other_settings_are_refused_by_name(made,
         patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
         with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
             FeatureStore.open(run, records)
-    monkeypatch.setitem(feature_store.VERSIONS, "ngrams", 99)
+    monkeypatch.setitem(store.VERSIONS, "ngrams", 99)
     with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
         FeatureStore.open(run, records)
 

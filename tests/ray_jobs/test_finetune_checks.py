@@ -4,19 +4,19 @@ import json
 
 import numpy as np
 import pytest
+from train.finetune.checkpoints import Base
+from train.finetune.folds import check_bases, domain_settings, model_stage, notes
 
-from featurize import models
+from core import fingerprints
+from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
+from core.stage import Stage
+from core.storage import Folder
+from featurize.tokens.packing import packing_settings
 from infer.classifier import Classifier
-from preference.errors import InputError
-from preference.packing import packing_settings
-from ray_jobs.artifacts import Stage
-from ray_jobs.finetune import check_bases, domain_settings, model_stage, notes
-from ray_jobs.finetune_store import Base
-from ray_jobs.records import Records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
-from ray_jobs.storage import Folder
 from tests.train.tiny_models import tiny_model
+from votes.records import Records
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_a_model_reads_no_more_tokens_than_it_has_positions_for(tmp_path, llama,
     def hashed(place):
         raise AssertionError("whole folders are hashed where the models are trained")
 
-    monkeypatch.setattr(models, "identity", hashed)
+    monkeypatch.setattr(fingerprints, "identity", hashed)
     check_bases(run_of(tmp_path, llama, "trained_llms.m.max_tokens=1023").settings.trained_llms)
     with pytest.raises(InputError, match="reads at most 1023 tokens, not 1024"):
         check_bases(run_of(tmp_path, llama, "trained_llms.m.max_tokens=1024").settings.trained_llms)
@@ -56,9 +56,9 @@ def test_the_fingerprint_of_a_model_is_of_what_it_is_trained_on_its_packing_and_
     assert fingerprint(test="other pairs") == first
     assert fingerprint(train="other votes") != first
     with monkeypatch.context() as patched:
-        patched.setattr("preference.packing.VERSION", 10**6)
+        patched.setattr("featurize.tokens.packing.VERSION", 10**6)
         assert fingerprint() != first
-    monkeypatch.setattr("ray_jobs.finetune.VERSION", 10**6)
+    monkeypatch.setattr("train.finetune.folds.VERSION", 10**6)
     assert fingerprint() != first
 
 

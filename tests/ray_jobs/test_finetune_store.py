@@ -4,11 +4,11 @@ import struct
 import numpy as np
 import pytest
 import torch
+from train.finetune.checkpoints import Base, RunFoldStore
+from train.finetune.task import TrainingState
 
-from ray_jobs.artifacts import Stage
-from ray_jobs.finetune_store import Base, RunFoldStore
-from ray_jobs.storage import Folder
-from train.finetune_task import TrainingState
+from core.stage import Stage
+from core.storage import Folder
 
 
 @pytest.fixture

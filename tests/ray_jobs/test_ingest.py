@@ -4,7 +4,7 @@ import zipfile
 import pyarrow.parquet as pq
 import pytest
 
-from ray_jobs import cli
+from core import cli
 from ray_jobs.ingest import ingest
 
 from .votes import COLUMNS, vote, write_votes
@@ -21,7 +21,7 @@ def job(tmp_path, capsys):
         arguments = ["--config", str(tmp_path / "config.yaml")]
         for override in overrides:
             arguments += ["--set", override]
-        code = cli.main("ingest", None, ingest, arguments + ["--force"] * force)
+        code = cli.main(cli.Job("ingest", None, ingest), arguments + ["--force"] * force)
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -18,9 +18,9 @@ import pytest
 import yaml
 
 from demo.generator import generate
-from preference.schema import TEXTS
-from ray_jobs import predictions
 from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
+from votes import predictions
+from votes.schema import TEXTS
 
 from .commands import ROOT, environment
 

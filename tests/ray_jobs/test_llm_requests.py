@@ -2,7 +2,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from ray_jobs.llm_requests import (
+from core.storage import Folder
+from infer.scoring.requests import (
     ANSWERS,
     ORDERS,
     Packed,
@@ -14,8 +15,7 @@ from ray_jobs.llm_requests import (
     tempered,
     units,
 )
-from ray_jobs.records import Records
-from ray_jobs.storage import Folder
+from votes.records import Records
 
 # By split and shard, the texts of both orders; equal letters are equal texts.
 TEXTS = {

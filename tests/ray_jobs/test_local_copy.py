@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from pyarrow import fs
 
-from preference.errors import InputError
-from ray_jobs import local_copy, storage
-from ray_jobs.local_copy import local_folder
-from ray_jobs.storage import Folder
+from core import model_cache, storage
+from core.errors import InputError
+from core.model_cache import local_folder
+from core.storage import Folder
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def bucket(tmp_path, monkeypatch):
     def resolve(uri):
         return seen, uri.removeprefix("bucket://")
 
-    for module in (local_copy, storage):
+    for module in (model_cache, storage):
         monkeypatch.setattr(module, "resolve", resolve)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return place

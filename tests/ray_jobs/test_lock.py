@@ -13,23 +13,23 @@ from pathlib import Path
 
 import pytest
 
-from preference.errors import InputError
-from ray_jobs import lock
-from ray_jobs.lock import LOCK, locked
-from ray_jobs.storage import Folder
+from core import lock
+from core.errors import InputError
+from core.lock import LOCK, locked
+from core.storage import Folder
 
 from .commands import ROOT, run_job
 
 HOLD = """
 import signal, sys, time
 from ray_jobs import lock
-from ray_jobs.storage import Folder
+from core.storage import Folder
 
 run, seconds, machine = sys.argv[1:4]
 lock.BEAT_S, lock.LOOK_S, lock.CUT_OFF_S, lock.NOTICE_S = 0.2, 0.1, 2.0, 5.0
 if machine:
     lock.this_machine = lambda: machine
-signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as ray_jobs.cli does
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as core.cli does
 
 def away(*_):
     time.sleep(1)

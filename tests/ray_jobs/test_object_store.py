@@ -11,12 +11,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from featurize.files import expand
-from featurize.readers import ENDINGS, read_rows
-from preference.errors import InputError
-from ray_jobs import lock, predictions
-from ray_jobs.lock import LOCK, locked
-from ray_jobs.storage import DamagedFileError, Folder
+from core import lock
+from core.errors import InputError
+from core.filesystems import expand
+from core.lock import LOCK, locked
+from core.storage import DamagedFileError, Folder
+from votes import predictions
+from votes.readers import ENDINGS, read_rows
 
 from .commands import ROOT, job_line, run_job
 from .object_store import BUCKET, Cable, keys_in_this_process, object_store

@@ -12,14 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from preference.schema import PROBABILITIES
-from ray_jobs import cli, finished_models, predictions
-from ray_jobs.blend import blend
+from core import cli
+from core.lock import Claim, this_machine
 from ray_jobs.featurize import featurize
-from ray_jobs.ingest import ingest
-from ray_jobs.lock import Claim, this_machine
-from ray_jobs.predict_boosters import predict_boosters
+from infer import finished_models
+from ray_jobs.blend import blend
+from train.boosters.predict import predict_boosters
 from ray_jobs.train_boosters import train_boosters
+from votes import predictions
+from ray_jobs.ingest import ingest
+from votes.schema import PROBABILITIES
 
 from .commands import run_job
 from .votes import COLUMNS, vote, write_votes
@@ -69,7 +71,7 @@ def finished(tmp_path_factory, ray_cluster):
     data = {**SETTINGS["data"], "train": f"{folder}/train.csv", "test": f"{folder}/test.csv"}  # type: ignore[dict-item]
     (folder / "config.yaml").write_text(yaml.safe_dump({**SETTINGS, "run": f"{folder}/run", "data": data}))
     for job in (ingest, featurize, train_boosters, blend):
-        assert cli.main(job.__name__, None, job, ["--config", f"{folder}/config.yaml"]) == 0
+        assert cli.main(cli.Job(job.__name__, None, job), ["--config", f"{folder}/config.yaml"]) == 0
     return folder
 
 
@@ -165,7 +167,7 @@ def test_rows_that_cannot_be_used_are_in_quarantine(finished, job, tmp_path):
 
 def blend_again(run, override):
     line = ["--config", f"{run}/settings.json", "--set", f"run={run}", "--set", override]
-    assert cli.main("blend", None, blend, line) == 0
+    assert cli.main(cli.Job("blend", None, blend), line) == 0
 
 
 @pytest.mark.parametrize(
@@ -197,7 +199,7 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
     # A worker would not see it.
-    monkeypatch.setattr("ray_jobs.run.on_worker", lambda run, work, *arguments: work(*arguments))
+    monkeypatch.setattr("core.run.on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
     assert "some records are predicted by none of trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]

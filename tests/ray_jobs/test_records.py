@@ -1,5 +1,5 @@
-from ray_jobs.records import Records
-from ray_jobs.storage import Folder
+from core.storage import Folder
+from votes.records import Records
 
 
 def records(inputs, **settings):

@@ -19,7 +19,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from ray_jobs import predictions
+from votes import predictions
 
 from .commands import ROOT, environment, job_line, run_job
 

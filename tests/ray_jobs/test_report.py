@@ -8,15 +8,16 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from infer.fit_blender import BLENDS
-from preference.metrics import class_prior
-from ray_jobs import cli, predictions
-from ray_jobs.artifacts import Stage
+from core import cli
+from core.stage import Stage
+from core.storage import Folder
+from infer.ensemble.fit import BLENDS
 from ray_jobs.blend import blend
-from ray_jobs.ingest import ingest
-from ray_jobs.records import Records
+from metrics.baselines import class_prior
 from ray_jobs.report import report
-from ray_jobs.storage import Folder
+from votes import predictions
+from ray_jobs.ingest import ingest
+from votes.records import Records
 
 from .browser import CHROMIUM, DRIVER, browser
 from .page import read_page, value_at
@@ -75,7 +76,7 @@ def job(folder, work, *overrides):
     arguments = ["--config", f"{folder}/config.yaml"]
     for override in overrides:
         arguments += ["--set", override]
-    return cli.main(work.__name__, None, work, arguments)
+    return cli.main(cli.Job(work.__name__, None, work), arguments)
 
 
 def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):

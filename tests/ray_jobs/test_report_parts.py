@@ -5,16 +5,16 @@ import pyarrow as pa
 import pytest
 from markupsafe import Markup
 
-from preference import duplicates
-from preference.schema import TEXTS
-from ray_jobs.records import Records
-from ray_jobs.report_boosters import drivers
-from ray_jobs.report_columns import describe
-from ray_jobs.report_data import data
-from ray_jobs.report_figures import Axis, Mark, Plot, Row, columns, path, rows, spanning
-from ray_jobs.report_numbers import clean, interval, number, pointer
-from ray_jobs.report_slices import slices
-from ray_jobs.storage import Folder
+from core.storage import Folder
+from report.columns import describe
+from report.numbers import clean, interval, number, pointer
+from report.sections.boosters import drivers
+from report.sections.data import data
+from report.sections.slices import slices
+from report.svg import Axis, Mark, Plot, Row, columns, path, rows, spanning
+from votes import duplicates
+from votes.records import Records
+from votes.schema import TEXTS
 
 from .page import read_page, value_at
 

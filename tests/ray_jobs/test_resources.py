@@ -5,9 +5,9 @@ import ast
 import pytest
 import ray
 
-from preference.errors import InputError
-from ray_jobs.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
-from ray_jobs.settings_file import load_settings
+from core.errors import InputError
+from core.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
+from core.settings.loader import load_settings
 from tests.clusters.files import AWS, GCP, KUBERAY, may_come
 
 from .commands import ROOT
@@ -16,16 +16,16 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = ["featurize", "train", "tune", "infer", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
-    "infer/llm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
-    "ray_jobs/embed.py: num_cpus=wanted.cpus_per_replica": "embeddings_request",
-    "ray_jobs/embed.py: num_gpus=wanted.gpus_per_replica or None": "embeddings_request",
-    "ray_jobs/llm_engines.py: placement_group(wanted)": "engine_request",
-    "ray_jobs/run.py: num_cpus=int(elsewhere)": "one",
-    "ray_jobs/shards.py: num_cpus=cpus": "processes_request, or one",
+    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
+    "featurize/families/embed_stage.py: num_cpus=wanted.cpus_per_replica": "embeddings_request",
+    "featurize/families/embed_stage.py: num_gpus=wanted.gpus_per_replica or None": "embeddings_request",
+    "infer/scoring/engines.py: placement_group(wanted)": "engine_request",
+    "core/run.py: num_cpus=int(elsewhere)": "one",
+    "core/shards.py: num_cpus=cpus": "processes_request, or one",
     "ray_jobs/train_encoder.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "ray_jobs/train_encoder.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
-    "train/cluster.py: placement_group([{'CPU': cpus}] * places)": "folds_request",
-    "train/finetune.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
+    "core/placement.py: placement_group([{'CPU': cpus}] * places)": "folds_request",
+    "train/finetune/fold_trainer.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
         "workers_request"
     ),
     "tune/search.py: tune.with_resources(..., {'CPU': settings.base.cpus_per_fold})": "processes_request",

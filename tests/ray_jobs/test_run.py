@@ -8,7 +8,7 @@ import time
 import pytest
 import ray
 
-from ray_jobs import run
+from core import run
 
 from .commands import ROOT, environment, job_line
 
@@ -87,7 +87,7 @@ def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
 
 REFUSING = """
 import sys
-from preference.errors import InputError
+from core.errors import InputError
 from ray_jobs import cli, run, shards
 
 def refuse(item):

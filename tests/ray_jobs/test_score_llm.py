@@ -7,23 +7,25 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from infer.llm_settings import effective_dtype
-from preference.errors import InputError
-from preference.metrics import log_loss
-from preference.packing import Packer, save_packing
-from preference.schema import TEXTS
-from ray_jobs import cli, predictions
+from core import cli
+from core.errors import InputError
+from core.run import Run, StageResult
+from core.settings.llm import Llm
+from core.settings.loader import load_settings
+from featurize.tokens.packing import Packer, save_packing
 from ray_jobs.blend import blend
-from ray_jobs.ingest import ingest
-from ray_jobs.llm_engines import NoRoomError
-from ray_jobs.llm_plan import dry_run
-from ray_jobs.llm_requests import entropy
-from ray_jobs.llm_scorers import check, checkpoint_fingerprint
-from ray_jobs.run import Run, StageResult
-from ray_jobs.score_llm import _at_once, _fits, score_llm
-from ray_jobs.settings_file import load_settings
-from ray_jobs.settings_llm import Llm
+from infer.scoring.checkpoints import check, checkpoint_fingerprint
+from infer.scoring.engine_settings import effective_dtype
+from infer.scoring.engines import NoRoomError
+from infer.scoring.plan import dry_run
+from infer.scoring.requests import entropy
+from infer.scoring.score import _at_once, _fits
+from ray_jobs.score_llm import score_llm
+from metrics.scores import log_loss
 from tests.infer.tiny_llms import MAX_TOKENS, make_checkpoint
+from votes import predictions
+from ray_jobs.ingest import ingest
+from votes.schema import TEXTS
 
 from .votes import COLUMNS, vote, write_votes
 
@@ -52,7 +54,7 @@ def job(tmp_path, capsys, ray_cluster):
             f"data: {{folds: 3, shard_rows: 40, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
         )
         line = ["--config", str(config), *(["--dry-run"] if dry else [])]
-        found = cli.main(work.__name__, None, work, line, dry_run=dry)
+        found = cli.main(cli.Job(work.__name__, None, work, dry_run=dry), line)
         output = capsys.readouterr()
         assert found == code, output.err
         return output

@@ -1,9 +1,9 @@
 import pytest
 import yaml
 
-from preference.errors import InputError
-from ray_jobs.settings import Settings
-from ray_jobs.settings_file import load_settings
+from core.errors import InputError
+from core.settings.loader import load_settings
+from core.settings.schema import Settings
 
 BASE = "run: somewhere\nboosters: [{name: small, engine: lightgbm, rounds: 5}]\n"
 

@@ -6,16 +6,16 @@ import json
 import numpy as np
 import pytest
 
-from preference.errors import InputError
-from ray_jobs.booster_data import load_data
-from ray_jobs.feature_store import FeatureStore
+from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
 from ray_jobs.featurize import featurize
-from ray_jobs.ingest import ingest
-from ray_jobs.records import open_records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
-from ray_jobs.sources import study_sources, used_sources
+from featurize.store import FeatureStore
+from train.boosters.load import load_data
+from train.boosters.sources import study_sources, used_sources
 from ray_jobs.train_boosters import train_boosters
+from ray_jobs.ingest import ingest
+from votes.records import open_records
 
 from .votes import vote, write_votes
 

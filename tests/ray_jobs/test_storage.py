@@ -4,7 +4,7 @@ import stat
 import pyarrow as pa
 import pytest
 
-from ray_jobs.storage import DamagedFileError, Folder
+from core.storage import DamagedFileError, Folder
 
 TABLE = pa.table({"id": ["a", "b"], "x": [1.0, 2.0]})
 

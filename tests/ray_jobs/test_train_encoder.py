@@ -9,16 +9,17 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from train.finetune.folds import model_stage
 
-from preference.metrics import class_prior, log_loss
-from preference.packing import packing_settings
-from preference.schema import PROBABILITIES
-from ray_jobs import predictions
-from ray_jobs.finetune import model_stage
-from ray_jobs.records import open_records
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
-from ray_jobs.train_encoder import base_of_encoder, predict_records, predictions_stage, scratch_stage
+from core.run import Run
+from core.settings.loader import load_settings
+from featurize.tokens.packing import packing_settings
+from infer.encoders import base_of_encoder, predict_records, predictions_stage, scratch_stage
+from metrics.baselines import class_prior
+from metrics.scores import log_loss
+from votes import predictions
+from votes.records import open_records
+from votes.schema import PROBABILITIES
 
 from .commands import run_here, run_job
 

@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from train.finetune.memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
+from train.finetune.networks import load_config
+from train.finetune.settings import FineTuning, Lora, TrainingStage
 
-from preference.schema import PROBABILITIES
 from tests.train.tiny_models import MAX_TOKENS, tiny_model
-from train.finetune_memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
-from train.finetune_settings import FineTuning, Lora, TrainingStage
-from train.networks import load_config
+from votes.schema import PROBABILITIES
 
 from .commands import run_here
 

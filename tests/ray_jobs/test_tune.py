@@ -7,14 +7,15 @@ import shutil
 
 import pytest
 
-from preference.errors import InputError
+from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
 from ray_jobs.featurize import featurize
-from ray_jobs.ingest import ingest
-from ray_jobs.run import Run
-from ray_jobs.settings_file import load_settings
 from ray_jobs.train_boosters import train_boosters
-from ray_jobs.tune import _model_names, _trial_fingerprint, best_of, search_stage, tune
 from tune.search import TrialResult
+from tune.stage import _model_names, _trial_fingerprint, best_of, search_stage
+from ray_jobs.tune import tune
+from ray_jobs.ingest import ingest
 
 from .votes import vote, write_votes
 
@@ -90,7 +91,7 @@ def test_the_best_trials_models_are_taken_as_they_are(made, monkeypatch):
         json.loads(run.folder.read_bytes(f"models/small/fold-{n}/manifest.json"))["metrics"]["taken_from_search"]
         for n in range(3)
     )
-    monkeypatch.setattr("ray_jobs.tune.Found.model", property(lambda self: lambda fold: None))
+    monkeypatch.setattr("tune.stage.Found.model", property(lambda self: lambda fold: None))
     (trained,) = train_boosters(dataclasses.replace(run, force=True))
     assert not trained.cached
     assert {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)} == taken

@@ -3,9 +3,9 @@
 import numpy as np
 import scipy.sparse
 
-from preference.swap import swap_labels
-from train.booster import BoosterData
-from train.matrix import Matrix
+from train.boosters.data import BoosterData
+from train.boosters.matrix import Matrix
+from votes.swap import swap_labels
 
 RECORDS, PAIRS, FOLDS = 300, 4, 3
 

@@ -1,6 +1,6 @@
 """The board of folds: who lost what, and how often."""
 
-from train.board import Board, Finished
+from train.boosters.fold_queue import Board, Finished
 
 
 def test_a_lost_fold_goes_first_and_its_losses_count_until_a_checkpoint() -> None:

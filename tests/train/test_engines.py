@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from preference.errors import InputError
+from core.errors import InputError
 from tests.train.boosters import small_data
-from train import lightgbm_engine
-from train.booster import BoosterData, BoosterSettings, Engine, Fit
-from train.fold_runner import EngineName
+from train.boosters.data import BoosterData, BoosterSettings, Engine, Fit
+from train.boosters.engines import lightgbm
+from train.boosters.fold_pool import EngineName
 
 ENGINES: tuple[EngineName, ...] = ("lightgbm", "xgboost")
 SAMPLING = {
@@ -80,7 +80,7 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: EngineName) -> 
     held = data.features.rows(data.held_out(0))
     predicted = library(engine).predict(fit.model, held, 1)
     if engine == "lightgbm":  # for which a missing entry is a zero
-        from train.matrix import Matrix
+        from train.boosters.matrix import Matrix
 
         def dense(each: Matrix) -> Matrix:
             return Matrix(each.joined().toarray())
@@ -176,7 +176,7 @@ def test_boosters_whose_rounds_do_not_stand_by_themselves_are_refused(
 
 def test_a_seed_under_another_name_moves_with_the_checkpoints() -> None:
     given = BoosterSettings(20, None, {"bagging_fraction_seed": 5, "bagging_fraction": 0.5, "bagging_freq": 1})
-    assert lightgbm_engine.native_params(given, first_round=10)["bagging_fraction_seed"] == 15
+    assert lightgbm.native_params(given, first_round=10)["bagging_fraction_seed"] == 15
 
 
 @pytest.mark.parametrize("engine", [*ENGINES, "two_part"])

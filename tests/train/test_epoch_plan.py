@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
-from train.epoch_plan import learning_rate_at, plan_epoch, share_out, steps_of
+from train.finetune.sampler import learning_rate_at, plan_epoch, share_out, steps_of
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=120), st.integers(1, 20), st.integers(50, 2000))

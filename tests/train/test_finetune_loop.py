@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from train.finetune.fold_trainer import Storage, _fit
+from train.finetune.loop import _Clock, _Worker
+from train.finetune.networks import load_network, set_trained
+from train.finetune.optimizer import new_optimizer
+from train.finetune.settings import FineTuning, TrainingStage
+from train.finetune.task import FoldTask
 
-from preference.errors import InputError
+from core.errors import InputError
 from tests.train.tiny_models import MAX_TOKENS, tiny_model, token_data
-from train.finetune import Storage, _fit
-from train.finetune_loop import _Clock, _Worker
-from train.finetune_settings import FineTuning, TrainingStage
-from train.finetune_task import FoldTask
-from train.networks import load_network, set_trained
-from train.optimizer import new_optimizer
 
 STAGE = TrainingStage("all", 3, 1e-3)
 SETTINGS = FineTuning(stages=(STAGE,), records_per_step=6, tokens_per_batch=4 * MAX_TOKENS, seed=1)

@@ -2,9 +2,8 @@ import math
 
 import pytest
 import torch
-
-from train.finetune_losses import summed_loss
-from train.finetune_settings import Distillation, FineTuning
+from train.finetune.losses import summed_loss
+from train.finetune.settings import Distillation, FineTuning
 
 LOGITS = torch.tensor([[1.0, 0.0, -1.0], [0.5, 0.5, 0.0]])
 LABELS = torch.tensor([0, 2])

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+from train.finetune.memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
+from train.finetune.memory_tracker import LiveBytes
+from train.finetune.networks import load_config, load_network, set_trained
+from train.finetune.settings import FineTuning, Lora, TrainingStage
 
 from tests.train.tiny_models import tiny_model
-from train.finetune_memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
-from train.finetune_settings import FineTuning, Lora, TrainingStage
-from train.live_bytes import LiveBytes
-from train.networks import load_config, load_network, set_trained
 
 SEQUENCE = 64
 SHAPES = [(4, SEQUENCE)]

@@ -10,13 +10,13 @@ import pytest
 import ray
 from ray.util.placement_group import placement_group, placement_group_table, remove_placement_group
 
-from preference.errors import InputError
-from preference.swap import position_effect, swap_average, swap_probabilities
+from core.errors import InputError
 from tests.train.boosters import FOLDS, small_data
 from tests.train.processes import kinds, processes, wait_until
-from train.booster import BoosterData, BoosterSettings
-from train.fold_runner import EngineName, FoldError, FoldResult, train_folds
-from train.matrix import Matrix
+from train.boosters.data import BoosterData, BoosterSettings
+from train.boosters.fold_pool import EngineName, FoldError, FoldResult, train_folds
+from train.boosters.matrix import Matrix
+from votes.swap import position_effect, swap_average, swap_probabilities
 
 ENGINES: tuple[EngineName, ...] = ("lightgbm", "xgboost")
 PARAMS: dict[EngineName, dict[str, Any]] = {

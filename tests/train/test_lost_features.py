@@ -15,9 +15,9 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 from tests.train.boosters import small_data
-from train.booster import BoosterSettings
-from train.fold_runner import train_folds
-from train.matrix import Matrix
+from train.boosters.data import BoosterSettings
+from train.boosters.fold_pool import train_folds
+from train.boosters.matrix import Matrix
 
 def read():
     # Small objects would lie with their owner, who is not lost.

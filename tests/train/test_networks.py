@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+from train.finetune.adapters import merge_adapter
+from train.finetune.networks import foreign_head, load_config, load_network, most_tokens
+from train.finetune.settings import FineTuning, Lora
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -13,12 +16,9 @@ from transformers import (
     RobertaConfig,
 )
 
-from preference.errors import InputError
-from preference.schema import LABELS
+from core.errors import InputError
 from tests.train.tiny_models import tiny_model
-from train.adapters import merge_adapter
-from train.finetune_settings import FineTuning, Lora
-from train.networks import foreign_head, load_config, load_network, most_tokens
+from votes.schema import LABELS
 
 SHAPE = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
 PLAIN = FineTuning(stages=(), seed=3)

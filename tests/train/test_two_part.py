@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from preference.errors import InputError
-from preference.metrics import log_loss
-from preference.swap import swap_probabilities
+from core.errors import InputError
+from metrics.scores import log_loss
 from tests.train.boosters import small_data
-from train import two_part_engine
-from train.booster import BoosterSettings
-from train.two_part_engine import Columns, TwoPart
+from train.boosters.data import BoosterSettings
+from train.boosters.engines import linear
+from train.boosters.engines.linear import Columns, TwoPart
+from votes.swap import swap_probabilities
 
 PARAMS = {"c_anti": 0.5, "c_tie": 0.5, "clip": 3.0}
 
@@ -22,7 +22,7 @@ def settings(**params):
 def fitted(data, fold=0, weights=None, **params):
     rest = data.rest(fold)
     columns = Columns.of(data.permutation, data.signs)
-    dense = two_part_engine._dense(data.features)
+    dense = linear._dense(data.features)
     return TwoPart.fit(dense[rest], data.labels[rest], weights, columns, PARAMS | params), dense
 
 
@@ -30,7 +30,7 @@ def fitted(data, fold=0, weights=None, **params):
 def test_exchanging_answers_exchanges_probabilities_exactly(sparse):
     data = small_data(sparse)
     model, dense = fitted(data)
-    swapped = two_part_engine._dense(data.swapped(data.features))
+    swapped = linear._dense(data.swapped(data.features))
     predicted = model.predict(dense)
     assert np.abs(model.predict(swapped) - swap_probabilities(predicted)).max() < 1e-12
     assert np.abs(predicted.sum(axis=1) - 1).max() < 1e-12
@@ -103,7 +103,7 @@ def test_importances_name_the_column_that_decides_and_constant_columns_say_nothi
 )
 def test_bad_parameters_are_named(asked, says):
     with pytest.raises(InputError, match=says):
-        two_part_engine.check(small_data(), asked)
+        linear.check(small_data(), asked)
 
 
 def test_absurd_features_give_probabilities():

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from train.finetune.data import PACKED, TokenData
+from train.finetune.networks import load_tokenizer
+from train.finetune.scratch import build_scratch
 
 from demo.generator import decode_turns, generate
-from preference.packing import Layout, Packer
-from preference.schema import TEXTS
-from train.finetune_data import PACKED, TokenData
-from train.networks import load_tokenizer
-from train.scratch import build_scratch
+from featurize.tokens.packing import Layout, Packer
+from votes.schema import TEXTS
 
 MAX_TOKENS = 96
 

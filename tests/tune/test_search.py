@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import ray
 
-from preference.errors import InputError
-from preference.swap import swap_labels
+from core.errors import InputError
 from tests.train.boosters import FOLDS, small_data
 from tests.train.processes import processes, wait_until
-from train.booster import BoosterData, BoosterSettings
-from train.fold_runner import EngineName
+from train.boosters.data import BoosterData, BoosterSettings
+from train.boosters.fold_pool import EngineName
 from tune.search import SearchSettings, TrialResult, _candidates, search
 from tune.space import ROUNDS, Dimension, Parameters, draw
+from votes.swap import swap_labels
 
 SPACES = {
     "lightgbm": {"num_leaves": Dimension(2, 8, whole=True), "learning_rate": Dimension(0.02, 0.6, log=True)},

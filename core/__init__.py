@@ -1,0 +1,1 @@
+"""What every job stands on: command line, settings, runs, stages, storage, Ray."""

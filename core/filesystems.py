@@ -1,0 +1,145 @@
+"""Where input and output live: paths on a local disk and URIs of object stores."""
+
+import contextlib
+import fnmatch
+import functools
+import os
+import re
+import urllib.parse
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pyarrow import fs
+
+from core.errors import InputError
+
+_SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
+_WILDCARD = re.compile(r"[*?\[]")
+_KEY = re.compile(r"key|secret|token|passw|credential|sig", re.IGNORECASE)
+# Pauses double up to 20 s, each times a random share: a minute and a half on average, so that a store which is away for
+# half a minute ends no job.
+ATTEMPTS = 12
+
+
+def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str]:
+    """File system and path inside it for a local path (made absolute) or a URI such as s3://bucket/key.
+
+    `attempts` is how often S3 is asked before its silence or refusal counts.
+    """
+    if not _SCHEME.match(location):
+        return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
+    return _remote(location, attempts)
+
+
+def refuse_keys(location: str, where: str = "") -> None:
+    """Raise InputError for a URI with a key in it; the message names `where` it stands, and the URI's scheme alone.
+
+    What settings hold is printed, saved in the run and shown in the report.
+    """
+    scheme, mark, rest = location.partition("://")
+    if not mark:
+        return
+    place, _, options = rest.partition("?")
+    # A secret may hold a slash, which ends what a parser takes for the host: s3://name:half/other-half@bucket
+    host, _, port = place.partition("/")[0].partition(":")
+    named = [name for name in urllib.parse.parse_qs(options, keep_blank_values=True) if _KEY.search(name)]
+    if scheme == "gs":
+        host = host.removeprefix("anonymous@")  # how pyarrow is told to use no key
+    if "@" in host + options or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
+        raise InputError(
+            "a key stands in the URI",
+            where=where or f"{scheme}://...",
+            fix="leave it out; give it in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or through the machine's role.",
+        )
+
+
+@functools.lru_cache(maxsize=256)  # what is made once per place keeps its connections
+def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
+    refuse_keys(location)
+    try:
+        filesystem, path = fs.FileSystem.from_uri(location)
+    except (ValueError, OSError) as error:
+        place = location.partition("?")[0]
+        reason = str(error).replace(location, place)
+        fix = "give a local path or an s3:// or gs:// URI."
+        if isinstance(error, OSError) and location.startswith("s3://"):  # pyarrow asks for the bucket's region
+            fix = "check the bucket's name and the network, or add the region: s3://BUCKET/PATH?region=REGION."
+        raise InputError(reason, where=place, fix=fix) from error
+    if isinstance(filesystem, fs.S3FileSystem):
+        # A URI cannot say how often to try; what pickle keeps of a file system are the arguments that make it.
+        _, (options,) = filesystem.__reduce__()
+        patience = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        filesystem = fs.S3FileSystem(**{**options, "retry_strategy": patience})
+    return filesystem, path
+
+
+@contextlib.contextmanager
+def unreachable_is_input_error(location: str) -> Iterator[None]:
+    """Turn the OSError of a place that cannot be reached or read into an InputError that names it."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"cannot be reached: {str(error).splitlines()[0]}", where=location, fix="check the path and your rights."
+        ) from error
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One input file: the location that led to it, its path in the file system there, and its name in messages."""
+
+    location: str
+    path: str
+    name: str
+    size: int
+
+    @property
+    def filesystem(self) -> fs.FileSystem:
+        """Its file system: resolved where it is used, since pickle would forget how patient it is."""
+        return resolve(self.location)[0]
+
+
+def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
+    """The files behind a path or URI: one file, every file below a folder that ends in `endings`, or a glob.
+
+    Files come in the order of their names, so that record positions do not depend on the file system. Raises
+    InputError if nothing is there.
+    """
+    wildcard = _WILDCARD.search(location)
+    # An existing file wins over a glob, so that names with brackets can be given as they are.
+    filesystem, path = resolve(location)
+    with unreachable_is_input_error(location):
+        info = filesystem.get_file_info(path)
+    if info.type == fs.FileType.File:
+        return [InputFile(location, path, location, info.size)]
+    if info.type == fs.FileType.Directory:
+        found = _below(filesystem, path)
+        files = [file for file in found if file.path.lower().endswith(endings)]
+        if not files:
+            raise InputError(
+                "no input file in this folder",
+                where=location,
+                fix=f"put files there that end in one of {', '.join(endings)}.",
+            )
+        return [InputFile(location, file.path, file.path, file.size) for file in files]
+    if wildcard:
+        _, base = resolve(location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/"))
+        files = [file for file in _below(filesystem, base) if _matches(file.path, path)]
+        if files:
+            return [InputFile(location, file.path, file.path, file.size) for file in files]
+        raise InputError("no file matches this pattern", where=location, fix="check the pattern and the folder.")
+    raise InputError("no such file or folder", where=location, fix="check the path; relative ones start where you run.")
+
+
+def _matches(path: str, pattern: str) -> bool:
+    """Whether each part of the path matches its part of the pattern; * does not reach into folders."""
+    parts, patterns = path.split("/"), pattern.split("/")
+    return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
+
+
+def _below(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
+    """Files below a folder in the order of their names, without hidden ones and those in hidden folders."""
+    selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
+    files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
+    seen = [file for file in files if "/." not in file.path[len(folder) :]]
+    return sorted(seen, key=lambda info: info.path)

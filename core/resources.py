@@ -1,0 +1,206 @@
+"""What each job asks a Ray cluster for, and whether the cluster could ever have it."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from core.errors import InputError
+from core.progress import say
+from core.settings.finetune import FineTuned
+from core.settings.llm import Llm
+from core.settings.schema import Booster, Embeddings, Settings
+from infer.scoring.engine_settings import LlmSettings, bundles
+
+# For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the nodes that
+# the autoscaler may have, pairs of the resources of one and how many at most; empty if it adds none.
+NODE_TYPES = "TIEBREAK_NODE_TYPES"
+Resources = Mapping[str, float]
+NodeTypes = Sequence[tuple[Resources, int]]
+
+
+def held(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
+    """What work of so many seconds cost, for a manifest: by the settings that it ran with, not those of its report."""
+    return {"core_seconds": round(seconds * cpus, 1), "gpu_seconds": round(seconds * gpus, 1)}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a job needs at the same time for `what` to run at all; more of it runs more at once.
+
+    `count` bundles, each of which has to fit on one node; none of ours need to be on the same one. `key` names the
+    settings that it comes from, one or a section of them; empty if none does.
+    """
+
+    job: str
+    what: str
+    bundle: Resources
+    count: int = 1
+    key: str = ""
+
+    def __str__(self) -> str:
+        text = " and ".join(_amount(name, amount) for name, amount in self.bundle.items())
+        return text if self.count == 1 else f"{self.count} times {text}"
+
+
+def requests(settings: Settings) -> list[Request]:
+    """The largest request of each kind of work, of every job that the settings ask for and of `predict`."""
+    found = [Request("ingest", "a file or shard", {"CPU": 1})]
+    if settings.boosters or settings.featurize.embeddings is not None:
+        found.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
+    if settings.featurize.embeddings is not None:
+        found.append(embeddings_request(settings.featurize.embeddings))
+    for search in settings.tune:
+        booster = next(each for each in settings.boosters if each.name == search.booster)
+        found.append(processes_request("tune", booster))
+    found += [folds_request(booster) for booster in settings.boosters]
+    for job, models in (("train_encoder", settings.encoders), ("train_llm", settings.trained_llms)):
+        for model in models:
+            found += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
+    for llm in settings.llms:
+        found += [Request("score_llm", f"{llm.name}: packing", {"CPU": 1}), engine_request(llm)]
+    found += [Request("blend", "an analysis", {"CPU": 1}), Request("report", "a shard", {"CPU": 1})]
+    return [*found, *(processes_request("predict", booster) for booster in settings.boosters)]
+
+
+def embeddings_request(wanted: Embeddings) -> Request:
+    """One actor that encodes shards."""
+    bundle = _resources(wanted.cpus_per_replica, wanted.gpus_per_replica)
+    return Request("featurize", "embeddings: an encoder", bundle, key="featurize.embeddings")
+
+
+def folds_request(booster: Booster) -> Request:
+    """One fold's training processes; see core.placement.ask_for."""
+    key = f"boosters.{booster.name}.cpus_per_fold and actors_per_fold"
+    return Request(
+        "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_fold}, booster.actors_per_fold, key
+    )
+
+
+def processes_request(job: str, booster: Booster) -> Request:
+    """One process that trains a trial's folds, or predicts shards."""
+    what = "a trial" if job == "tune" else "a shard"
+    key = f"boosters.{booster.name}.cpus_per_fold"
+    return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_fold}, key=key)
+
+
+def workers_request(job: str, model: FineTuned) -> Request:
+    """One fold's workers; see train.finetune.fold_trainer."""
+    bundle = _resources(model.cpus_per_worker, model.gpus_per_worker)
+    key = f"{'encoders' if job == 'train_encoder' else 'trained_llms'}.{model.name}"
+    return Request(job, f"{model.name}: a fold's workers", bundle, model.workers, key)
+
+
+def engine_request(llm: Llm) -> Request:
+    """One engine; see infer.scoring.engine_settings.bundles."""
+    asked = LlmSettings("", cpus_per_replica=llm.cpus_per_replica, gpus_per_replica=llm.gpus_per_replica)
+    parts = bundles(asked)
+    return Request("score_llm", f"{llm.name}: an engine", parts[0], len(parts), f"llms.{llm.name}")
+
+
+def fits(request: Request, nodes: Sequence[Resources], to_come: NodeTypes = ()) -> bool:
+    """Whether the request fits on nodes with these resources, were they free, or on all those `to_come`."""
+    return _times(request, nodes, to_come) >= 1
+
+
+def require_room(request: Request) -> None:
+    """Raise InputError if the cluster that Ray is connected to can never have what the request asks for.
+
+    A local cluster is as large as it is; others may grow by the node types that their autoscaler knows. Where nobody
+    says what these are, a line tells what is missing, and the job waits for it.
+    """
+    nodes, to_come = _cluster()
+    if fits(request, nodes, to_come):
+        return
+    every = [*nodes, *(node for node, _ in to_come)]
+    most = {name: max((node.get(name, 0) for node in every), default=0) for name in request.bundle}
+    largest = " and ".join(_amount(name, amount) for name, amount in most.items())
+    there = max(len(nodes), sum(count for _, count in to_come))
+    here = f"the largest node has {largest}" if request.count == 1 else f"{there} nodes have {largest} at most"
+    if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
+        less = f", or stop it and ask for less in {request.key}" if request.key else ""
+        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{less}")
+        return
+    grown = ", also when it has grown" if to_come else ""
+    raise InputError(
+        f"asks for {request}, but this is a cluster where {here}{grown}",
+        where=request.key,
+        fix="ask for less there, or run on a cluster that has them.",
+    )
+
+
+def may_grow(request: Request) -> bool:
+    """Whether the cluster's autoscaler may add nodes on which the request fits."""
+    return fits(request, [], _cluster()[1])
+
+
+def room_for(request: Request, most: int) -> int:
+    """How many of the request the cluster has room for, 1 to `most`: as it is, or as large as it may become.
+
+    All that is asked for at once is what an autoscaler sees.
+    """
+    return max(1, min(most, _times(request, *_cluster())))
+
+
+def room_for_all(asked: Sequence[Request]) -> bool:
+    """Whether the cluster has room for all of these at the same time: as it is, or as large as it may become."""
+    nodes, to_come = _cluster()
+    return any(_pack(asked, each) for each in (nodes, [node for node, count in to_come for _ in range(count)]))
+
+
+def table(settings: Settings) -> str:
+    """What `pipeline --dry-run` prints: a line for each request."""
+    rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
+    widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
+    head = "Each job needs at least this at the same time, each part of it on one node; with more it does more at once:"
+    data = settings.data
+    made = "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,}, made up"
+    votes = made if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
+    return "\n".join(
+        [
+            f"Votes: {votes} (not looked at here)" if data.primary is not None else f"Votes: {votes}",
+            head,
+            *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows),
+        ]
+    )
+
+
+def _cluster() -> tuple[list[Resources], NodeTypes]:
+    """Resources of the nodes that there are, and of those that the autoscaler may have in all."""
+    import ray
+
+    declared = os.environ.get(NODE_TYPES)
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]], json.loads(declared) if declared else []
+
+
+def _times(request: Request, nodes: Sequence[Resources], to_come: NodeTypes) -> int:
+    """How often the request fits on these nodes, or on those that the cluster may have in all, these among them."""
+    here = sum(_places(request.bundle, node) for node in nodes)
+    grown = sum(count * _places(request.bundle, node) for node, count in to_come)
+    return max(here, grown) // request.count
+
+
+def _pack(asked: Sequence[Request], nodes: Sequence[Resources]) -> bool:
+    """Whether every bundle finds a node, the largest first, each on the first that has room."""
+    free = [dict(node) for node in nodes]
+    bundles_asked = [request.bundle for request in asked for _ in range(request.count)]
+    for bundle in sorted(bundles_asked, key=lambda each: (each.get("GPU", 0), each.get("CPU", 0)), reverse=True):
+        place = next((node for node in free if _places(bundle, node)), None)
+        if place is None:
+            return False
+        for name, amount in bundle.items():
+            place[name] -= amount
+    return True
+
+
+def _resources(cpus: int, gpus: int) -> Resources:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _amount(name: str, amount: float) -> str:
+    return f"{amount:g} {name}" if amount == 1 else f"{amount:g} {name}s"
+
+
+def _places(bundle: Resources, node: Resources) -> int:
+    """How often the bundle fits on a node with these resources."""
+    return int(min(node.get(name, 0) // amount for name, amount in bundle.items()))

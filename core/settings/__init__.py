@@ -1,0 +1,1 @@
+"""The schema of settings, one file a subject, and the loader."""

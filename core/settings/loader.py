@@ -1,0 +1,214 @@
+"""Settings from YAML and the command line.
+
+Precedence: `--set key=value`, then the YAML file, then the schema's defaults. An unknown key, a wrong type or an
+impossible value is an InputError that names the key, the reason and the nearest valid name.
+"""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from core.errors import InputError
+from core.filesystems import refuse_keys
+from core.settings.base import NAME
+from core.settings.schema import Settings
+
+_URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\",\]}]+")
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice instead of keeping the last one."""
+
+
+def _mapping(loader: _StrictLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, str):
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is not a name", key_node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is given twice", key_node.start_mark)
+        seen.add(key)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep)
+
+
+_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Settings:
+    """Settings from YAML text (named `where` in messages) and `key.path=value` overrides.
+
+    Values of overrides are YAML too; list items are reached by their index (boosters.0.rounds=50) or, where they
+    have one, by their name (boosters.lightgbm.rounds=50). Raises InputError.
+    """
+    try:
+        raw = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"not valid YAML: {_what(error)}", where=where, fix="mend the syntax there.") from error
+    raw = {} if raw is None else raw
+    if not isinstance(raw, dict):
+        raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
+    for override in overrides:
+        _apply(raw, override)
+    _refuse_keys(raw)
+    try:
+        return Settings.model_validate(raw)
+    except ValidationError as error:
+        # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant; and
+        # where a setting is missing, it is an unknown one beside it that was misspelt.
+        first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
+        meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
+        for override in overrides:
+            if _is_about(override, meant):
+                deeper = override.partition("=")[0].count(".") >= len(meant)  # what is beside it may be the mistake
+                where = f"{where} with --set {override}" if deeper else f"--set {override}"
+        raise _as_input_error(first, error, raw, where) from error
+
+
+def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
+    """Raise InputError for a URI with a key in it, before anything of it is printed."""
+    if isinstance(value, str):
+        refuse_keys(value, f"setting {setting!r}")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, item in items:
+        _refuse_keys(item, f"{setting}.{name}".lstrip("."))
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    path, equals, text = override.partition("=")
+    for uri in _URI.findall(override):
+        refuse_keys(uri, f"--set {path.partition('://')[0]}")
+    if not equals or not path:
+        raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"the value is not valid YAML: {_what(error)}", f"--set {override}", "quote it.") from error
+    *parents, last = path.split(".")
+    node: Any = raw
+    for key in parents:
+        if isinstance(node, dict):
+            if node.get(key) is None:
+                node[key] = {}
+            node = node[key]
+        else:
+            node = node[_index(node, key, override)]
+    if isinstance(node, dict):
+        node[last] = value
+    else:
+        node[_index(node, last, override)] = value
+
+
+def _what(error: yaml.YAMLError) -> str:
+    """What is wrong and where, without the line itself, which may hold a key."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or type(error).__name__
+    return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
+
+
+def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
+    """Whether an override sets a setting, what it is in, or a part of it; items of lists have an index and a name."""
+    keys = override.partition("=")[0].split(".")
+    return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
+
+
+def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
+    """Position in a list of settings, by number or by the items' names."""
+    if not isinstance(node, list):
+        raise InputError(
+            f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
+        )
+    if key.isdigit() and int(key) < len(node):
+        return int(key)
+    names = [str(item.get("name")) for item in node if isinstance(item, dict)]
+    if key in names:
+        return names.index(key)
+    if not node:
+        raise InputError(f"no item {key!r} in this list, which is empty", f"--set {override}", "set the whole list.")
+    raise InputError(
+        f"no item {key!r} in this list", where=f"--set {override}", fix=f"give an index or one of: {', '.join(names)}."
+    )
+
+
+def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
+    """What to say of the error's first thing to mend; all unknown settings are named with it."""
+    key = _key(first["loc"], raw)
+    unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
+    others = ", ".join(repr(each) for each in unknown if each != key)
+    if first["type"] == "extra_forbidden":
+        *above, name = _parts(first["loc"])
+        valid = _valid_names(above)
+        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+        hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
+        also = f" (unknown, too: {others})" if others else ""
+        return InputError(f"unknown setting {key!r}{also}", where=where, fix=hint)
+    also = f" (and unknown: {others})" if others else ""
+    if first["type"] == "missing":
+        return InputError(f"setting {key!r} is missing{also}", where=where, fix=f"add it, or give --set {key}=VALUE.")
+    reason = first["msg"].removeprefix("Value error, ") + also
+    if not key:  # about several settings together: the reason names them
+        return InputError(reason, where=where, fix="change one of the settings that this names.")
+    if isinstance(first["input"], dict) and first["type"] == "value_error":  # several keys together, as above
+        return InputError(
+            f"setting {key!r}: {reason}", where=where, fix=f"change one of its keys with --set {key}.KEY=VALUE."
+        )
+    shown = repr(first["input"])
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    rest = error.error_count() - 1 - len(unknown)
+    more = f" ({rest} more)" if rest else ""
+    return InputError(
+        f"setting {key!r} has an impossible value {shown}: {reason}{more}",
+        where=where,
+        fix=f"change {key}.",
+    )
+
+
+def _parts(location: Sequence[int | str]) -> list[str]:
+    return [str(part) for part in location if not _is_alternative(part)]
+
+
+def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw YAML
+    """A setting as --set takes it: list items by their names, where these tell them from others and from an index."""
+    named = []
+    node = raw
+    for part in _parts(location):
+        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
+            names = [item.get("name") if isinstance(item, dict) else None for item in node]
+            node, name = node[int(part)], names[int(part)]
+            unlike = names.count(name) == 1 and isinstance(name, str) and re.match(NAME, name) and not name.isdigit()
+            named.append(str(name) if unlike else part)
+        else:
+            node = node.get(part) if isinstance(node, dict) else None
+            named.append(part)
+    return ".".join(named)
+
+
+def _is_alternative(part: int | str) -> bool:
+    """Whether a part of an error's location names a type that a setting may have, rather than a key."""
+    return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
+
+
+def _valid_names(location: Sequence[str]) -> list[str]:
+    model: Any = Settings
+    for part in location:
+        if part.isdigit():
+            continue
+        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
+            return []
+        model = _model_inside(model.model_fields[part].annotation)
+    return sorted(model.model_fields) if model is not None else []
+
+
+def _model_inside(annotation: Any) -> Any:  # noqa: ANN401 - type annotations
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in get_args(annotation) if get_origin(annotation) else ():
+        found = _model_inside(argument)
+        if found is not None:
+            return found
+    return None

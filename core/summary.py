@@ -1,0 +1,74 @@
+"""The tables at the end of a job: what was done, and how good the models are."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from core.run import Run, StageResult
+
+
+def print_summary(run: Run, results: Sequence[StageResult]) -> None:
+    """Print stages, models with their out-of-fold log loss, and where the outputs are, on standard output."""
+    stages = [
+        [
+            result.stage,
+            ", ".join(f"{count:,} {name}" for name, count in result.manifest["rows"].items()),
+            f"{result.manifest['seconds']:.1f}",
+            "cached" if result.cached else "run",
+        ]
+        for result in results
+    ]
+    if stages:
+        print(_table(["stage", "rows", "seconds", ""], stages))
+    for result in results:
+        for note in result.notes:
+            print(f"  {result.stage}: {note}")
+    report = next((result for result in results if result.stage == "report"), None)
+    if report is not None:
+        print()
+        print(_table(["model", "out-of-fold log loss", "95% interval"], _scores(report)))
+    print()
+    for what, where in _outputs(results):
+        print(f"{what + ':':<12}{run.folder / where}")
+
+
+def _scores(report: StageResult) -> list[list[str]]:
+    metrics = report.manifest["metrics"]
+    rows = [(name, metrics["baselines"][name]) for name in metrics["baselines"]]
+    rows += list(metrics["models"].items())
+    rows += [(f"blend: {name}", values) for name, values in metrics["blend"]["variants"].items()]
+    return [
+        [
+            name + _only(values),
+            f"{values['oof_log_loss']:.4f}",
+            f"{values['ci95'][0]:.4f} to {values['ci95'][1]:.4f}",
+        ]
+        for name, values in rows
+    ]
+
+
+def _only(values: dict[str, Any]) -> str:
+    """What of the records a model's score is of, if not of all."""
+    if "folds" in values:
+        return f" (folds {', '.join(map(str, values['folds']))} only)"
+    return f" ({values['records']:,} records)" if "records" in values else ""
+
+
+def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
+    """What a person looks for next, and where it is in the run."""
+    stages = {result.stage: result.manifest for result in results}
+    found = []
+    if "test" in stages.get("blend", {}).get("rows", {}):
+        found.append(("submission", "blend/submission.csv"))
+    if "predict" in stages:
+        folder = f"predict/{stages['predict']['name']}"
+        found += [("predicted", f"{folder}/predictions.parquet"), ("submission", f"{folder}/submission.csv")]
+    if "report" in stages:
+        found += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
+    return found or [("outputs", "")]
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    widths = [max(len(row[n]) for row in [header, *rows]) for n in range(len(header))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in [header, *rows]]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(line.rstrip() for line in lines)

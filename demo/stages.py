@@ -1,0 +1,129 @@
+"""The demo's own inputs, made inside the run: synthetic pairs and tiny language models."""
+
+import io
+import tempfile
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from core.progress import say
+from core.run import Run, StageResult, connect
+from core.settings.llm import Llm
+from core.stage import Stage
+from core.storage import Folder
+from featurize.tokens.packing import packing_fingerprint
+from votes import predictions
+
+# Part of the fingerprints: raise them when the generator or the checkpoints come out differently.
+GENERATOR_VERSION = 1
+TINY_LLM_VERSION = 1
+
+
+def pairs_folder(run: Run) -> Folder:
+    """Where the run keeps its synthetic pairs."""
+    return run.folder / "demo/pairs"
+
+
+def is_synthetic(run: Run) -> bool:
+    """Whether the records are pairs made here: `data.synthetic` is set and no input is."""
+    data = run.settings.data
+    return data.synthetic is not None and data.train is None and data.test is None
+
+
+def make_pairs(run: Run) -> list[StageResult]:
+    """Write synthetic train.csv and test.csv, and the true probabilities, if the settings ask for them.
+
+    Otherwise nothing is made and the list is empty.
+    """
+    wanted = run.settings.data.synthetic
+    if wanted is None or not is_synthetic(run):
+        return []
+    rows = {"train": wanted.train_rows, "test": wanted.test_rows}
+    stage = Stage(
+        "demo_pairs",
+        pairs_folder(run),
+        settings={"seed": run.settings.seed, "rows": rows, "version": GENERATOR_VERSION},
+    )
+    manifest = None if run.force else stage.manifest()
+    if manifest is None:
+        stage.begin()
+        manifest = _write_pairs(run, stage, rows)
+        return [StageResult("demo_pairs", False, manifest)]
+    return [StageResult("demo_pairs", True, manifest)]
+
+
+def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, Any]:
+    from demo.generator import generate, write_csv
+
+    best = {}
+    for split, count in rows.items():
+        pairs = generate(count, seed=run.settings.seed, stream=split)
+        text = io.StringIO(newline="")
+        write_csv(pairs, text, labelled=split == "train")
+        stage.folder.write_bytes(f"{split}.csv", text.getvalue().encode())
+        stage.folder.write_table(f"truth-{split}.parquet", pairs.truth, stage.fingerprint)
+        best[split] = pairs.best_log_loss
+    return stage.commit(rows=rows, metrics={"best_log_loss": best})
+
+
+def truth(run: Run, ids: pa.ChunkedArray) -> predictions.Floats | None:
+    """True probabilities (n, 3) of the training records `ids` if the run made its own pairs, else None."""
+    if not is_synthetic(run):
+        return None
+    table = pairs_folder(run).read_table("truth-train.parquet")
+    return predictions.probabilities(table.take(pc.index_in(ids, table["id"].combine_chunks())))
+
+
+def checkpoint_folder(run: Run, llm: Llm) -> Folder:
+    """Where the run keeps a tiny checkpoint that it builds itself."""
+    return run.folder / f"demo/llm-{llm.name}"
+
+
+def checkpoint_stage(run: Run, llm: Llm) -> Stage:
+    """The stage that builds the tiny checkpoint of a model."""
+    return Stage(
+        f"demo_llm/{llm.name}",
+        checkpoint_folder(run, llm),
+        settings={
+            "seed": run.settings.seed,
+            "version": TINY_LLM_VERSION,
+            "max_tokens": llm.max_tokens,
+            "packing": packing_fingerprint(llm.max_tokens),
+            **(llm.demo.model_dump() if llm.demo else {}),
+        },
+    )
+
+
+def make_checkpoints(run: Run) -> list[StageResult]:
+    """Build the tiny checkpoints that the settings ask for, side by side as far as there are CPUs."""
+    tiny = [llm for llm in run.settings.llms if llm.demo is not None]
+    stages = {llm.name: checkpoint_stage(run, llm) for llm in tiny}
+    manifests = {name: None if run.force else stage.manifest() for name, stage in stages.items()}
+    missing = [llm for llm in tiny if manifests[llm.name] is None]
+    results = [StageResult(stages[name].name, True, found) for name, found in manifests.items() if found is not None]
+    if missing:
+        import ray
+
+        connect(run)
+        say("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
+        build = ray.remote(num_cpus=1)(_build_checkpoint)
+        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed) for llm in missing])
+    return results
+
+
+def _build_checkpoint(llm: Llm, stage: Stage, seed: int) -> StageResult:
+    from demo.tiny_llm import build_tiny_llm
+
+    started = time.monotonic()
+    stage.begin()
+    with tempfile.TemporaryDirectory() as folder:
+        assert llm.demo is not None
+        metrics = build_tiny_llm(llm.demo.architecture, Path(folder), seed=seed, max_tokens=llm.max_tokens)
+        names = {path.name for path in Path(folder).iterdir()}
+        for name in sorted(names):
+            stage.folder.write_bytes(name, (Path(folder) / name).read_bytes())
+    return StageResult(stage.name, False, stage.commit({}, None, metrics, names, time.monotonic() - started))

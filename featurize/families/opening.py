@@ -1,0 +1,34 @@
+"""How an answer opens: its first words tell a helper's tone, a refusal, and which kind of model speaks."""
+
+import re
+
+from featurize.columns import Feature
+from featurize.text import Text
+
+_OPENINGS = (
+    (
+        "agrees",
+        "Sure, Certainly, Of course, Absolutely, Definitely",
+        r"(?:sure|certainly|of course|absolutely|definitely)\b",
+    ),
+    (
+        "regrets",
+        "I'm sorry, Sorry, I apologize, Unfortunately, My apologies",
+        r"(?:i['’]?m sorry|sorry|i apologi[sz]e|unfortunately|my apologies)",
+    ),
+    ("as_an_ai", "As an AI, As a large language model", r"as an? (?:ai|artificial|language|large)\b"),
+    ("here_is", "Here's, Here is, Here are", r"here(?:['’]s| is| are)\b"),
+    ("greets", "Hello, Hi, Hey, Greetings", r"(?:hello|hi|hey|greetings)\b"),
+    ("the", "The", r"the\b"),
+    ("i", "I", r"i\b"),
+    ("yes_or_no", "Yes, No", r"(?:yes|no)\b"),
+)
+FEATURES = tuple(Feature(name, "0 or 1", f"1 if the answer opens with one of: {words}") for name, words, _ in _OPENINGS)
+_PATTERNS = tuple(re.compile(pattern, re.IGNORECASE) for *_, pattern in _OPENINGS)
+_START = 64  # characters looked at, behind white space
+
+
+def describe_answer(prompt: Text, answer: Text) -> list[float]:
+    """The features of one answer, in the order of FEATURES."""
+    start = answer.full.lstrip()[:_START]
+    return [float(pattern.match(start) is not None) for pattern in _PATTERNS]

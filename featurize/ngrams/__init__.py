@@ -1,0 +1,1 @@
+"""N-grams: tokens, counts, vocabularies."""

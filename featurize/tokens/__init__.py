@@ -1,0 +1,1 @@
+"""Records as the token ids that transformers read."""

@@ -1,0 +1,1 @@
+"""Blending and calibrating the predictions of several models."""

@@ -1,0 +1,84 @@
+"""The models of a finished run, checked to be what its settings make, and ready to predict other records."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+
+from train.finetune.checkpoints import Base
+from train.finetune.folds import fold_stage, folds_of, model_stage
+
+from core.run import Run, StageResult
+from core.settings.finetune import Encoder
+from core.settings.llm import Llm
+from core.settings.schema import Settings
+from core.stage import Stage, require_finished
+from featurize.tokens.packed_records import pack_records, packing_of
+from infer.encoders import base_of_encoder, predict_records, predictions_stage, scratch_stage
+from infer.scoring.checkpoints import Scorer, check_llm, finished_scorers, packing
+from infer.scoring.score import score_records_with, score_stage
+from train.boosters.predict import finished_boosters, predict_boosters
+from votes.records import Records
+
+# Makes predictions/<name> of new records, in the folder of another run that has the same settings.
+Predict = Callable[[Run, Records], list[StageResult]]
+
+
+def ready(run: Run, records: Records, names: Sequence[str]) -> list[Predict]:
+    """How some models of a finished run predict, in an order in which they find what they need of each other.
+
+    Raises InputError with the first thing that is missing, or was made by other settings, from other records, or with
+    another schema version.
+    """
+    settings = run.settings
+    boosters = [booster for booster in settings.boosters if booster.name in names]
+    encoders = [encoder for encoder in settings.encoders if encoder.name in names]
+    llms = [llm for llm in settings.llms if llm.name in names]
+    found: list[Predict] = []
+    if boosters:
+        found.append(functools.partial(predict_boosters, finished=finished_boosters(run, records, boosters)))
+    found += [_ready_encoder(run, records, encoder) for encoder in encoders]
+    if llms:
+        found.append(_ready_llms(run, records, llms))
+    return found
+
+
+def with_cheaper(settings: Settings, names: Sequence[str]) -> list[str]:
+    """The names, and those of the cheaper models of their cascades, in the order of the settings."""
+    wanted = set(names)
+    for llm in reversed(settings.llms):  # a cheaper model stands before the one that asks it
+        if llm.name in wanted and llm.cascade is not None:
+            wanted.add(llm.cascade.model)
+    return [name for name in settings.models if name in wanted]
+
+
+def _ready_encoder(run: Run, records: Records, encoder: Encoder) -> Predict:
+    job = "train_encoder"
+    scratch = scratch_stage(run, records, encoder)
+    if scratch is not None:
+        require_finished(scratch, job)
+    base = base_of_encoder(encoder, scratch)
+    models = model_stage(run, records, encoder, base, job)
+    folds = [fold_stage(models, fold) for fold in folds_of(run, encoder)]
+    for stage in (models, *folds, predictions_stage(run, records, encoder, models)):
+        require_finished(stage, job)
+    return functools.partial(_predict_encoder, encoder=encoder, base=base, models=models)
+
+
+def _predict_encoder(run: Run, records: Records, encoder: Encoder, base: Base, models: Stage) -> list[StageResult]:
+    packed = pack_records(run, records, encoder.name, base, packing_of(encoder))
+    return [packed, predict_records(run, records, encoder, models)]
+
+
+def _ready_llms(run: Run, records: Records, llms: Sequence[Llm]) -> Predict:
+    found: dict[str, list[Scorer]] = {}
+    for llm in llms:
+        check_llm(run, llm)
+        found[llm.name] = finished_scorers(run, records, llm)
+        _, _, how = packing(run, llm, found[llm.name][0])
+        require_finished(score_stage(run, records, llm, found[llm.name], how), "score_llm")
+    return functools.partial(_predict_llms, llms=llms, found=found)
+
+
+def _predict_llms(
+    run: Run, records: Records, llms: Sequence[Llm], found: Mapping[str, list[Scorer]]
+) -> list[StageResult]:
+    return score_records_with(run, records, llms, lambda llm: (found[llm.name], []))

@@ -1,0 +1,1 @@
+"""Scoring records with language models through vLLM."""

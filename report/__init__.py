@@ -1,0 +1,1 @@
+"""The report: its numbers, figures and page."""

@@ -1,0 +1,111 @@
+"""Small columns about each record that the report needs, gathered shard by shard: the driver sees no texts."""
+
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from core.progress import Progress
+from core.run import Run, connect
+from core.shards import Item, map_shards
+from core.stage import fingerprint
+from core.storage import Folder
+from featurize.families import language, length, style
+from featurize.text import Distinct, Text
+from votes import duplicates
+from votes.records import Records
+
+# Part of the columns' fingerprint: raise it when they come out differently.
+VERSION = 1
+STYLE = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
+_LENGTH = {feature.name: n for n, feature in enumerate(length.FEATURES)}
+_STYLE = {feature.name: n for n, feature in enumerate(style.FEATURES)}
+_ENGLISH = [feature.name for feature in language.FEATURES].index("english")
+
+
+def gather_columns(run: Run, records: Records, folder: Folder) -> dict[str, pa.Table]:
+    """The columns of each split in the order of its records, made where they are not there yet.
+
+    They are kept in columns/ of the report's folder, a file for each shard, and made again only for other records.
+    """
+    made_from = {
+        split: fingerprint([VERSION, duplicates.VERSION, records.fingerprint_of(split)]) for split in records.splits
+    }
+    items = [
+        {"split": split, "shard": shard, "fingerprint": made_from[split]}
+        for split in records.splits
+        for shard in records.shards(split)
+    ]
+    made_by = folder.table_fingerprints([column_file(item["shard"]) for item in items])
+    missing = [item for item, made in zip(items, made_by, strict=True) if run.force or made != item["fingerprint"]]
+    if missing:
+        connect(run)
+        progress = Progress("report", "shards", total=len(missing))
+        work = functools.partial(_describe_shard, records=records.folder, target=folder)
+        for done in map_shards(missing, work):
+            progress.advance(rows=done["rows"])
+    return {
+        split: pa.concat_tables([folder.read_table(column_file(shard)) for shard in records.shards(split)])
+        for split in records.splits
+    }
+
+
+def column_file(shard: str) -> str:
+    """The file of a shard's columns in the report's folder."""
+    return f"columns/{shard}"
+
+
+def _describe_shard(item: Item, records: Folder, target: Folder) -> Iterator[Item]:
+    table = records.read_table(item["shard"], ["id", "prompt", "response_a", "response_b"])
+    columns = describe(table) if item["split"] == "train" else {}
+    target.write_table(
+        column_file(item["shard"]), pa.table({"id": table["id"], **columns, **_hashes(table)}), item["fingerprint"]
+    )
+    yield {"rows": len(table)}
+
+
+def describe(records: pa.Table) -> dict[str, Any]:
+    """Columns (n,) about records: turns and language of the prompt, code, and the answers' lengths and style."""
+    distinct = Distinct.of(records)
+    prompts, *answers = (
+        [distinct.texts[n] for n in distinct.index[part]] for part in ("prompt", "response_a", "response_b")
+    )
+    known = {id(text): _style(text) for part in answers for text in part}
+    columns: dict[str, Any] = {
+        "turns": np.array([len(prompt.turns) for prompt in prompts], np.int32),
+        "english": np.array([language.describe(prompt)[_ENGLISH] == 1 for prompt in prompts], np.bool_),
+        "code": np.array([any(text.code_blocks for text in texts) for texts in zip(prompts, *answers, strict=True)]),
+    }
+    for side, part in zip("ab", answers, strict=True):
+        columns[f"chars_{side}"] = np.array([len(text.full) for text in part], np.int64)
+        for n, name in enumerate(STYLE):
+            columns[f"{name}_{side}"] = np.array([known[id(text)][n] for text in part], np.float64)
+    return columns
+
+
+def _style(text: Text) -> Sequence[float]:
+    """The four features of style of the arena's style control, in the order of STYLE."""
+    marks = style.describe(text)
+    return (
+        length.describe(text)[_LENGTH["tokens"]],
+        marks[_STYLE["headers"]],
+        marks[_STYLE["bullets"]] + marks[_STYLE["numbered"]],
+        marks[_STYLE["bold"]],
+    )
+
+
+def _hashes(records: pa.Table) -> dict[str, Any]:
+    rows = [records[part].to_pylist() for part in ("prompt", "response_a", "response_b")]
+    exact = [duplicates.text_hash(prompt, [a, b]) for prompt, a, b in zip(*rows, strict=True)]
+    near = np.array([duplicates.signature(texts) for texts in zip(*rows, strict=True)], np.uint32)
+    signatures = pa.FixedSizeListArray.from_arrays(pa.array(near.ravel()), duplicates.PERMUTATIONS)
+    return {"text_hash": pa.array(exact, pa.int64()), "signature": signatures}
+
+
+def signatures(columns: pa.Table) -> duplicates.Signatures:
+    """The MinHash signatures (n, 128) among the columns of a split."""
+    flat = pa.concat_arrays([chunk.flatten() for chunk in columns["signature"].chunks])
+    found: duplicates.Signatures = flat.to_numpy().reshape(-1, duplicates.PERMUTATIONS)
+    return found

@@ -1,0 +1,1 @@
+"""Booster engines, one file each."""

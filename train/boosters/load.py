@@ -1,0 +1,108 @@
+"""Finished features and records as what boosters train on."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurize.blocks import Layout, NgramBlock
+from featurize.store import FeatureStore
+from votes.records import SOURCE, Records
+
+if TYPE_CHECKING:
+    from train.boosters.data import BoosterData
+    from train.boosters.matrix import Matrix
+
+# Share of entries below which an n-gram block stays sparse: an entry takes 8 bytes sparse, 4 dense.
+SPARSE_BELOW = 0.5
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """Which blocks boosters get as arrays, and which sparse behind them."""
+
+    dense: Layout
+    sparse: Layout
+
+    @property
+    def layout(self) -> Layout:
+        """All columns, in the order of the matrices."""
+        return Layout([*self.dense.blocks, *self.sparse.blocks])
+
+    def read(self, features: FeatureStore, split: str, shard: str) -> "Matrix":
+        """The features of one shard; see FeatureStore.tables."""
+        import scipy.sparse
+
+        from train.boosters.matrix import Matrix
+
+        tables = features.tables(split, shard, self.layout.blocks)
+        rows = next(iter(tables.values())).num_rows
+        array: Any = self.dense.dense(tables) if self.dense.blocks else np.empty((rows, 0), np.float32)
+        if not self.sparse.blocks:
+            return Matrix(array)
+        parts = [block.sparse(tables[block.folder]) for block in self.sparse.blocks if isinstance(block, NgramBlock)]
+        return Matrix(array, scipy.sparse.hstack(parts, format="csr"))
+
+
+def load_data(
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None = None,
+    weights: Mapping[str, float] = {},
+    used_sources: npt.NDArray[np.bool_] | None = None,
+    sparse_below: float = SPARSE_BELOW,
+) -> "BoosterData":
+    """The features of some families (all if None), read from the files of a run.
+
+    `weights` are those of other sources by their names, in order; `used_sources` says which folds train on which. Call
+    it where the data shall live, not in the driver.
+    """
+    from train.boosters.data import BoosterData
+    from train.boosters.matrix import stack
+
+    arrangement = arrange(features, records, families, sparse_below)
+
+    def matrix(split: str) -> "Matrix":
+        shards = [name.partition("/")[2] for name in records.shards(split)]
+        return stack([arrangement.read(features, split, shard) for shard in shards])
+
+    splits = ["train", *(f"{SOURCE}{name}" for name in weights)]
+    votes = [records.labels_and_folds(split) for split in splits]
+    labels, folds = (np.concatenate(each) for each in zip(*votes, strict=True))
+    rows = [records.rows(split) for split in splits]
+    permutation, signs = arrangement.layout.exchange()
+    columns = arrangement.layout.columns()
+    return BoosterData(
+        features=stack([matrix(split) for split in splits]),
+        labels=labels,
+        folds=folds,
+        test_features=matrix("test") if "test" in records.splits else None,
+        permutation=permutation,
+        signs=signs,
+        names=[column.name for column in columns],
+        families=[column.family for column in columns],
+        sources=np.repeat(np.arange(len(splits), dtype=np.int16), rows),
+        weights=np.repeat(np.array([1.0, *weights.values()], np.float32), rows) if weights else None,
+        used_sources=used_sources,
+    )
+
+
+def arrange(
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None = None,
+    sparse_below: float = SPARSE_BELOW,
+) -> Arrangement:
+    """The features of some families (all if None), sparse where few entries of the training records are filled."""
+    layout = features.layout if families is None else features.layout.of(families)
+    blocks = [block for block in layout.blocks if isinstance(block, NgramBlock)]
+    entries = dict.fromkeys((block.name for block in blocks), 0)
+    for name in records.shards("train"):
+        tables = features.tables("train", name.partition("/")[2], blocks)
+        for block in blocks:
+            entries[block.name] += block.sparse(tables[block.folder]).nnz
+    rows = records.rows("train")
+    sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
+    return Arrangement(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))

@@ -1,0 +1,151 @@
+"""What a fold's fine-tuning leaves in the run: checkpoints while it works, then model, predictions and curves."""
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from core.model_cache import local_folder
+from core.resources import held
+from core.stage import Stage
+from core.storage import Folder
+from metrics.scores import log_loss
+from train.finetune.data import Probabilities
+from train.finetune.task import Point, Rows, TrainingState
+from votes import predictions
+
+MODEL = "model"  # folders and files of a fold
+TRAINED_ON = "training.json"
+HELD_OUT = "out_of_fold.parquet"
+HISTORY = "history.json"
+EVENTS = "events.out.tfevents.tiebreak"
+CHECKPOINT = "checkpoint"
+_STATE = f"{CHECKPOINT}/state.json"
+
+
+@dataclass(frozen=True)
+class Base:
+    """The model that training starts from: a hub id, a folder on every node, one in an object store, or of the run."""
+
+    place: str
+    fingerprint: str
+    in_run: bool = False
+
+    def local(self) -> str:
+        """A hub id, or a folder on this machine."""
+        return self._copy(outline=False)
+
+    def outline(self) -> str:
+        """The same without the numbers of the weights where it would be a copy."""
+        return self._copy(outline=True)
+
+    def _copy(self, outline: bool) -> str:
+        is_folder = self.in_run or "://" in self.place
+        return local_folder(Folder(self.place), self.fingerprint, outline) if is_folder else self.place
+
+
+@dataclass(frozen=True)
+class RunFoldStore:
+    """A fold's folder in the run. Files are safetensors and JSON; nothing of them is run when they are read."""
+
+    stage: Stage
+    start: Base
+    labels: Any  # (held-out records,) in their order
+    records: str  # fingerprint of the training records
+    votes: list[str]  # digests of the files that they come from
+    cpus: int  # that its workers hold together
+    gpus: int
+
+    def base(self) -> str:
+        """See train.finetune.task.FoldStore."""
+        return self.start.local()
+
+    def progress(self) -> tuple[int, int] | None:
+        """See train.finetune.task.FoldStore."""
+        state = self._state()
+        return None if state is None else (state["stage"], state["epochs"])
+
+    def load(self) -> TrainingState | None:
+        """See train.finetune.task.FoldStore."""
+        state = self._state()
+        if state is None:
+            return None
+        parameters, optimizer = (self._read(state[name]) for name in ("parameters", "optimizer"))
+        return TrainingState(state["stage"], state["epochs"], parameters, optimizer, state["history"], state["seconds"])
+
+    def finished(self) -> bool:
+        """See train.finetune.task.FoldStore."""
+        return self.stage.manifest() is not None
+
+    def save(self, state: TrainingState) -> None:
+        """Write the tensors, then the file that names them, and then remove those of the epoch before."""
+        from safetensors.torch import save
+
+        folder = self.stage.folder
+        names = {}
+        for name in ("parameters", "optimizer"):
+            names[name] = f"{CHECKPOINT}/{name}-{state.stage}-{state.epochs}.safetensors"
+            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
+            folder.write_bytes(names[name], save(tensors))
+        told = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
+        folder.write_json(_STATE, {**told, **names, "history": state.history, "seconds": state.seconds})
+        folder.write_bytes(EVENTS, _events(state.history))
+        for name in folder.files():
+            if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
+                folder.delete(name)
+
+    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+        """Write everything that stays, remove the checkpoint, and commit."""
+        folder = self.stage.folder
+        keep = {HELD_OUT, HISTORY, EVENTS}
+        for path in sorted(path for path in model.rglob("*") if path.is_file()):
+            name = f"{MODEL}/{path.relative_to(model)}"
+            folder.write_file(name, path)
+            keep.add(name)
+        # Scoring reads this: a model's predictions for what it was trained on are worth nothing.
+        trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
+        for place in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
+            folder.write_json(f"{place}/{TRAINED_ON}", trained_on)
+            keep.add(f"{place}/{TRAINED_ON}")
+        table = pa.table({"row": rows, **predictions.columns(held_out)})
+        folder.write_table(HELD_OUT, table, self.stage.fingerprint)
+        folder.write_json(HISTORY, history)
+        folder.write_bytes(EVENTS, _events(history))
+        metrics = {
+            "log_loss": log_loss(held_out, self.labels),
+            "tokens": int(sum(point["tokens"] for point in history)),
+            "steps": len(history),
+            **held(seconds, self.cpus, self.gpus),
+        }
+        self.stage.commit(rows={"train": len(rows)}, metrics=metrics, keep=keep, seconds=seconds)
+
+    def _state(self) -> dict[str, Any] | None:
+        try:
+            state = self.stage.folder.read_json(_STATE)
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(state, dict) or state.get("fingerprint") != self.stage.fingerprint:
+            return None
+        tensors = (state["parameters"], state["optimizer"])
+        return state if all(self.stage.folder.exists(name) for name in tensors) else None
+
+    def _read(self, name: str) -> Any:  # noqa: ANN401 - tensors by name
+        from safetensors.torch import load
+
+        return load(self.stage.folder.read_bytes(name))
+
+
+def _events(history: list[Point]) -> bytes:
+    """A TensorBoard event file of the curves; steps count through all stages, at the times when they were done."""
+    from tensorboardX import SummaryWriter
+
+    with tempfile.TemporaryDirectory() as folder:
+        with SummaryWriter(folder) as writer:
+            for step, point in enumerate(history):
+                for name in ("loss", "learning_rate", "tokens_per_second", "held_out_log_loss"):
+                    if name in point:
+                        writer.add_scalar(name, point[name], step, walltime=point["time"])
+        (file,) = Path(folder).iterdir()
+        return file.read_bytes()

@@ -1,0 +1,170 @@
+"""Folds fine-tuned on Ray Train: so many at a time, each with its own group of workers, each resumable by epoch."""
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
+from ray.util.placement_group import placement_group_table
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from core.errors import InputError
+from core.placement import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
+from train.boosters.data import FoldError
+from train.finetune.loop import PeerLostError, train_worker
+from train.finetune.task import FoldTask
+
+DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints; see train.boosters.fold_pool
+Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
+
+
+class Messages:
+    """An actor that holds what workers have to say until somebody asks."""
+
+    def __init__(self) -> None:
+        self._lines: list[tuple[int, str]] = []
+        self._begun: set[int] = set()
+
+    def post(self, fold: int, text: str) -> None:
+        """Take a line about a fold."""
+        self._lines.append((fold, text))
+        self._begun.add(fold)
+
+    def drain(self) -> tuple[list[tuple[int, str]], set[int]]:
+        """The lines since the last call, and the folds that ever said something."""
+        lines, self._lines = self._lines, []
+        return lines, self._begun
+
+
+def fine_tune(
+    tasks: Sequence[FoldTask],
+    storage: Storage,
+    at_once: int,
+    on_progress: Callable[[int, str], None] = lambda fold, text: None,
+    on_wait: Callable[[str], None] = lambda reason: None,
+) -> Iterator[int]:
+    """Train the tasks' folds, `at_once` at a time, and yield each fold when its store has its result.
+
+    `storage` is where Ray Train keeps its own notes. A fold that loses a worker goes on from its last checkpoint and
+    ends with the same model. While no worker has started, `on_wait` is told why after 3 s and then every 10 s.
+
+    Raises InputError if a worker raises it, and FoldError for any other failure; either way, and when the caller
+    closes the generator, all folds end.
+    """
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=here).remote()
+    fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+    waiting = list(tasks)
+    running: dict[ray.ObjectRef[None], FoldTask] = {}
+    next_report = time.monotonic() + QUIET_SECONDS
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                task = waiting.pop(0)
+                running[fit.remote(dataclasses.replace(task, progress=messages), storage)] = task
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=LOOK_SECONDS)
+            lines, begun = ray.get(messages.drain.remote())
+            for fold, text in lines:
+                on_progress(fold, text)
+            if any(task.fold in begun for task in running.values()):
+                next_report = time.monotonic() + QUIET_SECONDS
+            elif time.monotonic() >= next_report:
+                next_report = time.monotonic() + REPORT_SECONDS
+                settings = tasks[0].settings
+                on_wait(_why_waiting(settings.workers, settings.cpus_per_worker, settings.gpus_per_worker))
+            for reference in ended:
+                task = running.pop(reference)
+                _raise_failure(reference, task)
+                yield task.fold
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+        ray.kill(messages)
+
+
+def _why_waiting(workers: int, cpus: int, gpus: int) -> str:
+    if not any(group["state"] == "PENDING" for group in placement_group_table().values()):
+        return "the workers are starting"
+    if gpus:
+        free = ray.available_resources().get("GPU", 0.0)
+        return (
+            f"{workers} workers need {gpus} GPUs each; {free:g} of {ray.cluster_resources().get('GPU', 0):g} are free"
+        )
+    return describe_shortage(f"each of {workers} workers", cpus)
+
+
+def _raise_failure(reference: "ray.ObjectRef[None]", task: FoldTask) -> None:
+    try:
+        ray.get(reference)
+    except RayTaskError as error:
+        if isinstance(error.cause, InputError):
+            raise error.cause from error
+        raise FoldError("fine-tuning", task.fold, str(error.cause)) from error
+    except RayError as error:
+        raise FoldError("fine-tuning", task.fold, f"{type(error).__name__}: {error}") from error
+
+
+def _fit(task: FoldTask, storage: Storage) -> None:
+    """Runs in a task of Ray's, since a call of Ray Train's returns only when it ends."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    settings = task.settings
+    filesystem, path = storage
+    deaths = 0
+    while not task.store.finished():  # a worker may be lost when all is written
+        before = task.store.progress()
+        trainer = TorchTrainer(
+            train_worker,
+            train_loop_config={"task": task},
+            torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
+            scaling_config=ScalingConfig(
+                num_workers=settings.workers,
+                use_gpu=settings.gpus_per_worker > 0,
+                resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker),
+            ),
+            run_config=RunConfig(
+                name=f"fold-{task.fold}-{time.time_ns()}",
+                storage_path=path,
+                storage_filesystem=filesystem,
+                failure_config=FailureConfig(max_failures=0),  # ours below tells deaths from mistakes
+            ),
+        )
+        try:
+            trainer.fit()
+            return
+        except WorkerGroupError as error:
+            failures = [_cause(failure) for failure in error.worker_failures.values()]
+            own = [failure for failure in failures if not _is_loss(failure)]
+            if own:
+                # As text but for InputError, since not every exception survives the way.
+                refused = isinstance(own[0], InputError)
+                raise own[0] if refused else RuntimeError(f"{type(own[0]).__name__}: {own[0]}") from None
+            deaths = deaths + 1 if task.store.progress() == before else 1
+            if deaths > DEATHS_ALLOWED:
+                raise RuntimeError(f"its workers died {deaths} times in one epoch: {failures[0]}") from None
+            if task.progress is not None:
+                task.progress.post.remote(task.fold, "a worker was lost; going on from the last checkpoint")
+
+
+def _resources(cpus: int, gpus: int) -> dict[str, float]:
+    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
+
+
+def _cause(failure: BaseException) -> BaseException:
+    """The exception that a worker's code raised, out of Ray Train's wrapping."""
+    while True:
+        inner = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None)
+        if not isinstance(inner, BaseException):
+            return failure
+        failure = inner
+
+
+def _is_loss(failure: BaseException) -> bool:
+    """Whether a worker failed because a process or node was lost, its own or another's."""
+    return (
+        isinstance(failure, PeerLostError | RayActorError | WorkerCrashedError)
+        or "WorkerHealthCheck" in type(failure).__name__
+    )

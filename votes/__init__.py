@@ -1,0 +1,1 @@
+"""The vocabulary of the domain: outcomes, records, folds, swap, predictions."""

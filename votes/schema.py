@@ -1,0 +1,55 @@
+"""Labels, probabilities and the columns of records and predictions.
+
+A *record* is one comparison: a prompt, two answers, and for training records the vote. The texts are lists of turns;
+a turn may be null (the Kaggle data has such rows) and stays null here, so that features can tell null from empty.
+"""
+
+from typing import Final
+
+import pyarrow as pa
+
+SCHEMA_VERSION: Final = 1
+
+LABELS: Final = ("A", "B", "tie")
+PROBABILITIES: Final = ("p_a", "p_b", "p_tie")
+
+TEXTS: Final = ("prompt", "response_a", "response_b")
+WINNERS: Final = ("winner_model_a", "winner_model_b", "winner_tie")
+SUBMISSION_COLUMNS: Final = ("id", *WINNERS)
+
+_TURNS = pa.list_(pa.string())
+
+TEST_RECORDS: Final = pa.schema(
+    [
+        ("id", pa.string()),
+        ("position", pa.int64()),  # number among the valid rows of the input, from 0: the order of the submission
+        ("prompt", _TURNS),
+        ("response_a", _TURNS),
+        ("response_b", _TURNS),
+        ("group", pa.int64()),  # hash of the normalised prompt; see votes.folds
+    ]
+)
+
+TRAIN_RECORDS: Final = pa.schema(
+    [
+        *TEST_RECORDS,
+        pa.field("model_a", pa.string()),  # for the report's slices only; never a feature
+        pa.field("model_b", pa.string()),
+        pa.field("label", pa.int8()),  # index into LABELS
+        pa.field("fold", pa.int16()),
+    ]
+)
+
+TEST_PREDICTIONS: Final = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in PROBABILITIES)])
+TRAIN_PREDICTIONS: Final = pa.schema([*TEST_PREDICTIONS, pa.field("fold", pa.int16())])
+
+QUARANTINE: Final = pa.schema(
+    [
+        ("split", pa.string()),  # train or test
+        ("file", pa.string()),
+        ("row", pa.int64()),  # 1-based data row; the header is not counted
+        ("reason", pa.string()),
+        ("id", pa.string()),
+        ("raw", pa.string()),  # the row as read, as JSON, so that nothing is lost
+    ]
+)

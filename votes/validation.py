@@ -1,0 +1,135 @@
+"""From a row as read to a record, or to a named reason why not."""
+
+import difflib
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from core.errors import InputError
+from votes.folds import prompt_group
+from votes.schema import TEXTS, WINNERS
+
+TextFormat = Literal["auto", "json", "plain"]
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+_BROKEN_LIST = re.compile(r'\s*\[\s*(?:"|null\s*[,\]])')
+_OPTIONAL = ("model_a", "model_b")
+_TRUE, _FALSE = {"1", "1.0", "true", "True", "TRUE"}, {"0", "0.0", "false", "False", "FALSE"}
+
+
+class InvalidRow(Exception):
+    """The reason why a row is no record; it goes to quarantine with the row."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One validated comparison; see votes.schema for the meaning of the fields."""
+
+    id: str
+    prompt: list[str | None]
+    response_a: list[str | None]
+    response_b: list[str | None]
+    group: int
+    model_a: str | None = None
+    model_b: str | None = None
+    label: int | None = None
+
+
+def column_check(where: str, labelled: bool) -> Callable[[list[str]], None]:
+    """A check of column names that raises InputError for those missing: id and texts, and the votes if labelled."""
+    required = ("id", *TEXTS, *WINNERS) if labelled else ("id", *TEXTS)
+
+    def check(names: list[str]) -> None:
+        missing = [name for name in required if name not in names]
+        if not missing:
+            return
+        strangers = [str(name) for name in names if name not in (*required, *_OPTIONAL)]
+        near = difflib.get_close_matches(missing[0], strangers, n=1, cutoff=0.8)
+        act = f"rename {near[0]!r} to {missing[0]!r}" if near else f"the header must name {', '.join(required)}"
+        hint = f"{act}. Found: {', '.join(map(repr, names))[:300]}"
+        plural = "s" if len(missing) > 1 else ""
+        raise InputError(f"missing column{plural} {', '.join(missing)}", where=where, fix=hint)
+
+    return check
+
+
+def to_record(row: dict[str, Any], labelled: bool, text_format: TextFormat) -> Record:
+    """The record in a row; raises InvalidRow with the reason.
+
+    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, empty ones aside, and plain
+    text of one turn otherwise; a text that starts like a list of strings but does not parse is broken. Lone surrogates,
+    which no UTF-8 file can hold, become U+FFFD.
+    """
+    record_id = _identifier(row.get("id"))
+    texts = _texts([row.get(name) for name in TEXTS], text_format)
+    label = _label(row) if labelled else None
+    model_a, model_b = (_model(row.get(name)) if labelled else None for name in ("model_a", "model_b"))
+    prompt, response_a, response_b = texts
+    return Record(record_id, prompt, response_a, response_b, prompt_group(prompt), model_a, model_b, label)
+
+
+def _identifier(value: Any) -> str:  # noqa: ANN401 - a cell of any format
+    if value is None or isinstance(value, list | dict) or str(value).strip() == "":
+        raise InvalidRow("missing id")
+    if isinstance(value, float):
+        raise InvalidRow("id is a floating-point number, which cannot name a record exactly")
+    return _clean(str(value))
+
+
+def _texts(cells: Sequence[Any], text_format: TextFormat) -> list[list[str | None]]:
+    for name, cell in zip(TEXTS, cells, strict=True):
+        if cell is None:
+            raise InvalidRow(f"missing {name}")
+        if not isinstance(cell, str | list):
+            raise InvalidRow(f"{name} is neither text nor a list of turns")
+    parsed = [_turns(cell) if text_format != "plain" or isinstance(cell, list) else None for cell in cells]
+    if text_format == "auto" and any(turns is not None for turns in parsed):
+        # An answer that is nothing at all, beside lists.
+        empty = [isinstance(cell, str) and not cell.strip() for cell in cells]
+        parsed = [[""] if nothing else turns for nothing, turns in zip(empty, parsed, strict=True)]
+    if all(turns is not None for turns in parsed):
+        return [[None if turn is None else _clean(turn) for turn in turns or ()] for turns in parsed]
+    for name, cell, turns in zip(TEXTS, cells, parsed, strict=True):
+        broken = text_format == "json" or (text_format == "auto" and _BROKEN_LIST.match(str(cell)))
+        if turns is None and (isinstance(cell, list) or broken):
+            raise InvalidRow(f"{name} is not a JSON list of texts")
+    return [
+        [None if turn is None else _clean(turn) for turn in cell] if isinstance(cell, list) else [_clean(cell)]
+        for cell in cells
+    ]
+
+
+def _turns(cell: str | list[Any]) -> list[str | None] | None:
+    """The turns if the cell is a list of at least one text or null, else None."""
+    if isinstance(cell, str):
+        if not cell.lstrip().startswith("["):
+            return None
+        try:
+            cell = json.loads(cell)
+        except (ValueError, RecursionError):
+            return None
+    if isinstance(cell, list) and cell and all(turn is None or isinstance(turn, str) for turn in cell):
+        return cell
+    return None
+
+
+def _label(row: dict[str, Any]) -> int:
+    votes = []
+    for name in WINNERS:
+        value = str(row.get(name)).strip()
+        if value not in _TRUE and value not in _FALSE:
+            raise InvalidRow(f"{name} is neither 0 nor 1")
+        votes.append(value in _TRUE)
+    if sum(votes) != 1:
+        raise InvalidRow("no winner" if not any(votes) else "more than one winner")
+    return votes.index(True)
+
+
+def _model(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
+    return None if value is None or value == "" else _clean(str(value))
+
+
+def _clean(text: str) -> str:
+    return _LONE_SURROGATE.sub("\ufffd", text)
