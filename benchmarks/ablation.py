@@ -20,13 +20,13 @@ import numpy.typing as npt
 from core.progress import Progress
 from core.run import Run, connect
 from core.settings.loader import load_settings
-from ray_jobs.featurize import featurize
 from featurize.store import FeatureStore
 from metrics.baselines import class_prior
 from metrics.intervals import bootstrap_means, interval
 from metrics.scores import record_log_loss
-from train.boosters.load import load_data
+from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
+from train.boosters.load import load_data
 from votes.records import open_records
 from votes.swap import swap_average
 

@@ -20,10 +20,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
-from train.finetune.sampler import plan_epoch
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
+from train.finetune.sampler import plan_epoch
 
 THEIRS = """
 import json, sys

@@ -33,7 +33,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow.parquet as pq
-from train.finetune.flops import attention_operations, multiplied_parameters
 
 from benchmarks.featurize import ROOT
 from benchmarks.llm_score import REAL, TOKENS, pack_votes, score, token_counts, train_tokenizer
@@ -42,6 +41,7 @@ from featurize.tokens.batches import budget_batches, pad
 from infer.scoring.engine_settings import LlmSettings
 from infer.scoring.size import load_shape
 from infer.scoring.vllm_engine import engine_environment, engine_options
+from train.finetune.flops import attention_operations, multiplied_parameters
 from votes.schema import LABELS
 
 # From the models' own configurations; what is not named is transformers' default.

@@ -145,8 +145,8 @@ def _train(run: Path, fold_seconds: float) -> float:
 
     from core.run import Run
     from core.settings.loader import load_settings
-    from train.boosters import fold_pool
     from ray_jobs.train_boosters import train_boosters
+    from train.boosters import fold_pool
 
     # Sent to the workers as it is here, with its engines made slow.
     fold_pool.engine_of = functools.partial(_slow_engine, fold_pool.engine_of, fold_seconds)

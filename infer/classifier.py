@@ -35,8 +35,9 @@ class Classifier:
         packing: Mapping[str, object],
     ) -> None:
         import torch
-        from train.finetune.answers_model import HEAD_FILE, AnswersModel
         from transformers import AutoModelForSequenceClassification
+
+        from train.finetune.answers_model import HEAD_FILE, AnswersModel
 
         if load_packing(Path(folder)) != packing:
             raise InputError(

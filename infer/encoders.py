@@ -15,13 +15,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from train.finetune.checkpoints import MODEL, Base
-from train.finetune.folds import (
-    base_of,
-    fold_stage,
-    folds_of,
-    held_out_predictions,
-)
 
 from core.model_cache import local_folder
 from core.progress import Progress, say
@@ -31,6 +24,13 @@ from core.settings.finetune import Encoder
 from core.stage import Stage
 from core.storage import Folder
 from featurize.tokens.packing import packing_settings
+from train.finetune.checkpoints import MODEL, Base
+from train.finetune.folds import (
+    base_of,
+    fold_stage,
+    folds_of,
+    held_out_predictions,
+)
 from votes import predictions
 from votes.records import Records
 from votes.schema import LABELS, TEXTS

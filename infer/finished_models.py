@@ -3,9 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 
-from train.finetune.checkpoints import Base
-from train.finetune.folds import fold_stage, folds_of, model_stage
-
 from core.run import Run, StageResult
 from core.settings.finetune import Encoder
 from core.settings.llm import Llm
@@ -16,6 +13,8 @@ from infer.encoders import base_of_encoder, predict_records, predictions_stage, 
 from infer.scoring.checkpoints import Scorer, check_llm, finished_scorers, packing
 from infer.scoring.score import score_records_with, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
+from train.finetune.checkpoints import Base
+from train.finetune.folds import fold_stage, folds_of, model_stage
 from votes.records import Records
 
 # Makes predictions/<name> of new records, in the folder of another run that has the same settings.

@@ -8,13 +8,12 @@ is the epoch. With --dry-run nothing is trained: it says what training would tak
 
 import sys
 
-from train.finetune.folds import base_of, check_bases, fine_tune_folds, model_stage
-from train.finetune.plan import dry_run
-
 from core.cli import Job, main
 from core.progress import say
 from core.run import Run, StageResult
 from featurize.tokens.packed_records import pack_records, packing_of
+from train.finetune.folds import base_of, check_bases, fine_tune_folds, model_stage
+from train.finetune.plan import dry_run
 from votes.records import open_records
 
 

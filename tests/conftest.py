@@ -51,7 +51,7 @@ def _write_reliability(path: Path, stage: str, what: str, result: str) -> None:
         "What was done to each stage of the demo pipeline while it was at work, what came of it, and when that was",
         "last seen. Each time the outputs were compared with an undisturbed run's: boosters' predictions to the byte,",
         "language models' to 1e-5. A row is written by a test that passed, and by nothing else:",
-        "`python -m pytest tests/ray_jobs/test_reliability.py --reliability docs/reliability.md`.",
+        "`python -m pytest tests/integration/jobs/test_reliability.py --reliability docs/reliability.md`.",
         "",
         "| fault | stage | result | seen |",
         "|---|---|---|---|",

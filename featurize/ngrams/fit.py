@@ -212,7 +212,9 @@ def _what_is_wanted(
 
 def _count(records: Folder, shard: str, matchers: dict[Group, counting.Matcher]) -> dict[Group, Ints]:
     distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
-    return {group: counting.count_terms(*distinct.used_by(group[0])[1:], matcher) for group, matcher in matchers.items()}
+    return {
+        group: counting.count_terms(*distinct.used_by(group[0])[1:], matcher) for group, matcher in matchers.items()
+    }
 
 
 def _choose(counts: dict[Group, TermCounts], wanted: Vocabulary, exact: Ints | None, texts: int, target: Folder) -> int:

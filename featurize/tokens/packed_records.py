@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from train.finetune.checkpoints import Base
 
 from core.progress import Progress
 from core.run import Run, StageResult, connect
@@ -20,6 +19,7 @@ from core.storage import Folder
 from featurize.tokens.packing import Layout, Marked, Packer, packing_fingerprint
 from featurize.tokens.truncation import Truncation
 from infer.scoring.judge_prompt import Frame
+from train.finetune.checkpoints import Base
 from votes.records import Records
 from votes.schema import TEXTS
 
@@ -134,6 +134,7 @@ def token_counts(run: Run, records: Records, name: str, split: str) -> npt.NDArr
 def share_tokens(run: Run, records: Records, name: str, split: str) -> "list[Any]":
     """References to tables of the schema train.finetune.data.PACKED in the object store, read there by Ray Data."""
     import ray.data
+
     from train.finetune.data import PACKED, as_blocks
 
     shards = records.shards(split)

@@ -7,9 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from train.finetune.checkpoints import MODEL, TRAINED_ON, Base
-from train.finetune.folds import base_of, model_stage
-
 from core.errors import InputError
 from core.model_cache import local_place, stored_fingerprint
 from core.progress import say
@@ -19,6 +16,8 @@ from core.stage import Stage, read_manifest, require_finished
 from core.storage import Folder
 from demo import stages
 from featurize.tokens.packed_records import Packing, packing_of
+from train.finetune.checkpoints import MODEL, TRAINED_ON, Base
+from train.finetune.folds import base_of, model_stage
 from votes.records import Records
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
@@ -123,9 +122,8 @@ def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
         return model.name, base_of(model.model), packing_of(model)
     frame = None
     if llm.mode == "judge":
-        from train.finetune.networks import load_tokenizer
-
         from infer.scoring.judge_prompt import chat_frame
+        from train.finetune.networks import load_tokenizer
 
         frame = chat_frame(load_tokenizer(scorer.outline()))
     in_store = "://" in scorer.place

@@ -22,9 +22,8 @@ def dry_run(run: Run) -> str:
 
 
 def _plan(run: Run, records: Records, llm: Llm) -> str:
-    from train.finetune.flops import cache_bytes, forward_operations
-
     from infer.scoring.size import load_shape
+    from train.finetune.flops import cache_bytes, forward_operations
 
     found = planned_scorers(run, records, llm)
     name, base, how = packing(run, llm, found[0])

@@ -5,13 +5,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from train.finetune.checkpoints import HISTORY
-from train.finetune.folds import folds_of
 
 from core.run import Run
 from metrics.intervals import bootstrap_means, interval
 from metrics.scores import record_log_loss
 from report.scores import scores
+from train.finetune.checkpoints import HISTORY
+from train.finetune.folds import folds_of
 
 POINTS = 120  # of a curve, each the mean of the steps it stands for
 

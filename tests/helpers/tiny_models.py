@@ -1,0 +1,80 @@
+"""Tiny models of the real architectures, with random weights, as folders that transformers loads."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from demo.generator import decode_turns, generate
+from featurize.tokens.packing import Layout, Packer
+from train.finetune.data import PACKED, TokenData
+from train.finetune.networks import load_tokenizer
+from train.finetune.scratch import build_scratch
+from votes.schema import TEXTS
+
+MAX_TOKENS = 96
+
+
+def records(rows: int, seed: int = 3):
+    """Synthetic pairs as texts (a list of turns each) and labels."""
+    pairs = generate(rows, seed, "finetune")
+    texts = [[decode_turns(text) for text in pairs.table[name].to_pylist()] for name in TEXTS]
+    return list(zip(*texts, strict=True)), pairs.labels
+
+
+def tiny_model(folder: Path, architecture: str, layers: int = 2) -> Path:
+    """An encoder with dropout, or a causal model with a tokenizer that begins with a token of its own."""
+    from transformers import (
+        AutoConfig,
+        Gemma2Config,
+        Gemma2ForSequenceClassification,
+        LlamaConfig,
+        LlamaForSequenceClassification,
+        PreTrainedTokenizerFast,
+    )
+
+    texts = (turn for record in records(60)[0] for turns in record for turn in turns if turn)
+    build_scratch(folder, texts, "deberta-v2", layers, 32, 1, 600, MAX_TOKENS, seed=1)
+    if architecture == "deberta-v2":
+        config = AutoConfig.from_pretrained(folder)
+        config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
+        config.save_pretrained(folder)
+        return folder
+    tokenizer = load_tokenizer(str(folder))
+    for file in folder.iterdir():
+        file.unlink()
+    PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, bos_token="[CLS]", eos_token="[SEP]", pad_token="[PAD]",
+        model_max_length=MAX_TOKENS,
+    ).save_pretrained(folder)  # fmt: skip
+    shape = {
+        "vocab_size": len(tokenizer), "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": layers,
+        "num_attention_heads": 1, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 1024,
+        "initializer_range": 0.1, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "num_labels": 3,
+    }  # fmt: skip
+    if architecture == "llama":
+        LlamaForSequenceClassification(LlamaConfig(**shape)).save_pretrained(folder)
+    else:
+        gemma = Gemma2Config(**shape, query_pre_attn_scalar=32, sliding_window=64, attn_implementation="eager")
+        Gemma2ForSequenceClassification(gemma).save_pretrained(folder)
+    return folder
+
+
+def token_data(folder: Path, architecture: str, rows: int, folds: int = 3) -> TokenData:
+    """Packed synthetic records in the object store, in blocks of 20."""
+    import ray
+
+    texts, labels = records(rows)
+    layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
+    packer = Packer(load_tokenizer(str(folder)), MAX_TOKENS, layout)
+    packed = [packer.pack_both_marked(*each) for each in texts]
+    blocks = []
+    for start in range(0, rows, 20):
+        part = packed[start : start + 20]
+        columns: dict[str, Any] = {"row": np.arange(start, start + len(part))}
+        for order, name in enumerate(("ab", "ba")):
+            columns |= {name: [both[order][0] for both in part], f"{name}_parts": [both[order][1] for both in part]}
+        blocks.append(ray.put(pa.table(columns, schema=PACKED)))
+    lengths = np.array([len(ids) for (ids, _), _ in packed], np.int32)
+    return TokenData(blocks, lengths, labels, (np.arange(rows) % folds).astype(np.int16))

@@ -1,0 +1,251 @@
+"""One job at a time in a run's folder."""
+
+import itertools
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from core import lock
+from core.errors import InputError
+from core.lock import LOCK, locked
+from core.storage import Folder
+from tests.helpers.commands import ROOT, run_job
+
+HOLD = """
+import signal, sys, time
+from ray_jobs import lock
+from core.storage import Folder
+
+run, seconds, machine = sys.argv[1:4]
+lock.BEAT_S, lock.LOOK_S, lock.CUT_OFF_S, lock.NOTICE_S = 0.2, 0.1, 2.0, 5.0
+if machine:
+    lock.this_machine = lambda: machine
+signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as core.cli does
+
+def away(*_):
+    time.sleep(1)
+    raise OSError("no route to host")
+
+started = None
+try:
+    with lock.locked(Folder(run), "pipeline", "--take-over" in sys.argv):
+        started = time.time()
+        try:
+            print("held", flush=True)
+            if "--cut-off" in sys.argv:
+                Folder.write_json = away
+            if "--stuck" in sys.argv:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(float(seconds))
+        finally:
+            ended = time.time()
+except lock.InputError:
+    print("refused", flush=True)
+except lock.TakenOverError as error:
+    print(error, flush=True)
+finally:
+    if started:
+        print(started, ended, flush=True)
+"""
+
+
+def hold(run: Path, seconds: float, machine: str = "", *flags: str) -> "subprocess.Popen[str]":
+    line = [sys.executable, "-c", HOLD, str(run), str(seconds), machine, *flags]
+    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+
+
+def said(process: "subprocess.Popen[str]") -> str:
+    assert process.stdout is not None
+    return process.stdout.readline().strip()
+
+
+@pytest.fixture
+def owner(tmp_path):
+    with hold(tmp_path / "run", 60) as process:
+        assert said(process) == "held"
+        yield process
+        process.kill()
+
+
+def claim(run: Path, host: str, silent: float) -> Path:
+    path = run / LOCK / "other.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"owner": "ada", "host": host, "pid": 1, "job": "blend", "since": "then"}))
+    os.utime(path, (time.time() - silent,) * 2)
+    return path
+
+
+def test_the_second_is_refused_with_the_owners_name_until_the_first_is_gone(tmp_path, owner):
+    run = Folder(str(tmp_path / "run"))
+    with pytest.raises(InputError, match=rf"process {owner.pid}, pipeline, since 2.*--take-over"), locked(run, "blend"):
+        pass
+    with locked(Folder(str(tmp_path / "another")), "blend"):
+        pass
+    owner.kill()
+    owner.wait()
+    with locked(run, "blend"):
+        pass
+    # An owner that is killed while it renews its claim leaves a half-written file, which nobody reads.
+    assert not list(tmp_path.glob(f"run/{LOCK}/*.json"))
+    assert not (tmp_path / "another").exists()
+
+
+@pytest.mark.slow
+def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
+    small = ["data.synthetic.train_rows=40", "data.synthetic.test_rows=10", "data.folds=2"]
+    refused = run_job("ingest", tmp_path / "run", *small)
+    assert refused.returncode == 2
+    assert refused.stderr.count("\n") == 1
+    assert f"process {owner.pid}" in refused.stderr
+    threading.Thread(target=owner.wait).start()  # else it would stay as a zombie
+    taken = run_job("ingest", tmp_path / "run", *small, flags=["--take-over"])
+    assert taken.returncode == 0, taken.stderr
+    assert said(owner) == "another job has taken this run over"
+    assert not list(tmp_path.glob(f"run/{LOCK}/*"))
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """A lock that looks and gives up sooner; returns after how many seconds a claim is silent."""
+    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "CUT_OFF_S": 60.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
+        monkeypatch.setattr(lock, name, seconds)
+    return 3.0
+
+
+@pytest.mark.parametrize(("silent", "take_over", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)])
+def test_a_claim_from_another_machine_that_is_not_renewed_is_taken_over(
+    tmp_path, silent, take_over, waited, quick, capsys
+):
+    other = claim(tmp_path / "run", "elsewhere", silent)
+    start = time.monotonic()
+    with locked(Folder(str(tmp_path / "run")), "report", take_over):
+        assert not other.exists()
+    assert waited <= time.monotonic() - start < waited + 3
+    told = capsys.readouterr().err
+    assert "from ada on elsewhere" in told
+    assert ("sign of life of ada" in told) == (0 < silent < quick)
+
+
+@pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])  # a name that two machines may share
+def test_a_claim_from_another_machine_that_is_renewed_counts(tmp_path, host, quick):
+    other = claim(tmp_path / "run", host, 0.5)
+    over = threading.Event()
+
+    def renew():
+        while not over.wait(0.3):
+            os.utime(other)
+
+    beat = threading.Thread(target=renew)
+    beat.start()
+    try:
+        with pytest.raises(InputError, match=f"ada on {host}"), locked(Folder(str(tmp_path / "run")), "report"):
+            pass
+    finally:
+        over.set()
+        beat.join()
+    assert other.exists()
+
+
+def test_a_claim_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_path, quick):
+    run = tmp_path / "run"
+    with hold(run, 60) as process:
+        assert said(process) == "held"
+        (theirs,) = (run / LOCK).glob("*.json")
+        before = theirs.read_bytes()
+        process.send_signal(signal.SIGSTOP)
+        with locked(Folder(str(run)), "report", take_over=True):
+            theirs.write_bytes(before)  # as a beat does that looked before and writes after
+            process.send_signal(signal.SIGCONT)
+            assert said(process) == "another job has taken this run over"
+
+
+def spans(processes: "list[subprocess.Popen[str]]") -> list[tuple[float, ...]]:
+    """From when to when each worked that had the run, in order."""
+    told = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    return sorted(tuple(map(float, lines[-1].split())) for lines in told if lines[-1:] != ["refused"])
+
+
+@pytest.mark.parametrize("machines", [[""] * 5, list("abcde")], ids=["one machine", "machines of their own"])
+def test_never_two_at_once(tmp_path, machines):
+    run = tmp_path / "run"
+    first = hold(run, 4, machines[0])
+    assert said(first) == "held"
+    found = spans([first, *(hold(run, 1, machine) for machine in machines[1:])])
+    assert found
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
+    with locked(Folder(str(run)), "report"):
+        pass
+
+
+@pytest.mark.parametrize("machines", [[""] * 3, list("abc")], ids=["one machine", "machines of their own"])
+def test_who_is_taken_over_has_stopped_before_the_other_starts(tmp_path, machines):
+    processes = []
+    for machine, seconds in zip(machines, (60, 60, 1), strict=True):
+        processes.append(hold(tmp_path / "run", seconds, machine, "--take-over"))
+        assert said(processes[-1]) == "held"
+    found = spans(processes)
+    assert len(found) == len(machines)
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
+
+
+def test_who_takes_over_is_itself_taken_over_while_it_waits(tmp_path):
+    run = tmp_path / "run"
+    silent = claim(run, "elsewhere", 0)
+    with hold(run, 60, "second", "--take-over") as second:
+        while len(list((run / LOCK).glob("*.json"))) < 2:
+            time.sleep(0.05)
+        with hold(run, 60, "third", "--take-over") as third:
+            assert said(second) == "another job has taken this run over"
+            assert said(third) == "held"
+            third.kill()
+    assert not silent.exists()
+
+
+def test_an_owner_that_cannot_reach_the_storage_stops_before_its_silence_counts(tmp_path):
+    with hold(tmp_path / "run", 60, "elsewhere", "--cut-off") as owner:
+        assert said(owner) == "held"
+        assert "could not be renewed for 2 s" in said(owner)
+        assert owner.wait(10) == 0
+    with hold(tmp_path / "run", 60, "elsewhere", "--cut-off", "--stuck") as owner:
+        assert said(owner) == "held"
+        assert owner.wait(10) == -signal.SIGKILL
+
+
+def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", json.dumps({"metadata": {"job_submission_id": "raysubmit_1"}}))
+    with hold(tmp_path / "run", 60) as owner:
+        assert said(owner) == "held"
+        run = Folder(str(tmp_path / "run"))
+        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"), locked(run, "blend"):
+            pass
+        owner.kill()
+
+
+@pytest.mark.slow
+def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_path):
+    run = tmp_path / "run"
+    small = ["data.synthetic.train_rows=900", "data.synthetic.test_rows=10", "data.shard_rows=30"]
+    line = ["-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
+    for each in small:
+        line += ["--set", each]
+    with subprocess.Popen([sys.executable, *line], cwd=ROOT, stderr=subprocess.PIPE, text=True) as job:
+        while not list(run.glob(".work/ingest/*/*.parquet")):  # Ray is at work
+            assert job.poll() is None
+            time.sleep(0.02)
+        job.send_signal(signal.SIGTERM)
+        _, told = job.communicate(timeout=60)
+    assert job.returncode == 128 + signal.SIGTERM
+    assert "told to stop; run the same line again to go on" in told
+    assert "Traceback" not in told
+    assert "SIGTERM received" not in told  # Ray's report of a crash
+    assert not list(run.glob(f"{LOCK}/*"))
+    done = run_job("ingest", run, *small)
+    assert done.returncode == 0, done.stderr

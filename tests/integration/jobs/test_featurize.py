@@ -1,0 +1,233 @@
+"""The featurize job: what it leaves, what it does again, and what it refuses."""
+
+import importlib.metadata
+import json
+import os
+
+import pytest
+
+from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
+from featurize import store
+from featurize.make import featurize_more
+from featurize.store import FeatureStore
+from ray_jobs.featurize import featurize
+from ray_jobs.ingest import ingest
+from tests.helpers.commands import run_job
+from tests.helpers.votes import COLUMNS, vote, write_votes
+from train.boosters.load import load_data
+from votes.records import Records, open_records
+
+CONFIG = """
+run: {run}
+data: {{train: {train}, test: {test}, folds: 3, shard_rows: 20}}
+featurize:
+  ngrams:
+    - {{name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
+    - {{name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
+    - {{name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
+  word2vec: {{dimensions: 6, epochs: 2}}
+  embeddings: {{max_tokens: 16, components: 4}}
+"""
+WORDS = ["river", "stone", "cloud", "paper", "green", "quick", "seven", "music"]
+
+
+def votes(count, first=0):
+    return [
+        vote(n, response_a=json.dumps([" ".join(WORDS[(n * k) % 8] for k in range(3 + n % 5))]))
+        for n in range(first, first + count)
+    ]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, ray_cluster):
+    """A configuration whose features are made, with two workers."""
+    folder = tmp_path_factory.mktemp("featurize")
+    train = write_votes(folder / "train.csv", votes(90))
+    test = write_votes(folder / "test.csv", votes(30, first=1000), [COLUMNS[0], *COLUMNS[3:6]])
+    config = folder / "config.yaml"
+    config.write_text(CONFIG.format(run=folder / "run", train=train, test=test))
+    run = Run(load_settings(config.read_text(), str(config)))
+    ingest(run)
+    (result,) = featurize(run)
+    return config, run, result.manifest
+
+
+def other(made, *overrides):
+    """The same run with other settings."""
+    config, _, _ = made
+    return Run(load_settings(config.read_text(), str(config), overrides))
+
+
+def files(run):
+    folder = run.folder / "features"
+    return {name: folder.read_bytes(name) for name in folder.files() if name.endswith((".parquet", ".json"))}
+
+
+def test_every_column_is_in_the_catalogue_with_its_unit(made):
+    _, run, manifest = made
+    layout = FeatureStore.open(run, open_records(run)).layout
+    counted = sum(entry.get("columns", 1) for entry in manifest["catalogue"])
+    assert counted == len(layout.columns()) == manifest["metrics"]["columns"]
+    assert all(entry["unit"] and entry["description"] for entry in manifest["catalogue"])
+    families = {entry["family"] for entry in manifest["catalogue"]}
+    assert families >= {"length", "vocabulary", "entities", "style", "tone", "language", "overlap", "similarity"}
+    assert families >= {"words", "counts", "chars", "word2vec", "embeddings"}
+
+
+def test_matrices_of_both_splits_have_every_record_and_column(made):
+    _, run, _ = made
+    records = open_records(run)
+    store = FeatureStore.open(run, open_records(run))
+    data = load_data(store, records)
+    assert data.test_features is not None
+    assert (len(data.features), len(data.test_features)) == (90, 30)
+    assert data.features.width == data.test_features.width == len(data.names) == len(store.layout.columns())
+    # What is kept sparse is what is kept dense.
+    arrays = load_data(store, records, sparse_below=0.0)
+    assert data.features.sparse is not None
+    assert arrays.features.sparse is None
+    place = [data.names.index(name) for name in arrays.names]
+    assert (data.features.joined().toarray()[:, place] == arrays.features.dense).all()
+    swapped = data.swapped(data.features).joined().toarray()[:, place]
+    assert (swapped == arrays.swapped(arrays.features).dense).all()
+
+
+def test_a_model_may_see_some_families_alone(made):
+    _, run, _ = made
+    records = open_records(run)
+    store = FeatureStore.open(run, records)
+    data = load_data(store, records, ["style", "words"])
+    assert set(data.families) == {"style", "words"}
+    everything = load_data(store, records)
+    place = [everything.names.index(name) for name in data.names]
+    assert (everything.features.joined()[:, place] != data.features.joined()).nnz == 0
+
+
+def test_a_second_run_does_nothing(made):
+    (result,) = featurize(made[1])
+    assert result.cached
+
+
+@pytest.mark.slow
+def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp_path):
+    _, run, _ = made
+    records = open_records(run)
+    test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
+    more = other(made, f"run={tmp_path}/more")
+    result = featurize_more(more, test_alone, run.folder / "features")
+    expected = {name: data for name, data in files(run).items() if "/test/" in name}
+    assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
+    assert {name: data for name, data in files(more).items() if name != "manifest.json"} == expected
+    assert not result.cached
+    assert featurize_more(more, test_alone, run.folder / "features").cached
+
+
+@pytest.mark.slow
+def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
+    config, run, _ = made
+    for job in ("ingest", "featurize"):
+        done = run_job(job, tmp_path / "run", "ray.cpus=1", config=str(config))
+        assert done.returncode == 0, done.stderr
+    alone = Run(load_settings(config.read_text(), str(config), [f"run={tmp_path / 'run'}"]))
+    expected, found = files(run), files(alone)
+    assert set(expected) == set(found)
+    assert len(expected) > 50
+    different = [name for name in expected if not name.endswith("manifest.json") and expected[name] != found[name]]
+    assert different == []
+
+
+def test_only_the_block_that_changed_is_made_again(made):
+    _, run, _ = made
+    folder = run.folder / "features"
+    before = files(run)
+    featurize(other(made, "featurize.ngrams.words.max_features=20", "featurize.ngrams.counts.view=difference"))
+    after = files(run)
+    changed = {name.split("/")[1] for name in before if name.startswith("ngrams/") and before[name] != after[name]}
+    assert changed == {"words"}
+    assert all(before[name] == after[name] for name in before if not name.startswith(("ngrams/", "manifest")))
+    featurize(made[1])  # as it was, for the other tests
+    assert files(run).keys() == before.keys()
+    assert folder.exists("manifest.json")
+
+
+def test_other_test_records_leave_all_that_was_fitted_and_made_of_training_records(made, tmp_path):
+    _, run, _ = made
+    before = files(run)
+    test = write_votes(tmp_path / "test.csv", votes(5, first=5000), [COLUMNS[0], *COLUMNS[3:6]])
+    changed = other(made, f"data.test={test}")
+    stamps = {name: os.stat(f"{run.folder}/features/{name}").st_mtime_ns for name in before}
+    try:
+        ingest(changed)
+        featurize(changed)
+        for name, content in before.items():
+            if "/test/" not in name and name != "manifest.json":
+                assert run.folder.read_bytes(f"features/{name}") == content
+                assert os.stat(f"{run.folder}/features/{name}").st_mtime_ns == stamps[name]
+    finally:
+        ingest(run)
+        featurize(run)
+
+
+def test_more_components_need_no_text_to_be_encoded_again(made):
+    _, run, _ = made
+    before = files(run)
+    featurize(other(made, "featurize.embeddings.components=3"))
+    after = files(run)
+    same = {name for name in before if before[name] == after.get(name)}
+    assert {name for name in before if name.startswith("embeddings/vectors/")} <= same
+    assert "embeddings/train/part-00000.parquet" not in same
+    featurize(run)
+
+
+def test_features_of_another_version_or_other_settings_are_refused_by_name(made, monkeypatch):
+    _, run, _ = made
+    records = open_records(run)
+    with pytest.raises(InputError, match=r"featurize.word2vec: the features were made with another value"):
+        FeatureStore.open(other(made, "featurize.word2vec.dimensions=7"), records)
+    version = importlib.metadata.version
+    with monkeypatch.context() as patch:
+        patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
+        with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
+            FeatureStore.open(run, records)
+    monkeypatch.setitem(store.VERSIONS, "ngrams", 99)
+    with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
+        FeatureStore.open(run, records)
+
+
+def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(made):
+    _, run, _ = made
+    folder = run.folder / "features"
+    store = FeatureStore.open(run, open_records(run))
+    kept = folder.read_bytes("handmade/train/part-00000.parquet")
+    vocabulary = folder.read_json("ngrams/words/vocabulary.json")
+    try:
+        folder.write_table(
+            "handmade/train/part-00000.parquet", folder.read_table("handmade/train/part-00000.parquet"), "x"
+        )
+        with pytest.raises(InputError, match=r"handmade/train/part-00000.parquet: made with other settings"):
+            load_data(store, open_records(run))
+    finally:
+        folder.write_bytes("handmade/train/part-00000.parquet", kept)
+    try:
+        folder.write_json("ngrams/words/vocabulary.json", {**vocabulary, "fingerprint": "x"})
+        with pytest.raises(InputError, match=r"ngrams/words/vocabulary.json: fitted with other settings"):
+            FeatureStore.open(run, open_records(run))
+    finally:
+        folder.write_json("ngrams/words/vocabulary.json", vocabulary)
+
+
+@pytest.mark.parametrize(
+    ("override", "reason"),
+    [
+        ("featurize.spacy_model=en_core_web_xx", "python -m spacy download en_core_web_xx"),
+        ("featurize.spacy_model=./nowhere", "python -m spacy download"),
+        ("featurize.embeddings.model=./nowhere", "no such folder"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused_before_any_work(made, override, reason):
+    before = files(made[1])
+    with pytest.raises(InputError, match=reason):
+        featurize(other(made, override))
+    assert files(made[1]) == before

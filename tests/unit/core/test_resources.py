@@ -1,0 +1,211 @@
+"""What jobs ask for: all of it is stated, fits on the nodes of every cluster file, and is refused where it cannot."""
+
+import ast
+
+import pytest
+import ray
+
+from core.errors import InputError
+from core.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
+from core.settings.loader import load_settings
+from tests.helpers.commands import ROOT
+from tests.integration.clusters.files import AWS, GCP, KUBERAY, may_come
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+PACKAGES = ["featurize", "train", "tune", "infer", "ray_jobs"]
+# Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
+STATED = {
+    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
+    "featurize/families/embed_stage.py: num_cpus=wanted.cpus_per_replica": "embeddings_request",
+    "featurize/families/embed_stage.py: num_gpus=wanted.gpus_per_replica or None": "embeddings_request",
+    "infer/scoring/engines.py: placement_group(wanted)": "engine_request",
+    "core/run.py: num_cpus=int(elsewhere)": "one",
+    "core/shards.py: num_cpus=cpus": "processes_request, or one",
+    "ray_jobs/train_encoder.py: num_cpus=encoder.cpus_per_worker": "workers_request",
+    "ray_jobs/train_encoder.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
+    "core/placement.py: placement_group([{'CPU': cpus}] * places)": "folds_request",
+    "train/finetune/fold_trainer.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
+        "workers_request"
+    ),
+    "tune/search.py: tune.with_resources(..., {'CPU': settings.base.cpus_per_fold})": "processes_request",
+}
+ASKING = {"num_cpus", "num_gpus", "memory", "resources_per_worker", "placement_group_config"}
+
+
+def settings_of(path, *overrides):
+    return load_settings(path.read_text(encoding="utf-8"), path.name, list(overrides))
+
+
+def asked_for(path):
+    """The places in a file that ask Ray for resources, but for those that ask for no or one CPU."""
+    name = str(path.relative_to(ROOT))
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call):
+            continue
+        for keyword in node.keywords:
+            if keyword.arg in ASKING and not (
+                isinstance(keyword.value, ast.Constant) and keyword.value.value in (0, 1)
+            ):
+                yield f"{name}: {keyword.arg}={ast.unparse(keyword.value)}"
+        called = ast.unparse(node.func)
+        if called == "placement_group":
+            yield f"{name}: {ast.unparse(node)}"
+        if called.endswith("with_resources"):
+            yield f"{name}: {called}(..., {ast.unparse(node.args[1])})"
+
+
+def test_whatever_the_code_asks_for_is_stated():
+    found = {place for package in PACKAGES for path in (ROOT / package).rglob("*.py") for place in asked_for(path)}
+    assert found == set(STATED)
+
+
+@pytest.mark.parametrize("cluster", [AWS, GCP, KUBERAY], ids=lambda path: path.name)
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_job_of_every_configuration_fits_on_the_nodes_of_every_cluster(config, cluster):
+    types = may_come(cluster)
+    for request in requests(settings_of(config)):
+        assert fits(request, [], types), f"{request.job}: {request.what} needs {request}"
+
+
+@pytest.mark.parametrize("cluster", [AWS, GCP, KUBERAY], ids=lambda path: path.name)
+def test_what_no_node_has_does_not_fit(cluster):
+    types = may_come(cluster)
+    asks = settings_of(ROOT / "configs/demo.yaml", "boosters.lightgbm.cpus_per_fold=17")
+    assert [each.what for each in requests(asks) if not fits(each, [], types)] == [
+        "lightgbm: a fold",
+        "lightgbm: a shard",
+    ]
+    without_gpus = [(node, count) for node, count in types if "GPU" not in node]
+    lacking = [
+        each.what for each in requests(settings_of(ROOT / "configs/llm.yaml")) if not fits(each, [], without_gpus)
+    ]
+    assert lacking == [
+        "gemma-lora: a fold's workers",
+        "llama-lora: a fold's workers",
+        "gemma: an engine",
+        "llama: an engine",
+    ]
+
+
+def test_requests_are_those_of_the_settings():
+    demo = settings_of(
+        ROOT / "configs/demo.yaml",
+        "boosters.lightgbm.cpus_per_fold=2",
+        "boosters.lightgbm.actors_per_fold=3",
+        "tune=[{booster: lightgbm}]",
+        "llms.gemma.gpus_per_replica=2",
+        "llms.gemma.cpus_per_replica=5",
+    )
+    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(demo)}
+    assert stated["train_boosters", "lightgbm: a fold"] == ({"CPU": 2}, 3)
+    assert stated["tune", "lightgbm: a trial"] == ({"CPU": 2}, 1)
+    assert stated["predict", "lightgbm: a shard"] == ({"CPU": 2}, 1)
+    assert stated["score_llm", "gemma: an engine"] == ({"CPU": 3, "GPU": 1}, 2)
+    assert stated["score_llm", "llama: an engine"] == ({"CPU": 1}, 1)
+    assert {job for job, _ in stated} == {
+        "ingest", "featurize", "tune", "train_boosters", "score_llm", "blend", "report", "predict",
+    }  # fmt: skip
+    encoder = settings_of(
+        ROOT / "configs/encoder.yaml", "encoders.deberta.workers=4", "encoders.deberta.cpus_per_worker=2"
+    )
+    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(encoder)}
+    assert stated["train_encoder", "deberta: a fold's workers"] == ({"CPU": 2, "GPU": 1}, 4)
+
+
+def test_a_dry_run_tells_them():
+    lines = table(settings_of(ROOT / "configs/llm.yaml")).splitlines()
+    assert [line.split() for line in lines if "gemma: an engine" in line] == [
+        ["score_llm", "gemma:", "an", "engine", "1", "CPU", "and", "1", "GPU"]
+    ]
+
+
+@pytest.mark.parametrize(
+    ("bundle", "count", "nodes", "to_come", "fit"),
+    [
+        ({"CPU": 2}, 1, [{"CPU": 2}], [], True),
+        ({"CPU": 2}, 1, [{"CPU": 1}, {"CPU": 1}], [], False),
+        ({"CPU": 2}, 3, [{"CPU": 4}, {"CPU": 3}], [], True),
+        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [], False),
+        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [({"CPU": 2}, 4)], True),
+        ({"CPU": 2}, 4, [{"CPU": 4}, {"CPU": 3}], [({"CPU": 2}, 3)], False),  # the two may be among the three
+        ({"CPU": 2}, 4, [], [({"CPU": 2}, 1), ({"CPU": 6}, 1)], True),
+        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 8}], [({"CPU": 1, "GPU": 1}, 9)], False),
+        ({"CPU": 2, "GPU": 1}, 1, [{"CPU": 0, "GPU": 0}], [({"CPU": 2, "GPU": 1}, 1)], True),
+    ],
+)
+def test_each_part_needs_one_node(bundle, count, nodes, to_come, fit):
+    assert fits(Request("job", "work", bundle, count), nodes, to_come) is fit
+
+
+@pytest.fixture
+def cluster(monkeypatch):
+    """A stand-in for the cluster that Ray is connected to: a head without CPUs and a worker with four."""
+    nodes = [{"Alive": True, "Resources": {"node:head": 1.0}}, {"Alive": True, "Resources": {"CPU": 4.0}}]
+    nodes.append({"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}})
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.delenv(NODE_TYPES, raising=False)
+    return monkeypatch
+
+
+FOLD = Request("train_boosters", "lightgbm: a fold", {"CPU": 8}, key="boosters.lightgbm.cpus_per_fold")
+ENGINE = Request("score_llm", "gemma: an engine", {"CPU": 1, "GPU": 1}, key="llms.gemma")
+
+
+def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
+    require_room(Request("train_boosters", "lightgbm: a fold", {"CPU": 4}))
+    with pytest.raises(InputError) as refused:
+        require_room(FOLD)
+    assert str(refused.value) == (
+        "boosters.lightgbm.cpus_per_fold: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
+        "Fix: ask for less there, or run on a cluster that has them."
+    )
+
+
+def test_what_the_autoscaler_may_add_is_waited_for(cluster):
+    cluster.setenv("RAY_ADDRESS", "auto")
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4], [{"CPU": 8, "GPU": 1}, 2]]')
+    require_room(FOLD)
+    require_room(ENGINE)
+
+
+def test_what_not_even_the_autoscaler_has_is_refused(cluster):
+    cluster.setenv("RAY_ADDRESS", "auto")
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4]]')
+    require_room(FOLD)
+    with pytest.raises(
+        InputError, match=r"asks for 1 CPU and 1 GPU, but .* 16 CPUs and 0 GPUs, also when it has grown"
+    ):
+        require_room(ENGINE)
+
+
+def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits(cluster, capsys):
+    cluster.setenv("RAY_ADDRESS", "auto")
+    require_room(ENGINE)
+    said = capsys.readouterr().err
+    assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
+    assert "the job waits for more, or stop it and ask for less in llms.gemma" in said
+
+
+def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
+    pair = Request("train_encoder", "deberta: a fold's workers", {"CPU": 1}, count=2)
+    assert room_for(pair, 10) == 2
+    assert room_for(pair, 1) == 1
+    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 1]]')
+    assert room_for(pair, 10) == 8
+    assert room_for(pair, 5) == 5
+    # Such nodes do not come: one that waits for what there is.
+    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
+
+
+def test_different_things_are_at_once_where_there_is_room_for_all_of_them(cluster):
+    one, pair, two, large = (
+        Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (2, 1), (3, 1))
+    )
+    assert room_for_all([pair, pair])
+    assert room_for_all([one, large])
+    assert not room_for_all([pair, large])
+    cluster.setenv(NODE_TYPES, '[[{"CPU": 4}, 2]]')
+    assert room_for_all([pair, large, large])
+    assert not room_for_all([large, two, large]), "eight CPUs, but on two nodes"

@@ -1,0 +1,52 @@
+"""With a spaCy pipeline of rules, made here: models themselves cannot be installed from PyPI."""
+
+import numpy as np
+import pytest
+
+from core.errors import InputError
+from featurize.columns import exchange
+from featurize.families import named_entities
+from featurize.text import Distinct
+from tests.helpers.tables import records
+from votes.swap import swap_records
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    import spacy
+
+    pipeline = spacy.blank("en")
+    rules = pipeline.add_pipe("entity_ruler")
+    rules.add_patterns(
+        [
+            {"label": "PERSON", "pattern": "Ada Lovelace"},
+            {"label": "GPE", "pattern": "London"},
+            {"label": "LAW", "pattern": "Magna Carta"},
+        ]
+    )
+    folder = tmp_path_factory.mktemp("spacy") / "rules"
+    pipeline.to_disk(folder)
+    return str(folder)
+
+
+def test_entities_are_counted_by_kind_and_follow_a_swap(model):
+    table = records((["Who?"], ["Ada Lovelace, London, Ada Lovelace, Magna Carta"], [None]))
+    names = [column.name for column in named_entities.columns()]
+    made = named_entities.featurize(Distinct.of(table), model)
+    found = dict(zip(names, made[0].tolist(), strict=True))
+    assert found["named_entities_persons_a"] == 2
+    assert found["named_entities_places_a"] == 1
+    assert found["named_entities_others_a"] == 1
+    assert found["named_entities_all_difference"] == 4
+    assert found["named_entities_distinct_a"] == 3
+    permutation, signs = exchange(named_entities.columns())
+    swapped = named_entities.featurize(Distinct.of(swap_records(table)), model)
+    assert np.array_equal(made[:, permutation] * signs, swapped)
+
+
+def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
+    with pytest.raises(InputError, match="python -m spacy download en_core_web_xx"):
+        named_entities.identity("en_core_web_xx")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="pip install spacy"):
+        named_entities.identity("en_core_web_sm")

@@ -1,0 +1,121 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
+
+from core.errors import InputError
+from featurize.ngrams import counting, term_counts, vectorize
+from featurize.text import Distinct, Text
+from tests.helpers.tables import TEXT, real_records
+
+TEXTS = [
+    f"{a} {b} the cat's {c} sat, {a}-{b}! {'été ' * (n % 3)}"
+    for n, (a, b, c) in enumerate(zip("abcdefgh" * 12, ["red", "blue", "tall"] * 32, ["mat", "hat"] * 48, strict=True))
+]
+
+
+def fit(shards: list[list[str]], wanted: vectorize.NgramSettings) -> tuple[vectorize.Vocabulary, int]:
+    """The passes over shards as the job makes them, and the number of terms that had to be counted again."""
+    counters = [Counter(shard) for shard in shards]
+    weighted = [([Text([text]) for text in each], np.array(list(each.values()))) for each in counters]
+    reports = [vectorize.report(*each, wanted) for each in weighted]
+    # Merged in two steps, as many shards are.
+    counts = term_counts.merge(term_counts.merge(*reports[:2]), *reports[2:])
+    texts = sum(map(len, shards))
+    counts = counts.take(counts.wanted(texts, wanted.min_df, wanted.max_features))
+    again = counts.take(counts.uncertain()).terms
+    if again:
+        exact = [counting.count_terms(*each, vectorize.matcher(again, wanted)) for each in weighted]
+        counts = term_counts.settle(counts, np.sum(exact, axis=0))
+    return vectorize.choose_vocabulary(counts, texts, wanted), len(again)
+
+
+def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted: vectorize.NgramSettings):
+    kind = CountVectorizer if wanted.weighting == "count" else TfidfVectorizer
+    theirs = kind(
+        analyzer=wanted.analyzer,
+        ngram_range=wanted.ngram_range,
+        min_df=wanted.min_df,
+        max_features=wanted.max_features,
+    )
+    expected = theirs.fit_transform(texts).toarray()
+    vocabulary, _ = fit(shards, wanted)
+    assert vocabulary.terms == theirs.get_feature_names_out().tolist()
+    made = vectorize.weigh(vectorize.count([Text([text]) for text in texts], vocabulary, wanted), vocabulary, wanted)
+    assert np.abs(vectorize.to_csr(vectorize.to_arrow(made), len(vocabulary.terms)).toarray() - expected).max() < 1e-6
+
+
+@pytest.mark.parametrize("weighting", ["count", "tfidf"])
+@pytest.mark.parametrize(
+    ("analyzer", "span"),
+    [("word", (1, 3)), ("word", (2, 2)), ("char", (1, 3)), ("char", (3, 5)), ("char_wb", (2, 4)), ("char_wb", (5, 6))],
+)
+def test_sharded_fit_and_transform_equal_scikit_learn(weighting, analyzer, span):
+    wanted = vectorize.NgramSettings(analyzer, span, weighting, min_df=0.03, max_features=40)
+    assert_equals_scikit_learn(TEXTS, [TEXTS[at : at + 17] for at in range(0, len(TEXTS), 17)], wanted)
+
+
+@pytest.mark.parametrize("weighting", ["count", "tfidf"])
+@pytest.mark.parametrize(("analyzer", "span"), [("word", (1, 3)), ("char", (1, 3)), ("char_wb", (2, 4))])
+def test_equality_with_scikit_learn_on_real_records(weighting, analyzer, span):
+    """The published recipe's settings, on shards as uneven as files can make them."""
+    distinct = Distinct.of(real_records(300))
+    texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
+    wanted = vectorize.NgramSettings(analyzer, span, weighting, min_df=0.002, max_features=1000)
+    assert_equals_scikit_learn(texts, [texts[:13], texts[13:250], texts[250:]], wanted)
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.lists(TEXT, min_size=1, max_size=12),
+    st.sampled_from([("word", (1, 2)), ("char", (1, 3)), ("char", (2, 4)), ("char_wb", (1, 3)), ("char_wb", (4, 5))]),
+    st.sampled_from([0.0, 0.3, 1.0]),
+    st.integers(1, 12),
+)
+def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, cut):
+    wanted = vectorize.NgramSettings(kind[0], kind[1], "tfidf", min_df=min_df, max_features=30)
+    shards = [shard for shard in (texts[:cut], texts[cut:]) if shard]
+    try:
+        CountVectorizer(analyzer=kind[0], ngram_range=kind[1], min_df=min_df, max_features=30).fit(texts)
+    except ValueError:  # no term is left
+        with pytest.raises(InputError):
+            fit(shards, wanted)
+        return
+    assert_equals_scikit_learn(texts, shards, wanted)
+
+
+def test_most_terms_are_counted_once_and_the_others_again():
+    """Frequent terms are reported by every shard; some of those near min_df are not."""
+    distinct = Distinct.of(real_records(300))
+    texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
+    shards = [texts[at : at + 60] for at in range(0, len(texts), 60)]
+    _, again = fit(shards, vectorize.NgramSettings("char", (1, 3), "count", min_df=0.05, max_features=50))
+    assert again == 0
+    _, again = fit(shards, vectorize.NgramSettings("word", (1, 3), "count", min_df=0.05, max_features=10_000))
+    assert again > 0
+
+
+def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
+    wanted = vectorize.NgramSettings("char", (1, 3), "count", min_df=0.02, max_features=500)
+    vocabulary, _ = fit([TEXTS], wanted)
+    by_table = vectorize.count([Text([text]) for text in TEXTS], vocabulary, wanted)
+    monkeypatch.setattr(counting, "_TABLE_CELLS", 0)
+    by_search = vectorize.count([Text([text]) for text in TEXTS], vocabulary, wanted)
+    for one, other in zip(vars(by_table).values(), vars(by_search).values(), strict=True):
+        assert (one == other).all()
+
+
+def test_texts_without_terms_count_as_texts_and_give_empty_rows():
+    wanted = vectorize.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
+    vocabulary, _ = fit([["", "!"], ["yes no", "yes"]], wanted)
+    assert vocabulary.terms == ["yes"]
+    made = vectorize.weigh(vectorize.count([Text([""]), Text(["yes"])], vocabulary, wanted), vocabulary, wanted)
+    assert vectorize.to_csr(vectorize.to_arrow(made), 1).toarray().ravel().tolist() == [0, 1]
+
+
+def test_a_vocabulary_that_would_be_empty_says_so():
+    with pytest.raises(InputError, match="lower min_df"):
+        fit([["one", "two"]], vectorize.NgramSettings("word", (1, 1), "count", min_df=1.0, max_features=5))
