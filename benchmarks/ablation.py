@@ -9,6 +9,8 @@ label outside a fold's training part has any say. Intervals are 95% bootstrap in
 compare the same records.
 """
 
+from __future__ import annotations
+
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
@@ -101,7 +103,7 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     )
 
 
-def _out_of_fold(data: "BoosterData", columns: npt.NDArray[np.int64], fold: int) -> npt.NDArray[np.float64]:
+def _out_of_fold(data: BoosterData, columns: npt.NDArray[np.int64], fold: int) -> npt.NDArray[np.float64]:
     """Probabilities (k, 3) of the records of a fold by a model of the others that sees these columns."""
     import lightgbm
 

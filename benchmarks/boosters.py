@@ -9,6 +9,8 @@ features are in memory and, where there is Ray, it has started; core-seconds and
 of a side from its start to its end, Ray's own among them.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -82,7 +84,7 @@ def _print(rows: int, engine: str, found: dict[str, tuple[Measured, dict[str, An
     print(f"        the wrapper and what goes with it: {overhead:.1f} core-seconds a fold", flush=True)
 
 
-def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]:
+def run_side(side: str, engine: EngineName, run_folder: str) -> dict[str, Any]:
     """Train and predict all folds in the way of one side."""
     overrides = [f"run={run_folder}", "data.shard_rows=2048"]
     run = Run(load_settings(CONFIG.read_text(encoding="utf-8"), CONFIG.name, overrides))
@@ -105,7 +107,7 @@ def run_side(side: str, engine: "EngineName", run_folder: str) -> dict[str, Any]
 
 
 def _ours(
-    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
 ) -> tuple[float, dict[int, Probabilities]]:
     from train.boosters.fold_pool import train_folds
 
@@ -115,7 +117,7 @@ def _ours(
     return time.monotonic() - start, predicted
 
 
-def _shared(load: "Callable[[], BoosterData]", run: Run) -> Any:  # noqa: ANN401 - a Ray object reference
+def _shared(load: Callable[[], BoosterData], run: Run) -> Any:  # noqa: ANN401 - a Ray object reference
     """The features, in the object store of a Ray that has started."""
     import ray
 
@@ -125,12 +127,12 @@ def _shared(load: "Callable[[], BoosterData]", run: Run) -> Any:  # noqa: ANN401
     return data
 
 
-def _out_of_fold(result: "FoldResult") -> Probabilities:
+def _out_of_fold(result: FoldResult) -> Probabilities:
     return result.out_of_fold
 
 
 def _loop(
-    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
 ) -> tuple[float, dict[int, Probabilities]]:
     data = load()
     start = time.monotonic()
@@ -139,7 +141,7 @@ def _loop(
 
 
 def _tasks(
-    engine: "EngineName", load: "Callable[[], BoosterData]", settings: "BoosterSettings", run: Run
+    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
 ) -> tuple[float, dict[int, Probabilities]]:
     import ray
 
@@ -152,7 +154,7 @@ def _tasks(
 
 
 def _plain_fold(
-    engine: "EngineName", data: "BoosterData", fold: int, settings: "BoosterSettings", threads: int
+    engine: EngineName, data: BoosterData, fold: int, settings: BoosterSettings, threads: int
 ) -> Probabilities:
     """A fold as a careful script trains it with the library alone, predicted in both orders."""
     train, valid = (data.sample(rows, both_orders=True) for rows in (data.rest(fold), data.held_out(fold)))

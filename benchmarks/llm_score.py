@@ -11,6 +11,8 @@ vLLM's engine alone do the same requests, and times its forward passes: what our
 A number of rows may be given more than once (500 2000 500); the growth is reckoned from the mean of its times.
 """
 
+from __future__ import annotations
+
 import argparse
 import csv
 import functools
@@ -175,7 +177,7 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
     return found
 
 
-def train_tokenizer(votes: list[str]) -> "PreTrainedTokenizerFast":
+def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
     """A byte-level BPE of 32,000 tokens, learnt from the votes' texts."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast

@@ -19,6 +19,8 @@ Ideal: the seconds of all folds or shards divided by the slots, and the longest 
 call to its end, in a process that has joined the cluster.
 """
 
+from __future__ import annotations
+
 import argparse
 import functools
 import json
@@ -160,7 +162,7 @@ def _train(run: Path, fold_seconds: float) -> float:
 class _SlowEngine:
     """An engine whose folds take so many seconds."""
 
-    def __init__(self, engine: "Engine", seconds: float) -> None:
+    def __init__(self, engine: Engine, seconds: float) -> None:
         self._engine = engine
         self._seconds = seconds
         self._end = 0.0  # of the fold in training

@@ -11,6 +11,8 @@ that of all the candidate's rounds. With early stopping as well, as users run it
 rounds, chosen on the rows that score it: that is lower by its definition too, so the comparison of losses flatters.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import os
@@ -83,7 +85,7 @@ def _overrides(run: str) -> list[str]:
     return [f"run={run}", votes, f"data.folds={FOLDS}", "featurize.ngrams=[]", "boosters=[]", "data.shard_rows=256"]
 
 
-def _load(run_folder: str) -> "tuple[Run, BoosterData]":
+def _load(run_folder: str) -> tuple[Run, BoosterData]:
     run = Run(load_settings((ROOT / "configs/seed.yaml").read_text("utf-8"), "seed.yaml", _overrides(run_folder)))
     records = open_records(run)
     return run, load_data(FeatureStore.open(run, records), records)

@@ -1,5 +1,7 @@
 """The command line that every job shares, and its exit codes: 0 done, 1 failure, 2 bad input or settings."""
 
+from __future__ import annotations
+
 import argparse
 import contextlib
 import signal
@@ -8,13 +10,16 @@ import threading
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.filesystems import resolve
 from core.lock import TakenOverError, locked
 from core.run import Run, StageResult, disconnect
 from core.settings.loader import load_settings
-from core.settings.schema import Settings
+
+if TYPE_CHECKING:
+    from core.settings.schema import Settings
 
 
 @dataclass(frozen=True)

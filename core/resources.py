@@ -1,16 +1,21 @@
 """What each job asks a Ray cluster for, and whether the cluster could ever have it."""
 
+from __future__ import annotations
+
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.progress import say
-from core.settings.finetune import FineTuned
-from core.settings.llm import Llm
-from core.settings.schema import Booster, Embeddings, Settings
 from infer.scoring.engine_settings import LlmSettings, bundles
+
+if TYPE_CHECKING:
+    from core.settings.finetune import FineTuned
+    from core.settings.llm import Llm
+    from core.settings.schema import Booster, Embeddings, Settings
 
 # For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the nodes that
 # the autoscaler may have, pairs of the resources of one and how many at most; empty if it adds none.

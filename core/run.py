@@ -1,5 +1,7 @@
 """A run: its settings, its folder, and the Ray cluster its stages work on."""
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import os
@@ -8,15 +10,17 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from core.errors import InputError
 from core.filesystems import unreachable_is_input_error
 from core.progress import quiet_seconds, say
 from core.resources import Request, may_grow
-from core.settings.schema import Settings
 from core.stage import read_manifest
 from core.storage import Folder
+
+if TYPE_CHECKING:
+    from core.settings.schema import Settings
 
 Result = TypeVar("Result")
 _ours = threading.Event()  # whether Ray was joined here, and not by who calls us

@@ -1,5 +1,7 @@
 """Stage folders and their manifests: what is done, what must be redone, and what a run is made of."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib.metadata
 import json
@@ -7,12 +9,14 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.progress import say
-from core.storage import Folder
 from votes.schema import SCHEMA_VERSION
+
+if TYPE_CHECKING:
+    from core.storage import Folder
 
 MANIFEST = "manifest.json"
 _LIBRARIES = (

@@ -1,9 +1,12 @@
 """The tables at the end of a job: what was done, and how good the models are."""
 
-from collections.abc import Sequence
-from typing import Any
+from __future__ import annotations
 
-from core.run import Run, StageResult
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def print_summary(run: Run, results: Sequence[StageResult]) -> None:

@@ -1,22 +1,26 @@
 """The demo's own inputs, made inside the run: synthetic pairs and tiny language models."""
 
+from __future__ import annotations
+
 import io
 import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.progress import say
 from core.run import Run, StageResult, connect
-from core.settings.llm import Llm
 from core.stage import Stage
-from core.storage import Folder
 from featurize.tokens.packing import packing_fingerprint
 from votes import predictions
+
+if TYPE_CHECKING:
+    from core.settings.llm import Llm
+    from core.storage import Folder
 
 # Part of the fingerprints: raise them when the generator or the checkpoints come out differently.
 GENERATOR_VERSION = 1

@@ -1,5 +1,7 @@
 """Tiny Gemma-2 and Llama judges for the demo: the real architectures and file formats, trained in seconds."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -98,7 +100,7 @@ def _texts(pairs: SyntheticPairs) -> list[list[list[str | None]]]:
     return [[decode_turns(text) for text in pairs.table[name].to_pylist()] for name in TEXTS]
 
 
-def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> "PreTrainedTokenizerFast":
+def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer whose tokens may span words, so that a record fits into few tokens.
 
     With tokens kept within words, answers took 1.5 times as many tokens on average (130 against 88).
@@ -130,7 +132,7 @@ def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> 
     )
 
 
-def _new_model(architecture: Architecture, vocabulary: int) -> "PreTrainedModel":
+def _new_model(architecture: Architecture, vocabulary: int) -> PreTrainedModel:
     """A model with random weights, float32, with a head for the three labels."""
     from transformers import (
         Gemma2Config,
@@ -164,7 +166,7 @@ def _pack(packer: Packer, pairs: SyntheticPairs) -> list[tuple[Ids, Ids]]:
     return [packer.pack_both(*turns) for turns in zip(*_texts(pairs), strict=True)]
 
 
-def _batch(sequences: Sequence[Ids]) -> "dict[str, Tensor]":
+def _batch(sequences: Sequence[Ids]) -> dict[str, Tensor]:
     """Right-padded ids and their mask."""
     import torch
 
@@ -191,7 +193,7 @@ def _batches(lengths: npt.NDArray[np.int64], size: int, seed: int) -> Iterator[n
 
 
 def _fit(
-    model: "PreTrainedModel",
+    model: PreTrainedModel,
     packed: list[tuple[Ids, Ids]],
     targets: npt.NDArray[np.float64],
     steps: int,
@@ -222,7 +224,7 @@ def _fit(
         schedule.step()
 
 
-def _predict(model: "PreTrainedModel", packed: list[tuple[Ids, Ids]], size: int = 32) -> npt.NDArray[np.float64]:
+def _predict(model: PreTrainedModel, packed: list[tuple[Ids, Ids]], size: int = 32) -> npt.NDArray[np.float64]:
     """Swap-averaged probabilities (n, 3)."""
     import torch
 

@@ -1,5 +1,7 @@
 """Feature files put side by side as one matrix, with the exchange of A and B that goes with its columns."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -79,7 +81,7 @@ class NgramBlock:
             for number, term in enumerate(self.terms)
         ]
 
-    def sparse(self, table: pa.Table) -> "scipy.sparse.csr_matrix":
+    def sparse(self, table: pa.Table) -> scipy.sparse.csr_matrix:
         """The block (n, width) of a file with a sparse row of terms for the prompt, or for A and B."""
         import scipy.sparse
 
@@ -145,7 +147,7 @@ class Layout:
         """Families and n-gram blocks, in order."""
         return list(dict.fromkeys(column.family for column in self.columns()))
 
-    def of(self, families: Sequence[str]) -> "Layout":
+    def of(self, families: Sequence[str]) -> Layout:
         """The columns of these families and n-gram blocks alone."""
         blocks: list[Block] = []
         for block in self.blocks:

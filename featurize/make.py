@@ -4,19 +4,19 @@ What is fitted is fitted on the training records only. The unit of resume is the
 fingerprint of the settings and records that made it, so changing one n-gram block redoes that block alone.
 """
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from core.progress import Progress
 from core.resources import embeddings_request, require_room
 from core.run import Run, StageResult, connect
-from core.settings.schema import Featurize
 from core.shards import Item, map_shards
 from core.stage import Stage
-from core.storage import Folder
 from featurize import text_families
 from featurize.blocks import PlainBlock, to_lists
 from featurize.families import named_entities, similarity, word2vec
@@ -28,6 +28,10 @@ from featurize.ngrams.fit import PARTS, fit_counts, ngram_settings, read_rarity,
 from featurize.store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
 from featurize.text import Distinct
 from votes.records import Records, open_records
+
+if TYPE_CHECKING:
+    from core.settings.schema import Featurize
+    from core.storage import Folder
 
 Make = Callable[..., Iterator[Item]]  # _make_shard with folders and settings, still without outputs
 

@@ -1,24 +1,28 @@
 """The feature files of a run: which there are, what made them, and reading them as matrices."""
 
+from __future__ import annotations
+
 import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from core.errors import InputError
 from core.model_cache import stored_fingerprint
-from core.run import Run
-from core.settings import schema
-from core.shards import Item
 from core.stage import fingerprint
 from core.storage import Folder, made_by
 from featurize import text, text_families
 from featurize.blocks import Block, Layout, NgramBlock, PlainBlock, VectorBlock
 from featurize.families import embeddings, named_entities, similarity, word2vec
 from featurize.ngrams import vectorize
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.settings import schema
+    from core.shards import Item
+    from votes.records import Records
 
 _MODULES = {
     "handmade": text_families,
@@ -228,7 +232,7 @@ class FeatureStore:
     outputs: Mapping[str, Output]  # by folder
 
     @classmethod
-    def open(cls, run: Run, records: Records) -> "FeatureStore":
+    def open(cls, run: Run, records: Records) -> FeatureStore:
         """The features of a run. Raises InputError if they are not there, or are not those that the settings ask for.
 
         Then the message names the first setting or version that differs.

@@ -1,14 +1,19 @@
 """The hand-made families together: from texts to one dense column per feature and view."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from featurize.columns import Column, Feature, View, columns_of
 from featurize.families import entities, language, length, opening, overlap, style, tone, vocabulary
-from featurize.text import Distinct, Text
+
+if TYPE_CHECKING:
+    from featurize.text import Distinct, Text
 
 # Part of the fingerprint of feature files: raise it when a family counts differently.
 VERSION = 2

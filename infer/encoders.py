@@ -4,13 +4,15 @@ The unit of resume is the epoch: after each, the first worker writes a checkpoin
 A finished fold has its model, predictions, history.json and TensorBoard's event file in models/<name>/fold-<k>.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,9 +22,7 @@ from core.model_cache import local_folder
 from core.progress import Progress, say
 from core.resources import held, require_room, workers_request
 from core.run import Run, StageResult, connect
-from core.settings.finetune import Encoder
 from core.stage import Stage
-from core.storage import Folder
 from featurize.tokens.packing import packing_settings
 from train.finetune.checkpoints import MODEL, Base
 from train.finetune.folds import (
@@ -32,8 +32,12 @@ from train.finetune.folds import (
     held_out_predictions,
 )
 from votes import predictions
-from votes.records import Records
 from votes.schema import LABELS, TEXTS
+
+if TYPE_CHECKING:
+    from core.settings.finetune import Encoder
+    from core.storage import Folder
+    from votes.records import Records
 
 SCRATCH_VERSION = 1  # part of the fingerprint: raise it when the same settings give another encoder
 SCRATCH_RECORDS = 20_000  # that the tokenizer of an encoder from scratch is made from, at most

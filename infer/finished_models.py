@@ -1,21 +1,26 @@
 """The models of a finished run, checked to be what its settings make, and ready to predict other records."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from core.run import Run, StageResult
-from core.settings.finetune import Encoder
-from core.settings.llm import Llm
-from core.settings.schema import Settings
 from core.stage import Stage, require_finished
 from featurize.tokens.packed_records import pack_records, packing_of
 from infer.encoders import base_of_encoder, predict_records, predictions_stage, scratch_stage
 from infer.scoring.checkpoints import Scorer, check_llm, finished_scorers, packing
 from infer.scoring.score import score_records_with, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
-from train.finetune.checkpoints import Base
 from train.finetune.folds import fold_stage, folds_of, model_stage
 from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.settings.finetune import Encoder
+    from core.settings.llm import Llm
+    from core.settings.schema import Settings
+    from train.finetune.checkpoints import Base
 
 # Makes predictions/<name> of new records, in the folder of another run that has the same settings.
 Predict = Callable[[Run, Records], list[StageResult]]

@@ -5,12 +5,14 @@ What is predicted goes to predict/<name> of the run, a small run of its own whos
 digest of its contents. The unit of resume is the shard.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,7 +21,6 @@ from core.lock import locked
 from core.progress import say
 from core.run import Run, StageResult, on_worker
 from core.stage import Stage, fingerprint, read_manifest, require_finished
-from infer.ensemble.blender import Blender
 from infer.ensemble.pools import predicted_by
 from infer.ensemble.record_facts import read_answers
 from infer.ensemble.stage import blend_stage, load_blender, read_models, write_blended
@@ -29,6 +30,9 @@ from votes.ingest import digests_of, find, ingest_files, records_stage
 from votes.readers import ENDINGS
 from votes.records import Records, open_records
 from votes.schema import LABELS, PROBABILITIES
+
+if TYPE_CHECKING:
+    from infer.ensemble.blender import Blender
 
 _NAME_BYTES = 8
 # Part of the fingerprint: raise it when the same models are blended differently.

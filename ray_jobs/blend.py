@@ -7,11 +7,16 @@ two (learnt), greedy ensemble selection (greedy), equal weights, and the publish
 nested folds: whatever is learnt for a record's blend has not seen its vote.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from infer.ensemble.stage import make_blend
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def blend(run: Run) -> list[StageResult]:

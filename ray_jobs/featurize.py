@@ -6,11 +6,16 @@ What is fitted is fitted on the training records only. The unit of resume is the
 fingerprint of the settings and records that made it, so changing one n-gram block redoes that block alone.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from featurize.make import make_features
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def featurize(run: Run) -> list[StageResult]:

@@ -6,14 +6,19 @@ Two passes, so that no process holds all texts: the first validates file by file
 checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
 from core.errors import InputError
-from core.run import Run, StageResult
 from demo import stages
 from votes.ingest import digests_of, find, ingest_files, records_stage
 from votes.records import SOURCE
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def ingest(run: Run) -> list[StageResult]:

@@ -3,18 +3,23 @@
 Run as: python -m ray_jobs.pipeline --config configs/demo.yaml
 """
 
+from __future__ import annotations
+
 import importlib
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, input_error, main
 from core.progress import say
 from core.resources import table
-from core.run import Run, StageResult
-from core.settings.schema import Settings
 from core.storage import DamagedFileError
 from infer.ensemble.stage import refuse_nothing
 from infer.scoring.checkpoints import check as check_llms
 from train.finetune.folds import check_bases
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
+    from core.settings.schema import Settings
 
 
 def job_names(settings: Settings) -> list[str]:

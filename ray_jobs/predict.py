@@ -7,11 +7,16 @@ What is predicted goes to predict/<name> of the run, a small run of its own whos
 digest of its contents. The unit of resume is the shard.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from infer.predict import predict_new
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def predict(run: Run) -> list[StageResult]:

@@ -5,11 +5,16 @@ Run as: python -m ray_jobs.report --config configs/demo.yaml
 metrics.json holds every number that index.html shows; report_numbers.py says how the page marks them.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from report.build import make_report
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def report(run: Run) -> list[StageResult]:

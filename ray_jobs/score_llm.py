@@ -8,17 +8,22 @@ averaged. Each distinct text is scored once. As many models work at once as the 
 is the shard. With --dry-run nothing is scored: it says what scoring would take.
 """
 
+from __future__ import annotations
+
 import functools
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
 from core.progress import say
-from core.run import Run, StageResult
 from demo import stages
 from infer.scoring.checkpoints import check, scorers
 from infer.scoring.plan import dry_run
 from infer.scoring.score import score_records_with
 from votes.records import open_records
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def score_llm(run: Run) -> list[StageResult]:

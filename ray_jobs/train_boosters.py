@@ -6,11 +6,16 @@ The unit of resume is the fold: its worker writes model and predictions to model
 and a fold with its manifest is not trained again.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from train.boosters.train import train_models
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def train_boosters(run: Run) -> list[StageResult]:

@@ -6,15 +6,20 @@ The unit of resume is the epoch: after each, the first worker writes a checkpoin
 A finished fold has its model, predictions, history.json and TensorBoard's event file in models/<name>/fold-<k>.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
 from core.progress import say
-from core.run import Run, StageResult
 from featurize.tokens.packed_records import pack_records, packing_of
 from infer.encoders import base_and_builds, predict_records
 from train.finetune.folds import check_bases, fine_tune_folds, model_stage
 from votes.records import open_records
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def train_encoder(run: Run) -> list[StageResult]:

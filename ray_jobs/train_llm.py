@@ -6,15 +6,20 @@ What it leaves in models/<name>/fold-<k>/model is what score_llm loads; name it 
 is the epoch. With --dry-run nothing is trained: it says what training would take.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
 from core.progress import say
-from core.run import Run, StageResult
 from featurize.tokens.packed_records import pack_records, packing_of
 from train.finetune.folds import base_of, check_bases, fine_tune_folds, model_stage
 from train.finetune.plan import dry_run
 from votes.records import open_records
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def train_llm(run: Run) -> list[StageResult]:

@@ -5,11 +5,16 @@ Run as: python -m ray_jobs.tune --config configs/demo.yaml
 The unit of resume is the trial: each leaves a file in tune/<booster>/trials as it ends, and none of them is run again.
 """
 
+from __future__ import annotations
+
 import sys
+from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from core.run import Run, StageResult
 from tune.stage import run_searches
+
+if TYPE_CHECKING:
+    from core.run import Run, StageResult
 
 
 def tune(run: Run) -> list[StageResult]:

@@ -1,8 +1,10 @@
 """Small columns about each record that the report needs, gathered shard by shard: the driver sees no texts."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +13,13 @@ from core.progress import Progress
 from core.run import Run, connect
 from core.shards import Item, map_shards
 from core.stage import fingerprint
-from core.storage import Folder
 from featurize.families import language, length, style
 from featurize.text import Distinct, Text
 from votes import duplicates
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.storage import Folder
+    from votes.records import Records
 
 # Part of the columns' fingerprint: raise it when they come out differently.
 VERSION = 1

@@ -1,16 +1,20 @@
 """The report's page from its numbers: one self-contained HTML file."""
 
+from __future__ import annotations
+
 import functools
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from core.run import Run
-from core.settings.schema import Settings
 from core.stage import read_manifest
 from report import numbers, svg
 from report.figures import plots
 from report.sections.worst import read_texts
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.settings.schema import Settings
+    from votes.records import Records
 
 LONG = 700  # characters of a text above which it is folded away
 

@@ -1,12 +1,14 @@
 """The search for a booster's settings: Ray Tune over candidates, ASHA over boosting rounds."""
 
+from __future__ import annotations
+
 import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import ray
 from ray import tune
@@ -15,10 +17,12 @@ from ray.tune.schedulers import ASHAScheduler
 
 from core.errors import InputError
 from core.placement import root_cause, wait_for
-from train.boosters.data import BoosterData, BoosterSettings
 from train.boosters.fold_pool import EngineName, engine_of
 from tune.space import ROUNDS, Parameters, Space, distributions, draw
 from tune.trial import FoldsTrial, Keep, with_parameters
+
+if TYPE_CHECKING:
+    from train.boosters.data import BoosterData, BoosterSettings
 
 DEATHS_ALLOWED = 3  # of a trial's process
 
@@ -55,7 +59,7 @@ class TrialResult:
 
 
 def search(
-    data: "ray.ObjectRef[BoosterData]",
+    data: ray.ObjectRef[BoosterData],
     settings: SearchSettings,
     finished: Sequence[TrialResult],
     on_finished: Callable[[TrialResult], None],
@@ -151,7 +155,7 @@ def _tell_of_finished(asha: ASHAScheduler, result: TrialResult) -> None:
 
 
 def _check(
-    settings: SearchSettings, shared: "list[ray.ObjectRef[BoosterData]]", candidates: Sequence[Parameters]
+    settings: SearchSettings, shared: list[ray.ObjectRef[BoosterData]], candidates: Sequence[Parameters]
 ) -> None:
     """Raise InputError for what would end a trial, or would make trials search nothing."""
     library = engine_of(settings.engine)

@@ -1,5 +1,7 @@
 """What a search draws from: a range for each parameter."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -35,7 +37,7 @@ class Dimension:
             return float(np.exp(rng.uniform(np.log(self.low), np.log(self.high))))
         return float(rng.uniform(self.low, self.high))
 
-    def distribution(self) -> "optuna.distributions.BaseDistribution":
+    def distribution(self) -> optuna.distributions.BaseDistribution:
         """The same for Optuna."""
         from optuna.distributions import FloatDistribution, IntDistribution
 

@@ -3,6 +3,8 @@
 The unit of resume is the trial: each leaves a file in tune/<booster>/trials as it ends, and none of them is run again.
 """
 
+from __future__ import annotations
+
 import csv
 import dataclasses
 import functools
@@ -14,9 +16,7 @@ from core.errors import InputError
 from core.progress import Progress, say
 from core.resources import processes_request, require_room
 from core.run import Run, StageResult, connect
-from core.settings.schema import Booster, Search
 from core.stage import Stage, fingerprint
-from core.storage import Folder
 from featurize.store import FeatureStore
 from train.boosters.fold_files import digest
 from train.boosters.sources import inputs_of, study_sources, used_sources
@@ -24,6 +24,8 @@ from train.boosters.stages import booster_settings, booster_stage_settings, shar
 from votes.records import open_records
 
 if TYPE_CHECKING:
+    from core.settings.schema import Booster, Search
+    from core.storage import Folder
     from train.boosters.data import Fit
     from tune.search import SearchSettings, TrialResult
 
@@ -133,7 +135,7 @@ def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any,
     )
 
 
-def best_of(results: "Sequence[TrialResult]") -> "TrialResult":
+def best_of(results: Sequence[TrialResult]) -> TrialResult:
     """The trial with the least loss among those that went to their end, if any did.
 
     One that was stopped may have had less where it was: without early stopping the loss of a trial can rise again, and
@@ -147,7 +149,7 @@ def _are_final(run: Run, booster: Booster, wanted: Search) -> bool:
     return wanted.folds == run.settings.data.folds and booster.actors_per_fold == 1
 
 
-def _write_models(folder: Folder, made_by: str, parameters: dict[str, Any], fits: "list[Fit]") -> None:
+def _write_models(folder: Folder, made_by: str, parameters: dict[str, Any], fits: list[Fit]) -> None:
     for (model, rest), fit in zip(_model_names(made_by, parameters, len(fits)), fits, strict=True):
         folder.write_bytes(model, fit.model)
         about = {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained}
@@ -168,7 +170,7 @@ class Found:
     folder: Folder
     models: list[tuple[str, str]]  # the best trial's files by fold; none unless they are final
 
-    def model(self, fold: int) -> "Fit | None":
+    def model(self, fold: int) -> Fit | None:
         """The model that the best trial has left for a fold; None if it has left none, or one that is damaged."""
         from train.boosters.data import Fit
 
@@ -198,11 +200,11 @@ def _trial_fingerprint(stage: Stage) -> str:
     return fingerprint({"settings": {**stage.settings, "search": search}, "inputs": stage.inputs})
 
 
-def _trial_file(result: "TrialResult") -> str:
+def _trial_file(result: TrialResult) -> str:
     return f"trials/{result.number:05d}.json"
 
 
-def search_settings(run: Run, booster: Booster, wanted: Search) -> "SearchSettings":
+def search_settings(run: Run, booster: Booster, wanted: Search) -> SearchSettings:
     """What tune.search is asked for."""
     from tune.search import SearchSettings
     from tune.space import OURS, PUBLISHED, Dimension
@@ -224,7 +226,7 @@ def search_settings(run: Run, booster: Booster, wanted: Search) -> "SearchSettin
     )
 
 
-def trial_table(results: "list[TrialResult]") -> bytes:
+def trial_table(results: list[TrialResult]) -> bytes:
     """The trials as CSV, one line each in their order, a column for each parameter and each fold."""
     ordered = sorted(results, key=lambda result: result.number)
     parameters = list(dict.fromkeys(name for result in ordered for name in result.parameters))

@@ -4,12 +4,14 @@ Two passes, so that no process holds all texts: the first validates file by file
 checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
 """
 
+from __future__ import annotations
+
 import collections
 import functools
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +24,15 @@ from core.progress import Progress
 from core.run import Run, StageResult, connect
 from core.shards import Item, map_shards
 from core.stage import Stage
-from core.storage import Folder
 from votes.folds import assign_folds
 from votes.readers import ENDINGS, check_file
 from votes.record_reader import read_records
 from votes.records import record_settings
 from votes.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
 from votes.validation import TextFormat, column_check
+
+if TYPE_CHECKING:
+    from core.storage import Folder
 
 
 def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:

@@ -1,6 +1,9 @@
 """Prediction sets of a run: predictions/<model>/{train,test}.parquet."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -8,9 +11,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import InputError
-from core.run import Run
-from votes.records import Records
 from votes.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from votes.records import Records
 
 Floats = npt.NDArray[np.float64]
 QUARANTINE = "quarantine.parquet"  # beside a model's predictions: the records it could not score

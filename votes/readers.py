@@ -5,19 +5,23 @@ CSV goes through Python's csv module rather than a columnar reader: it gives eac
 reason, where a columnar reader rejects the block or the file.
 """
 
+from __future__ import annotations
+
 import contextlib
 import csv
 import io
 import json
 import re
 from collections.abc import Callable, Iterator
-from typing import IO, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from core.errors import InputError
-from core.filesystems import InputFile
+
+if TYPE_CHECKING:
+    from core.filesystems import InputFile
 
 _CSV, _JSONL, _JSON, _PARQUET = (".csv",), (".jsonl", ".ndjson"), (".json",), (".parquet", ".pq")
 _COMPRESSED = ("", ".gz", ".zst", ".zstd")

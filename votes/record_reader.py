@@ -1,15 +1,19 @@
 """Input files in, tables of validated records and of quarantined rows out."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from core.filesystems import InputFile
 from votes.readers import BrokenRow, read_rows
 from votes.schema import QUARANTINE, TEST_RECORDS, TRAIN_RECORDS
 from votes.validation import InvalidRow, Record, TextFormat, column_check, to_record
+
+if TYPE_CHECKING:
+    from core.filesystems import InputFile
 
 # What one file knows of a record: position and fold depend on all files and are added afterwards.
 _TEXT_FIELDS = [TEST_RECORDS.field(name) for name in ("id", "prompt", "response_a", "response_b", "group")]

@@ -1,16 +1,20 @@
 """What other stages need to know of the records of a run."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
 from core.errors import InputError
-from core.run import Run
 from core.stage import fingerprint, refuse_other_schema
-from core.storage import Folder
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.storage import Folder
 
 SOURCE = "source-"  # with a name behind it, the split of a source of votes other than the primary one
 

@@ -1,16 +1,17 @@
 """Sentence embeddings for the features: encoded by a pool of actors, then reduced to their principal components."""
 
+from __future__ import annotations
+
 import functools
 import operator
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from core.model_cache import local_folder, stored_fingerprint
 from core.progress import Progress
-from core.settings.schema import Embeddings
 from core.shards import Item, map_shards
 from core.storage import Folder
 from featurize.blocks import from_lists, to_lists
@@ -18,13 +19,22 @@ from featurize.families import embeddings
 from featurize.families.similarity import vector_cosines
 from featurize.store import Output, is_fitted, read_fitted
 from featurize.text import Distinct
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.settings.schema import Embeddings
+    from votes.records import Records
 
 _SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
 
 def embed(
-    target: Folder, records: Records, vectors: Output, output: Output, wanted: Embeddings, items: list[Item], redo: bool
+    target: Folder,
+    records: Records,
+    vectors: Output,
+    output: Output,
+    wanted: Embeddings,
+    items: list[Item],
+    redo: bool,
 ) -> None:
     """Make the files of `vectors` (whole vectors) and of `output` (cosines and components) for all `items`."""
     import ray

@@ -1,9 +1,14 @@
 """Entities by rule, in prose: names, numbers, dates, addresses, identifiers. Those of a model: named_entities."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 FEATURES = (
     Feature("names", "names", "runs of capitalised words that do not begin a sentence or line"),

@@ -1,12 +1,16 @@
 """Language and script of each text, and whether an answer keeps to those of its prompt."""
 
+from __future__ import annotations
+
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 _SEEN_CHARS = 300  # what the language is told from: more changes it rarely and costs time
 # Where each stretch of letters begins, from Unicode's Blocks.txt; the blocks of one script are joined.

@@ -1,10 +1,15 @@
 """Length: how much there is to read."""
 
+from __future__ import annotations
+
 import math
 import re
+from typing import TYPE_CHECKING
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 FEATURES = (
     Feature("chars", "characters", "characters of all turns"),

@@ -1,11 +1,13 @@
 """Named entities found by a spaCy model, where one is installed."""
 
+from __future__ import annotations
+
 import functools
 import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,8 +15,10 @@ import numpy.typing as npt
 from core import fingerprints
 from core.errors import InputError
 from featurize.columns import Column, Feature, View, columns_of
-from featurize.text import Distinct
 from featurize.text_families import normalised_difference
+
+if TYPE_CHECKING:
+    from featurize.text import Distinct
 
 # Part of the fingerprint: raise it when the same model gives other numbers.
 VERSION = 1

@@ -1,9 +1,14 @@
 """How an answer opens: its first words tell a helper's tone, a refusal, and which kind of model speaks."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 _OPENINGS = (
     (

@@ -1,10 +1,14 @@
 """Overlap: what an answer repeats of its prompt, and what the two answers have in common."""
 
+from __future__ import annotations
+
 from collections.abc import KeysView, Sequence, Set
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 # Words looked at: the longest common subsequence takes time by the product of the lengths.
 _WORDS = 3000

@@ -4,17 +4,22 @@ Words are numbered by hashing, as in scikit-learn's HashingVectorizer: a shared 
 would have to leave out the rare ones or grow with the data.
 """
 
+from __future__ import annotations
+
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from featurize.columns import Column, Feature, columns_of
-from featurize.ngrams.tokenize import Ints
-from featurize.text import Distinct, Text
 from votes.schema import TEXTS
+
+if TYPE_CHECKING:
+    from featurize.ngrams.tokenize import Ints
+    from featurize.text import Distinct, Text
 
 # Part of the fingerprint: raise it when the same texts give other numbers.
 VERSION = 3
@@ -71,7 +76,7 @@ class Rarity:
     capped: Doubles
 
     @classmethod
-    def of(cls, counts: Ints, texts: int) -> "Rarity":
+    def of(cls, counts: Ints, texts: int) -> Rarity:
         """The rarity of words that stand in `counts` (BUCKETS,) of so many texts."""
 
         def idf(counts: Ints) -> Doubles:

@@ -1,11 +1,16 @@
 """Style and structure, as in the arena's style control: markup is counted outside code blocks."""
 
+from __future__ import annotations
+
 import re
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 FEATURES = (
     Feature("headers", "headers", "Markdown headers"),

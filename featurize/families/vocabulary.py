@@ -1,10 +1,15 @@
 """Vocabulary richness: how varied the wording is, and how hard it is to read."""
 
+from __future__ import annotations
+
 import math
 import re
+from typing import TYPE_CHECKING
 
 from featurize.columns import Feature
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 FEATURES = (
     Feature("distinct", "words", "distinct words"),

@@ -1,16 +1,20 @@
 """Word2Vec trained by gensim on the training records, and texts as the mean of their words' vectors."""
 
+from __future__ import annotations
+
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurize.text import Text
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 # Part of the fingerprint: raise it when the same settings give other vectors.
 VERSION = 1

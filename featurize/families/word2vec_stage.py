@@ -1,19 +1,23 @@
 """Training word vectors on the training records, beside whatever else runs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from core.errors import InputError
 from core.progress import Progress, say
-from core.storage import Folder
 from featurize.blocks import from_lists, to_lists
 from featurize.families import word2vec
 from featurize.store import Output, is_fitted, read_fitted_table
 from featurize.text import Text
-from votes.records import Records
 from votes.schema import TEXTS
+
+if TYPE_CHECKING:
+    from core.storage import Folder
+    from votes.records import Records
 
 
 class _Epochs:

@@ -1,13 +1,18 @@
 """Counting n-grams level by level: pairs of overlapping (n-1)-grams become n-grams, each a number in an array."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from featurize.ngrams.tokenize import Analyzer, Codes, Ints, code_known, code_new, split_term
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 # A square table of this many cells finds an n-gram by its two parts several times faster than binary search.
 _TABLE_CELLS = 1 << 22
@@ -113,7 +118,7 @@ class Matcher:
     term_of: list[Codes]
 
     @classmethod
-    def of(cls, terms: Sequence[str], analyzer: Analyzer, ngram_range: tuple[int, int]) -> "Matcher":
+    def of(cls, terms: Sequence[str], analyzer: Analyzer, ngram_range: tuple[int, int]) -> Matcher:
         """The matcher of terms, which keep their order."""
         split = [split_term(term, analyzer) for term in terms]
         position = {parts: number for number, parts in enumerate(split)}
@@ -189,7 +194,7 @@ def count_terms(texts: Sequence[Text], weights: Ints, matcher: Matcher) -> Ints:
 
 def count_matrix(
     texts: Sequence[Text], matcher: Matcher
-) -> "tuple[npt.NDArray[np.int64], Codes, npt.NDArray[np.float64]]":
+) -> tuple[npt.NDArray[np.int64], Codes, npt.NDArray[np.float64]]:
     """How often each term stands in each text, as the three arrays of a CSR matrix, columns in order."""
     rows, columns, counts = [], [], []
     for text, term in matcher.occurrences(texts):

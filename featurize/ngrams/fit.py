@@ -3,6 +3,8 @@
 Shards are read by Ray tasks; what they send back does not grow with the number of records.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,19 +14,20 @@ import pyarrow as pa
 
 from core.errors import InputError
 from core.progress import Progress, say
-from core.settings.schema import NgramBlock
-from core.storage import Folder
 from featurize.families import similarity
 from featurize.ngrams import counting, term_counts, vectorize
-from featurize.ngrams.term_counts import TermCounts
-from featurize.ngrams.tokenize import Ints
 from featurize.store import Output, is_fitted, read_fitted, read_fitted_table
 from featurize.text import Distinct
-from votes.records import Records
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
     import ray
+
+    from core.settings.schema import NgramBlock
+    from core.storage import Folder
+    from featurize.ngrams.term_counts import TermCounts
+    from featurize.ngrams.tokenize import Ints
+    from votes.records import Records
 
 PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
 _MERGED_AT_ONCE = 8
@@ -87,7 +90,7 @@ def fit_counts(
 
 def _first_pass(
     records: Records, groups: dict[Group, list[Vocabulary]], count_buckets: bool
-) -> tuple[list["ray.ObjectRef[dict[Group, TermCounts]]"], Ints]:
+) -> tuple[list[ray.ObjectRef[dict[Group, TermCounts]]], Ints]:
     """The shards' reports of their terms, and in how many texts each bucket's words stand."""
     import ray
 
@@ -113,7 +116,7 @@ def _first_pass(
 def _choose_vocabularies(
     target: Folder,
     records: Records,
-    reports: list["ray.ObjectRef[dict[Group, TermCounts]]"],
+    reports: list[ray.ObjectRef[dict[Group, TermCounts]]],
     groups: dict[Group, list[Vocabulary]],
 ) -> None:
     """Merge the reports, count again what they leave open, choose and write the vocabularies."""

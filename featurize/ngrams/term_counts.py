@@ -8,15 +8,19 @@ counted in a second pass. The result is exact, and what is kept does not grow wi
 there are.
 """
 
+from __future__ import annotations
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurize.ngrams.tokenize import Ints
+if TYPE_CHECKING:
+    from featurize.ngrams.tokenize import Ints
 
 # Reporting terms down to half the frequency that is asked for leaves next to none uncertain (measured on real votes).
 REPORTED_DOCUMENTS = 0.5
@@ -38,7 +42,7 @@ class TermCounts:
     absent: tuple[int, int]
 
     @classmethod
-    def of_shard(cls, terms: Sequence[str], documents: Ints, totals: Ints, absent: tuple[int, int]) -> "TermCounts":
+    def of_shard(cls, terms: Sequence[str], documents: Ints, totals: Ints, absent: tuple[int, int]) -> TermCounts:
         """The report of one shard."""
         nothing = np.zeros(len(terms), np.int64)
         columns = [pa.array(terms, pa.string()), documents, totals, nothing, nothing]
@@ -75,7 +79,7 @@ class TermCounts:
         """Which terms are not counted in every shard."""
         return (self.column("unseen_documents") > 0) | (self.column("unseen_totals") > 0)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> "TermCounts":
+    def take(self, chosen: npt.NDArray[np.bool_]) -> TermCounts:
         """Some of the terms."""
         return TermCounts(self.table.filter(pa.array(chosen)), self.absent)
 

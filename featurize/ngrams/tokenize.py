@@ -4,17 +4,20 @@ What a token is, scikit-learn's CountVectorizer defines; here its rules become c
 -1 after each stretch that no n-gram may cross.
 """
 
+from __future__ import annotations
+
 import itertools
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize.text import Text
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 Analyzer = Literal["word", "char", "char_wb"]
 Ints = npt.NDArray[np.int64]

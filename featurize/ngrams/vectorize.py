@@ -3,6 +3,8 @@
 The result is scikit-learn's CountVectorizer and TfidfVectorizer, to the column; the counting is in featurize.ngrams.counting.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,11 +16,12 @@ import pyarrow as pa
 from core.errors import InputError
 from featurize.ngrams import counting
 from featurize.ngrams.term_counts import TermCounts, report_limits
-from featurize.ngrams.tokenize import Analyzer, Codes, Ints
-from featurize.text import Text
 
 if TYPE_CHECKING:
     import scipy.sparse
+
+    from featurize.ngrams.tokenize import Analyzer, Codes, Ints
+    from featurize.text import Text
 
 # Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
 VERSION = 2
@@ -120,7 +123,7 @@ def to_arrow(counts: Counts) -> pa.ListArray:
     return pa.ListArray.from_arrays(pa.array(counts.offsets.astype(np.int32)), entries)
 
 
-def to_csr(rows: pa.ListArray, width: int) -> "scipy.sparse.csr_matrix":
+def to_csr(rows: pa.ListArray, width: int) -> scipy.sparse.csr_matrix:
     """The block (n, width) of sparse rows as made by `to_arrow`."""
     import scipy.sparse
 

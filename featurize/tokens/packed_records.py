@@ -1,10 +1,12 @@
 """Records as the token ids that a model sees: packed once for all folds and epochs, shard by shard."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +14,18 @@ import pyarrow as pa
 
 from core.progress import Progress
 from core.run import Run, StageResult, connect
-from core.settings.finetune import FineTuned
 from core.shards import Item, map_shards
 from core.stage import Stage
-from core.storage import Folder
 from featurize.tokens.packing import Layout, Marked, Packer, packing_fingerprint
-from featurize.tokens.truncation import Truncation
-from infer.scoring.judge_prompt import Frame
-from train.finetune.checkpoints import Base
-from votes.records import Records
 from votes.schema import TEXTS
+
+if TYPE_CHECKING:
+    from core.settings.finetune import FineTuned
+    from core.storage import Folder
+    from featurize.tokens.truncation import Truncation
+    from infer.scoring.judge_prompt import Frame
+    from train.finetune.checkpoints import Base
+    from votes.records import Records
 
 VERSION = 2  # part of the fingerprint: raise it when the columns change
 DIGEST_BYTES = 16
@@ -131,7 +135,7 @@ def token_counts(run: Run, records: Records, name: str, split: str) -> npt.NDArr
     return result
 
 
-def share_tokens(run: Run, records: Records, name: str, split: str) -> "list[Any]":
+def share_tokens(run: Run, records: Records, name: str, split: str) -> list[Any]:
     """References to tables of the schema train.finetune.data.PACKED in the object store, read there by Ray Data."""
     import ray.data
 

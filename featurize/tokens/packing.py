@@ -17,6 +17,8 @@ template. Nothing here treats A and B differently, so packing a record with its 
 its answers exchanged.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import itertools
@@ -24,11 +26,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from core.errors import InputError
 from featurize.tokens.truncation import STRATEGIES, Ids, Truncation, admission, share, shorten, windows
-from infer.scoring.judge_prompt import Frame
+
+if TYPE_CHECKING:
+    from infer.scoring.judge_prompt import Frame
 
 # Raised whenever the ids of any record change: a checkpoint is never scored with a packing it was not trained on.
 VERSION: Final = 2
@@ -83,7 +87,7 @@ class Round:
     response_a: Ids
     response_b: Ids
 
-    def swapped(self) -> "Round":
+    def swapped(self) -> Round:
         """The round with A and B exchanged."""
         return Round(self.prompt, self.response_b, self.response_a)
 
@@ -95,7 +99,7 @@ class Fitted:
     rounds: list[Round]
     gap: int | None
 
-    def swapped(self) -> "Fitted":
+    def swapped(self) -> Fitted:
         """The same with A and B exchanged."""
         return Fitted([one.swapped() for one in self.rounds], self.gap)
 

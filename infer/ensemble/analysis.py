@@ -1,17 +1,21 @@
 """How good the blends are, and what each part of the submitted one adds: blend/analysis.json."""
 
+from __future__ import annotations
+
 import dataclasses
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.settings.schema import Blend
 from infer.ensemble.calibration import compare
 from infer.ensemble.fit import BlendName, Fitted, Nested, Recipe, Training, fit, nested, nested_without
-from infer.ensemble.pools import Floats
 from metrics.intervals import bootstrap_means, interval
 from metrics.scores import log_loss, record_log_loss
+
+if TYPE_CHECKING:
+    from core.settings.schema import Blend
+    from infer.ensemble.pools import Floats
 
 _LENGTH, _PRIOR = "the influence of length", "the class prior"  # beside the models' names, which hold no space
 

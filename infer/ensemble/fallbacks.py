@@ -6,16 +6,20 @@ empty A and an empty B share their records, each seen from its own side, and cas
 have as much P(A) as P(B).
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
-from typing import Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from infer.ensemble.pools import Floats, Labels
 from metrics.intervals import standard_error
 from metrics.scores import record_log_loss
 from votes.swap import swap_labels, swap_probabilities
+
+if TYPE_CHECKING:
+    from infer.ensemble.pools import Floats, Labels
 
 Case = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
 CASES: Final[tuple[Case, ...]] = get_args(Case)  # a record's code is the position of its case; 0 is ordinary

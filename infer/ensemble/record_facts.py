@@ -1,18 +1,23 @@
 """What blending asks of the answers' texts, gathered shard by shard: degenerate cases, and differences in length."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from core.shards import Item, map_shards
-from core.storage import Folder
 from featurize.text import Text
 from infer.ensemble.fallbacks import Codes, case_of
 from infer.ensemble.length_debias import length_differences
-from infer.ensemble.pools import Floats
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.storage import Folder
+    from infer.ensemble.pools import Floats
+    from votes.records import Records
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
 """Whether a checkpoint can score records at all, found out before an engine is started."""
 
+from __future__ import annotations
+
 import importlib.util
 import json
 import struct
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import InputError
 from featurize.tokens.packing import FILE_NAME as PACKING
 from featurize.tokens.packing import check_packing
-from featurize.tokens.truncation import Truncation
-from infer.scoring.engine_settings import Mode
 from votes.schema import LABELS
+
+if TYPE_CHECKING:
+    from featurize.tokens.truncation import Truncation
+    from infer.scoring.engine_settings import Mode
 
 _RETRAIN: Final = "train it with the job train_llm."
 # The name of the head in every ...ForSequenceClassification of a decoder in transformers.

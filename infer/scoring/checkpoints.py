@@ -1,24 +1,28 @@
 """The checkpoints that score with a language model: where they are, what they are, and whether they may."""
 
+from __future__ import annotations
+
 import hashlib
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.model_cache import local_place, stored_fingerprint
 from core.progress import say
 from core.run import Run, StageResult, connect
-from core.settings.llm import Llm
 from core.stage import Stage, read_manifest, require_finished
 from core.storage import Folder
 from demo import stages
 from featurize.tokens.packed_records import Packing, packing_of
 from train.finetune.checkpoints import MODEL, TRAINED_ON, Base
 from train.finetune.folds import base_of, model_stage
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.settings.llm import Llm
+    from votes.records import Records
 
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 

@@ -1,8 +1,11 @@
 """Requests to a language model's engines, and what has to be there before they start."""
 
+from __future__ import annotations
+
 import functools
 import time
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,14 +16,16 @@ from core.model_cache import engine_source
 from core.progress import Throughput, say
 from core.resources import engine_request, require_room
 from core.run import Run, connect
-from core.settings.llm import Llm
-from core.stage import Stage
-from core.storage import Folder
-from infer.scoring.checkpoints import Scorer
 from infer.scoring.engine_settings import LlmSettings, bundles
 from infer.scoring.requests import ANSWERS, Packed, Unit
 from votes import predictions
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.settings.llm import Llm
+    from core.stage import Stage
+    from core.storage import Folder
+    from infer.scoring.checkpoints import Scorer
+    from votes.records import Records
 
 _LOOK_AGAIN_S = 10.0
 

@@ -1,9 +1,11 @@
 """score_llm --dry-run: what scoring with the language models of the settings would take, from the real records."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from core.run import Run
-from core.settings.llm import Llm
 from core.tables import plan_table, size_text
 from demo import stages
 from featurize.tokens.packed_records import pack_records
@@ -11,6 +13,10 @@ from infer.scoring.checkpoints import check, packing, planned_scorers
 from infer.scoring.engine_settings import LlmSettings, effective_dtype
 from infer.scoring.requests import read_packed
 from votes.records import Records, open_records
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.settings.llm import Llm
 
 
 def dry_run(run: Run) -> str:

@@ -1,24 +1,28 @@
 """What scoring leaves: predictions/<name> with its quarantine, and what the report says of the work."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from core.progress import say
 from core.resources import held
-from core.run import Run
-from core.settings.llm import Llm
-from infer.scoring.checkpoints import Scorer
-from infer.scoring.engines import Scoring
 from infer.scoring.requests import Probabilities, answer_files, least_sure
 from infer.scoring.swap_scoring import Masks, Outcome, model_fingerprint
 from metrics.scores import log_loss
 from votes import predictions
-from votes.records import Records
 from votes.swap import PositionEffect, position_effect
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.settings.llm import Llm
+    from infer.scoring.checkpoints import Scorer
+    from infer.scoring.engines import Scoring
+    from votes.records import Records
 
 CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)  # of a cascade's share: points for the report
 

@@ -1,17 +1,22 @@
 """Which requests a language model gets for packed records: each distinct text once, shard by shard."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.storage import Folder
 from featurize.tokens.packed_records import DIGEST_BYTES
-from votes.records import Records
 from votes.schema import PROBABILITIES
+
+if TYPE_CHECKING:
+    from core.storage import Folder
+    from votes.records import Records
 
 Probabilities = npt.NDArray[np.float64]
 Wanted = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n, 2): whether the orders A, B and B, A are asked for

@@ -6,9 +6,12 @@ averaged. Each distinct text is scored once. As many models work at once as the 
 is the shard. With --dry-run nothing is scored: it says what scoring would take.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -25,7 +28,9 @@ from infer.scoring.predictions import Cheaper, commit, read_cheaper
 from infer.scoring.requests import read_packed
 from infer.scoring.swap_scoring import Masks, score_records
 from votes import predictions
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from votes.records import Records
 
 Work = Callable[[], list[StageResult]]
 Checkpoints = Callable[[Llm], tuple[list[Scorer], list[StageResult]]]  # see infer.scoring.checkpoints.scorers

@@ -1,8 +1,11 @@
 """How large a language model is, from its configuration alone."""
 
-from typing import Any
+from __future__ import annotations
 
-from infer.scoring.engine_settings import Mode
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from infer.scoring.engine_settings import Mode
 
 
 def load_shape(checkpoint: str, mode: Mode) -> tuple[Any, int]:

@@ -1,14 +1,16 @@
 """A checkpoint's predictions for records: which orders of which are asked for, and how the answers become one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from core.progress import say
 from core.stage import Stage, fingerprint
-from infer.scoring.checkpoints import Scorer
 from infer.scoring.engines import Scoring, score_units
 from infer.scoring.requests import (
     ORDERS,
@@ -21,6 +23,9 @@ from infer.scoring.requests import (
     units,
 )
 from votes.swap import swap_average
+
+if TYPE_CHECKING:
+    from infer.scoring.checkpoints import Scorer
 
 _FEW_KILLERS = 3
 Masks = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n,)

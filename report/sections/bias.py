@@ -1,13 +1,14 @@
 """Whether predictions lean as voters do: towards the first answer, the longer one, or the more decorated one."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from core.run import Run
 from core.stage import read_manifest
 from metrics.bradley_terry import fit, normalised_difference
 from metrics.calibration_curves import equal_count_bins
@@ -15,6 +16,9 @@ from metrics.intervals import bootstrap_means, bootstrap_parts, interval
 from report.columns import STYLE
 from votes.schema import LABELS
 from votes.swap import half_wins
+
+if TYPE_CHECKING:
+    from core.run import Run
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,16 +1,20 @@
 """What the report says of boosters: what drives them, and how their settings were searched."""
 
+from __future__ import annotations
+
 import csv
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow.compute as pc
 
-from core.run import Run
 from core.stage import read_manifest
 from train.boosters.fold_files import IMPORTANCE
 from train.boosters.stages import source_weights
 from tune.stage import TRIALS
+
+if TYPE_CHECKING:
+    from core.run import Run
 
 TOP_FEATURES = 20
 FEWEST_FAMILIES = 6  # among fewer than twice as many as there are claims, most would be "confirmed" by chance

@@ -1,6 +1,8 @@
 """What the report says of the data: rows, quarantine, duplicates, and the score without them."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +11,9 @@ import pyarrow as pa
 from report.columns import signatures
 from report.scores import on_parts
 from votes import duplicates
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from votes.records import Records
 
 Floats = npt.NDArray[np.float64]
 

@@ -1,17 +1,21 @@
 """What the report says of fine-tuned models: their training curves, and how those of some folds only compare there."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from core.run import Run
 from metrics.intervals import bootstrap_means, interval
 from metrics.scores import record_log_loss
 from report.scores import scores
 from train.finetune.checkpoints import HISTORY
 from train.finetune.folds import folds_of
+
+if TYPE_CHECKING:
+    from core.run import Run
 
 POINTS = 120  # of a curve, each the mean of the steps it stands for
 

@@ -1,11 +1,15 @@
 """What the report says of language models: requests, tokens, records that failed, what a cascade costs and gains."""
 
-import collections
-from typing import Any
+from __future__ import annotations
 
-from core.run import Run
+import collections
+from typing import TYPE_CHECKING, Any
+
 from core.stage import read_manifest
 from votes import predictions
+
+if TYPE_CHECKING:
+    from core.run import Run
 
 COUNTS = ("requests", "distinct_requests", "records_in_both_orders", "tokens", "failed")
 

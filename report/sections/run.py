@@ -1,9 +1,13 @@
 """What the report says of the run itself: what each stage took, and what each model cost."""
 
-from typing import Any
+from __future__ import annotations
 
-from core.run import Run
+from typing import TYPE_CHECKING, Any
+
 from core.stage import read_manifest
+
+if TYPE_CHECKING:
+    from core.run import Run
 
 UNITS = ("core_seconds", "gpu_seconds")
 

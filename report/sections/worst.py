@@ -1,12 +1,16 @@
 """The records that the blend is most wrong about, with their texts."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from votes.records import Records
 from votes.schema import LABELS, TEXTS
+
+if TYPE_CHECKING:
+    from votes.records import Records
 
 Floats = npt.NDArray[np.float64]
 

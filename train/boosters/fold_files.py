@@ -1,5 +1,7 @@
 """What the folds of a booster leave, and how they become its predictions and importances."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -11,13 +13,13 @@ from core.stage import Stage, require_finished
 from core.storage import DamagedFileError
 from metrics.scores import log_loss
 from votes import predictions
-from votes.records import Records
-from votes.swap import PositionEffect
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
     from train.boosters.data import FoldResult
+    from votes.records import Records
+    from votes.swap import PositionEffect
 
 IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
 MODEL_FILE = {"lightgbm": "model.txt", "xgboost": "model.ubj", "two_part": "model.json"}
@@ -30,7 +32,7 @@ def fold_stage(models: Stage, fold: int) -> Stage:
     )
 
 
-def commit_fold(result: "FoldResult", models: Stage, engine: str, labels: "npt.NDArray[np.int8]") -> int:
+def commit_fold(result: FoldResult, models: Stage, engine: str, labels: npt.NDArray[np.int8]) -> int:
     """Runs in the fold's worker: write what the fold leaves, then its manifest. Returns the rounds kept."""
     stage = fold_stage(models, result.fold)
     stage.begin()

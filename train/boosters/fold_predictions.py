@@ -1,7 +1,10 @@
 """What a fold's model predicts, in either order of the answers, and what explains it."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,8 +18,10 @@ from train.boosters.data import (
     Importance,
     Probabilities,
 )
-from train.boosters.matrix import Matrix, Rows
 from votes.swap import position_effect, swap_average
+
+if TYPE_CHECKING:
+    from train.boosters.matrix import Matrix, Rows
 
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
 

@@ -1,5 +1,7 @@
 """Finished features and records as what boosters train on."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -8,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.blocks import Layout, NgramBlock
-from featurize.store import FeatureStore
 from votes.records import SOURCE, Records
 
 if TYPE_CHECKING:
+    from featurize.store import FeatureStore
     from train.boosters.data import BoosterData
     from train.boosters.matrix import Matrix
 
@@ -31,7 +33,7 @@ class Arrangement:
         """All columns, in the order of the matrices."""
         return Layout([*self.dense.blocks, *self.sparse.blocks])
 
-    def read(self, features: FeatureStore, split: str, shard: str) -> "Matrix":
+    def read(self, features: FeatureStore, split: str, shard: str) -> Matrix:
         """The features of one shard; see FeatureStore.tables."""
         import scipy.sparse
 
@@ -53,7 +55,7 @@ def load_data(
     weights: Mapping[str, float] = {},
     used_sources: npt.NDArray[np.bool_] | None = None,
     sparse_below: float = SPARSE_BELOW,
-) -> "BoosterData":
+) -> BoosterData:
     """The features of some families (all if None), read from the files of a run.
 
     `weights` are those of other sources by their names, in order; `used_sources` says which folds train on which. Call
@@ -64,7 +66,7 @@ def load_data(
 
     arrangement = arrange(features, records, families, sparse_below)
 
-    def matrix(split: str) -> "Matrix":
+    def matrix(split: str) -> Matrix:
         shards = [name.partition("/")[2] for name in records.shards(split)]
         return stack([arrangement.read(features, split, shard) for shard in shards])
 

@@ -1,5 +1,7 @@
 """Features of records as boosters take them: dense columns, then sparse ones that trees never see dense."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,7 @@ class Matrix:
     """
 
     dense: Floats  # (n, d), without nan
-    sparse: "scipy.sparse.csr_matrix | None" = None  # (n, s)
+    sparse: scipy.sparse.csr_matrix | None = None  # (n, s)
 
     def __len__(self) -> int:
         return len(self.dense)
@@ -32,11 +34,11 @@ class Matrix:
         """Columns of both parts."""
         return int(self.dense.shape[1] + (0 if self.sparse is None else self.sparse.shape[1]))
 
-    def rows(self, chosen: Rows | slice) -> "Matrix":
+    def rows(self, chosen: Rows | slice) -> Matrix:
         """Some rows, in this order; a view of the dense part if they are a slice."""
         return Matrix(self.dense[chosen], None if self.sparse is None else self.sparse[chosen])
 
-    def exchanged(self, permutation: npt.NDArray[np.intp], signs: Floats) -> "Matrix":
+    def exchanged(self, permutation: npt.NDArray[np.intp], signs: Floats) -> Matrix:
         """The features of the same records with A and B exchanged: column j is column permutation[j] times signs[j].
 
         No column changes from the dense to the sparse part or back.

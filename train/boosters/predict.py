@@ -1,9 +1,11 @@
 """Predictions of a finished run's boosters for new records: its features, its folds' models, and their mean."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +13,6 @@ import pyarrow as pa
 from core.progress import Progress
 from core.resources import processes_request, require_room
 from core.run import Run, StageResult, connect
-from core.settings.schema import Booster
 from core.shards import Item, map_shards
 from core.stage import Stage, require_finished
 from featurize.make import features_stage, featurize_more
@@ -22,7 +23,10 @@ from train.boosters.sources import inputs_of
 from train.boosters.train import booster_stages, with_best
 from tune.stage import found_by_search
 from votes import predictions
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from core.settings.schema import Booster
+    from votes.records import Records
 
 # Part of fingerprints: raise it when the same models predict differently.
 VERSION = 1

@@ -1,19 +1,20 @@
 """A fold's records as a matrix of the wrappers, for folds that several training processes share."""
 
+from __future__ import annotations
+
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 
-from train.boosters.matrix import Rows
-
 if TYPE_CHECKING:
     from train.boosters.data import BoosterData
+    from train.boosters.matrix import Rows
 
 
 def fold_matrix(
     base: type,
-    shared: "list[ray.ObjectRef[BoosterData]]",
+    shared: list[ray.ObjectRef[BoosterData]],
     rows: Rows,
     both_orders: bool,
     whole: bool = False,

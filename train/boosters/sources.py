@@ -1,7 +1,9 @@
 """Which other sources of votes boosters are trained on, and what each is worth."""
 
+from __future__ import annotations
+
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,9 @@ from core.stage import Stage
 from featurize.store import FeatureStore, handmade_families
 from metrics.intervals import bootstrap_means, interval
 from train.boosters.stages import share_data, source_weights
-from votes.records import Records
+
+if TYPE_CHECKING:
+    from votes.records import Records
 
 # Part of the fingerprint: raise it when the study comes out differently.
 VERSION = 3
@@ -96,7 +100,7 @@ def _plain_families(run: Run) -> list[str]:
     return [family for family in (*handmade_families(run.settings.featurize), "similarity") if family in made]
 
 
-def used_sources(run: Run) -> "npt.NDArray[np.bool_] | None":
+def used_sources(run: Run) -> npt.NDArray[np.bool_] | None:
     """Which folds train on which sources (folds, sources), as the study chose; None if they train on all."""
     if not source_weights(run) or run.settings.data.sources == "all":
         return None

@@ -1,26 +1,28 @@
 """What the jobs that train boosters share: their settings as training takes them, and their data."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from core.run import Run
-from core.settings.schema import Booster
-from featurize.store import FeatureStore
 from train.boosters.load import load_data
-from votes.records import Records
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from core.run import Run
+    from core.settings.schema import Booster
+    from featurize.store import FeatureStore
     from train.boosters.data import BoosterSettings
+    from votes.records import Records
 
 # Part of fingerprints: raise it when the same settings train other models.
 VERSION = 2
 
 
-def booster_settings(run: Run, booster: Booster) -> "BoosterSettings":
+def booster_settings(run: Run, booster: Booster) -> BoosterSettings:
     """How training takes a booster's settings."""
     from train.boosters.data import BoosterSettings
 
@@ -56,7 +58,7 @@ def share_data(
     features: FeatureStore,
     records: Records,
     families: Sequence[str] | None,
-    used_sources: "npt.NDArray[np.bool_] | None" = None,
+    used_sources: npt.NDArray[np.bool_] | None = None,
 ) -> Any:  # noqa: ANN401 - a Ray object reference
     """A reference to boosters' data, put into the object store by a worker; the driver never holds it.
 

@@ -4,6 +4,8 @@ The unit of resume is the fold: its worker writes model and predictions to model
 and a fold with its manifest is not trained again.
 """
 
+from __future__ import annotations
+
 import functools
 import threading
 import time
@@ -15,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from core.progress import Progress, say
 from core.resources import Request, folds_request, held, may_grow, require_room
 from core.run import Run, StageResult, connect
-from core.settings.schema import Booster
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
 from train.boosters.fold_files import IMPORTANCE, commit_fold, fold_stage, gather, position_of_folds
@@ -25,6 +26,7 @@ from tune.stage import Found, found_by_search
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
+    from core.settings.schema import Booster
     from train.boosters.data import Fit
 
 
@@ -211,5 +213,5 @@ def _train(
     )
 
 
-def _no_model(fold: int) -> "Fit | None":
+def _no_model(fold: int) -> Fit | None:
     return None

@@ -1,20 +1,24 @@
 """What a fold's fine-tuning leaves in the run: checkpoints while it works, then model, predictions and curves."""
 
+from __future__ import annotations
+
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from core.model_cache import local_folder
 from core.resources import held
-from core.stage import Stage
 from core.storage import Folder
 from metrics.scores import log_loss
-from train.finetune.data import Probabilities
 from train.finetune.task import Point, Rows, TrainingState
 from votes import predictions
+
+if TYPE_CHECKING:
+    from core.stage import Stage
+    from train.finetune.data import Probabilities
 
 MODEL = "model"  # folders and files of a fold
 TRAINED_ON = "training.json"

@@ -1,5 +1,7 @@
 """Packed records as fine-tuning reads them: token ids in Ray's object store, labels and folds beside them."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -31,7 +33,7 @@ Probabilities = npt.NDArray[np.float64]
 class TokenData:
     """Packed records and what is known of each. Small enough to be sent around: the ids stay in the object store."""
 
-    blocks: "list[ray.ObjectRef[pa.Table]]"  # of the schema PACKED, all records together
+    blocks: list[ray.ObjectRef[pa.Table]]  # of the schema PACKED, all records together
     lengths: npt.NDArray[np.int32]  # (n,) tokens of one order
     labels: npt.NDArray[np.int8]  # (n,)
     folds: npt.NDArray[np.int16]  # (n,)
@@ -46,7 +48,7 @@ class TokenData:
         return int(SWAPPED_LABEL[label]), None if teacher is None else teacher[SWAPPED_LABEL]
 
 
-def as_blocks(packed: "ray.data.Dataset") -> "list[ray.ObjectRef[pa.Table]]":
+def as_blocks(packed: ray.data.Dataset) -> list[ray.ObjectRef[pa.Table]]:
     """The blocks of a dataset of the schema PACKED, made and kept in the object store.
 
     Workers of one node map them without a copy. They are not handed out as Ray Train's dataset shards: who gets which
@@ -59,7 +61,7 @@ def as_blocks(packed: "ray.data.Dataset") -> "list[ray.ObjectRef[pa.Table]]":
 class Sequences:
     """Token ids by record and order, read where they lie in the object store."""
 
-    def __init__(self, blocks: "Sequence[ray.ObjectRef[pa.Table]]") -> None:
+    def __init__(self, blocks: Sequence[ray.ObjectRef[pa.Table]]) -> None:
         import ray
 
         self._columns: list[dict[str, tuple[Any, Any]]] = []

@@ -1,9 +1,11 @@
 """Folds fine-tuned on Ray Train: so many at a time, each with its own group of workers, each resumable by epoch."""
 
+from __future__ import annotations
+
 import dataclasses
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError, WorkerCrashedError
@@ -14,7 +16,9 @@ from core.errors import InputError
 from core.placement import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
 from train.boosters.data import FoldError
 from train.finetune.loop import PeerLostError, train_worker
-from train.finetune.task import FoldTask
+
+if TYPE_CHECKING:
+    from train.finetune.task import FoldTask
 
 DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints; see train.boosters.fold_pool
 Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
@@ -95,7 +99,7 @@ def _why_waiting(workers: int, cpus: int, gpus: int) -> str:
     return describe_shortage(f"each of {workers} workers", cpus)
 
 
-def _raise_failure(reference: "ray.ObjectRef[None]", task: FoldTask) -> None:
+def _raise_failure(reference: ray.ObjectRef[None], task: FoldTask) -> None:
     try:
         ray.get(reference)
     except RayTaskError as error:

@@ -1,8 +1,10 @@
 """What train_encoder and train_llm share: the settings as the domain's, and folds fine-tuned into models/<name>."""
 
+from __future__ import annotations
+
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +24,10 @@ from train.finetune.loop import VERSION
 from train.finetune.sampler import mean_micro_batches
 from train.finetune.settings import Distillation, FineTuning, Lora, TrainingStage
 from votes import predictions
-from votes.records import Records
 from votes.schema import LABELS
+
+if TYPE_CHECKING:
+    from votes.records import Records
 
 # Of the settings, those that decide nothing about the model, only where and how fast it is trained.
 _NOT_THE_MODEL = {"name", "folds", "folds_at_once", "workers", "cpus_per_worker", "gpus_per_worker", "model", "scratch"}

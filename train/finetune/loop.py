@@ -1,5 +1,7 @@
 """The training loop of one worker: encoders and language models, one stage after another, resumable by epoch."""
 
+from __future__ import annotations
+
 import math
 import tempfile
 import time
@@ -27,12 +29,13 @@ from train.finetune.sampler import (
     steps_of,
 )
 from train.finetune.saved_model import save_adapters, save_model
-from train.finetune.settings import TrainingStage
 from train.finetune.task import FoldTask, Point, Rows, TrainingState
 from votes.swap import swap_average
 
 if TYPE_CHECKING:
     import torch
+
+    from train.finetune.settings import TrainingStage
 
 VERSION = 1  # part of the fingerprint: raise it when the same settings train another model
 _POOLED_BYTES = 2**30
@@ -152,7 +155,7 @@ class _Worker:
                 seconds = time.monotonic() - self._started
                 self._task.store.finish(path, self._held_out, held_out, self._history, seconds)
 
-    def _rehearse(self, number: int, stage: TrainingStage, parameters: "dict[str, torch.nn.Parameter]") -> None:
+    def _rehearse(self, number: int, stage: TrainingStage, parameters: dict[str, torch.nn.Parameter]) -> None:
         """A forward and backward pass over the stage's largest micro-batches, of which nothing is kept.
 
         So that what the GPU's memory does not hold shows now and not in the middle of an epoch: largest by tokens, and
@@ -193,8 +196,8 @@ class _Worker:
         number: int,
         stage: TrainingStage,
         epoch: int,
-        parameters: "dict[str, torch.nn.Parameter]",
-        optimizer: "torch.optim.Optimizer",
+        parameters: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         import torch
 
@@ -272,7 +275,7 @@ class _Worker:
         both = self._settings.both_orders
         return [(self._train[n], order) for n in batch for order in ((False, True) if both else (one_order[n],))]
 
-    def _loss(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
+    def _loss(self, pairs: Sequence[tuple[int, bool]]) -> torch.Tensor:
         import torch
 
         logits = self._logits(pairs)
@@ -284,7 +287,7 @@ class _Worker:
             teacher = torch.tensor(soft, dtype=torch.float32, device=self._device)
         return summed_loss(logits, labels, teacher, self._settings)
 
-    def _logits(self, pairs: "Sequence[tuple[int, bool]]") -> "torch.Tensor":
+    def _logits(self, pairs: Sequence[tuple[int, bool]]) -> torch.Tensor:
         if self._pooled is None:
             return self._forward(pairs, self._model)
         import torch
@@ -296,7 +299,7 @@ class _Worker:
         logits: torch.Tensor = self._model.judge(torch.stack([self._pooled[pair] for pair in pairs])).logits
         return logits
 
-    def _forward(self, pairs: "Sequence[tuple[int, bool]]", model: "Callable[..., Any]") -> "torch.Tensor":
+    def _forward(self, pairs: Sequence[tuple[int, bool]], model: Callable[..., Any]) -> torch.Tensor:
         """What the model, or a part of it, makes of sequences: its logits, or the tensor that it gives."""
         import torch
 
@@ -318,7 +321,7 @@ class _Worker:
         fits = self._settings.head == "answers" and stage.train == "head" and size <= _POOLED_BYTES
         self._pooled = {} if fits else None
 
-    def _sum_gradients(self, parameters: "list[torch.nn.Parameter]", loss: float) -> float:
+    def _sum_gradients(self, parameters: list[torch.nn.Parameter], loss: float) -> float:
         """Add the gradients and losses of all workers, in one exchange; returns the whole loss.
 
         Not DistributedDataParallel: a worker without a micro-batch in this step would keep the others waiting there.
@@ -373,8 +376,8 @@ class _Worker:
         self,
         number: int,
         epochs: int,
-        parameters: "dict[str, torch.nn.Parameter]",
-        optimizer: "torch.optim.Optimizer",
+        parameters: dict[str, torch.nn.Parameter],
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         if self._rank:
             return
@@ -399,7 +402,7 @@ class _Worker:
         self._task.progress.post.remote(self._task.fold, text)
 
 
-def _sum_over_workers(values: "torch.Tensor") -> None:
+def _sum_over_workers(values: torch.Tensor) -> None:
     import torch.distributed
 
     try:

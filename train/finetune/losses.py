@@ -1,14 +1,16 @@
 """The loss of fine-tuning: votes, a teacher's probabilities, or both."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-from train.finetune.settings import FineTuning
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from train.finetune.settings import FineTuning
 
-def summed_loss(logits: "Tensor", labels: "Tensor", teacher: "Tensor | None", settings: FineTuning) -> "Tensor":
+
+def summed_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: FineTuning) -> Tensor:
     """Sum over sequences of the loss in nats: logits (n, 3), labels (n,), and a teacher's probabilities (n, 3) or None.
 
     Cross entropy against the votes, smoothed; with a teacher, (1 - w) times that plus w T^2 KL(teacher || model), both

@@ -1,5 +1,7 @@
 """What fine-tuning takes before it is tried: parameters, peak memory by part, and floating-point operations."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,10 +12,11 @@ import numpy.typing as npt
 from train.finetune.flops import attention_operations, forward_operations, multiplied_parameters
 from train.finetune.networks import forward_options
 from train.finetune.sampler import largest_micro_batches, plan_epoch
-from train.finetune.settings import FineTuning
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
+
+    from train.finetune.settings import FineTuning
 
 _FULL = 4  # bytes of a float32: parameters that are trained, their gradients, each of AdamW's two moments
 _HALF = 2
@@ -39,7 +42,7 @@ class MemoryPlan:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def plan_memory(config: "PreTrainedConfig", settings: FineTuning, shapes: Sequence[tuple[int, int]]) -> MemoryPlan:
+def plan_memory(config: PreTrainedConfig, settings: FineTuning, shapes: Sequence[tuple[int, int]]) -> MemoryPlan:
     """The peak of a step whose micro-batches have these shapes, in sequences and tokens of each: see `shapes_of`.
 
     Weights, gradients and optimizer are counted: 4 bytes for each trained parameter, its gradient and each of AdamW's
@@ -98,7 +101,7 @@ def shapes_of(lengths: npt.NDArray[np.integer], settings: FineTuning) -> list[tu
     return sorted({(len(batch) * settings.orders, int(lengths[batch].max())) for batch in batches})
 
 
-def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: FineTuning, sequence: int) -> float:
+def flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, settings: FineTuning, sequence: int) -> float:
     """Floating-point operations of one step for each token, in sequences of so many.
 
     2 per parameter forward, 2 for the gradients of activations, and 2 for those of parameters where they are trained;
@@ -112,7 +115,7 @@ def flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, settings: Fine
     return forward * (1 + settings.gradient_checkpointing) + backward
 
 
-def predicting_flops_per_token(config: "PreTrainedConfig", plan: MemoryPlan, sequence: int) -> float:
+def predicting_flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, sequence: int) -> float:
     """Floating-point operations of a forward pass for each token; adapters are multiplied beside their base."""
     return forward_operations(config, plan.parameters, sequence) + 2.0 * plan.adapters
 
@@ -144,7 +147,7 @@ def _step_bytes(model: Any, settings: FineTuning, rows: int, sequence: int) -> f
     return float(live.peak)
 
 
-def _meta_model(config: "PreTrainedConfig", settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers
+def _meta_model(config: PreTrainedConfig, settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers
     """The model that train.finetune.networks.load_network loads, with shapes and no numbers."""
     import torch
     from transformers import AutoModelForSequenceClassification

@@ -1,16 +1,19 @@
 """Pre-trained models with a three-way head: loading them, and which of their parameters a stage trains."""
 
+from __future__ import annotations
+
 import os
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.safe_weights import SAFE
-from train.finetune.settings import FineTuning, Lora, Trained
 from votes.schema import LABELS
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedConfig, PreTrainedModel
+
+    from train.finetune.settings import FineTuning, Lora, Trained
 
 _CLASSIFIER = "ForSequenceClassification"
 # Encoders whose first position is the one behind the number of their padding token.
@@ -63,7 +66,7 @@ def load_network(base: str, settings: FineTuning) -> Any:  # noqa: ANN401 - a mo
     return model
 
 
-def base_dtype(settings: FineTuning) -> "torch.dtype":
+def base_dtype(settings: FineTuning) -> torch.dtype:
     """The precision of the parameters as they are loaded."""
     import torch
 
@@ -72,7 +75,7 @@ def base_dtype(settings: FineTuning) -> "torch.dtype":
     return torch.bfloat16 if small else torch.float32
 
 
-def load_config(base: str) -> "PreTrainedConfig":
+def load_config(base: str) -> PreTrainedConfig:
     """The configuration of a model with the head set to three labels. Raises InputError if there is none."""
     config = _read_config(base)
     config.id2label = dict(enumerate(LABELS))
@@ -85,7 +88,7 @@ def load_config(base: str) -> "PreTrainedConfig":
     return config
 
 
-def _read_config(base: str) -> "PreTrainedConfig":
+def _read_config(base: str) -> PreTrainedConfig:
     from transformers import AutoConfig
 
     try:
@@ -107,7 +110,7 @@ def forward_options(settings: FineTuning) -> dict[str, bool]:
     return {} if settings.lora is None else {"use_cache": False}
 
 
-def load_whole(base: str, dtype: "torch.dtype | str") -> "PreTrainedModel":
+def load_whole(base: str, dtype: torch.dtype | str) -> PreTrainedModel:
     """A base with a head for A, B and tie, to take adapters that bring the trained head. Raises InputError as above."""
     from transformers import AutoModelForSequenceClassification
 
@@ -126,7 +129,7 @@ def foreign_head(base: str) -> list[str]:
     return classes if has_head and classes != list(LABELS) else []
 
 
-def _renew_head(model: "PreTrainedModel", resized: list[str], base: str, seed: int) -> None:
+def _renew_head(model: PreTrainedModel, resized: list[str], base: str, seed: int) -> None:
     import torch
     from torch import nn
 
@@ -142,7 +145,7 @@ def _renew_head(model: "PreTrainedModel", resized: list[str], base: str, seed: i
                 nn.init.zeros_(module.bias)
 
 
-def most_tokens(config: "PreTrainedConfig", decoder: bool) -> int | None:
+def most_tokens(config: PreTrainedConfig, decoder: bool) -> int | None:
     """The longest record that a model can be given, in tokens; None if its positions are relative.
 
     vLLM keeps one position of a decoder for itself; see infer.scoring.vllm_engine.
@@ -212,7 +215,7 @@ def _four_bits() -> Any:  # noqa: ANN401 - a configuration of transformers, whic
     )
 
 
-def add_lora(model: "PreTrainedModel", lora: Lora) -> Any:  # noqa: ANN401 - peft has no types
+def add_lora(model: PreTrainedModel, lora: Lora) -> Any:  # noqa: ANN401 - peft has no types
     """The model with adapters on all its linear layers; these and the head are trained, the rest is frozen."""
     from peft import LoraConfig, TaskType, get_peft_model
 
@@ -232,7 +235,7 @@ def add_lora(model: "PreTrainedModel", lora: Lora) -> Any:  # noqa: ANN401 - pef
     return adapted
 
 
-def set_trained(model: "PreTrainedModel", trained: Trained, lora: bool) -> "dict[str, torch.nn.Parameter]":
+def set_trained(model: PreTrainedModel, trained: Trained, lora: bool) -> dict[str, torch.nn.Parameter]:
     """Let exactly the parameters of a stage be trained, and return them by name.
 
     Raises InputError if the model has fewer layers than are asked for.
@@ -247,7 +250,7 @@ def set_trained(model: "PreTrainedModel", trained: Trained, lora: bool) -> "dict
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
-def _backbone_names(model: "PreTrainedModel") -> set[str]:
+def _backbone_names(model: PreTrainedModel) -> set[str]:
     """Names of the backbone's parameters. A pooler counts to the head: it reads the first token for it alone."""
     prefix = f"{model.base_model_prefix}."
     return {
@@ -257,7 +260,7 @@ def _backbone_names(model: "PreTrainedModel") -> set[str]:
     }
 
 
-def layers_of(model: "PreTrainedModel") -> "tuple[str, torch.nn.ModuleList]":
+def layers_of(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
     """Name and list of the backbone's layers: the longest list of modules in it, whatever the architecture calls it."""
     from torch import nn
 
@@ -265,7 +268,7 @@ def layers_of(model: "PreTrainedModel") -> "tuple[str, torch.nn.ModuleList]":
     return max(lists, key=lambda item: len(item[1]))
 
 
-def _last_layers(model: "PreTrainedModel", count: int) -> set[str]:
+def _last_layers(model: PreTrainedModel, count: int) -> set[str]:
     where, layers = layers_of(model)
     if count > len(layers):
         raise InputError(f"the model has {len(layers)} layers, not {count}", "train", "lower it, or write all.")

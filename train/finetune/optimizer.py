@@ -1,14 +1,16 @@
 """AdamW for one stage, and its state as plain tensors."""
 
-from typing import TYPE_CHECKING
+from __future__ import annotations
 
-from train.finetune.settings import TrainingStage
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import torch
 
+    from train.finetune.settings import TrainingStage
 
-def new_optimizer(parameters: "dict[str, torch.nn.Parameter]", stage: TrainingStage) -> "torch.optim.Optimizer":
+
+def new_optimizer(parameters: dict[str, torch.nn.Parameter], stage: TrainingStage) -> torch.optim.Optimizer:
     """AdamW without decay of biases and norms, which have one dimension."""
     import torch
 
@@ -20,8 +22,8 @@ def new_optimizer(parameters: "dict[str, torch.nn.Parameter]", stage: TrainingSt
 
 
 def optimizer_state(
-    optimizer: "torch.optim.Optimizer", parameters: "dict[str, torch.nn.Parameter]"
-) -> "dict[str, torch.Tensor]":
+    optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]
+) -> dict[str, torch.Tensor]:
     """AdamW's moments and step counts by the parameter's name and their own, joined by a bar."""
     return {
         f"{name}|{key}": value
@@ -31,9 +33,9 @@ def optimizer_state(
 
 
 def restore_optimizer(
-    optimizer: "torch.optim.Optimizer",
-    parameters: "dict[str, torch.nn.Parameter]",
-    saved: "dict[str, torch.Tensor]",
+    optimizer: torch.optim.Optimizer,
+    parameters: dict[str, torch.nn.Parameter],
+    saved: dict[str, torch.Tensor],
 ) -> None:
     """Put what `optimizer_state` gave into a new optimizer of the same parameters."""
     for joined, value in saved.items():

@@ -1,14 +1,20 @@
 """train_llm --dry-run: what training the models of the settings would take, from the real records."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from core.run import Run
-from core.settings.finetune import TrainedLlm
 from core.tables import GIB, plan_table
 from featurize.tokens.packed_records import pack_records, packing_of, token_counts
 from train.finetune.folds import base_of, check_bases, domain_settings, folds_of
 from train.finetune.sampler import steps_of
 from votes.records import Records, open_records
+
+if TYPE_CHECKING:
+    from core.run import Run
+    from core.settings.finetune import TrainedLlm
 
 
 def dry_run(run: Run) -> str:

@@ -1,5 +1,7 @@
 """What fine-tuning leaves: a folder that transformers and vLLM load, with tokenizer and packing beside the weights."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +15,7 @@ ADAPTER = "adapter"
 SHARD = "4GB"  # of weights in one file, which is written from memory
 
 
-def save_model(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN401 - peft has no types
+def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write the model to `folder`: safetensors, configuration, tokenizer, packing.json.
 
     Adapters have to be merged into their base before, since vLLM serves none with a head of its own; into one of 4 bits
@@ -26,18 +28,18 @@ def save_model(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN
     save_packing(_packer(task), folder)
 
 
-def save_adapters(model: Any, task: "FoldTask", folder: Path) -> None:  # noqa: ANN401 - peft has no types
+def save_adapters(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write adapters, if the model has any, to `folder`/adapter with packing.json: small enough to be passed on."""
     if task.settings.lora is not None:
         model.save_pretrained(folder / ADAPTER)
         save_packing(_packer(task), folder / ADAPTER)
 
 
-def _packer(task: "FoldTask") -> Packer:
+def _packer(task: FoldTask) -> Packer:
     return Packer(load_tokenizer(task.store.base()), task.max_tokens, task.layout, task.truncation)
 
 
-def _on_a_whole_base(task: "FoldTask", adapter: Path) -> Any:  # noqa: ANN401 - peft has no types
+def _on_a_whole_base(task: FoldTask, adapter: Path) -> Any:  # noqa: ANN401 - peft has no types
     # Weights rounded to 4 bits would carry their rounding into the merged model: a whole base takes the adapters.
     import torch
     from peft import PeftModel

@@ -1,5 +1,7 @@
 """An encoder without pre-training: random weights, and a tokenizer made from the records it will be trained on."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -81,7 +83,7 @@ def build_scratch(
     return len(tokenizer)
 
 
-def _train_tokenizer(texts: Iterator[str], vocabulary: int, max_tokens: int) -> "PreTrainedTokenizerFast":
+def _train_tokenizer(texts: Iterator[str], vocabulary: int, max_tokens: int) -> PreTrainedTokenizerFast:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,5 +1,7 @@
 """What the training loop is given: a fold with its records and settings, and where its state and result are kept."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -7,14 +9,14 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from featurize.tokens.packing import Layout
-from featurize.tokens.truncation import Truncation
-from train.finetune.data import Probabilities, TokenData
-from train.finetune.settings import FineTuning
-
 if TYPE_CHECKING:
     import torch
     from ray.actor import ActorHandle
+
+    from featurize.tokens.packing import Layout
+    from featurize.tokens.truncation import Truncation
+    from train.finetune.data import Probabilities, TokenData
+    from train.finetune.settings import FineTuning
 
 Point = dict[str, float]
 Rows = npt.NDArray[np.int64]
@@ -26,8 +28,8 @@ class TrainingState:
 
     stage: int
     epochs: int  # of that stage that are done
-    parameters: "dict[str, torch.Tensor]"  # all that any stage has trained so far
-    optimizer: "dict[str, torch.Tensor]"
+    parameters: dict[str, torch.Tensor]  # all that any stage has trained so far
+    optimizer: dict[str, torch.Tensor]
     history: list[Point]
     seconds: float  # that it has taken so far
 
@@ -65,4 +67,4 @@ class FoldTask:
     data: TokenData
     settings: FineTuning
     store: FoldStore
-    progress: "ActorHandle | None" = None  # train.finetune.fold_trainer.Messages
+    progress: ActorHandle | None = None  # train.finetune.fold_trainer.Messages

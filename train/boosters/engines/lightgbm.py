@@ -1,5 +1,7 @@
 """LightGBM through lightgbm_ray; the only module that imports it."""
 
+from __future__ import annotations
+
 import dataclasses
 import difflib
 import functools
@@ -22,13 +24,14 @@ from train.boosters.data import (
     mean_absolute,
     refuse_reserved,
 )
-from train.boosters.matrix import Matrix, Rows
 from train.boosters.ray_compat import raise_cause, without_helpers
 from train.boosters.ray_dmatrix import fold_matrix
 
 if TYPE_CHECKING:
     import lightgbm
     import ray
+
+    from train.boosters.matrix import Matrix, Rows
 
 # By LightGBM's main name of each; its aliases are refused as well.
 _RESERVED = {
@@ -193,10 +196,10 @@ def _train_with_wrapper(model: type, train: Any, evals: list[Any], settings: Boo
 @dataclass
 class _Prepared:
     data: BoosterData
-    binned: "lightgbm.Dataset"  # all records, and behind them all swapped copies
+    binned: lightgbm.Dataset  # all records, and behind them all swapped copies
     both_orders: bool
 
-    def subset(self, rows: Rows) -> "lightgbm.Dataset":
+    def subset(self, rows: Rows) -> lightgbm.Dataset:
         """Some records in both orders. Made anew for each training: what was trained before leaves its scores in it."""
         both = np.concatenate([rows, rows + len(self.data.labels)]) if self.both_orders else rows
         return self.binned.subset(both)
@@ -220,7 +223,7 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
     return _Prepared(data, binned.construct(), settings.both_orders)
 
 
-def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "LightgbmTrainer":
+def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> LightgbmTrainer:
     """See train.boosters.data.Engine.start."""
     train, valid = (prepared.subset(rows) for rows in (prepared.data.rest(fold), prepared.data.held_out(fold)))
 
@@ -231,12 +234,12 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
 
 
 def start_distributed(
-    shared: "list[ray.ObjectRef[BoosterData]]",
+    shared: list[ray.ObjectRef[BoosterData]],
     data: BoosterData,
     fold: int,
     settings: BoosterSettings,
     checkpoint: bytes | None,
-) -> "LightgbmTrainer":
+) -> LightgbmTrainer:
     """See train.boosters.data.Engine.start_distributed. Every stretch between checkpoints is a call of lightgbm_ray."""
     import lightgbm_ray
 
@@ -279,7 +282,7 @@ class Stopping:
     best_iteration: int = 0
     rounds: int = 0  # trained, of which LightGBM forgets those after the best when it stops early
 
-    def look(self, env: "lightgbm.callback.CallbackEnv") -> None:
+    def look(self, env: lightgbm.callback.CallbackEnv) -> None:
         """LightGBM's callback after each round. Raises its EarlyStopException."""
         import lightgbm
 
@@ -292,7 +295,7 @@ class Stopping:
 
 
 def _boost(
-    params: dict[str, Any], rounds: int, state: Stopping, train: "lightgbm.Dataset", valid: "lightgbm.Dataset"
+    params: dict[str, Any], rounds: int, state: Stopping, train: lightgbm.Dataset, valid: lightgbm.Dataset
 ) -> str:
     """Train some rounds more than `state` has; returns the model."""
     import lightgbm

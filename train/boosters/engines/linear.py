@@ -7,11 +7,13 @@ With a few thousand votes it holds its own against boosted trees and errs elsewh
 trains in well under a second for 1,000 records, on one order of each.
 """
 
+from __future__ import annotations
+
 import difflib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +21,9 @@ import numpy.typing as npt
 from core.errors import InputError
 from metrics.scores import log_loss
 from train.boosters.data import BoosterData, BoosterSettings, Doubles, Fit, Floats, Labels, Probabilities
-from train.boosters.matrix import Matrix
+
+if TYPE_CHECKING:
+    from train.boosters.matrix import Matrix
 
 # Inverse strengths of the L2 penalty on standardised columns, and standard deviations at which columns are clipped.
 # Chosen out-of-fold on 1,000 real votes; strong, since there are hundreds of columns.
@@ -37,7 +41,7 @@ class Columns:
     second: Indices
 
     @classmethod
-    def of(cls, permutation: Indices, signs: Floats) -> "Columns":
+    def of(cls, permutation: Indices, signs: Floats) -> Columns:
         """Columns from the exchange of train.boosters.data.BoosterData."""
         index = np.arange(len(permutation))
         stays = permutation == index
@@ -72,7 +76,7 @@ class TwoPart:
     @classmethod
     def fit(
         cls, features: Floats, labels: Labels, weights: Floats | None, columns: Columns, params: Mapping[str, float]
-    ) -> "TwoPart":
+    ) -> TwoPart:
         """Fit on records (n, d) in one order."""
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         odd, even = columns.views(features)
@@ -127,7 +131,7 @@ class TwoPart:
         return json.dumps(lists).encode()
 
     @classmethod
-    def from_bytes(cls, model: bytes) -> "TwoPart":
+    def from_bytes(cls, model: bytes) -> TwoPart:
         """The model behind `to_bytes`."""
         saved = json.loads(model)
         columns = Columns(**{name: np.array(saved.pop(name), np.intp) for name in Columns.__annotations__})
@@ -211,7 +215,7 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
     return data
 
 
-def start(prepared: BoosterData, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "TwoPartTrainer":
+def start(prepared: BoosterData, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> TwoPartTrainer:
     """See train.boosters.data.Engine.start."""
     return TwoPartTrainer(prepared, fold, settings)
 
@@ -222,7 +226,7 @@ def start_distributed(
     fold: int,
     settings: BoosterSettings,
     checkpoint: bytes | None,
-) -> "TwoPartTrainer":
+) -> TwoPartTrainer:
     """See train.boosters.data.Engine.start_distributed; `check` refuses it."""
     return TwoPartTrainer(data, fold, settings)
 

@@ -1,5 +1,7 @@
 """XGBoost through xgboost_ray; wrapper_calls.py imports it beside this module, since lightgbm_ray is built on it."""
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import io
@@ -24,13 +26,14 @@ from train.boosters.data import (
     mean_absolute,
     refuse_reserved,
 )
-from train.boosters.matrix import Matrix
 from train.boosters.ray_compat import raise_cause, without_helpers
 from train.boosters.ray_dmatrix import fold_matrix
 
 if TYPE_CHECKING:
     import ray
     import xgboost
+
+    from train.boosters.matrix import Matrix
 
 _RESERVED = {
     **dict.fromkeys(("nthread", "n_jobs"), "set the CPUs per fold"),
@@ -117,7 +120,7 @@ def host(body: Callable[[], None], settings: BoosterSettings) -> None:
     from xgboost.callback import TrainingCallback
 
     class Host(TrainingCallback):  # type: ignore[misc]
-        def before_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+        def before_training(self, model: xgboost.Booster) -> xgboost.Booster:
             body()
             return model
 
@@ -132,10 +135,10 @@ def _train_with_wrapper(
     train: Any,  # noqa: ANN401 - a RayDMatrix
     rounds: int,
     evals: list[Any],
-    callback: "xgboost.callback.TrainingCallback",
+    callback: xgboost.callback.TrainingCallback,
     start_from: bytes | None,
     settings: BoosterSettings,
-) -> "xgboost.Booster":
+) -> xgboost.Booster:
     """One call of xgboost_ray. Raises WorkerDiedError if a training process died."""
     import xgboost_ray
 
@@ -167,9 +170,9 @@ def _train_with_wrapper(
 class _Prepared:
     data: BoosterData
     settings: BoosterSettings
-    kept: "dict[int, tuple[xgboost.DMatrix, xgboost.DMatrix]] | None"
+    kept: dict[int, tuple[xgboost.DMatrix, xgboost.DMatrix]] | None
 
-    def of_fold(self, fold: int) -> "tuple[xgboost.DMatrix, xgboost.DMatrix]":
+    def of_fold(self, fold: int) -> tuple[xgboost.DMatrix, xgboost.DMatrix]:
         """What a fold trains on, and what is held out."""
         if self.kept is not None and fold in self.kept:
             return self.kept[fold]
@@ -186,11 +189,11 @@ def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = Fal
     return _Prepared(data, settings, {} if keep_folds else None)
 
 
-def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> "XgboostTrainer":
+def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> XgboostTrainer:
     """See train.boosters.data.Engine.start."""
     train, valid = prepared.of_fold(fold)
 
-    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> xgboost.Booster:
         import xgboost
 
         return xgboost.train(
@@ -207,12 +210,12 @@ def start(prepared: _Prepared, fold: int, settings: BoosterSettings, checkpoint:
 
 
 def start_distributed(
-    shared: "list[ray.ObjectRef[BoosterData]]",
+    shared: list[ray.ObjectRef[BoosterData]],
     data: BoosterData,
     fold: int,
     settings: BoosterSettings,
     checkpoint: bytes | None,
-) -> "XgboostTrainer":
+) -> XgboostTrainer:
     """See train.boosters.data.Engine.start_distributed. Every stretch between checkpoints is a call of xgboost_ray."""
     import xgboost_ray
 
@@ -221,7 +224,7 @@ def start_distributed(
         for rows in (data.rest(fold), data.held_out(fold))
     )
 
-    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> "xgboost.Booster":
+    def boost(params: dict[str, Any], rounds: int, state: Stopping, model: bytes | None) -> xgboost.Booster:
         evals = [(valid, "valid")]
         return _train_with_wrapper(params, train, rounds, evals, _stopping(state), model, settings)
 
@@ -259,7 +262,7 @@ class XgboostTrainer:
         self.done = self._resumed_at = 0 if self._booster is None else int(self._booster.num_boosted_rounds())
         self.finished = False
 
-    def _read_state(self, booster: "xgboost.Booster") -> None:
+    def _read_state(self, booster: xgboost.Booster) -> None:
         self._state = Stopping(self._settings.early_stopping_rounds, **json.loads(booster.attr(_STATE)))
 
     @property
@@ -316,14 +319,14 @@ def importance(model: bytes, features: Matrix, threads: int) -> tuple[Doubles, D
     return gain, mean_absolute(np.asarray(contributions, np.float64))
 
 
-def _matrix(sample: Sample, settings: BoosterSettings) -> "xgboost.DMatrix":
+def _matrix(sample: Sample, settings: BoosterSettings) -> xgboost.DMatrix:
     import xgboost
 
     features, labels, weights = sample
     return xgboost.DMatrix(features.joined(), labels, weight=weights, nthread=settings.cpus_per_fold)
 
 
-def _load(model: bytes) -> "xgboost.Booster":
+def _load(model: bytes) -> xgboost.Booster:
     import xgboost
 
     booster = xgboost.Booster()
@@ -331,17 +334,17 @@ def _load(model: bytes) -> "xgboost.Booster":
     return booster
 
 
-def _stopping(state: Stopping) -> "xgboost.callback.TrainingCallback":
+def _stopping(state: Stopping) -> xgboost.callback.TrainingCallback:
     """Stops training when `state` says so, and leaves it in the booster's attributes."""
     from xgboost.callback import TrainingCallback
 
     class Stop(TrainingCallback):  # type: ignore[misc]
         def after_iteration(
-            self, model: "xgboost.Booster", epoch: int, evals_log: "dict[str, dict[str, list[float]]]"
+            self, model: xgboost.Booster, epoch: int, evals_log: dict[str, dict[str, list[float]]]
         ) -> bool:
             return state.look(model.num_boosted_rounds(), evals_log["valid"]["mlogloss"][-1])
 
-        def after_training(self, model: "xgboost.Booster") -> "xgboost.Booster":
+        def after_training(self, model: xgboost.Booster) -> xgboost.Booster:
             known = {"best_score": state.best_score, "best_iteration": state.best_iteration}
             model.set_attr(**{_STATE: json.dumps(known)})
             return model
