@@ -21,7 +21,7 @@ from pathlib import Path
 
 from benchmarks.featurize import ROOT, SHARED
 from benchmarks.process_tree import measure
-from core.settings.schema import Plan
+from core.settings.cluster import Plan
 from core.stage import read_manifest
 from core.storage import Folder
 

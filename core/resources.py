@@ -13,9 +13,11 @@ from core.progress import say
 from infer.scoring.engine_settings import LlmSettings, bundles
 
 if TYPE_CHECKING:
+    from core.settings.boosters import Booster
+    from core.settings.features import Embeddings
     from core.settings.finetune import FineTuned
     from core.settings.llm import Llm
-    from core.settings.schema import Booster, Embeddings, Settings
+    from core.settings.schema import Settings
 
 # For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the nodes that
 # the autoscaler may have, pairs of the resources of one and how many at most; empty if it adds none.

@@ -30,7 +30,7 @@ from featurize.text import Distinct
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
-    from core.settings.schema import Featurize
+    from core.settings.features import Featurize
     from core.storage import Folder
 
 Make = Callable[..., Iterator[Item]]  # _make_shard with folders and settings, still without outputs

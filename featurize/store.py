@@ -20,7 +20,7 @@ from featurize.ngrams import vectorize
 
 if TYPE_CHECKING:
     from core.run import Run
-    from core.settings import schema
+    from core.settings.features import Featurize
     from core.shards import Item
     from votes.records import Records
 
@@ -85,17 +85,17 @@ class Output:
         return f"{self.folder}/{item['split']}/{item['shard']}"
 
 
-def handmade_families(wanted: schema.Featurize) -> list[str]:
+def handmade_families(wanted: Featurize) -> list[str]:
     """The families of featurize.text_families among those wanted."""
     return [family for family in wanted.families if family in text_families.FAMILIES]
 
 
-def settings_of(wanted: schema.Featurize) -> dict[str, Any]:
+def settings_of(wanted: Featurize) -> dict[str, Any]:
     """The settings that shape features; on how many machines they are made is none of them."""
     return wanted.model_dump(mode="json", exclude={"embeddings": {"replicas"}})
 
 
-def plan(wanted: schema.Featurize, records: Records, seed: int) -> list[Output]:
+def plan(wanted: Featurize, records: Records, seed: int) -> list[Output]:
     """The outputs that settings ask for. Sentence embeddings have two: whole vectors, and what is made of them.
 
     Raises InputError if a model that the settings name is not installed.
@@ -170,7 +170,7 @@ def _refuse_other(target: Folder, output: Output, found: str | None) -> None:
         )
 
 
-def layout(folder: Folder, wanted: schema.Featurize, outputs: Sequence[Output]) -> Layout:
+def layout(folder: Folder, wanted: Featurize, outputs: Sequence[Output]) -> Layout:
     """The columns of finished features, as boosters see them."""
     by_folder = {output.folder: output for output in outputs}
     blocks: list[Block] = []

@@ -24,7 +24,8 @@ from train.boosters.stages import booster_settings, booster_stage_settings, shar
 from votes.records import open_records
 
 if TYPE_CHECKING:
-    from core.settings.schema import Booster, Search
+    from core.settings.boosters import Booster
+    from core.settings.tune import Search
     from core.storage import Folder
     from train.boosters.data import Fit
     from tune.search import SearchSettings, TrialResult

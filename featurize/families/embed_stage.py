@@ -21,7 +21,7 @@ from featurize.store import Output, is_fitted, read_fitted
 from featurize.text import Distinct
 
 if TYPE_CHECKING:
-    from core.settings.schema import Embeddings
+    from core.settings.features import Embeddings
     from votes.records import Records
 
 _SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}

@@ -23,7 +23,7 @@ from votes.schema import TEXTS
 if TYPE_CHECKING:
     import ray
 
-    from core.settings.schema import NgramBlock
+    from core.settings.features import NgramBlock
     from core.storage import Folder
     from featurize.ngrams.term_counts import TermCounts
     from featurize.ngrams.tokenize import Ints

@@ -14,7 +14,7 @@ from metrics.intervals import bootstrap_means, interval
 from metrics.scores import log_loss, record_log_loss
 
 if TYPE_CHECKING:
-    from core.settings.schema import Blend
+    from core.settings.blend import Blend
     from infer.ensemble.pools import Floats
 
 _LENGTH, _PRIOR = "the influence of length", "the class prior"  # beside the models' names, which hold no space

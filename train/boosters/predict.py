@@ -25,7 +25,7 @@ from tune.stage import found_by_search
 from votes import predictions
 
 if TYPE_CHECKING:
-    from core.settings.schema import Booster
+    from core.settings.boosters import Booster
     from votes.records import Records
 
 # Part of fingerprints: raise it when the same models predict differently.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from core.run import Run
-    from core.settings.schema import Booster
+    from core.settings.boosters import Booster
     from featurize.store import FeatureStore
     from train.boosters.data import BoosterSettings
     from votes.records import Records

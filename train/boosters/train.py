@@ -26,7 +26,7 @@ from tune.stage import Found, found_by_search
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
-    from core.settings.schema import Booster
+    from core.settings.boosters import Booster
     from train.boosters.data import Fit
 
 
