@@ -20,7 +20,8 @@ import numpy as np
 import numpy.typing as npt
 
 from core.progress import Progress
-from core.run import Run, connect
+from core.ray_session import connect
+from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
 from metrics.baselines import class_prior

@@ -143,7 +143,7 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
         operations = 2 * parameters + 4.0 * layers * width * tokens
-        per_token = operations / (L40S_TFLOPS * 1e12 * plan.share_of_peak)
+        per_token = operations / (L40S_TFLOPS * 1e12 * plan.mfu)
         cells = []
         for n, rows in enumerate(TARGETS):
             hours = per_token * 2 * tokens * rows / 3600  # both orders

@@ -26,7 +26,8 @@ import numpy as np
 
 from benchmarks.featurize import ROOT
 from benchmarks.process_tree import measure
-from core.run import Run, connect
+from core.ray_session import connect
+from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
 from train.boosters.load import load_data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -12,10 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.errors import InputError
 from core.filesystems import resolve
 from core.lock import TakenOverError, locked
-from core.run import Run, StageResult, disconnect
+from core.ray_session import disconnect, use_plugins
+from core.registry import read_plugin
+from core.run import Run, StageResult
 from core.settings.loader import load_settings
 
 if TYPE_CHECKING:
@@ -43,9 +47,60 @@ class Job:
 
 
 def main(job: Job, arguments: Sequence[str] | None = None) -> int:
-    """Parse the command line, run the job, print what it did; return the exit code."""
+    """Parse the command line, run the job, print a summary; return the exit code."""
+    options = _parse(job, arguments)
+    logs.configure(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
+    stop_requested = threading.Event()
+    try:
+        for path in options.plugin:
+            use_plugins(read_plugin(path))
+        run = Run(_settings(options.config, options.set), options.force, options.take_over)
+        dry_run = job.dry_run if job.dry_run is not None and options.dry_run else None
+        needs_lock = job.own_run if dry_run is None else job.dry_run_packs
+        with (
+            _sigterm_is_system_exit(stop_requested),
+            locked(run.folder, job.name, run.take_over) if needs_lock else contextlib.nullcontext(),
+        ):
+            if dry_run is not None:
+                print(dry_run(run))
+                return 0
+            try:
+                results = job.work(run)
+            except BaseException:
+                disconnect()  # before another job may have the run
+                raise
+            if job.saves_settings:
+                run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
+    except KeyboardInterrupt:
+        print(f"\n{job.name}: interrupted; run the same command again to resume.", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except SystemExit as stop:
+        # Ray's own handler, which exits with the signal's number, is in place until ours is back.
+        if not stop_requested.is_set() and stop.code != signal.SIGTERM:
+            raise
+        print(f"\n{job.name}: stopped; run the same command again to resume.", file=sys.stderr)
+        return 128 + signal.SIGTERM
+    except TakenOverError as error:
+        print(f"error: {job.name} ended: {error}", file=sys.stderr)
+        return 1
+    except Exception as error:  # the one place where failures become exit codes
+        bad_input = input_error(error)
+        if bad_input is not None:
+            print(f"error: {bad_input}", file=sys.stderr)
+            return 2
+        traceback.print_exc()
+        print(f"error: {job.name} failed: {error}", file=sys.stderr)
+        return 1
+    from core.summary import print_summary
+
+    print_summary(run, results)
+    return 0
+
+
+def _parse(job: Job, arguments: Sequence[str] | None) -> argparse.Namespace:
+    given = sys.argv[1:] if arguments is None else list(arguments)
     parser = argparse.ArgumentParser(
-        prog=f"python -m ray_jobs.{job.name}",
+        prog=f"tiebreak {job.name}",
         description=job.description,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -58,69 +113,39 @@ def main(job: Job, arguments: Sequence[str] | None = None) -> int:
         help="override one setting, for example --set data.folds=5; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
-    parser.add_argument("--take-over", action="store_true", help="end the hold that another job has on the run")
+    parser.add_argument("--take-over", action="store_true", help="revoke another job's lock on the run")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="a Python file with a feature family, booster engine, scoring mode or report section; its code is run",
+    )
+    parser.add_argument("--quiet", action="store_true", help="log warnings and errors only")
+    parser.add_argument("--verbose", action="store_true", help="log details, and what libraries log")
     if job.dry_run is not None:
         parser.add_argument(
             "--dry-run",
             action="store_true",
-            help="say what the work would take, and do none of it"
+            help="print what the work would take, and do none of it"
             + (" (but tokens are counted, and kept for the work)" if job.dry_run_packs else ""),
         )
-    options = parser.parse_args(arguments)
-    told_to_stop = threading.Event()
-    try:
-        run = Run(_settings(options.config, options.set), options.force, options.take_over)
-        asked = job.dry_run if job.dry_run is not None and options.dry_run else None
-        holds = job.own_run if asked is None else job.dry_run_packs
-        with (
-            _sigterm_is_system_exit(told_to_stop),
-            locked(run.folder, job.name, run.take_over) if holds else contextlib.nullcontext(),
-        ):
-            if asked is not None:
-                print(asked(run))
-                return 0
-            try:
-                results = job.work(run)
-            except BaseException:
-                disconnect()  # before another job may have the run
-                raise
-            if job.saves_settings:
-                run.folder.write_bytes("settings.json", f"{run.settings.model_dump_json(indent=2)}\n".encode())
-    except KeyboardInterrupt:
-        print(f"\n{job.name}: interrupted; run the same line again to go on.", file=sys.stderr)
-        return 128 + signal.SIGINT
-    except SystemExit as stop:
-        # Ray's own handler, which exits with the signal's number, stands for a moment until ours is back.
-        if not told_to_stop.is_set() and stop.code != signal.SIGTERM:
-            raise
-        print(f"\n{job.name}: told to stop; run the same line again to go on.", file=sys.stderr)
-        return 128 + signal.SIGTERM
-    except TakenOverError as error:
-        print(f"error: {job.name} ended: {error}", file=sys.stderr)
-        return 1
-    except Exception as error:  # the one place where failures become exit codes
-        found = input_error(error)
-        if found is not None:
-            print(f"error: {found}", file=sys.stderr)
-            return 2
-        traceback.print_exc()
-        print(f"error: {job.name} failed: {error}", file=sys.stderr)
-        return 1
-    from core.summary import print_summary
+    if {"-h", "--help"} & set(given):
+        from core.settings.reference import help_text
 
-    print_summary(run, results)
-    return 0
+        parser.epilog = help_text(job.reads)
+    return parser.parse_args(given)
 
 
 @contextlib.contextmanager
-def _sigterm_is_system_exit(told: threading.Event) -> Iterator[None]:
-    """Lets what the job holds be given back when it is told to stop, which `told` remembers.
+def _sigterm_is_system_exit(stop_requested: threading.Event) -> Iterator[None]:
+    """Turn SIGTERM into SystemExit, so that locks and clusters are released, and set `stop_requested`.
 
-    The exit's own code would not do: one that is raised while Ray waits for a task leaves Ray with code 1.
+    The exit's own code is not enough: if it is raised while Ray waits for a task, Ray exits with code 1.
     """
 
     def stop(signum: int, frame: object) -> None:
-        told.set()
+        stop_requested.set()
         raise SystemExit(128 + signum)
 
     if threading.current_thread() is not threading.main_thread():
@@ -149,9 +174,9 @@ def _settings(path: str, overrides: Sequence[str]) -> Settings:
 
 
 def input_error(error: BaseException | None) -> InputError | None:
-    """The InputError behind an exception, also through the wrapping that Ray puts around those of its workers."""
+    """Return the InputError behind an exception, also through the wrapping of Ray's workers; None if there is none."""
     while error is not None:
-        # Ray's RayTaskError poses as the exception it wraps, but prints the whole remote traceback.
+        # Ray's RayTaskError is an instance of the exception it wraps, but prints the whole remote traceback.
         wrapped = getattr(error, "cause", None)
         if isinstance(error, InputError) and not isinstance(wrapped, BaseException):
             return error

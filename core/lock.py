@@ -1,8 +1,8 @@
-"""One job at a time in a run's folder, on any file system: a claim that its owner keeps alive.
+"""A lock on a run's folder, on any file system: one job at a time, by leases that their owners renew.
 
-Object stores cannot create a file only if it is absent, so nobody races for one name. Each job writes a claim of its
-own, then looks: whoever sees another's living claim withdraws. Both of two that come at the same moment may withdraw;
-never do both stay. A claim is alive if its process is, or where that cannot be seen, if it is renewed.
+Object stores cannot create a file only if it is absent, so jobs do not race for one name. Each job writes a lease of
+its own, then lists all leases, and withdraws if another one is live. Two jobs that start at the same moment may both
+withdraw; they never both stay. A lease is live while its process is, or, on another machine, while it is renewed.
 """
 
 import contextlib
@@ -19,49 +19,49 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
 from core.storage import Folder
 
 LOCK = ".lock"
-BEAT_S = 15.0
-# A claim that was not renewed for eight beats: its owner is gone, or cut off, and has stopped two beats before.
-SILENT_S = 8 * BEAT_S
-CUT_OFF_S = 6 * BEAT_S
-NOTICE_S = SILENT_S  # in which an owner that is alive notices that it was taken over, and stops
-LOOK_S = BEAT_S / 5
+HEARTBEAT_S = 15.0
+# A lease that was not renewed for eight heartbeats: its owner is dead, or cut off and stopped two heartbeats ago.
+EXPIRY_S = 8 * HEARTBEAT_S
+CUT_OFF_S = 6 * HEARTBEAT_S
+STOP_S = EXPIRY_S  # for a live owner to notice that its lease was revoked, and to stop
+POLL_S = HEARTBEAT_S / 5
 
 
 class TakenOverError(RuntimeError):
-    """Another job has taken the run over, or may have, unseen from here."""
+    """Another job has taken over the run, or may have while this one was cut off."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """Who works on a run: user, host and process, with which job and since when (UTC)."""
+class Lease:
+    """Who works on a run: user, host, process, job, and since when (UTC)."""
 
     owner: str
     host: str
     pid: int
     job: str
     since: str
-    machine: str = ""  # where `pid` means this process; a host's name may be another's, too
-    over: Sequence[str] = ()  # the claims that this one has ended: their owners may yet write them again
-    submitted_as: str = ""  # what `ray job stop` takes, of a job that `ray job submit` started
+    machine: str = ""  # where `pid` means this process; host names are not unique
+    over: Sequence[str] = ()  # leases that this one has revoked: their owners may write them once more
+    submitted_as: str = ""  # the ID that `ray job stop` takes, of a job that `ray job submit` started
 
     def __str__(self) -> str:
         submitted = f", Ray job {self.submitted_as}" if self.submitted_as else ""
         return f"{self.owner} on {self.host} (process {self.pid}, {self.job}{submitted}, since {self.since})"
 
     def is_here(self) -> bool:
-        """Whether its process is one that can be seen from here."""
+        """Return whether its process can be seen from here."""
         return self.machine == this_machine()
 
     def ended(self) -> bool:
-        """Whether its process was on this machine and is no more. False where that cannot be told."""
+        """Return whether its process was on this machine and has ended. False where that cannot be seen."""
         if not self.is_here():
             return False
-        if self.pid == os.getpid():  # a container that was started again
+        if self.pid == os.getpid():  # a restarted container
             return True
         try:
             os.kill(self.pid, 0)
@@ -74,79 +74,83 @@ class Claim:
 
 @contextlib.contextmanager
 def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
-    """Holds a run's folder for one job.
+    """Hold the lock on a run's folder for one job.
 
-    A claim whose process ended on this machine, or that was silent for `SILENT_S` seconds, counts no more: one from
-    elsewhere is waited for until it is renewed or as silent as that. With `take_over` none counts, and who is alive has
-    `NOTICE_S` seconds to stop. Raises InputError, which names the owner, if another job has the run, and TakenOverError
-    if another takes it meanwhile, or if it could not be renewed for `CUT_OFF_S` seconds, so that another soon may.
+    A lease expires when its process is gone (same machine) or after `EXPIRY_S` seconds without a heartbeat. Leases of
+    other machines are watched until they renew or expire. With `take_over`, existing leases are revoked; a live owner
+    has `STOP_S` seconds to stop.
+
+    Raises InputError, which names the owner, if another job holds the run. Raises TakenOverError if another job takes
+    it over, or if the lease could not be renewed for `CUT_OFF_S` seconds.
     """
     made = (run / LOCK).make()
     me = _user(), socket.gethostname(), os.getpid()
-    held = _Held(run / LOCK, Claim(*me, job, _now(), this_machine(), submitted_as=_submitted_as()))
+    held = _Held(run / LOCK, Lease(*me, job, _now(), this_machine(), submitted_as=_submitted_as()))
     try:
         held.renew()
         _refuse_others(run, held, take_over)
         with held.kept_alive():
             yield
     finally:
-        held.give_back()
+        held.release()
         Folder.unmake(made)
 
 
 class _Held:
-    """This process's claim."""
+    """This process's lease."""
 
-    def __init__(self, folder: Folder, claim: Claim) -> None:
+    def __init__(self, folder: Folder, lease: Lease) -> None:
         self.folder = folder
         self.name = f"{uuid.uuid4().hex}.json"
-        self._claim = claim
+        self._lease = lease
         self._renewed = time.monotonic()
-        self._over = threading.Event()
+        self._done = threading.Event()
         self._lost: str | None = None  # why
         self._cut_off = False
-        self._trouble = ""  # with the storage, at the last beat
+        self._trouble = ""  # with the storage, at the last heartbeat
 
     def renew(self) -> None:
-        """Write the claim; its time of change is the sign of life, by the clock of the storage."""
-        self.folder.write_json(self.name, vars(self._claim))
+        """Write the lease; its time of change is the heartbeat, by the clock of the storage."""
+        self.folder.write_json(self.name, vars(self._lease))
 
-    def end(self, name: str, claim: Claim, gone: bool) -> None:
-        """End another's claim, for good: its owner may be about to renew it.
+    def revoke(self, name: str, lease: Lease, gone: bool) -> None:
+        """Revoke another job's lease for good: its owner may be about to renew it.
 
-        An owner that is not `gone` has `NOTICE_S` seconds to see it, to stop, and to give its claim back.
+        An owner that is not `gone` has `STOP_S` seconds to notice, to stop, and to release its lease.
         """
-        self._claim = replace(self._claim, over=[*self._claim.over, name])
+        self._lease = replace(self._lease, over=[*self._lease.over, name])
         self.renew()
-        until = time.monotonic() + (0 if gone else NOTICE_S)
-        while time.monotonic() < until and not claim.ended() and name in self._changed():
-            time.sleep(LOOK_S)
+        until = time.monotonic() + (0 if gone else STOP_S)
+        while time.monotonic() < until and not lease.ended() and name in self._changed():
+            time.sleep(POLL_S)
             self.renew()
         self.folder.delete(name)
 
-    def give_back(self) -> None:
-        """Remove the claim; of a storage that does not answer nobody waits for that."""
-        with contextlib.suppress(OSError):  # what ended the work is what counts
+    def release(self) -> None:
+        """Remove the lease. Do not wait for storage that does not answer."""
+        with contextlib.suppress(OSError):  # the error that ended the work matters more
             if not self._cut_off:
                 self.folder.delete(self.name)
 
-    def claims(self) -> dict[str, float]:
-        """When each claim that counts was renewed. Raises TakenOverError if this one is gone, or was ended."""
+    def leases(self) -> dict[str, float]:
+        """Return when each valid lease was renewed. Raises TakenOverError if this one is gone or revoked."""
         changed = self._changed()
-        return {name: when for name, when in changed.items() if name not in self._claim.over}
+        return {name: when for name, when in changed.items() if name not in self._lease.over}
 
     def _changed(self) -> dict[str, float]:
         changed = {name: when for name, when in self.folder.changed().items() if name.endswith(".json")}
         others = [_read(self.folder, name) for name in changed.keys() - {self.name}]
         if self.name not in changed or any(self.name in other.over for other in others if other is not None):
-            raise TakenOverError("another job has taken this run over")
+            raise TakenOverError("another job has taken over this run")
         return changed
 
     @contextlib.contextmanager
     def kept_alive(self) -> Iterator[None]:
-        """Renews the claim until the work is done; interrupts the work if the claim is gone, or cannot be renewed."""
-        # Two, since what asks an object store that is away may be stuck in it for minutes.
-        threads = [threading.Thread(target=each, daemon=True, name="run-lock") for each in (self._beat, self._watch)]
+        """Renew the lease until the work is done; interrupt the work if the lease is gone or cannot be renewed."""
+        # Two threads: a call to an unreachable object store may block for minutes.
+        threads = [
+            threading.Thread(target=each, daemon=True, name="run-lock") for each in (self._renew_often, self._watch)
+        ]
         self._renewed = time.monotonic()
         for thread in threads:
             thread.start()
@@ -157,99 +161,99 @@ class _Held:
                 raise TakenOverError(self._lost) from None
             raise
         finally:
-            self._over.set()
+            self._done.set()
             for thread in threads:
-                thread.join(0 if self._cut_off else BEAT_S)
+                thread.join(0 if self._cut_off else HEARTBEAT_S)
 
-    def _beat(self) -> None:
-        while not self._over.is_set():
+    def _renew_often(self) -> None:
+        while not self._done.is_set():
             began = time.monotonic()
             try:
-                self.claims()
+                self.leases()
                 self.renew()
-                if time.monotonic() - began < CUT_OFF_S:  # else another may have come and gone since the look
+                if time.monotonic() - began < CUT_OFF_S:  # else another job may have come and gone in between
                     self._renewed = began
             except TakenOverError as error:
                 self._lose(str(error))
                 return
-            except OSError as error:  # storage that is away for a moment; the next beat tries again
+            except OSError as error:  # a passing outage; the next heartbeat retries
                 self._trouble = f": {str(error).splitlines()[0]}"
-            self._over.wait(max(LOOK_S, BEAT_S - (time.monotonic() - began)))
+            self._done.wait(max(POLL_S, HEARTBEAT_S - (time.monotonic() - began)))
 
     def _watch(self) -> None:
         late = False
-        while not self._over.wait(LOOK_S):
-            silent = time.monotonic() - self._renewed
-            was_late, late = late, silent > CUT_OFF_S
-            if late and was_late:  # a process that was itself stopped for so long first gets to renew
+        while not self._done.wait(POLL_S):
+            unrenewed = time.monotonic() - self._renewed
+            was_late, late = late, unrenewed > CUT_OFF_S
+            if late and was_late:  # a process that was suspended first gets to renew
                 self._cut_off = True
                 self._lose(
-                    f"its hold on {self.folder} could not be renewed for {silent:.0f} s, so that another job may take "
-                    f"it{self._trouble}; when the storage works again, the same line goes on"
+                    f"its lock on {self.folder} could not be renewed for {unrenewed:.0f} s, so another job may take "
+                    f"it{self._trouble}; when the storage works again, run the same command to resume"
                 )
-                if not self._over.wait(BEAT_S):  # the main thread does not get to it: it may be stuck there, too
-                    say("lock", f"killed: {self._lost}")
+                if not self._done.wait(HEARTBEAT_S):  # the main thread may be blocked in the storage as well
+                    logs.info("lock", f"killed: {self._lost}")
                     os.kill(os.getpid(), signal.SIGKILL)
                 return
 
     def _lose(self, why: str) -> None:
         main = threading.main_thread().ident
         assert main is not None
-        if self._lost is None and not self._over.is_set():
+        if self._lost is None and not self._done.is_set():
             self._lost = why
             # A real signal, which also ends a wait inside a library; SIGINT may be ignored in the background.
             signal.pthread_kill(main, signal.SIGTERM)
 
 
 def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
-    """Return once a look finds no other claim that counts."""
+    """Return once no other lease is valid."""
     seen: dict[str, float] = {}
-    told = False
+    reported = False
     while True:
-        changed = held.claims()
+        changed = held.leases()
         now = changed.pop(held.name)
         if not changed:
             return
-        unsure: list[tuple[Claim, float]] = []
+        watched: list[tuple[Lease, float]] = []
         for name, when in sorted(changed.items()):
-            claim = _read(held.folder, name)
-            if claim is None:
+            lease = _read(held.folder, name)
+            if lease is None:
                 continue
-            gone = claim.ended() or now - when > SILENT_S
+            gone = lease.ended() or now - when > EXPIRY_S
             if take_over or gone:
-                say("lock", f"taking the run over from {claim}")
-                held.end(name, claim, gone)
-            elif claim.is_here() or when > seen.setdefault(name, when):
+                logs.info("lock", f"taking over the run from {lease}")
+                held.revoke(name, lease, gone)
+            elif lease.is_here() or when > seen.setdefault(name, when):
                 raise InputError(
-                    f"{claim} is at work here",
+                    f"another job uses this run: {lease}",
                     where=str(run),
-                    fix="wait for it, or give --set run=DIR another folder; if it is gone for good, --take-over ends "
-                    f"its hold now, and {SILENT_S:.0f} s after its last sign of life any job does.",
+                    fix="wait for it, or give another folder with --set run=DIR; if that job is dead, retry in "
+                    f"{EXPIRY_S:.0f} s or pass --take-over.",
                 )
             else:
-                unsure.append((claim, SILENT_S - (now - when)))
-        if unsure and not told:
-            claim, seconds = max(unsure, key=lambda each: each[1])
-            say("lock", f"waiting up to {seconds:.0f} s for a sign of life of {claim}")
-            told = True
-        if unsure:
-            time.sleep(LOOK_S)
+                watched.append((lease, EXPIRY_S - (now - when)))
+        if watched and not reported:
+            lease, seconds = max(watched, key=lambda pair: pair[1])
+            logs.info("lock", f"waiting up to {seconds:.0f} s for a heartbeat of {lease}")
+            reported = True
+        if watched:
+            time.sleep(POLL_S)
         held.renew()
 
 
-def _read(folder: Folder, name: str) -> Claim | None:
-    """A claim, or None if its owner has just withdrawn it."""
+def _read(folder: Folder, name: str) -> Lease | None:
+    """Return a lease, or None if its owner has just withdrawn it."""
     try:
-        found: dict[str, Any] = folder.read_json(name)
-        return Claim(**found)
+        values: dict[str, Any] = folder.read_json(name)
+        return Lease(**values)
     except FileNotFoundError:
         return None
     except (ValueError, TypeError):
-        return Claim("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
+        return Lease("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
 
 
 def this_machine() -> str:
-    """This machine since its last start, and which of its processes can be seen from here."""
+    """Return an identity of this machine since its last start, and of its visible processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"
@@ -260,15 +264,15 @@ def this_machine() -> str:
 def _user() -> str:
     try:
         return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
+    except (KeyError, OSError):  # a container's user may have no name
         return f"user {os.getuid()}"
 
 
 def _submitted_as() -> str:
-    """The ID that Ray gives in its jobs' environment, or an empty text."""
+    """Return the ID that Ray sets in the environment of submitted jobs, or an empty text."""
     try:
-        told: dict[str, Any] = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
-        return str(told["metadata"]["job_submission_id"])
+        config: dict[str, Any] = json.loads(os.environ["RAY_JOB_CONFIG_JSON_ENV_VAR"])
+        return str(config["metadata"]["job_submission_id"])
     except (KeyError, ValueError, TypeError):
         return ""
 

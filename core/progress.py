@@ -1,44 +1,33 @@
-"""What a long job says while it works: plain lines, good in a terminal and in a job's log."""
+"""Progress of long work: plain lines with rates and the time left."""
 
-import sys
 import time
 
-_last = time.monotonic()
+from core import logs
 
-
-def say(stage: str, text: str) -> None:
-    """One line about a stage, on standard error so that standard output stays for results."""
-    global _last
-    _last = time.monotonic()
-    print(f"[{stage}] {text}", file=sys.stderr, flush=True)
-
-
-def quiet_seconds() -> float:
-    """Since the last line."""
-    return time.monotonic() - _last
+say = logs.info
 
 
 class Progress:
-    """Counts units (shards, folds) and rows; prints a line at most every `every` seconds, and at the end."""
+    """Count finished units (shards, folds) and rows; log a line at most every `every` seconds, and at the end."""
 
     def __init__(self, stage: str, unit: str, total: int, done: int = 0, every: float = 2.0) -> None:
         self.stage = stage
         self.unit = unit
         self.total = total
         self.done = done
-        self._found = done
+        self._resumed = done
         self._rows = 0
         self._every = every
         self._started = self._printed = time.monotonic()
         if done:
-            say(stage, f"{done}/{total} {unit} found finished, resuming")
+            logs.info(stage, f"{done}/{total} {unit} already finished, resuming")
 
     def add_rows(self, rows: int) -> None:
-        """Rows that are done before their unit is."""
+        """Count rows whose unit is not finished yet."""
         self._rows += rows
 
     def advance(self, rows: int = 0, note: str = "") -> None:
-        """One more unit is finished."""
+        """Count one more finished unit."""
         self.done += 1
         self._rows += rows
         now = time.monotonic()
@@ -46,14 +35,14 @@ class Progress:
             return
         self._printed = now
         elapsed = max(now - self._started, 1e-3)
-        left = (self.total - self.done) * elapsed / (self.done - self._found)
+        left = (self.total - self.done) * elapsed / (self.done - self._resumed)
         rate = f", {self._rows / elapsed:,.0f} rows/s" if self._rows else ""
         note = f", {note}" if note else ""
-        say(self.stage, f"{self.done}/{self.total} {self.unit}{rate}{note}, {left:.0f} s left")
+        logs.info(self.stage, f"{self.done}/{self.total} {self.unit}{rate}{note}, {left:.0f} s left")
 
 
 class Throughput:
-    """Counts requests and their tokens; prints a line at most every `every` seconds, with the time that is left."""
+    """Count requests and their tokens; log a line with the time left at most every `every` seconds."""
 
     def __init__(self, stage: str, unit: str, total: int, tokens: int, every: float = 5.0) -> None:
         self._stage, self._unit = stage, unit
@@ -64,7 +53,7 @@ class Throughput:
         self._printed = 0.0
 
     def add(self, done: int, tokens: int) -> None:
-        """So many more are done. The clock starts with the first, so that a model's start-up does not count."""
+        """Count finished requests. The clock starts with the first, so that a model's start-up does not count."""
         now = time.monotonic()
         if self._started is None:
             self._started = self._printed = now
@@ -72,14 +61,14 @@ class Throughput:
         self._read += tokens
         if now - self._printed >= self._every:
             self._printed = now
-            self._say(now - self._started)
+            self._log(now - self._started)
 
     def end(self) -> None:
-        """Say how it went in all."""
+        """Log the totals."""
         if self._started is not None:
-            self._say(time.monotonic() - self._started)
+            self._log(time.monotonic() - self._started)
 
-    def _say(self, elapsed: float) -> None:
+    def _log(self, elapsed: float) -> None:
         rate = self._read / max(elapsed, 1e-3)
         left = (self._tokens - self._read) / max(rate, 1e-3)
-        say(self._stage, f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} tokens/s, {left:.0f} s left")
+        logs.info(self._stage, f"{self._done:,}/{self._total:,} {self._unit}, {rate:,.0f} tokens/s, {left:.0f} s left")

@@ -9,16 +9,16 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
-from votes.schema import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from core.storage import Folder
 
-MANIFEST = "manifest.json"
+SCHEMA_VERSION: Final = 1  # of records and predictions: part of every fingerprint
+MANIFEST: Final = "manifest.json"
 _LIBRARIES = (
     "ray",
     "numpy",
@@ -47,10 +47,10 @@ def fingerprint(value: object) -> str:
 
 @dataclass
 class Stage:
-    """One stage folder of a run. It is done when its manifest carries the fingerprint of its settings and inputs.
+    """One stage folder of a run. It is finished when its manifest carries the fingerprint of its settings and inputs.
 
-    The manifest is written last. While a stage is redone its old manifest is gone, so that a mixture of old and new
-    files never counts; the finished parts inside (shards, folds) carry the same fingerprint and are kept.
+    The manifest is written last. While a stage is redone it has no manifest, so that a mixture of old and new files
+    never counts. Finished parts inside (shards, folds) carry the same fingerprint and are kept.
     """
 
     name: str
@@ -65,24 +65,44 @@ class Stage:
         self._started = time.monotonic()
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of the finished stage, or None if it is absent, broken, of other settings, or misses files."""
+        """Return the manifest of the finished stage.
+
+        Return None if it is absent, corrupt or of other settings, or if files are missing.
+        """
         manifest = read_manifest(self.folder)
         if manifest is None and self.folder.exists(MANIFEST):
-            say(self.name, f"{self.folder / MANIFEST} is damaged: what the stage lacks is made again")
-        if manifest is None or not self.made(manifest):
+            logs.warning(self.name, f"{self.folder / MANIFEST} is corrupt; rebuilding what is missing")
+        if manifest is None or not self.matches(manifest):
             return None
         lost = missing_files(self.folder, manifest)
         if lost:
             more = f" (and {len(lost) - 1} more)" if lost[1:] else ""
-            say(self.name, f"{self.folder / lost[0]}{more} is not as it was finished, and made again")
+            logs.warning(self.name, f"{self.folder / lost[0]}{more} changed on disk; rebuilding")
         return None if lost else manifest
 
-    def made(self, manifest: Mapping[str, Any]) -> bool:
-        """Whether a manifest is of these settings and inputs."""
+    def matches(self, manifest: Mapping[str, Any]) -> bool:
+        """Return whether a manifest is of these settings and inputs."""
         return bool(manifest.get("fingerprint") == self.fingerprint)
 
+    def require(self, job: str) -> dict[str, Any]:
+        """Return the manifest of the stage, which `job` must have finished with these settings and inputs.
+
+        Raises InputError with the first thing that differs or is missing.
+        """
+        manifest = read_manifest(self.folder)
+        if manifest is not None:
+            _refuse_other_schema(manifest, self.folder)
+        if manifest is None or not self.matches(manifest):
+            reason = _difference(self.name, self.folder, manifest, self.settings, self.inputs)
+            raise _not_finished(reason or f"{self.name} was built by another version of this code", self.folder, job)
+        lost = missing_files(self.folder, manifest)
+        if lost:
+            names = f"{', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
+            raise _not_finished(f"{self.name} lacks files, or they changed: {names}", self.folder, job)
+        return manifest
+
     def begin(self) -> None:
-        """Mark the stage as not done; finished parts stay."""
+        """Mark the stage as not finished; finished parts stay."""
         self.folder.delete(MANIFEST)
 
     def commit(
@@ -94,16 +114,16 @@ class Stage:
         seconds: float | None = None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Write the manifest, then remove files that this stage did not make (`keep` names its own; None keeps all).
+        """Write the manifest, then remove other files (`keep` names the stage's own; None keeps all).
 
-        In this order, since what is not kept may be all that a stage killed in between could go on from.
-        `seconds` counts from the stage's making unless given; give it where another machine commits: clocks differ.
+        In this order: a stage killed in between resumes from files that are not kept. `seconds` counts from when the
+        Stage was created unless given; give it where another machine commits, since clocks differ.
         """
-        # Hidden ones, such as the claim of the job at work, are nobody's outputs.
+        # Hidden files, such as the running job's lock, are no outputs.
         files = {name: size for name, size in self.folder.files().items() if name != MANIFEST and name[0] != "."}
         lost = sorted(set() if keep is None else keep - files.keys())
         if lost:
-            raise RuntimeError(f"{self.folder / lost[0]} is gone: something else is at work in this folder")
+            raise RuntimeError(f"{self.folder / lost[0]} is gone: another process works in this folder")
         dropped = set() if keep is None else files.keys() - keep
         manifest = {
             "stage": self.name,
@@ -127,7 +147,7 @@ class Stage:
 
 
 def read_manifest(folder: Folder) -> dict[str, Any] | None:
-    """The manifest in a folder; None if there is none or it is truncated."""
+    """Return the manifest in a folder; None if there is none or it is truncated."""
     try:
         manifest = folder.read_json(MANIFEST)
     except (FileNotFoundError, ValueError):
@@ -136,76 +156,90 @@ def read_manifest(folder: Folder) -> dict[str, Any] | None:
 
 
 def missing_files(folder: Folder, manifest: Mapping[str, Any]) -> list[str]:
-    """The files of a finished stage that are not there, or of another size."""
-    found = folder.files()
-    return [name for name, size in manifest.get("files", {}).items() if found.get(name) != size]
+    """Return the files of a finished stage that are absent or of another size."""
+    sizes = folder.files()
+    return [name for name, size in manifest.get("files", {}).items() if sizes.get(name) != size]
 
 
-def require_finished(stage: Stage, job: str) -> dict[str, Any]:
-    """The manifest of a stage that is finished with these very settings and inputs, and has all its files.
+def require_stage(
+    folder: Folder, job: str, settings: Mapping[str, Any] | None = None, inputs: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Return the manifest in a stage's folder, which `job` must have finished with these settings and inputs.
 
-    Raises InputError with the first thing that differs; `job` is the one that makes the stage.
+    Only those given are compared: for stages whose other settings or inputs the caller does not know. Raises
+    InputError with the first thing that differs.
     """
-    manifest = read_manifest(stage.folder)
+    manifest = read_manifest(folder)
     if manifest is not None:
-        refuse_other_schema(manifest, stage.folder)
-        if stage.made(manifest):
-            lost = missing_files(stage.folder, manifest)
-            if not lost:
-                return manifest
-            some = f"{', '.join(lost[:5])}{' and more' if lost[5:] else ''}"
-            raise InputError(
-                f"{stage.name} lacks files, or they have changed: {some}",
-                where=str(stage.folder),
-                fix=f"run `python -m ray_jobs.{job}` with these settings: it makes them again.",
-            )
-    raise InputError(
-        _why_not_finished(stage, manifest),
-        where=str(stage.folder),
-        fix=f"give the settings that it was made with, or run `python -m ray_jobs.{job}` with these.",
+        _refuse_other_schema(manifest, folder)
+    name = folder.name if manifest is None else str(manifest["stage"])
+    reason = _difference(name, folder, manifest, settings or {}, inputs or {}, partial=True)
+    if manifest is None or reason:
+        raise _not_finished(reason, folder, job)
+    return manifest
+
+
+def _not_finished(reason: str, folder: Folder, job: str) -> InputError:
+    return InputError(
+        reason,
+        where=str(folder),
+        fix=f"run `tiebreak {job}` with these settings, or `tiebreak pipeline`; or use the run's own settings.json.",
     )
 
 
-def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
-    """Raise InputError if a stage was made with another schema version than this code's."""
+def _refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
     if manifest["schema_version"] != SCHEMA_VERSION:
         raise InputError(
-            f"made with schema version {manifest['schema_version']}, this code has {SCHEMA_VERSION}",
+            f"built with schema version {manifest['schema_version']}, this code has {SCHEMA_VERSION}",
             where=str(folder),
-            fix="make the run anew, or use the version of the code that made it.",
+            fix="build the run again, or use the version of the code that built it.",
         )
 
 
-def _why_not_finished(stage: Stage, manifest: Mapping[str, Any] | None) -> str:
-    if manifest is None and stage.folder.exists(MANIFEST):
-        return f"the {MANIFEST} of {stage.name} is damaged"
+def _difference(
+    name: str,
+    folder: Folder,
+    manifest: Mapping[str, Any] | None,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    partial: bool = False,
+) -> str:
+    """Return why a manifest is not of these settings and inputs; empty if no difference shows.
+
+    With `partial` only the names given are compared.
+    """
+    if manifest is None and folder.exists(MANIFEST):
+        return f"the {MANIFEST} of {name} is corrupt"
     if manifest is None:
-        return f"{stage.name} is not there, or a job that was making it anew has not ended"
-    for what, made, asked in (
-        ("settings", manifest["settings"], stage.settings),
-        ("inputs", manifest["inputs"], stage.inputs),
+        return f"{name} is not built yet, or a job that rebuilds it has not ended"
+    for what, actual, expected in (
+        ("settings", manifest["settings"], settings),
+        ("inputs", manifest["inputs"], inputs),
     ):
         # As JSON holds them, which has no tuples.
-        asked = json.loads(json.dumps(asked))
-        differing = sorted(name for name in {*made, *asked} if made.get(name) != asked.get(name))
+        expected = json.loads(json.dumps(expected))
+        names = expected if partial else {*actual, *expected}
+        differing = sorted(key for key in names if actual.get(key) != expected.get(key))
         if "version" in differing:  # the stage's own, which no setting changes
             break
         if differing:
             if what == "settings":
-                differing = [_with_values(name, made.get(name), asked.get(name)) for name in differing]
-            return f"{stage.name} was made with other {what}: {', '.join(differing)}"
-    return f"{stage.name} was made by another version of this code"
+                differing = [_with_values(key, actual.get(key), expected.get(key)) for key in differing]
+            return f"{name} was built with other {what}: {', '.join(differing)}"
+    else:
+        return ""
+    return f"{name} was built by another version of this code"
 
 
-def _with_values(name: str, made: Any, asked: Any) -> str:  # noqa: ANN401 - JSON
-    """The name of a setting, with both values where they are short."""
-    values = [json.dumps(each) for each in (made, asked)]
+def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
+    """Return the name of a setting, with both values where they are short."""
+    values = [json.dumps(value) for value in (then, now)]
     short = all(len(value) <= 20 for value in values)
     return f"{name} ({values[0]} then, {values[1]} now)" if short else name
 
 
 def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that shape results."""
+    """Return the versions of Python and of the libraries that shape results."""
     versions = {"python": platform.python_version()}
     for name in _LIBRARIES:
         try:
@@ -213,3 +247,13 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
+
+
+def require_finished(stage: Stage, job: str) -> dict[str, Any]:
+    """Return the manifest of a finished stage; see Stage.require."""
+    return stage.require(job)
+
+
+def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
+    """Raise InputError if a stage was built with another schema version than this code's."""
+    _refuse_other_schema(manifest, folder)

@@ -71,6 +71,11 @@ class Folder:
     def __str__(self) -> str:
         return self.uri
 
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
+
     def _open(self, name: str) -> tuple[fs.FileSystem, str]:
         # Names may come from a manifest that somebody else wrote.
         if name.startswith("/") or ".." in name.split("/"):

@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.progress import say
-from core.run import Run, StageResult, connect
+from core.ray_session import connect
+from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.tokens.packing import packing_fingerprint
 from votes import predictions

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from core.progress import Progress
+from core.ray_session import connect
 from core.resources import embeddings_request, require_room
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
 from featurize import text_families

@@ -20,8 +20,9 @@ import pyarrow.compute as pc
 
 from core.model_cache import local_folder
 from core.progress import Progress, say
+from core.ray_session import connect
 from core.resources import held, require_room, workers_request
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.tokens.packing import packing_settings
 from train.finetune.checkpoints import MODEL, Base

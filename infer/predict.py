@@ -19,7 +19,8 @@ import numpy as np
 from core.errors import InputError
 from core.lock import locked
 from core.progress import say
-from core.run import Run, StageResult, on_worker
+from core.ray_session import on_worker
+from core.run import Run, StageResult
 from core.stage import Stage, fingerprint, read_manifest, require_finished
 from infer.ensemble.pools import predicted_by
 from infer.ensemble.record_facts import read_answers

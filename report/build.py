@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from core.run import Run, StageResult, on_worker
+from core.ray_session import on_worker
+from core.run import Run, StageResult
 from core.stage import Stage, require_finished
 from demo import stages
 from infer.ensemble.fallbacks import STRENGTH

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.progress import Progress
-from core.run import Run, connect
+from core.ray_session import connect
 from core.shards import Item, map_shards
 from core.stage import fingerprint
 from featurize.families import language, length, style
@@ -18,6 +18,7 @@ from featurize.text import Distinct, Text
 from votes import duplicates
 
 if TYPE_CHECKING:
+    from core.run import Run
     from core.storage import Folder
     from votes.records import Records
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.progress import Progress, say
+from core.ray_session import connect
 from core.resources import processes_request, require_room
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.stage import Stage, fingerprint
 from featurize.store import FeatureStore
 from train.boosters.fold_files import digest

@@ -21,7 +21,8 @@ import pyarrow.compute as pc
 from core.errors import InputError
 from core.filesystems import InputFile, expand, unreachable_is_input_error
 from core.progress import Progress
-from core.run import Run, StageResult, connect
+from core.ray_session import connect
+from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
 from votes.folds import assign_folds

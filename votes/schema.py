@@ -8,8 +8,6 @@ from typing import Final
 
 import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
-
 LABELS: Final = ("A", "B", "tie")
 PROBABILITIES: Final = ("p_a", "p_b", "p_tie")
 

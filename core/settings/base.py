@@ -1,7 +1,7 @@
-"""What all parts of the schema of settings are made of."""
+"""Types that all parts of the schema of settings share."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -16,13 +16,20 @@ Name = Annotated[str, Field(pattern=NAME)]
 
 
 class Strict(BaseModel):
-    """Settings that take no unknown key, no value of another type, and no change."""
+    """Settings that refuse unknown keys, values of another type, and changes.
+
+    `renamed` maps old names of settings to their new ones, or to a short text that says what to write.
+    `renamed_values` does the same for values, by setting. Both are used in error messages only.
+    """
+
+    renamed: ClassVar[dict[str, str]] = {}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 def tuple_from_list(values: Any, name: str) -> Any:  # noqa: ANN401 - raw YAML
-    """Raw settings with a list under `name` as a tuple: YAML has none, and strict mode takes no list for one."""
+    """Return raw settings with the list under `name` as a tuple: YAML has no tuples, and strict mode takes no list."""
     if isinstance(values, dict) and isinstance(values.get(name), list):
         return {**values, name: tuple(values[name])}
     return values

@@ -1,6 +1,6 @@
-"""The part of the schema of settings that is about the votes."""
+"""Settings of the votes: input, folds, shards."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -8,35 +8,47 @@ from core.settings.base import Name, PositiveInt, Strict, refuse_twice
 
 
 class Synthetic(Strict):
-    """Pairs that the generator makes when `data.train` is not given."""
+    """Made-up pairs, used when `data.train` is not given."""
 
-    train_rows: PositiveInt = 2000
-    test_rows: PositiveInt = 500
+    train_rows: PositiveInt = Field(2000, description="Made-up pairs with votes.")
+    test_rows: PositiveInt = Field(500, description="Made-up pairs to score.")
 
 
 class Source(Strict):
-    """Votes from one place. Of several, the first is the primary one: only its records are held out and scored."""
+    """Votes from one place. The first of several sources is the primary one: only its records are held out."""
 
-    name: Name
-    path: Annotated[str, Field(min_length=1)]
-    weight: Annotated[float, Field(ge=0)] = 1.0  # of each of its records in training; 0 leaves them out
+    name: Name = Field(description="Name of the source, unique among the sources.")
+    path: Annotated[str, Field(min_length=1)] = Field(description="File, folder, glob or URI with votes.")
+    weight: Annotated[float, Field(ge=0)] = Field(
+        1.0, description="Weight of each of its records in training; 0 leaves the source out."
+    )
 
 
 class Data(Strict):
     """Input and its division into folds and shards."""
 
-    train: str | list[Source] | None = None
-    # Of the other sources, whether a fold trains on those that lower the loss of records outside it, or on all.
-    sources: Literal["chosen", "all"] = "chosen"
-    test: str | None = None
-    synthetic: Synthetic | None = None
-    text_format: Literal["auto", "json", "plain"] = "auto"
-    folds: Annotated[int, Field(ge=2, le=100)] = 10
-    shard_rows: PositiveInt = 2048
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"sources": {"chosen": "select"}}
+
+    train: str | list[Source] | None = Field(
+        None, description="Votes: a file, folder, glob or URI, or a list of sources; the first one is primary."
+    )
+    sources: Literal["select", "all"] = Field(
+        "select",
+        description="How folds use the other sources: `select` trains on those that lower the loss of records outside "
+        "the fold, `all` on all of them.",
+    )
+    test: str | None = Field(None, description="Pairs to score: a file, folder, glob or URI.")
+    synthetic: Synthetic | None = Field(None, description="Made-up pairs, used while `data.train` is not given.")
+    text_format: Literal["auto", "json", "plain"] = Field(
+        "auto",
+        description="Texts as JSON lists of turns, as plain text, or `auto`: lists if all three texts of a row parse.",
+    )
+    folds: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Folds of the training records.")
+    shard_rows: PositiveInt = Field(2048, description="Rows of one shard: the unit of work and of resume.")
 
     @property
     def primary(self) -> str | None:
-        """Where the votes are that folds are made of, if they are given."""
+        """Path of the votes that are divided into folds, if given."""
         return self.train[0].path if isinstance(self.train, list) else self.train
 
     @property
@@ -51,5 +63,5 @@ class Data(Strict):
                 raise ValueError("a list of sources needs at least one")
             refuse_twice([source.name for source in self.train], "sources")
             if self.train[0].weight != 1:
-                raise ValueError("the first source is the primary one, against whose weight of 1 the others are set")
+                raise ValueError("the first source is the primary one and has a weight of 1; set the others' weights")
         return self

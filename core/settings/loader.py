@@ -1,7 +1,7 @@
-"""Settings from YAML and the command line.
+"""Load settings from YAML and the command line.
 
 Precedence: `--set key=value`, then the YAML file, then the schema's defaults. An unknown key, a wrong type or an
-impossible value is an InputError that names the key, the reason and the nearest valid name.
+impossible value raises InputError, which names the key, the reason and the nearest valid name.
 """
 
 import difflib
@@ -41,15 +41,15 @@ _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _m
 
 
 def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Settings:
-    """Settings from YAML text (named `where` in messages) and `key.path=value` overrides.
+    """Return the settings from YAML text (named `where` in messages) and `key.path=value` overrides.
 
-    Values of overrides are YAML too; list items are reached by their index (boosters.0.rounds=50) or, where they
-    have one, by their name (boosters.lightgbm.rounds=50). Raises InputError.
+    Values of overrides are YAML too. A list item is reached by its index (boosters.0.rounds=50) or by its name
+    (boosters.lightgbm.rounds=50). Raises InputError.
     """
     try:
         raw = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise InputError(f"not valid YAML: {_what(error)}", where=where, fix="mend the syntax there.") from error
+        raise InputError(f"not valid YAML: {_what(error)}", where=where, fix="fix the syntax there.") from error
     raw = {} if raw is None else raw
     if not isinstance(raw, dict):
         raise InputError(f"expected keys and values, found {type(raw).__name__}", where=where, fix="see configs/.")
@@ -59,19 +59,19 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     try:
         return Settings.model_validate(raw)
     except ValidationError as error:
-        # Of the errors of a setting that may be one thing or another, the deepest is about the one that was meant; and
-        # where a setting is missing, it is an unknown one beside it that was misspelt.
+        # A setting of several types gives an error for each: the deepest is about the type that was meant. Next to a
+        # missing setting, an unknown one is its misspelling.
         first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
         meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
         for override in overrides:
             if _is_about(override, meant):
-                deeper = override.partition("=")[0].count(".") >= len(meant)  # what is beside it may be the mistake
+                deeper = override.partition("=")[0].count(".") >= len(meant)  # a setting next to it may be the mistake
                 where = f"{where} with --set {override}" if deeper else f"--set {override}"
         raise _as_input_error(first, error, raw, where) from error
 
 
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
-    """Raise InputError for a URI with a key in it, before anything of it is printed."""
+    """Raise InputError for a URI that holds a key, before any part of it is printed."""
     if isinstance(value, str):
         refuse_keys(value, f"setting {setting!r}")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
@@ -105,20 +105,20 @@ def _apply(raw: dict[str, Any], override: str) -> None:
 
 
 def _what(error: yaml.YAMLError) -> str:
-    """What is wrong and where, without the line itself, which may hold a key."""
+    """Return the problem and its position, without the line itself, which may hold a key."""
     mark = getattr(error, "problem_mark", None)
     problem = getattr(error, "problem", None) or type(error).__name__
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
 
 
 def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
-    """Whether an override sets a setting, what it is in, or a part of it; items of lists have an index and a name."""
+    """Return whether an override sets a setting, its parent or a part of it; list items have an index and a name."""
     keys = override.partition("=")[0].split(".")
     return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
 
 
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
-    """Position in a list of settings, by number or by the items' names."""
+    """Return the position in a list of settings, by number or by the items' names."""
     if not isinstance(node, list):
         raise InputError(
             f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
@@ -136,18 +136,13 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
 
 
 def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
-    """What to say of the error's first thing to mend; all unknown settings are named with it."""
+    """Return the message about the error to fix first; it names all unknown settings."""
     key = _key(first["loc"], raw)
     unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
-    others = ", ".join(repr(each) for each in unknown if each != key)
+    other_names = ", ".join(repr(name) for name in unknown if name != key)
     if first["type"] == "extra_forbidden":
-        *above, name = _parts(first["loc"])
-        valid = _valid_names(above)
-        near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
-        hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
-        also = f" (unknown, too: {others})" if others else ""
-        return InputError(f"unknown setting {key!r}{also}", where=where, fix=hint)
-    also = f" (and unknown: {others})" if others else ""
+        return _unknown_setting(key, _parts(first["loc"]), where, f" (also unknown: {other_names})" * bool(other_names))
+    also = f" (and unknown: {other_names})" if other_names else ""
     if first["type"] == "missing":
         return InputError(f"setting {key!r} is missing{also}", where=where, fix=f"add it, or give --set {key}=VALUE.")
     reason = first["msg"].removeprefix("Value error, ") + also
@@ -157,15 +152,26 @@ def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, 
         return InputError(
             f"setting {key!r}: {reason}", where=where, fix=f"change one of its keys with --set {key}.KEY=VALUE."
         )
-    shown = repr(first["input"])
-    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
-    rest = error.error_count() - 1 - len(unknown)
-    more = f" ({rest} more)" if rest else ""
-    return InputError(
-        f"setting {key!r} has an impossible value {shown}: {reason}{more}",
-        where=where,
-        fix=f"change {key}.",
-    )
+    value = repr(first["input"])
+    value = value if len(value) <= 60 else f"{value[:57]}..."
+    remaining = error.error_count() - 1 - len(unknown)
+    more = f" ({remaining} more)" if remaining else ""
+    *above, name = _parts(first["loc"])
+    renamed = getattr(_model_at(above), "renamed_values", {}).get(name, {}).get(str(first["input"]))
+    fix = f"write {renamed!r}: it is called so now." if renamed else f"change {key}."
+    return InputError(f"setting {key!r} has an impossible value {value}: {reason}{more}", where=where, fix=fix)
+
+
+def _unknown_setting(key: str, parts: Sequence[str], where: str, also: str) -> InputError:
+    *above, name = parts
+    model = _model_at(above)
+    renamed = getattr(model, "renamed", {}).get(name)
+    if renamed:
+        return InputError(f"setting {key!r} has a new name{also}", where=where, fix=f"write {renamed}")
+    valid = sorted(model.model_fields) if model is not None else []
+    near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
+    hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."
+    return InputError(f"unknown setting {key!r}{also}", where=where, fix=hint)
 
 
 def _parts(location: Sequence[int | str]) -> list[str]:
@@ -173,7 +179,7 @@ def _parts(location: Sequence[int | str]) -> list[str]:
 
 
 def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw YAML
-    """A setting as --set takes it: list items by their names, where these tell them from others and from an index."""
+    """Return a setting as --set takes it: list items by name, where the name is unique and no index."""
     named = []
     node = raw
     for part in _parts(location):
@@ -189,26 +195,27 @@ def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw 
 
 
 def _is_alternative(part: int | str) -> bool:
-    """Whether a part of an error's location names a type that a setting may have, rather than a key."""
+    """Return whether a part of an error's location names a type rather than a key."""
     return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
 
 
-def _valid_names(location: Sequence[str]) -> list[str]:
-    model: Any = Settings
+def _model_at(location: Sequence[str]) -> type[BaseModel] | None:
+    """Return the model whose settings are at a location, or None if it takes any key."""
+    model: type[BaseModel] | None = Settings
     for part in location:
         if part.isdigit():
             continue
-        if not (isinstance(model, type) and issubclass(model, BaseModel)) or part not in model.model_fields:
-            return []
+        if model is None or part not in model.model_fields:
+            return None
         model = _model_inside(model.model_fields[part].annotation)
-    return sorted(model.model_fields) if model is not None else []
+    return model
 
 
-def _model_inside(annotation: Any) -> Any:  # noqa: ANN401 - type annotations
+def _model_inside(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - type annotations
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in get_args(annotation) if get_origin(annotation) else ():
-        found = _model_inside(argument)
-        if found is not None:
-            return found
+        model = _model_inside(argument)
+        if model is not None:
+            return model
     return None

@@ -13,7 +13,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core.progress import Progress
-from core.run import Run, StageResult, connect
+from core.ray_session import connect
+from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
 from featurize.tokens.packing import Layout, Marked, Packer, packing_fingerprint

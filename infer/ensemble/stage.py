@@ -16,7 +16,8 @@ import pyarrow as pa
 
 from core.errors import InputError
 from core.progress import say
-from core.run import Run, StageResult, on_worker
+from core.ray_session import on_worker
+from core.run import Run, StageResult
 from core.stage import Stage
 from infer.ensemble.analysis import analyse, recipe_of, score_all
 from infer.ensemble.blender import Blender

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 from core.model_cache import local_place, stored_fingerprint
 from core.progress import say
-from core.run import Run, StageResult, connect
+from core.ray_session import connect
+from core.run import Run, StageResult
 from core.stage import Stage, read_manifest, require_finished
 from core.storage import Folder
 from demo import stages

@@ -14,13 +14,14 @@ import pyarrow.compute as pc
 from core.errors import InputError
 from core.model_cache import engine_source
 from core.progress import Throughput, say
+from core.ray_session import connect
 from core.resources import engine_request, require_room
-from core.run import Run, connect
 from infer.scoring.engine_settings import LlmSettings, bundles
 from infer.scoring.requests import ANSWERS, Packed, Unit
 from votes import predictions
 
 if TYPE_CHECKING:
+    from core.run import Run
     from core.settings.llm import Llm
     from core.stage import Stage
     from core.storage import Folder

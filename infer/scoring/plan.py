@@ -58,7 +58,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     in_flight = batches * llm.batch_size * mean
     plan = run.settings.plan
     devices = {0: "the CPUs", 1: "the GPU"}.get(llm.gpus_per_replica, f"the {llm.gpus_per_replica} GPUs")
-    hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
+    hours = operations / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
     rows = [
         ("parameters", f"{parameters:,}"),
         ("weights", f"{size_text(parameters * size)} over {devices} of each replica"),
@@ -73,7 +73,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     ]
     if llm.gpus_per_replica:
         rows += [
-            ("GPU-hours", f"{hours:.2f} at {plan.share_of_peak:.0%} of {plan.peak_tflops:g} TFLOP/s"),
+            ("GPU-hours", f"{hours:.2f} at {plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s"),
             ("cost", f"{hours * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
         ]
     else:

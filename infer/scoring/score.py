@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.progress import say
+from core.ray_session import connect
 from core.resources import engine_request, room_for_all
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.settings.llm import Llm
 from core.stage import Stage, fingerprint
 from featurize.tokens.packed_records import Packing, pack_records

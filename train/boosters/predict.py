@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 
 from core.progress import Progress
+from core.ray_session import connect
 from core.resources import processes_request, require_room
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage, require_finished
 from featurize.make import features_stage, featurize_more

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from core.errors import InputError
 from core.progress import say
-from core.run import Run, StageResult, connect
+from core.ray_session import connect
+from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.store import FeatureStore, handmade_families
 from metrics.intervals import bootstrap_means, interval
@@ -30,7 +31,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     Raises InputError if there are no columns to judge them by, and the settings want to have some chosen.
     """
     if source_weights(run) and not _plain_families(run):
-        if run.settings.data.sources == "chosen":
+        if run.settings.data.sources == "select":
             raise InputError(
                 "other sources of votes are judged by a plain model, which needs hand-made features",
                 where="featurize.families",
@@ -110,7 +111,7 @@ def used_sources(run: Run) -> npt.NDArray[np.bool_] | None:
 
 def inputs_of(run: Run, records: Records, features: str) -> dict[str, str]:
     """What boosters' models depend on, for their fingerprints; `features` is the features' fingerprint."""
-    study = study_stage(run, records, features) if run.settings.data.sources == "chosen" else None
+    study = study_stage(run, records, features) if run.settings.data.sources == "select" else None
     of_study = {} if study is None else {"sources": study.fingerprint}
     return {"records": records.fingerprint, "features": features, **of_study}
 

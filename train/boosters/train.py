@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.progress import Progress, say
+from core.ray_session import connect
 from core.resources import Request, folds_request, held, may_grow, require_room
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
 from train.boosters.fold_files import IMPORTANCE, commit_fold, fold_stage, gather, position_of_folds

@@ -14,8 +14,9 @@ from core.errors import InputError
 from core.filesystems import resolve
 from core.model_cache import stored_fingerprint
 from core.progress import Progress, say
+from core.ray_session import connect
 from core.resources import held, require_room, room_for, workers_request
-from core.run import Run, StageResult, connect
+from core.run import Run, StageResult
 from core.settings.finetune import Encoder, FineTuned, TrainedLlm
 from core.stage import Stage
 from featurize.tokens.packed_records import packing_of, share_tokens, token_counts

@@ -50,7 +50,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
     operations += predicting_flops_per_token(config, memory, mean_length) * held_out * predictions
     largest = " or ".join(f"{rows} sequences of {tokens:,} tokens" for rows, tokens in shapes)
     plan = run.settings.plan
-    hours = operations / (plan.peak_tflops * 1e12 * plan.share_of_peak) / 3600
+    hours = operations / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
     rows = [
         ("parameters", f"{memory.parameters:,}, of which {memory.trained:,} are trained"),
         ("records", f"{int(np.mean([rest.sum() for rest in trained_on])):,} a fold, {longest} tokens at most"),
@@ -63,7 +63,7 @@ def _plan(run: Run, records: Records, model: TrainedLlm) -> str:
         ("operations", f"{operations:.3g} a fold"),
         (
             "GPU-hours",
-            f"{hours:.2f} a fold, {hours * len(folds):.2f} in all, at {plan.share_of_peak:.0%} of "
+            f"{hours:.2f} a fold, {hours * len(folds):.2f} in all, at {plan.mfu:.0%} of "
             f"{plan.peak_tflops:g} TFLOP/s",
         ),
         ("cost", f"{hours * len(folds) * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),

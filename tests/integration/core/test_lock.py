@@ -21,11 +21,11 @@ from tests.helpers.commands import ROOT, run_job
 
 HOLD = """
 import signal, sys, time
-from ray_jobs import lock
+from core import lock
 from core.storage import Folder
 
 run, seconds, machine = sys.argv[1:4]
-lock.BEAT_S, lock.LOOK_S, lock.CUT_OFF_S, lock.NOTICE_S = 0.2, 0.1, 2.0, 5.0
+lock.HEARTBEAT_S, lock.POLL_S, lock.CUT_OFF_S, lock.STOP_S = 0.2, 0.1, 2.0, 5.0
 if machine:
     lock.this_machine = lambda: machine
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as core.cli does
@@ -75,11 +75,11 @@ def owner(tmp_path):
         process.kill()
 
 
-def claim(run: Path, host: str, silent: float) -> Path:
+def lease(run: Path, host: str, unrenewed: float) -> Path:
     path = run / LOCK / "other.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"owner": "ada", "host": host, "pid": 1, "job": "blend", "since": "then"}))
-    os.utime(path, (time.time() - silent,) * 2)
+    os.utime(path, (time.time() - unrenewed,) * 2)
     return path
 
 
@@ -93,7 +93,7 @@ def test_the_second_is_refused_with_the_owners_name_until_the_first_is_gone(tmp_
     owner.wait()
     with locked(run, "blend"):
         pass
-    # An owner that is killed while it renews its claim leaves a half-written file, which nobody reads.
+    # An owner that is killed while it renews its lease leaves a half-written file, which nobody reads.
     assert not list(tmp_path.glob(f"run/{LOCK}/*.json"))
     assert not (tmp_path / "another").exists()
 
@@ -108,35 +108,35 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
     threading.Thread(target=owner.wait).start()  # else it would stay as a zombie
     taken = run_job("ingest", tmp_path / "run", *small, flags=["--take-over"])
     assert taken.returncode == 0, taken.stderr
-    assert said(owner) == "another job has taken this run over"
+    assert said(owner) == "another job has taken over this run"
     assert not list(tmp_path.glob(f"run/{LOCK}/*"))
 
 
 @pytest.fixture
 def quick(monkeypatch):
-    """A lock that looks and gives up sooner; returns after how many seconds a claim is silent."""
-    for name, seconds in {"BEAT_S": 0.2, "SILENT_S": 3.0, "CUT_OFF_S": 60.0, "NOTICE_S": 1.0, "LOOK_S": 0.1}.items():
+    """A lock that looks and gives up sooner; returns after how many seconds a lease is unrenewed."""
+    for name, seconds in {"HEARTBEAT_S": 0.2, "EXPIRY_S": 3.0, "CUT_OFF_S": 60.0, "STOP_S": 1.0, "POLL_S": 0.1}.items():
         monkeypatch.setattr(lock, name, seconds)
     return 3.0
 
 
-@pytest.mark.parametrize(("silent", "take_over", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)])
-def test_a_claim_from_another_machine_that_is_not_renewed_is_taken_over(
-    tmp_path, silent, take_over, waited, quick, capsys
+@pytest.mark.parametrize(("unrenewed", "take_over", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)])
+def test_a_lease_from_another_machine_that_is_not_renewed_is_taken_over(
+    tmp_path, unrenewed, take_over, waited, quick, capsys
 ):
-    other = claim(tmp_path / "run", "elsewhere", silent)
+    other = lease(tmp_path / "run", "elsewhere", unrenewed)
     start = time.monotonic()
     with locked(Folder(str(tmp_path / "run")), "report", take_over):
         assert not other.exists()
     assert waited <= time.monotonic() - start < waited + 3
-    told = capsys.readouterr().err
-    assert "from ada on elsewhere" in told
-    assert ("sign of life of ada" in told) == (0 < silent < quick)
+    output = capsys.readouterr().err
+    assert "from ada on elsewhere" in output
+    assert ("heartbeat of ada" in output) == (0 < unrenewed < quick)
 
 
 @pytest.mark.parametrize("host", ["elsewhere", socket.gethostname()])  # a name that two machines may share
-def test_a_claim_from_another_machine_that_is_renewed_counts(tmp_path, host, quick):
-    other = claim(tmp_path / "run", host, 0.5)
+def test_a_lease_from_another_machine_that_is_renewed_counts(tmp_path, host, quick):
+    other = lease(tmp_path / "run", host, 0.5)
     over = threading.Event()
 
     def renew():
@@ -154,7 +154,7 @@ def test_a_claim_from_another_machine_that_is_renewed_counts(tmp_path, host, qui
     assert other.exists()
 
 
-def test_a_claim_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_path, quick):
+def test_a_lease_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_path, quick):
     run = tmp_path / "run"
     with hold(run, 60) as process:
         assert said(process) == "held"
@@ -164,13 +164,13 @@ def test_a_claim_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_p
         with locked(Folder(str(run)), "report", take_over=True):
             theirs.write_bytes(before)  # as a beat does that looked before and writes after
             process.send_signal(signal.SIGCONT)
-            assert said(process) == "another job has taken this run over"
+            assert said(process) == "another job has taken over this run"
 
 
 def spans(processes: "list[subprocess.Popen[str]]") -> list[tuple[float, ...]]:
     """From when to when each worked that had the run, in order."""
-    told = [process.communicate(timeout=60)[0].splitlines() for process in processes]
-    return sorted(tuple(map(float, lines[-1].split())) for lines in told if lines[-1:] != ["refused"])
+    output = [process.communicate(timeout=60)[0].splitlines() for process in processes]
+    return sorted(tuple(map(float, lines[-1].split())) for lines in output if lines[-1:] != ["refused"])
 
 
 @pytest.mark.parametrize("machines", [[""] * 5, list("abcde")], ids=["one machine", "machines of their own"])
@@ -186,7 +186,7 @@ def test_never_two_at_once(tmp_path, machines):
 
 
 @pytest.mark.parametrize("machines", [[""] * 3, list("abc")], ids=["one machine", "machines of their own"])
-def test_who_is_taken_over_has_stopped_before_the_other_starts(tmp_path, machines):
+def test_a_revoked_owner_has_stopped_before_the_next_job_starts(tmp_path, machines):
     processes = []
     for machine, seconds in zip(machines, (60, 60, 1), strict=True):
         processes.append(hold(tmp_path / "run", seconds, machine, "--take-over"))
@@ -196,17 +196,17 @@ def test_who_is_taken_over_has_stopped_before_the_other_starts(tmp_path, machine
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
 
 
-def test_who_takes_over_is_itself_taken_over_while_it_waits(tmp_path):
+def test_a_job_that_takes_over_can_be_taken_over_while_it_waits(tmp_path):
     run = tmp_path / "run"
-    silent = claim(run, "elsewhere", 0)
+    unrenewed = lease(run, "elsewhere", 0)
     with hold(run, 60, "second", "--take-over") as second:
         while len(list((run / LOCK).glob("*.json"))) < 2:
             time.sleep(0.05)
         with hold(run, 60, "third", "--take-over") as third:
-            assert said(second) == "another job has taken this run over"
+            assert said(second) == "another job has taken over this run"
             assert said(third) == "held"
             third.kill()
-    assert not silent.exists()
+    assert not unrenewed.exists()
 
 
 def test_an_owner_that_cannot_reach_the_storage_stops_before_its_silence_counts(tmp_path):
@@ -230,7 +230,7 @@ def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_path):
+def test_a_stopped_job_releases_its_lock_and_resumes_later(tmp_path):
     run = tmp_path / "run"
     small = ["data.synthetic.train_rows=900", "data.synthetic.test_rows=10", "data.shard_rows=30"]
     line = ["-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
@@ -241,11 +241,11 @@ def test_a_job_that_is_told_to_stop_gives_its_hold_back_and_goes_on_later(tmp_pa
             assert job.poll() is None
             time.sleep(0.02)
         job.send_signal(signal.SIGTERM)
-        _, told = job.communicate(timeout=60)
+        _, output = job.communicate(timeout=60)
     assert job.returncode == 128 + signal.SIGTERM
-    assert "told to stop; run the same line again to go on" in told
-    assert "Traceback" not in told
-    assert "SIGTERM received" not in told  # Ray's report of a crash
+    assert "stopped; run the same command again to resume" in output
+    assert "Traceback" not in output
+    assert "SIGTERM received" not in output  # Ray's report of a crash
     assert not list(run.glob(f"{LOCK}/*"))
     done = run_job("ingest", run, *small)
     assert done.returncode == 0, done.stderr

@@ -8,7 +8,7 @@ import time
 import pytest
 import ray
 
-from core import run
+from core import ray_session
 from tests.helpers.commands import ROOT, environment, job_line
 
 LATE = "The current node timed out during startup. This could happen because..."
@@ -24,9 +24,9 @@ def test_what_a_late_start_left_is_ended_before_the_next_try(monkeypatch, capsys
         raise Exception(LATE)  # as Ray does
 
     monkeypatch.setattr(ray, "init", init)
-    run._start({})
+    ray_session._start({})
     assert [process.wait(timeout=10) for process in started] == [-9, -9]
-    assert capsys.readouterr().err.count("trying again") == 2
+    assert capsys.readouterr().err.count("retrying") == 2
 
 
 def test_a_start_that_is_always_late_ends_with_a_fix(monkeypatch):
@@ -34,8 +34,8 @@ def test_a_start_that_is_always_late_ends_with_a_fix(monkeypatch):
         raise Exception(LATE)
 
     monkeypatch.setattr(ray, "init", init)
-    with pytest.raises(RuntimeError, match=r"did not start in 3 tries .*Fix:"):
-        run._start({})
+    with pytest.raises(RuntimeError, match=r"did not start in 3 attempts .*Fix:"):
+        ray_session._start({})
 
 
 def test_another_failure_is_not_tried_again(monkeypatch):
@@ -47,7 +47,7 @@ def test_another_failure_is_not_tried_again(monkeypatch):
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ValueError, match="no"):
-        run._start({})
+        ray_session._start({})
     assert len(calls) == 1
 
 
@@ -55,15 +55,15 @@ def test_another_failure_is_not_tried_again(monkeypatch):
 WAITING = """
 import sys, time
 import ray
-from ray_jobs import cli, run
+from core import cli, ray_session
 
 def work(of):
-    run.connect(of)
+    ray_session.connect(of)
     task = ray.remote(lambda: time.sleep(600)).remote()
     print("waiting", flush=True)
     ray.get(task)
 
-sys.exit(cli.main("waits", None, work))
+sys.exit(cli.main(cli.Job("waits", None, work)))
 """
 
 
@@ -80,14 +80,14 @@ def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
     job.send_signal(signal.SIGTERM)
     _, told = job.communicate(timeout=60)
     assert job.returncode == 128 + signal.SIGTERM, told
-    assert "told to stop; run the same line again to go on" in told
+    assert "stopped; run the same command again to resume" in told
     assert "Traceback" not in told
 
 
 REFUSING = """
 import sys
 from core.errors import InputError
-from ray_jobs import cli, run, shards
+from core import cli, ray_session, shards
 
 def refuse(item):
     raise InputError("not this", where=item["name"], fix="give another")
@@ -97,10 +97,10 @@ def refuse_later(item):
     yield item
 
 def work(of):
-    run.connect(of)
+    ray_session.connect(of)
     list(shards.map_shards([{"name": "a shard"}], {"at once": refuse, "later": refuse_later}[WHEN]))
 
-sys.exit(cli.main("refuses", None, work))
+sys.exit(cli.main(cli.Job("refuses", None, work)))
 """
 
 
@@ -112,7 +112,7 @@ def test_input_that_a_shard_refuses_is_told_in_one_line(tmp_path, when):
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 2, done.stderr
-    told = [line for line in done.stderr.splitlines() if not line.startswith("[ray]")]  # it starts, maybe twice
+    told = [line for line in done.stderr.splitlines() if "[ray]" not in line]  # it starts, maybe twice
     assert told == ["error: a shard: not this. Fix: give another"], done.stderr
 
 
@@ -122,7 +122,7 @@ import time, types
 import ray
 import ray._private.node as node
 import ray._private.services as services
-from ray_jobs import run
+from core import ray_session
 
 found, looked_at = services.get_node, iter([1.0, 32.0])
 node.time = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: next(looked_at, None) or time.monotonic()})
@@ -132,7 +132,7 @@ def nowhere(*arguments):
     raise RuntimeError("not yet")
 
 services.get_node = nowhere
-run._start({"num_cpus": 1, "include_dashboard": False})
+ray_session._start({"num_cpus": 1, "include_dashboard": False})
 print("answers", ray.get(ray.remote(lambda: 42).remote()))
 """
 
@@ -143,4 +143,4 @@ def test_ray_starts_on_the_second_try():
         [sys.executable, "-c", LATE_HEAD], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
     )
     assert "answers 42" in done.stdout, done.stderr
-    assert done.stderr.count("trying again") >= 1  # on a busy machine truly late once more
+    assert done.stderr.count("retrying") >= 1  # on a busy machine truly late once more

@@ -54,11 +54,11 @@ def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
             time.sleep(0.1)
         refused, _ = submit(run, env).communicate(timeout=120)
         assert "Ray job first, since" in refused, refused
-        assert "is at work here" in refused
+        assert "another job uses this run" in refused
         stopped = command(["ray", "job", "stop", "first"], env)
         assert "was stopped" in stopped.stdout, stopped.stdout + stopped.stderr
         told, _ = job.communicate(timeout=60)
-        assert "told to stop; run the same line again to go on" in told
+        assert "stopped; run the same command again to resume" in told
         assert "Traceback" not in told
         assert not list(run.glob(f"{LOCK}/*"))
         assert not (run / "blend").exists()

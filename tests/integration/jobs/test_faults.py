@@ -63,7 +63,7 @@ def test_killed_in_the_middle_of_the_folds(tmp_path, undisturbed, booster):
     assert 2 <= len(kept) < 6
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert f"{len(kept)}/6 folds found finished, resuming" in done.stderr
+    assert f"{len(kept)}/6 folds already finished, resuming" in done.stderr
     assert stamps(kept) == kept
     for name in ("lightgbm", "xgboost"):
         for split in ("train", "test"):
@@ -113,7 +113,7 @@ def test_killed_in_the_middle_of_a_search(tmp_path, sent):
     assert not (runs[1] / "tune/xgboost/manifest.json").exists()
     done = run_job("tune", runs[1], *overrides)
     assert done.returncode == 0, done.stderr
-    assert f"{len(kept)}/6 trials found finished, resuming" in done.stderr
+    assert f"{len(kept)}/6 trials already finished, resuming" in done.stderr
     assert stamps(kept) == kept
 
     def losses(run):

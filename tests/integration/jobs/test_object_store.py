@@ -96,7 +96,7 @@ def test_input_is_read_on_after_a_cut(store, folder):
 
 
 def test_one_job_at_a_time(folder, monkeypatch):
-    for name, seconds in {"NOTICE_S": 1.0, "LOOK_S": 0.2}.items():
+    for name, seconds in {"STOP_S": 1.0, "POLL_S": 0.2}.items():
         monkeypatch.setattr(lock, name, seconds)
     with locked(folder, "blend"):
         pass

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from core import cli
-from core.lock import Claim, this_machine
+from core.lock import Lease, this_machine
 from infer import finished_models
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
@@ -198,7 +198,7 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
     # A worker would not see it.
-    monkeypatch.setattr("core.run.on_worker", lambda run, work, *arguments: work(*arguments))
+    monkeypatch.setattr("core.ray_session.on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
     assert "some records are predicted by none of trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
@@ -346,6 +346,6 @@ def test_two_predictions_of_the_same_pairs_do_not_meet(finished, a_copy, job):
     job(f"run={a_copy}", f"data.test={finished}/test.csv")
     lock = predicted(a_copy, "test") / ".lock"
     lock.mkdir(exist_ok=True)
-    alive = Claim("ada", "here", os.getppid(), "predict", "then", this_machine())
+    alive = Lease("ada", "here", os.getppid(), "predict", "then", this_machine())
     (lock / "other.json").write_text(json.dumps(vars(alive)))
     assert "ada on here" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err

@@ -135,10 +135,10 @@ def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(made, 
     run, _ = made
     bare = run.settings.featurize.model_copy(update={"families": []})
     features = str(run.finished("features", "featurize")["fingerprint"])
-    for sources in ("chosen", "all"):
+    for sources in ("select", "all"):
         data = run.settings.data.model_copy(update={"sources": sources})
         other = dataclasses.replace(run, settings=run.settings.model_copy(update={"featurize": bare, "data": data}))
-        if sources == "chosen":
+        if sources == "select":
             with pytest.raises(InputError, match="needs hand-made features"):
                 study_sources(other, open_records(run), features)
         else:

@@ -181,7 +181,7 @@ def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finis
     before = (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns
     more = run_here("train_encoder", run, "encoders.encoder.folds=[0,1,2]", config=str(config))
     assert more.returncode == 0, more.stderr
-    assert "2/3 folds found finished, resuming" in more.stderr
+    assert "2/3 folds already finished, resuming" in more.stderr
     assert (run / "models/encoder/fold-0/manifest.json").stat().st_mtime_ns == before
     assert pq.read_metadata(run / "predictions/encoder/train.parquet").num_rows == 90
 

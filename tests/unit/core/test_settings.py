@@ -26,7 +26,7 @@ def test_saved_settings_load_again_as_they_were():
         ("seeed: 3", "", "'seeed'", "did you mean 'seed'"),
         ("", "data.trian=x", "'data.trian'", "did you mean 'train'"),
         ("", "boosters.small.roundss=9", "'boosters.small.roundss'", "did you mean 'rounds'"),
-        ("seeed: 3\ndatta: {}", "", "'seeed' (unknown, too: 'datta')", "did you mean 'seed'"),
+        ("seeed: 3\ndatta: {}", "", "'seeed' (also unknown: 'datta')", "did you mean 'seed'"),
         # What is "missing" may be there, misspelt.
         ("encoders: [{name: e, modle: m}]", "", "'encoders.e.modle'", "did you mean 'model'"),
         ("data: {folds: 1}\ndatta: {}", "", "'data.folds'", "(and unknown: 'datta')"),

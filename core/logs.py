@@ -1,0 +1,56 @@
+"""Log lines of jobs: time, level, stage and text, on standard error so that standard output stays for results."""
+
+import logging
+import sys
+import time
+from typing import Final
+
+LOGGER: Final = logging.getLogger("tiebreak")
+_FORMAT: Final = "%(asctime)s %(levelname)-7s [%(stage)s] %(message)s"
+_last_line = time.monotonic()
+
+
+class _StandardError(logging.Handler):
+    """Writes to the standard error of the moment, since tests and notebooks replace it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+def configure(level: int = logging.INFO) -> None:
+    """Set the least level that is shown. Libraries' own lines are shown only at DEBUG."""
+    if not LOGGER.handlers:
+        handler = _StandardError()
+        handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+        LOGGER.addHandler(handler)
+        LOGGER.propagate = False
+    LOGGER.setLevel(level)
+
+
+def debug(stage: str, text: str) -> None:
+    """Log a detail of a stage; --verbose shows it."""
+    _log(logging.DEBUG, stage, text)
+
+
+def info(stage: str, text: str) -> None:
+    """Log what a stage does."""
+    _log(logging.INFO, stage, text)
+
+
+def warning(stage: str, text: str) -> None:
+    """Log what a user should look at, although the stage continues."""
+    _log(logging.WARNING, stage, text)
+
+
+def seconds_since_last_line() -> float:
+    """Return how long nothing was logged."""
+    return time.monotonic() - _last_line
+
+
+def _log(level: int, stage: str, text: str) -> None:
+    global _last_line
+    _last_line = time.monotonic()
+    if not LOGGER.handlers:  # a function called without a job's command line
+        configure()
+    LOGGER.log(level, text, extra={"stage": stage})
