@@ -120,7 +120,7 @@ def _records(run: Path, config: str, votes: str) -> dict[str, Any]:
 def _ours(folder: Path, options: argparse.Namespace, held_out: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
     """The blend's predictions for the held-out rows (k, 3), and the seconds that the pipeline took."""
     (file,) = expand(options.votes, ENDINGS)
-    rows = [row for _, row in read_rows(file, lambda names: None) if isinstance(row, dict)]
+    rows = [row for _, row in read_rows(file) if isinstance(row, dict)]
     for name, chosen in (("train", ~held_out), ("test", held_out)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
             writer = csv.DictWriter(target, list(rows[0]))

@@ -27,7 +27,7 @@ from infer.ensemble.record_facts import read_answers
 from infer.ensemble.stage import blend_stage, load_blender, read_models, write_blended
 from infer.finished_models import ready, with_cheaper
 from votes import predictions
-from votes.ingest import digests_of, find, ingest_files, records_stage
+from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
 from votes.readers import ENDINGS
 from votes.records import Records, open_records
 from votes.schema import LABELS, PROBABILITIES
@@ -48,7 +48,7 @@ def predict_new(run: Run) -> list[StageResult]:
     finished = Run(run.settings)  # whatever is forced, what the run made stays as it is
     records = open_records(finished)
     blended = require_finished(blend_stage(finished, records), "blend")
-    files = find(location, "test")
+    files = find_input_files(location, "test")
     blender = load_blender(finished)
     unweighted = [model for model, weight in zip(blender.models, blender.weights, strict=True) if not weight]
     models = [model for model in blender.models if model not in unweighted]
@@ -58,7 +58,7 @@ def predict_new(run: Run) -> list[StageResult]:
     made = _made(finished, with_cheaper(run.settings, blender.models))
     predictors = ready(finished, records, asked)
 
-    digests = digests_of("test", files)
+    digests = file_digests("test", files)
     name = _name(location, digests)
     new = Run(run.settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
     with locked(new.folder, "predict", run.take_over):

@@ -1,9 +1,9 @@
-"""Read and validate the input, set bad rows aside, and divide the training records into folds.
+"""Read and validate votes, quarantine bad rows, and divide the training records into folds.
 
 Run as: python -m ray_jobs.ingest --config configs/demo.yaml
 
-Two passes, so that no process holds all texts: the first validates file by file into staged shards; then ids are
-checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
+It leaves records/{train,test,quarantine}. A bad row goes to quarantine with its reason. Folds are stratified by vote
+and grouped by prompt. The result is cached: it is built again only if the files or these settings change.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from core.cli import Job, main
 from core.errors import InputError
 from demo import stages
-from votes.ingest import digests_of, find, ingest_files, records_stage
+from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
 from votes.records import SOURCE
 
 if TYPE_CHECKING:
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 
 
 def ingest(run: Run) -> list[StageResult]:
-    """Make records/{train,test,quarantine} from the configured input, or from pairs that the demo stage makes."""
-    made = stages.make_pairs(run)
+    """Build records/{train,test,quarantine} from the configured input, or from made-up pairs."""
+    synthetic = stages.make_pairs(run)
     sources = _sources(run)
-    files = {split: find(location, split) for split, location in sources.items()}
-    digests = {name: digest for split, found in files.items() for name, digest in digests_of(split, found).items()}
-    return [*made, ingest_files(run, records_stage(run, digests), sources, files)]
+    files = {split: find_input_files(location, split) for split, location in sources.items()}
+    digests: dict[str, str] = {}
+    for split, of_split in files.items():
+        digests |= file_digests(split, of_split)
+    return [*synthetic, ingest_files(run, records_stage(run, digests), sources, files)]
 
 
 def _sources(run: Run) -> dict[str, str]:
@@ -37,7 +39,9 @@ def _sources(run: Run) -> dict[str, str]:
         pairs = stages.pairs_folder(run)
         train, test = (pairs / "train.csv").uri, (pairs / "test.csv").uri
     elif train is None and test is not None:
-        raise InputError("pairs to score but no votes to learn from", where="data.test", fix="give data.train as well.")
+        raise InputError(
+            "there are pairs to score but no votes to learn from", where="data.test", fix="give data.train as well."
+        )
     if train is None:
         raise InputError(
             "no training data",

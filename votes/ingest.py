@@ -1,4 +1,4 @@
-"""Read and validate the input, set bad rows aside, and divide the training records into folds.
+"""Turn input files into records: validate rows, quarantine bad ones, divide the training records into folds.
 
 Two passes, so that no process holds all texts: the first validates file by file into staged shards; then ids are
 checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,38 +25,41 @@ from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
 from votes.folds import assign_folds
-from votes.readers import ENDINGS, check_file
+from votes.readers import ENDINGS, read_header
 from votes.record_reader import read_records
 from votes.records import record_settings
 from votes.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
-from votes.validation import TextFormat, column_check
+from votes.validation import TextFormat, check_columns
 
 if TYPE_CHECKING:
+    from core.arrays import Folds, Groups, Labels
     from core.storage import Folder
 
 
 def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:
-    """The stage of records/, made from files of these digests by names such as train/0."""
+    """Return the stage of records/, built from files with these digests, by names such as train/0."""
     return Stage("ingest", run.folder / "records", settings=record_settings(run), inputs=digests)
 
 
-def find(location: str, split: str) -> list[InputFile]:
-    """The files of a split. Raises InputError for a wrong header: at once, before Ray starts."""
+def find_input_files(location: str, split: str) -> list[InputFile]:
+    """Return the files of a split. Raises InputError for a wrong header, before Ray starts."""
     files = expand(location, ENDINGS)
     for file in files:
-        check_file(file, column_check(file.name, split != "test"))
+        header = read_header(file)
+        if header is not None:
+            check_columns(header, file.name, labeled=split != "test")
     return files
 
 
-def digests_of(split: str, files: Sequence[InputFile]) -> dict[str, str]:
-    """What the files of a split hold, by names such as train/0."""
+def file_digests(split: str, files: Sequence[InputFile]) -> dict[str, str]:
+    """Return digests of the contents of a split's files, by names such as train/0."""
     return {f"{split}/{n}": _digest(file) for n, file in enumerate(files)}
 
 
 def ingest_files(
     run: Run, stage: Stage, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
 ) -> StageResult:
-    """Make the records of the splits in `sources` (their locations) from their files, unless they are there."""
+    """Build the records of the splits in `sources` (their locations) from their files, unless they are built."""
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult("ingest", True, manifest, _notes(stage, manifest))
@@ -86,7 +88,7 @@ def _ingest(
     run: Run, stage: Stage, staged: Folder, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
 ) -> dict[str, Any]:
     data = run.settings.data
-    items = [{"split": split, "file": n} for split, found in files.items() for n in range(len(found))]
+    items = [{"split": split, "file": n} for split, of_split in files.items() for n in range(len(of_split))]
     validate = functools.partial(
         _validate_file, staged=staged, files=files, text_format=data.text_format, shard_rows=data.shard_rows
     )
@@ -114,7 +116,7 @@ def _ingest(
         shards += planned["shards"]
         metrics |= planned["metrics"]
 
-    # Only now is the input known to be good: what an earlier run left stays whole until here.
+    # Only now is the input known to be good: the output of an earlier run stays complete until here.
     stage.begin()
     write = functools.partial(_write_records, staged=staged, target=stage.folder, fingerprint=stage.fingerprint)
     rejected = [part for part in parts if part["quarantined"]]
@@ -142,7 +144,7 @@ def _validate_file(
 ) -> Iterator[Item]:
     """First pass over one file: a staged shard of records and one of rejected rows for every `shard_rows` rows."""
     split, file = item["split"], files[item["split"]][item["file"]]
-    nothing = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
+    result = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
     try:
         tables = read_records(file, split != "test", text_format, shard_rows)
         for number, (records, rejected) in enumerate(tables):
@@ -151,7 +153,7 @@ def _validate_file(
             reasons: list[str] = rejected["reason"].to_pylist()
             if reasons:
                 staged.write_table(_rejected(name), rejected)
-            yield nothing | {
+            yield result | {
                 "name": name,
                 "rows": len(records),
                 "quarantined": len(reasons),
@@ -160,9 +162,9 @@ def _validate_file(
             }
     except InputError as error:
         # As a row, because Ray Data would wrap an exception until its parts are lost.
-        yield nothing | {"error": json.dumps([error.reason, error.where, error.fix])}
+        yield result | {"error": json.dumps([error.reason, error.where, error.fix])}
         return
-    yield nothing
+    yield result
 
 
 def _rejected(name: str) -> str:
@@ -170,7 +172,7 @@ def _rejected(name: str) -> str:
 
 
 def _reason_class(reason: str) -> str:
-    """The reason without the place it names, so that rows of one kind are counted together."""
+    """Return the reason without the location it names, so that rows of one kind are counted together."""
     return reason.partition(" near line")[0].partition(":")[0]
 
 
@@ -184,14 +186,14 @@ def _refuse_empty(location: str, parts: list[Item]) -> None:
         raise InputError("there is a header but no rows", where=location, fix="give a file with rows.")
     counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
     raise InputError(
-        f"none of the {reasons.total()} rows is valid ({counted})", where=location, fix="mend the rows and run again."
+        f"none of the {reasons.total()} rows is valid ({counted})", where=location, fix="fix the rows and run again."
     )
 
 
 def _plan(
     staged: Folder, split: str, by_split: dict[str, list[str]], folds: int, seed: int, location: str
 ) -> dict[str, Any]:
-    """Check the ids, compute the folds, and lay out the final shards. Reads only ids, groups and labels."""
+    """Check ids, compute folds, and lay out the final shards. Reads only ids, groups and labels."""
     names = by_split[split]
     columns = ["id", "group", "row"] + ([] if split == "test" else ["label"])
     tables = [staged.read_table(name, columns) for name in names]
@@ -210,8 +212,8 @@ def _plan(
         metrics["prompts"] = len(pc.unique(table["group"]))
     elif split != "test":
         fold = _folds_of_other_source(staged, by_split["train"], table["group"].to_numpy())
-        shared = {"labels": _label_counts(table["label"].to_numpy()), "with_a_prompt_of_train": int((fold >= 0).sum())}
-        metrics[split] = shared
+        overlap = {"labels": _label_counts(table["label"].to_numpy()), "with_a_prompt_of_train": int((fold >= 0).sum())}
+        metrics[split] = overlap
     shards = []
     offset = 0
     for number, (name, part) in enumerate(zip(names, tables, strict=True)):
@@ -222,40 +224,40 @@ def _plan(
     return {"shards": shards, "metrics": metrics}
 
 
-def _label_counts(labels: npt.NDArray[np.int8]) -> dict[str, int]:
+def _label_counts(labels: Labels) -> dict[str, int]:
     return dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True))
 
 
-def _folds_of_other_source(staged: Folder, train: list[str], groups: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-    """The fold (n,) of train that has the same prompt, from whose models a record is kept away; -1 if none has."""
-    theirs = np.concatenate([staged.read_table(name, ["group"])["group"].to_numpy() for name in train])
+def _folds_of_other_source(staged: Folder, train: list[str], groups: Groups) -> Folds:
+    """Return the fold (n,) of train with the same prompt, whose models never see the record; -1 if there is none."""
+    train_groups = np.concatenate([staged.read_table(name, ["group"])["group"].to_numpy() for name in train])
     folds = np.concatenate([staged.read_table(f"folds/{name}")["fold"].to_numpy() for name in train])
-    known, first = np.unique(theirs, return_index=True)
-    place = np.minimum(np.searchsorted(known, groups), len(known) - 1)
-    found: npt.NDArray[np.int16] = np.where(known[place] == groups, folds[first[place]], -1).astype(np.int16)
-    return found
+    known, first = np.unique(train_groups, return_index=True)
+    position = np.minimum(np.searchsorted(known, groups), len(known) - 1)
+    same_prompt: Folds = np.where(known[position] == groups, folds[first[position]], -1).astype(np.int16)
+    return same_prompt
 
 
 def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table], location: str) -> None:
     counts = pc.value_counts(table["id"].combine_chunks())
-    twice = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if not len(twice):
+    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
+    if not len(repeated):
         return
-    first = twice[0].as_py()
+    first = repeated[0].as_py()
     at = np.flatnonzero(pc.equal(table["id"], first).to_numpy())[:2]
     file_of = np.repeat([name.rpartition("/file-")[2][:5] for name in names], [len(part) for part in tables])
     rows = table["row"].to_numpy()
     files = "" if len(set(file_of)) == 1 else f" of files {int(file_of[at[0]]) + 1} and {int(file_of[at[1]]) + 1}"
-    more = f"; {len(twice)} ids are repeated" if len(twice) > 1 else ""
+    more = f"; {len(repeated)} ids are repeated" if len(repeated) > 1 else ""
     raise InputError(
-        f"the id {first!r} stands in rows {rows[at[0]]} and {rows[at[1]]}{files}{more}",
+        f"the id {first!r} is used in rows {rows[at[0]]} and {rows[at[1]]}{files}{more}",
         where=location,
-        fix="give every record an id of its own.",
+        fix="give every record its own id.",
     )
 
 
 def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
-    """Second pass over one shard: add position and fold, write it where it stays."""
+    """Second pass over one shard: add position and fold, write the final file."""
     split = item["split"]
     table = staged.read_table(item["staged"]).drop_columns(["row"])
     position = pa.array(np.arange(item["offset"], item["offset"] + item["rows"]))
@@ -274,4 +276,4 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
         return []
     counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
     count = sum(reasons.values())
-    return [f"{count} row{'s' if count > 1 else ''} in quarantine ({counted}): see {stage.folder / 'quarantine'}"]
+    return [f"{count} row{'s' if count > 1 else ''} quarantined ({counted}): see {stage.folder / 'quarantine'}"]

@@ -1,6 +1,6 @@
-"""Rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed, one at a time and with their numbers.
+"""Read rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed, one at a time and with their numbers.
 
-The format follows the file's name, the compression its first bytes, so that a wrongly named file is named as such.
+The format follows the file's name, the compression its first bytes, so that a wrongly named file is reported as such.
 CSV goes through Python's csv module rather than a columnar reader: it gives each broken row its own number and
 reason, where a columnar reader rejects the block or the file.
 """
@@ -12,8 +12,8 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
-from typing import IO, TYPE_CHECKING, Any, Final
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING, Any, Final, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,34 +45,41 @@ class BrokenRow:
         self.raw = raw
 
 
-Row = dict[str, Any] | BrokenRow
+InputRow = dict[str, Any] | BrokenRow
 
 
-class _EnoughError(Exception):
-    """Nothing more has to be read."""
+def read_header(file: InputFile) -> list[str] | None:
+    """Return the names of a file's columns. JSON Lines and JSON have no header: return the first object's keys.
 
-
-def check_file(file: InputFile, check_columns: Callable[[list[str]], None]) -> None:
-    """Check a file's kind and columns without its rows, as far as the format allows (JSON is read whole).
-
-    Raises InputError as `read_rows` does.
+    Return None if no line of JSON Lines is an object: then all go to quarantine. JSON is read whole. Raises InputError
+    as `read_rows` does.
     """
-
-    def check(names: list[str]) -> None:
-        check_columns(names)
-        raise _EnoughError
-
-    with contextlib.suppress(_EnoughError):
-        next(read_rows(file, check), None)
+    with _opened(file) as (reader, stream):
+        return reader.header(file, stream)
 
 
-def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
-    """Yield (row number from 1, row) of a file; rows that cannot be read come as BrokenRow.
+def read_rows(file: InputFile) -> Iterator[tuple[int, InputRow]]:
+    """Yield (row number from 1, row) of a file; a row that cannot be read comes as BrokenRow.
 
-    `check_columns` gets the column names before the first row and raises InputError for missing ones (JSON Lines and
-    JSON have no header: there the first readable row's keys are checked). Raises InputError for a file that is empty,
-    is not what its name says, or ends in the middle of its compression.
+    Raises InputError for a file that is empty, is not what its name says, or ends in the middle of its compression.
     """
+    with _opened(file) as (reader, stream):
+        yield from reader.rows(file, stream)
+
+
+class _Reader(Protocol):
+    """Reads one kind of file from a decompressed stream."""
+
+    def header(self, file: InputFile, stream: IO[bytes]) -> list[str] | None:
+        """Return the names of the columns, or None if they cannot be known."""
+
+    def rows(self, file: InputFile, stream: IO[bytes]) -> Iterator[tuple[int, InputRow]]:
+        """Yield numbered rows."""
+
+
+@contextlib.contextmanager
+def _opened(file: InputFile) -> Iterator[tuple[_Reader, IO[bytes]]]:
+    """Yield the reader of a file's kind and its decompressed stream. Raises InputError as `read_rows` does."""
     name = file.path.lower()
     for ending in _COMPRESSED[1:]:
         name = name.removesuffix(ending)
@@ -86,69 +93,87 @@ def read_rows(file: InputFile, check_columns: Callable[[list[str]], None]) -> It
                 f"the content is not {ending[1:]}, as its name says", file.name, "compress it, or rename it."
             )
     compression = "gzip" if magic.startswith(_GZIP) else "zstd" if magic == _ZSTD else None
+    readers: dict[tuple[str, ...], _Reader] = {
+        _PARQUET: _ParquetReader(),
+        _CSV: _CsvReader(),
+        _JSONL: _JsonLinesReader(),
+        _JSON: _JsonReader(),
+    }
+    reader = next((reader for endings, reader in readers.items() if name.endswith(endings)), None)
+    if reader is None:
+        raise InputError(
+            "unknown kind of file", where=file.name, fix=f"the name must end in one of {', '.join(ENDINGS)}."
+        )
+    if not name.endswith(_PARQUET) and magic in _NOT_TEXT:
+        reason, fix = _NOT_TEXT[magic]
+        raise InputError(f"{reason}, not what its name says", where=file.name, fix=fix)
     try:
-        if name.endswith(_PARQUET):
-            yield from _parquet(file, compression, check_columns)
-        elif name.endswith((*_CSV, *_JSONL, *_JSON)):
-            if magic in _NOT_TEXT:
-                reason, fix = _NOT_TEXT[magic]
-                raise InputError(f"{reason}, not what its name says", where=file.name, fix=fix)
-            rows = _csv if name.endswith(_CSV) else _jsonl if name.endswith(_JSONL) else _json
-            with file.filesystem.open_input_stream(file.path, compression=compression) as stream:
-                yield from rows(file, stream, check_columns)
-        else:
-            raise InputError(
-                "unknown kind of file", where=file.name, fix=f"the name must end in one of {', '.join(ENDINGS)}."
-            )
+        # An uncompressed Parquet file is read from its end, so it needs a file that can seek.
+        seekable = name.endswith(_PARQUET) and compression is None
+        with (
+            file.filesystem.open_input_file(file.path)
+            if seekable
+            else file.filesystem.open_input_stream(file.path, compression=compression)
+        ) as stream:
+            yield reader, stream
     except (OSError, EOFError, pa.ArrowInvalid) as error:
-        raise InputError(f"cannot be read: {error}", where=file.name, fix="make or fetch the file again.") from error
+        raise InputError(f"cannot be read: {error}", where=file.name, fix="write or fetch the file again.") from error
 
 
-def _csv(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
-    csv.field_size_limit(_MAX_CELL)
-    # surrogateescape keeps undecodable bytes visible, so that only their rows are rejected.
-    text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
-    lines = _Lines(text)
-    reader = csv.reader(lines, strict=True)
-    try:
-        header = next(reader)
-    except StopIteration:
-        raise InputError("the file is empty", where=file.name, fix="give a file with a header and rows.") from None
-    except csv.Error as error:
-        raise InputError(f"the header cannot be read: {error}", where=file.name, fix="mend the first line.") from error
-    check_columns(header)
-    number = 0
-    while True:
-        lines.kept.clear()
-        before = reader.line_num
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
+class _CsvReader:
+    def header(self, file: InputFile, stream: IO[bytes]) -> list[str]:
+        return self._open(file, stream)[2]
+
+    def rows(self, file: InputFile, stream: IO[bytes]) -> Iterator[tuple[int, InputRow]]:
+        lines, reader, header = self._open(file, stream)
+        number = 0
+        while True:
+            lines.kept.clear()
+            before = reader.line_num
+            try:
+                cells = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                number += 1
+                if "unexpected end" in str(error) and len(lines.kept) > 1:
+                    # Nothing tells how many rows the open quote has swallowed, so none is dropped silently.
+                    raise InputError(
+                        f"a quote opened in or after line {before + 1} is never closed; it spans {len(lines.kept)} "
+                        "lines",
+                        where=file.name,
+                        fix="close the quote, or double it where it is part of the text.",
+                    ) from error
+                yield number, BrokenRow(f"malformed CSV near line {before + 1}: {error}", "".join(lines.kept))
+                continue
+            if not cells:  # a blank line
+                continue
             number += 1
-            if "unexpected end" in str(error) and len(lines.kept) > 1:
-                # Nobody can tell how many rows the open quote has swallowed, so none is dropped in silence.
-                raise InputError(
-                    f"a quote opened in or after line {before + 1} is never closed; {len(lines.kept)} lines hang on it",
-                    where=file.name,
-                    fix="close the quote, or double it where it is part of the text.",
-                ) from error
-            yield number, BrokenRow(f"malformed CSV near line {before + 1}: {error}", "".join(lines.kept))
-            continue
-        if not cells:  # a blank line
-            continue
-        number += 1
-        if len(cells) != len(header):
-            yield number, BrokenRow(f"{len(cells)} cells where the header has {len(header)}", json.dumps(cells))
-        elif any(_UNDECODABLE.search(cell) for cell in cells):
-            yield number, BrokenRow("not UTF-8", json.dumps(cells))
-        else:
-            yield number, dict(zip(header, cells, strict=True))
+            if len(cells) != len(header):
+                yield number, BrokenRow(f"{len(cells)} cells where the header has {len(header)}", json.dumps(cells))
+            elif any(_UNDECODABLE.search(cell) for cell in cells):
+                yield number, BrokenRow("not UTF-8", json.dumps(cells))
+            else:
+                yield number, dict(zip(header, cells, strict=True))
+
+    def _open(self, file: InputFile, stream: IO[bytes]) -> tuple[_Lines, Any, list[str]]:
+        """Return the lines, a csv reader that has read the header, and the header."""
+        csv.field_size_limit(_MAX_CELL)
+        # surrogateescape keeps undecodable bytes visible, so that only their rows are rejected.
+        lines = _Lines(io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline=""))
+        reader = csv.reader(lines, strict=True)
+        try:
+            return lines, reader, next(reader)
+        except StopIteration:
+            raise InputError("the file is empty", where=file.name, fix="give a file with a header and rows.") from None
+        except csv.Error as error:
+            raise InputError(
+                f"the header cannot be read: {error}", where=file.name, fix="fix the first line."
+            ) from error
 
 
 class _Lines:
-    """The lines of a file, remembering those read since `kept` was last cleared: a broken row's raw text."""
+    """The lines of a file, with those read since `kept` was last cleared: a broken row's raw text."""
 
     def __init__(self, text: Iterator[str]) -> None:
         self._text = text
@@ -163,65 +188,72 @@ class _Lines:
         return line
 
 
-def _jsonl(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
-    checked = False
-    number = 0
-    for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n"):
-        if not line.strip():
-            continue
-        number += 1
-        if _UNDECODABLE.search(line):
-            yield number, BrokenRow("not UTF-8", json.dumps(line))
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield number, BrokenRow(f"malformed JSON: {error}", line.rstrip("\n"))
-            continue
-        if not isinstance(row, dict):
-            yield number, BrokenRow("malformed JSON: the line is not an object", line.rstrip("\n"))
-            continue
-        if not checked:
-            check_columns(list(row))
-            checked = True
-        yield number, row
-    if number == 0:
-        raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+class _JsonLinesReader:
+    def header(self, file: InputFile, stream: IO[bytes]) -> list[str] | None:
+        return next((list(row) for _, row in self.rows(file, stream) if isinstance(row, dict)), None)
 
-
-def _json(file: InputFile, stream: IO[bytes], check_columns: Callable[[list[str]], None]) -> Iterator[tuple[int, Row]]:
-    """One object, or a list of objects, which is read whole: JSON Lines is the format for many."""
-    try:
-        found = json.loads(stream.read().decode("utf-8-sig"))
-    except (ValueError, RecursionError) as error:
-        raise InputError(
-            f"malformed JSON: {error}", where=file.name, fix="mend it; JSON Lines go by .jsonl."
-        ) from error
-    rows = found if isinstance(found, list) else [found]
-    if not rows:
-        raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
-    first = next((row for row in rows if isinstance(row, dict)), None)
-    if first is None:
-        raise InputError("neither an object nor a list of objects", where=file.name, fix="give one object per record.")
-    check_columns(list(first))
-    for number, row in enumerate(rows, start=1):
-        yield number, row if isinstance(row, dict) else BrokenRow("not an object", json.dumps(row))
-
-
-def _parquet(
-    file: InputFile, compression: str | None, check_columns: Callable[[list[str]], None]
-) -> Iterator[tuple[int, Row]]:
-    if compression:
-        # Parquet is read from its end, so a compressed one is unpacked in memory first.
-        with file.filesystem.open_input_stream(file.path, compression=compression) as stream:
-            source: Any = pa.BufferReader(stream.read())
-    else:
-        source = file.filesystem.open_input_file(file.path)
-    with source:
-        parquet = pq.ParquetFile(source)
-        check_columns(parquet.schema_arrow.names)
+    def rows(self, file: InputFile, stream: IO[bytes]) -> Iterator[tuple[int, InputRow]]:
         number = 0
-        for batch in parquet.iter_batches(batch_size=1024):
+        for line in io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="\n"):
+            if not line.strip():
+                continue
+            number += 1
+            if _UNDECODABLE.search(line):
+                yield number, BrokenRow("not UTF-8", json.dumps(line))
+                continue
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                yield number, BrokenRow(f"malformed JSON: {error}", line.rstrip("\n"))
+                continue
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                yield number, BrokenRow("malformed JSON: the line is not an object", line.rstrip("\n"))
+        if number == 0:
+            raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+
+
+class _JsonReader:
+    """One object, or a list of objects, which is read whole: JSON Lines is the format for many."""
+
+    def header(self, file: InputFile, stream: IO[bytes]) -> list[str]:
+        return list(next(row for row in self._objects(file, stream) if isinstance(row, dict)))
+
+    def rows(self, file: InputFile, stream: IO[bytes]) -> Iterator[tuple[int, InputRow]]:
+        for number, row in enumerate(self._objects(file, stream), start=1):
+            yield number, row if isinstance(row, dict) else BrokenRow("not an object", json.dumps(row))
+
+    def _objects(self, file: InputFile, stream: IO[bytes]) -> list[Any]:
+        """Return the values of the list; at least one is an object."""
+        try:
+            value = json.loads(stream.read().decode("utf-8-sig"))
+        except (ValueError, RecursionError) as error:
+            raise InputError(
+                f"malformed JSON: {error}", where=file.name, fix="fix the JSON, or rename the file to .jsonl."
+            ) from error
+        rows = value if isinstance(value, list) else [value]
+        if not rows:
+            raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+        if not any(isinstance(row, dict) for row in rows):
+            raise InputError(
+                "neither an object nor a list of objects", where=file.name, fix="give one object per record."
+            )
+        return rows
+
+
+class _ParquetReader:
+    def header(self, file: InputFile, stream: IO[bytes]) -> list[str]:
+        names: list[str] = self._open(stream).schema_arrow.names
+        return names
+
+    def rows(self, file: InputFile, stream: IO[bytes]) -> Iterator[tuple[int, InputRow]]:
+        number = 0
+        for batch in self._open(stream).iter_batches(batch_size=1024):
             for row in batch.to_pylist():
                 number += 1
                 yield number, row
+
+    def _open(self, stream: Any) -> pq.ParquetFile:  # noqa: ANN401 - a file or stream of pyarrow
+        # Parquet is read from its end, so a compressed stream is unpacked in memory first.
+        return pq.ParquetFile(stream if stream.seekable() else pa.BufferReader(stream.read()))

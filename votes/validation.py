@@ -1,9 +1,9 @@
-"""From a row as read to a record, or to a named reason why not."""
+"""Turn a row as read into a record, or give the reason why it is none."""
 
 import difflib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,7 @@ _TRUE, _FALSE = {"1", "1.0", "true", "True", "TRUE"}, {"0", "0.0", "false", "Fal
 
 
 class InvalidRow(Exception):
-    """The reason why a row is no record; it goes to quarantine with the row."""
+    """A row is no record, for this reason; both go to quarantine."""
 
 
 @dataclass(frozen=True)
@@ -37,35 +37,33 @@ class Record:
     label: int | None = None
 
 
-def column_check(where: str, labelled: bool) -> Callable[[list[str]], None]:
-    """A check of column names that raises InputError for those missing: id and texts, and the votes if labelled."""
-    required = ("id", *TEXTS, *WINNERS) if labelled else ("id", *TEXTS)
-
-    def check(names: list[str]) -> None:
-        missing = [name for name in required if name not in names]
-        if not missing:
-            return
-        strangers = [str(name) for name in names if name not in (*required, *_OPTIONAL)]
-        near = difflib.get_close_matches(missing[0], strangers, n=1, cutoff=0.8)
-        act = f"rename {near[0]!r} to {missing[0]!r}" if near else f"the header must name {', '.join(required)}"
-        hint = f"{act}. Found: {', '.join(map(repr, names))[:300]}"
-        plural = "s" if len(missing) > 1 else ""
-        raise InputError(f"missing column{plural} {', '.join(missing)}", where=where, fix=hint)
-
-    return check
+def check_columns(names: Sequence[str], where: str, labeled: bool) -> None:
+    """Raise InputError for missing columns: id and texts, and the votes if `labeled`."""
+    required = ("id", *TEXTS, *WINNERS) if labeled else ("id", *TEXTS)
+    missing = [name for name in required if name not in names]
+    if not missing:
+        return
+    strangers = [str(name) for name in names if name not in (*required, *_OPTIONAL)]
+    near = difflib.get_close_matches(missing[0], strangers, n=1, cutoff=0.8)
+    act = f"rename {near[0]!r} to {missing[0]!r}" if near else f"the header must name {', '.join(required)}"
+    columns = ", ".join(map(repr, names))[:300]
+    plural = "s" if len(missing) > 1 else ""
+    raise InputError(
+        f"missing column{plural} {', '.join(missing)}", where=where, fix=f"{act}. The columns are {columns}"
+    )
 
 
-def to_record(row: dict[str, Any], labelled: bool, text_format: TextFormat) -> Record:
-    """The record in a row; raises InvalidRow with the reason.
+def to_record(row: dict[str, Any], labeled: bool, text_format: TextFormat) -> Record:
+    """Return the record in a row. Raises InvalidRow with the reason if it is none.
 
-    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, empty ones aside, and plain
-    text of one turn otherwise; a text that starts like a list of strings but does not parse is broken. Lone surrogates,
-    which no UTF-8 file can hold, become U+FFFD.
+    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, apart from empty ones.
+    Otherwise they are plain texts of one turn. A text that starts like a list of strings but does not parse is broken.
+    Lone surrogates, which no UTF-8 file can hold, become U+FFFD.
     """
     record_id = _identifier(row.get("id"))
     texts = _texts([row.get(name) for name in TEXTS], text_format)
-    label = _label(row) if labelled else None
-    model_a, model_b = (_model(row.get(name)) if labelled else None for name in ("model_a", "model_b"))
+    label = _label(row) if labeled else None
+    model_a, model_b = (_model(row.get(name)) if labeled else None for name in ("model_a", "model_b"))
     prompt, response_a, response_b = texts
     return Record(record_id, prompt, response_a, response_b, prompt_group(prompt), model_a, model_b, label)
 
@@ -86,9 +84,9 @@ def _texts(cells: Sequence[Any], text_format: TextFormat) -> list[list[str | Non
             raise InvalidRow(f"{name} is neither text nor a list of turns")
     parsed = [_turns(cell) if text_format != "plain" or isinstance(cell, list) else None for cell in cells]
     if text_format == "auto" and any(turns is not None for turns in parsed):
-        # An answer that is nothing at all, beside lists.
+        # An answer may be empty where the other texts are lists.
         empty = [isinstance(cell, str) and not cell.strip() for cell in cells]
-        parsed = [[""] if nothing else turns for nothing, turns in zip(empty, parsed, strict=True)]
+        parsed = [[""] if is_empty else turns for is_empty, turns in zip(empty, parsed, strict=True)]
     if all(turns is not None for turns in parsed):
         return [[None if turn is None else _clean(turn) for turn in turns or ()] for turns in parsed]
     for name, cell, turns in zip(TEXTS, cells, parsed, strict=True):
@@ -102,7 +100,7 @@ def _texts(cells: Sequence[Any], text_format: TextFormat) -> list[list[str | Non
 
 
 def _turns(cell: str | list[Any]) -> list[str | None] | None:
-    """The turns if the cell is a list of at least one text or null, else None."""
+    """Return the turns if the cell is a list of at least one text or null, else None."""
     if isinstance(cell, str):
         if not cell.lstrip().startswith("["):
             return None

@@ -70,7 +70,7 @@ def test_broken_rows_go_to_quarantine_with_file_row_and_reason(tmp_path, job):
     ]
     assert all(row["file"] == str(train) for row in rejected)
     assert json.loads(rejected[1]["raw"]) == rows[60]
-    assert "3 rows in quarantine" in out
+    assert "3 rows quarantined" in out
     assert len(table(tmp_path, "train")) == 197
 
 
@@ -95,7 +95,7 @@ BAD = {
     ),
     "duplicate ids": (
         lambda path: write_votes(path, [vote(n) for n in range(50)] + [vote(7)]),
-        "the id '7' stands in rows 8 and 51",
+        "the id '7' is used in rows 8 and 51",
     ),
     "zip": (lambda path: zipfile.ZipFile(path, "w").writestr("train.csv", "id"), "this is a zip archive"),
     "all invalid": (

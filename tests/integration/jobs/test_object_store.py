@@ -90,7 +90,7 @@ def test_input_is_read_on_after_a_cut(store, folder):
     back = threading.Timer(3, cable.mend)
     back.start()
     sent = pickle.loads(pickle.dumps(file))  # as to the task that reads it
-    assert list(read_rows(sent, lambda names: None)) == [(1, {"id": "1"})]
+    assert list(read_rows(sent)) == [(1, {"id": "1"})]
     assert back.finished.is_set(), "it must have waited"
     cable.close()
 

@@ -213,7 +213,7 @@ def test_without_pairs_and_with_a_renamed_column_it_is_exit_2(finished, job, tmp
     (tmp_path / "renamed.csv").write_text(text)
     error = job(f"data.test={tmp_path}/renamed.csv", code=2).err
     assert "missing column response_a" in error
-    assert "Found: 'id', 'prompt', 'answer_a', 'response_b'" in error
+    assert "The columns are 'id', 'prompt', 'answer_a', 'response_b'" in error
     assert not list((finished / "run/predict").glob("renamed*"))
 
 

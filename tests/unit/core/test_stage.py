@@ -1,7 +1,9 @@
+import functools
+
 import pytest
 
 from core.errors import InputError
-from core.stage import Stage, fingerprint, read_manifest, require_finished
+from core.stage import Stage, fingerprint, read_manifest, require_stage
 from core.storage import Folder
 
 
@@ -49,30 +51,43 @@ def test_a_stage_killed_while_it_removes_strangers_is_done(tmp_path, monkeypatch
 def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
     def reason(of):
         with pytest.raises(InputError) as caught:
-            require_finished(of, "work")
+            of.require("work")
         assert caught.value.where == f"{tmp_path}/work"
-        assert "ray_jobs.work" in caught.value.fix or "schema" in caught.value.reason
+        assert "tiebreak work" in caught.value.fix or "schema" in caught.value.reason
         return caught.value.reason
 
     made = stage(tmp_path, pair=(1, 2))
-    assert reason(made) == "work is not there, or a job that was making it anew has not ended"
+    assert reason(made) == "work is not built yet, or a job that rebuilds it has not ended"
     for name in ("out/a", "out/b"):
         made.folder.write_bytes(name, b"123")
     made.commit(rows={"train": 3})
-    assert require_finished(stage(tmp_path, pair=(1, 2)), "work")["rows"] == {"train": 3}
+    assert stage(tmp_path, pair=(1, 2)).require("work")["rows"] == {"train": 3}
     assert (
         reason(stage(tmp_path, pair=(1, 3), b=2))
-        == "work was made with other settings: b (null then, 2 now), pair ([1, 2] then, [1, 3] now)"
+        == "work was built with other settings: b (null then, 2 now), pair ([1, 2] then, [1, 3] now)"
     )
-    assert reason(stage(tmp_path, pair=(1, 3), version=2)) == "work was made by another version of this code"
+    assert reason(stage(tmp_path, pair=(1, 3), version=2)) == "work was built by another version of this code"
     other_inputs = Stage("work", made.folder, made.settings, {"records": "r2"})
-    assert reason(other_inputs) == "work was made with other inputs: records"
+    assert reason(other_inputs) == "work was built with other inputs: records"
     made.folder.write_bytes("out/b", b"12")
-    assert reason(made) == "work lacks files, or they have changed: out/b"
+    assert reason(made) == "work lacks files, or they changed: out/b"
     made.folder.write_json("manifest.json", {**made.folder.read_json("manifest.json"), "schema_version": 0})
-    assert reason(made) == "made with schema version 0, this code has 1"
+    assert reason(made) == "built with schema version 0, this code has 1"
     made.folder.write_bytes("manifest.json", b'{"fingerprint')
-    assert reason(made) == "the manifest.json of work is damaged"
+    assert reason(made) == "the manifest.json of work is corrupt"
+
+
+def test_a_stage_can_be_required_by_some_settings_and_inputs_alone(tmp_path):
+    built = Stage("work", Folder(f"{tmp_path}/work"), {"a": 1, "b": 2}, {"records": "r", "other": "x"})
+    built.commit(rows={"train": 3})
+    require = functools.partial(require_stage, built.folder, "work")
+    assert require(settings={"a": 1}, inputs={"records": "r"})["rows"] == require()["rows"] == {"train": 3}
+    with pytest.raises(InputError, match=r"other settings: a \(1 then, 3 now\).*tiebreak work"):
+        require(settings={"a": 3})
+    with pytest.raises(InputError, match="other inputs: records"):
+        require(inputs={"records": "s"})
+    with pytest.raises(InputError, match="nothing is not built yet"):
+        require_stage(Folder(f"{tmp_path}/nothing"), "work")
 
 
 @pytest.mark.parametrize("content", [b"", b'{"fingerprint": "x', b"[]", b"\xff"])

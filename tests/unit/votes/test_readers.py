@@ -12,7 +12,7 @@ import pytest
 from core import filesystems
 from core.errors import InputError
 from core.filesystems import expand
-from votes.readers import ENDINGS, BrokenRow, read_rows
+from votes.readers import ENDINGS, BrokenRow, read_header, read_rows
 
 ROWS = [
     {"id": "1", "prompt": '["a\\nb", null]', "response_a": '["x \\/ y"]', "response_b": 'line\n"two"'},
@@ -49,8 +49,13 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 }
 
 
-def read(path, check=lambda names: None):
-    return [row for file in expand(str(path), ENDINGS) for row in read_rows(file, check)]
+def read(path):
+    return [row for file in expand(str(path), ENDINGS) for row in read_rows(file)]
+
+
+def header(path):
+    (file,) = expand(str(path), ENDINGS)
+    return read_header(file)
 
 
 @pytest.mark.parametrize("kind", CONTENT)
@@ -123,22 +128,26 @@ def test_a_json_file_holds_one_object_or_a_list(tmp_path):
     (_, broken), second = read(tmp_path / "two.json")
     assert (broken.reason, broken.raw) == ("not an object", "3")
     assert second == (2, ROWS[1])
-    seen: list[list[str]] = []
-    read(tmp_path / "two.json", seen.append)
-    assert seen == [list(ROWS[1])]
+    assert header(tmp_path / "two.json") == list(ROWS[1])
 
 
 def test_a_quote_that_would_swallow_rows_is_an_error_with_its_line(tmp_path):
     (tmp_path / "votes.csv").write_bytes(b"id,prompt\n1,ok\n" + b'2,"open\n' + b"3,ok\n" * 50)
-    with pytest.raises(InputError, match="a quote opened in or after line 3 is never closed; 51 lines"):
+    with pytest.raises(InputError, match="a quote opened in or after line 3 is never closed; it spans 51 lines"):
         read(tmp_path / "votes.csv")
 
 
-def test_columns_are_checked_before_the_first_row(tmp_path):
-    (tmp_path / "votes.csv").write_bytes(csv_bytes())
-    seen: list[list[str]] = []
-    read(tmp_path / "votes.csv", seen.append)
-    assert seen == [["id", "prompt", "response_a", "response_b"]]
+@pytest.mark.parametrize("kind", CONTENT)
+@pytest.mark.parametrize("packed", PACK)
+def test_the_header_is_read_without_the_rows(tmp_path, kind, packed):
+    path = tmp_path / f"votes.{kind}{packed}"
+    path.write_bytes(PACK[packed](CONTENT[kind]()))
+    assert header(path) == ["id", "prompt", "response_a", "response_b"]
+
+
+def test_json_lines_without_an_object_have_no_header(tmp_path):
+    (tmp_path / "votes.jsonl").write_text("3\n[\n")
+    assert header(tmp_path / "votes.jsonl") is None
 
 
 def test_a_bucket_that_cannot_be_looked_up_is_not_taken_for_a_bad_uri(monkeypatch):

@@ -1,21 +1,21 @@
 import pytest
 
 from core.errors import InputError
-from votes.validation import InvalidRow, column_check, to_record
+from votes.validation import InvalidRow, check_columns, to_record
 
 VOTE = {"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}
 ROW = {"id": 7, "prompt": '["q1", null]', "response_a": '["a\\/b"]', "response_b": '["\\ud83d\\ude00 \\ud800"]', **VOTE}
 
 
 def test_json_turns_escapes_nulls_and_surrogates():
-    record = to_record({**ROW, "model_a": "m", "model_b": ""}, labelled=True, text_format="auto")
+    record = to_record({**ROW, "model_a": "m", "model_b": ""}, labeled=True, text_format="auto")
     assert (record.id, record.label, record.model_a, record.model_b) == ("7", 1, "m", None)
     assert (record.prompt, record.response_a) == (["q1", None], ["a/b"])
     assert record.response_b == ["\U0001f600 \ufffd"]
 
 
 def test_test_rows_take_neither_labels_nor_models():
-    record = to_record({**ROW, "model_a": "m"}, labelled=False, text_format="auto")
+    record = to_record({**ROW, "model_a": "m"}, labeled=False, text_format="auto")
     assert record.label is None
     assert record.model_a is None
 
@@ -23,7 +23,7 @@ def test_test_rows_take_neither_labels_nor_models():
 @pytest.mark.parametrize("answer", ["[1, 2, 3] are numbers", "[1, 2]", "plain", "", "[edit] {x}", "[]"])
 def test_plain_text_stays_plain(answer):
     row = {**ROW, "prompt": "a question", "response_a": answer, "response_b": '["looks like a list"]'}
-    record = to_record(row, labelled=True, text_format="auto")
+    record = to_record(row, labeled=True, text_format="auto")
     assert record.prompt == ["a question"]
     assert record.response_a == [answer]
     assert record.response_b == ['["looks like a list"]']
@@ -31,16 +31,16 @@ def test_plain_text_stays_plain(answer):
 
 @pytest.mark.parametrize("empty", ["", " "])
 def test_an_empty_text_beside_lists_is_an_empty_turn(empty):
-    record = to_record({**ROW, "response_b": empty}, labelled=True, text_format="auto")
+    record = to_record({**ROW, "response_b": empty}, labeled=True, text_format="auto")
     assert (record.prompt, record.response_a, record.response_b) == (["q1", None], ["a/b"], [""])
     with pytest.raises(InvalidRow, match="response_b is not a JSON list"):
-        to_record({**ROW, "response_b": empty}, labelled=True, text_format="json")
+        to_record({**ROW, "response_b": empty}, labeled=True, text_format="json")
 
 
 def test_plain_format_never_parses_and_json_format_always_does():
-    assert to_record(ROW, labelled=True, text_format="plain").prompt == ['["q1", null]']
+    assert to_record(ROW, labeled=True, text_format="plain").prompt == ['["q1", null]']
     with pytest.raises(InvalidRow, match="prompt is not a JSON list"):
-        to_record({**ROW, "prompt": "text"}, labelled=True, text_format="json")
+        to_record({**ROW, "prompt": "text"}, labeled=True, text_format="json")
 
 
 @pytest.mark.parametrize(
@@ -61,13 +61,15 @@ def test_plain_format_never_parses_and_json_format_always_does():
 )
 def test_invalid_rows_say_why(change, reason):
     with pytest.raises(InvalidRow, match=reason):
-        to_record({**ROW, **change}, labelled=True, text_format="auto")
+        to_record({**ROW, **change}, labeled=True, text_format="auto")
 
 
 def test_missing_columns_are_named_with_the_nearest_found():
     with pytest.raises(InputError) as caught:
-        column_check("votes.csv", labelled=True)(["id", "promt", "response_a", "response_b", *VOTE])
+        check_columns(["id", "promt", "response_a", "response_b", *VOTE], "votes.csv", labeled=True)
     assert "missing column prompt" in str(caught.value)
     assert "rename 'promt'" in str(caught.value)
-    with pytest.raises(InputError, match=r"must name id, prompt, response_a, response_b. Found: 'id', 'prompt'"):
-        column_check("votes.csv", labelled=False)(["id", "prompt", "response_a"])
+    with pytest.raises(
+        InputError, match=r"must name id, prompt, response_a, response_b. The columns are 'id', 'prompt'"
+    ):
+        check_columns(["id", "prompt", "response_a"], "votes.csv", labeled=False)
