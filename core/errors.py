@@ -1,10 +1,10 @@
-"""Errors that a user can mend. A job that meets one prints its message and exits with code 2."""
+"""Errors that a user can fix. A job prints the message and exits with code 2."""
 
 
 class InputError(Exception):
-    """Bad input or settings: one message that says where, why, and how to fix it.
+    """Bad input or settings: one message with place, reason and fix.
 
-    `where` names the file, row or key; `fix` ends the message. Both may be empty. The three parts are kept so that
+    `where` names the file, row or key; `fix` ends the message. Both may be empty. The three parts are attributes, so
     the error survives pickling between Ray processes.
     """
 

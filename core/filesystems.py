@@ -1,4 +1,4 @@
-"""Where input and output live: paths on a local disk and URIs of object stores."""
+"""File systems of input and output: local paths and URIs of object stores."""
 
 import contextlib
 import fnmatch
@@ -16,15 +16,14 @@ from core.errors import InputError
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
 _KEY = re.compile(r"key|secret|token|passw|credential|sig", re.IGNORECASE)
-# Pauses double up to 20 s, each times a random share: a minute and a half on average, so that a store which is away for
-# half a minute ends no job.
+# Pauses double up to 20 s, each times a random share: 90 s on average, so that an outage of 30 s ends no job.
 ATTEMPTS = 12
 
 
 def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str]:
-    """File system and path inside it for a local path (made absolute) or a URI such as s3://bucket/key.
+    """Return the file system and the path inside it, for a local path or a URI such as s3://bucket/key.
 
-    `attempts` is how often S3 is asked before its silence or refusal counts.
+    Local paths are made absolute. `attempts` is the number of tries of a request to S3.
     """
     if not _SCHEME.match(location):
         return fs.LocalFileSystem(), os.path.abspath(os.path.expanduser(location))
@@ -32,9 +31,9 @@ def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str
 
 
 def refuse_keys(location: str, where: str = "") -> None:
-    """Raise InputError for a URI with a key in it; the message names `where` it stands, and the URI's scheme alone.
+    """Raise InputError for a URI that holds a key. The message names `where`, and only the URI's scheme.
 
-    What settings hold is printed, saved in the run and shown in the report.
+    Settings are printed, saved in the run and shown in the report.
     """
     scheme, mark, rest = location.partition("://")
     if not mark:
@@ -47,13 +46,13 @@ def refuse_keys(location: str, where: str = "") -> None:
         host = host.removeprefix("anonymous@")  # how pyarrow is told to use no key
     if "@" in host + options or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
         raise InputError(
-            "a key stands in the URI",
+            "the URI contains a key",
             where=where or f"{scheme}://...",
             fix="leave it out; give it in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or through the machine's role.",
         )
 
 
-@functools.lru_cache(maxsize=256)  # what is made once per place keeps its connections
+@functools.lru_cache(maxsize=256)  # cached file systems keep their connections
 def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
     refuse_keys(location)
     try:
@@ -66,16 +65,16 @@ def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
             fix = "check the bucket's name and the network, or add the region: s3://BUCKET/PATH?region=REGION."
         raise InputError(reason, where=place, fix=fix) from error
     if isinstance(filesystem, fs.S3FileSystem):
-        # A URI cannot say how often to try; what pickle keeps of a file system are the arguments that make it.
+        # A URI has no option for retries. Pickle keeps a file system's constructor arguments, so change those.
         _, (options,) = filesystem.__reduce__()
-        patience = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
-        filesystem = fs.S3FileSystem(**{**options, "retry_strategy": patience})
+        retries = fs.AwsStandardS3RetryStrategy(max_attempts=attempts)
+        filesystem = fs.S3FileSystem(**{**options, "retry_strategy": retries})
     return filesystem, path
 
 
 @contextlib.contextmanager
 def unreachable_is_input_error(location: str) -> Iterator[None]:
-    """Turn the OSError of a place that cannot be reached or read into an InputError that names it."""
+    """Turn the OSError of an unreachable location into an InputError that names it."""
     try:
         yield
     except OSError as error:
@@ -86,7 +85,7 @@ def unreachable_is_input_error(location: str) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class InputFile:
-    """One input file: the location that led to it, its path in the file system there, and its name in messages."""
+    """One input file: the location given, its path in the file system, and its name in messages."""
 
     location: str
     path: str
@@ -95,15 +94,15 @@ class InputFile:
 
     @property
     def filesystem(self) -> fs.FileSystem:
-        """Its file system: resolved where it is used, since pickle would forget how patient it is."""
+        """Its file system: resolved where it is used, since pickle would lose its retry strategy."""
         return resolve(self.location)[0]
 
 
 def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
-    """The files behind a path or URI: one file, every file below a folder that ends in `endings`, or a glob.
+    """Return the files of a path or URI: one file, all files below a folder that end in `endings`, or a glob.
 
-    Files come in the order of their names, so that record positions do not depend on the file system. Raises
-    InputError if nothing is there.
+    Files are ordered by name, so that record positions do not depend on the file system. Raises InputError if there
+    is none.
     """
     wildcard = _WILDCARD.search(location)
     # An existing file wins over a glob, so that names with brackets can be given as they are.
@@ -119,7 +118,7 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
             raise InputError(
                 "no input file in this folder",
                 where=location,
-                fix=f"put files there that end in one of {', '.join(endings)}.",
+                fix=f"add files that end in one of {', '.join(endings)}.",
             )
         return [InputFile(location, file.path, file.path, file.size) for file in files]
     if wildcard:
@@ -132,13 +131,13 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
 
 
 def _matches(path: str, pattern: str) -> bool:
-    """Whether each part of the path matches its part of the pattern; * does not reach into folders."""
+    """Return whether each part of the path matches its part of the pattern; * does not cross folders."""
     parts, patterns = path.split("/"), pattern.split("/")
     return len(parts) == len(patterns) and all(map(fnmatch.fnmatchcase, parts, patterns))
 
 
 def _below(filesystem: fs.FileSystem, folder: str) -> list[fs.FileInfo]:
-    """Files below a folder in the order of their names, without hidden ones and those in hidden folders."""
+    """Return the files below a folder, ordered by name, without hidden files and folders."""
     selector = fs.FileSelector(folder, recursive=True, allow_not_found=True)
     files = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
     seen = [file for file in files if "/." not in file.path[len(folder) :]]

@@ -1,4 +1,4 @@
-"""Work on shards under Ray Data: the one way in which jobs spread work that needs no labels or models."""
+"""Spread work over shards with Ray Data."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -7,10 +7,10 @@ Item = dict[str, Any]
 
 
 def map_shards(items: list[Item], work: Callable[[Item], Iterable[Item]], cpus: float = 1) -> Iterator[Item]:
-    """Run `work` on each item in a task of its own and yield the small rows it returns, as they are finished.
+    """Run `work` on each item in its own task; yield the small rows that it returns, as they finish.
 
-    Items and results are names, counts and the like; what a shard holds is read and written by the tasks, so the
-    driver's memory does not grow with the data.
+    Items and results are names and counts. Tasks read and write the shards, so the driver's memory does not grow with
+    the data.
     """
     import ray
 

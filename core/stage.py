@@ -1,4 +1,4 @@
-"""Stage folders and their manifests: what is done, what must be redone, and what a run is made of."""
+"""Stage folders and their manifests: which stages are finished, and with which settings and inputs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _LIBRARIES = (
 
 
 def fingerprint(value: object) -> str:
-    """Short stable hash of settings and input fingerprints (anything JSON can hold)."""
+    """Return a short stable hash of a value that JSON can hold."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.blake2b(canonical.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Folders of a run, local or in an object store. What is written appears whole or not at all."""
+"""Folders of a run, local or in an object store. Writes are atomic."""
 
 import contextlib
 import json
@@ -21,16 +21,16 @@ FINGERPRINT_KEY = b"tiebreak.fingerprint"
 Parsed = TypeVar("Parsed")
 _PIECE = 1 << 24  # bytes
 _HEADER = 100_000_000  # bytes of a safetensors file's header at most, as its own library has it
-_AT_ONCE = 32  # requests
-_AT_FIRST = 3  # attempts: an object store that was never there yet is no passing trouble
+_CONCURRENT_REQUESTS = 32
+_FIRST_ATTEMPTS = 3  # of the first request: a store that never answered is no passing outage
 
 
 class DamagedFileError(InputError):
-    """A file of a run that is not what was written; `where` is the file."""
+    """A file of a run is not what was written; `where` is the file."""
 
 
 def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
-    """Write an object in a thread: a signal that ends the main one must not end, and so commit, half of an upload."""
+    """Write an object in a thread: a signal to the main thread must not end, and so commit, half an upload."""
     failed: list[BaseException] = []
 
     def write() -> None:
@@ -45,21 +45,21 @@ def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> No
     try:
         thread.join()
     except BaseException:
-        thread.join()  # what may be written must not be written later, when another job has the run
+        thread.join()  # the upload must not finish later, when another job holds the run
         raise
     if failed:
         raise failed[0]
 
 
 def made_by(schema: pa.Schema) -> str | None:
-    """The fingerprint that a table's schema carries, if any."""
-    found = (schema.metadata or {}).get(FINGERPRINT_KEY)
-    return found.decode() if found else None
+    """Return the fingerprint in a table's schema, or None."""
+    value = (schema.metadata or {}).get(FINGERPRINT_KEY)
+    return value.decode() if value else None
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder by its path or URI. Cheap to make, to send to other processes, and to extend with `/`."""
+    """A folder by its path or URI. It is cheap to create, to send to other processes, and to extend with `/`."""
 
     uri: str
 
@@ -73,37 +73,39 @@ class Folder:
 
     @property
     def name(self) -> str:
-        """The last part of its path."""
+        """Last part of the path."""
         return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
     def _open(self, name: str) -> tuple[fs.FileSystem, str]:
         # Names may come from a manifest that somebody else wrote.
         if name.startswith("/") or ".." in name.split("/"):
-            raise InputError(f"the name {name!r} leads out of the folder", str(self), "do not use what names it.")
+            raise InputError(
+                f"the name {name!r} leads out of the folder", str(self), "do not use the file that names it."
+            )
         filesystem, path = resolve(self.uri)
         return filesystem, f"{path}/{name}"
 
     def refuse_unwritable(self) -> None:
         """Raise OSError if nothing can be written here."""
-        filesystem, path = resolve(self.uri, _AT_FIRST)
+        filesystem, path = resolve(self.uri, _FIRST_ATTEMPTS)
         if not isinstance(filesystem, fs.LocalFileSystem):
             probe = f"{path}/.probe-{uuid.uuid4().hex}"
             with filesystem.open_output_stream(probe) as stream:
                 stream.write(b"")
             filesystem.delete_file(probe)
             return
-        there = path
-        while (info := filesystem.get_file_info(there)).type == fs.FileType.NotFound:
-            there = os.path.dirname(there)
+        parent = path
+        while (info := filesystem.get_file_info(parent)).type == fs.FileType.NotFound:
+            parent = os.path.dirname(parent)
         if info.type != fs.FileType.Directory:
-            raise NotADirectoryError(f"{there} is not a folder")
-        if not os.access(there, os.W_OK):
-            raise PermissionError(f"{there} may not be written")
-        # Only making the folder shows that it can be made; work that is refused later shall leave none behind.
+            raise NotADirectoryError(f"{parent} is not a folder")
+        if not os.access(parent, os.W_OK):
+            raise PermissionError(f"{parent} is not writable")
+        # Only creating the folder shows that it can be created. Remove it: refused work must leave nothing.
         self.unmake(self.make())
 
     def make(self) -> list[str]:
-        """Make a local folder and those above it; returns those that were not there, innermost first."""
+        """Create a local folder and its parents; return those that were absent, innermost first."""
         filesystem, path = resolve(self.uri)
         missing: list[str] = []
         while isinstance(filesystem, fs.LocalFileSystem) and not os.path.isdir(path):
@@ -115,36 +117,36 @@ class Folder:
 
     @staticmethod
     def unmake(folders: list[str]) -> None:
-        """Remove those of the local folders, innermost first, that are empty."""
+        """Remove the empty ones of these local folders, innermost first."""
         for folder in folders:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
     def exists(self, name: str) -> bool:
-        """Whether the folder holds a file of this name."""
+        """Return whether the folder holds a file of this name."""
         return self.size(name) is not None
 
     def size(self, name: str) -> int | None:
-        """Bytes of a file, or None if there is none."""
+        """Return the bytes of a file, or None if it is absent."""
         filesystem, path = self._open(name)
         info = filesystem.get_file_info(path)
         return int(info.size) if info.type == fs.FileType.File else None
 
     def files(self) -> dict[str, int]:
-        """Every file below the folder: its path relative to the folder, and its bytes."""
+        """Return the bytes of every file below the folder, by its relative path."""
         filesystem, path = resolve(self.uri)
         selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
         infos = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         return {info.path[len(path) + 1 :]: int(info.size) for info in sorted(infos, key=lambda info: info.path)}
 
     def changed(self) -> dict[str, float]:
-        """When each file of the folder itself was last written, in seconds by the clock of the storage."""
+        """Return when each direct file was last written, in seconds by the clock of the storage."""
         filesystem, path = resolve(self.uri)
         infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type == fs.FileType.File}
 
     def read_bytes(self, name: str) -> bytes:
-        """The whole file. Raises FileNotFoundError."""
+        """Return the contents of a file. Raises FileNotFoundError."""
         filesystem, path = self._open(name)
         with filesystem.open_input_stream(path) as stream:
             return bytes(stream.read())
@@ -181,7 +183,7 @@ class Folder:
                 file.write(piece)
 
     def copy_outline(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Copy a safetensors file's header to a local path; its tensors become a hole, which takes no disk."""
+        """Copy the header of a safetensors file to a local path; its tensors become a hole that takes no disk."""
         filesystem, source = self._open(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
         with filesystem.open_input_file(source) as stream, open(path, "wb") as file:
@@ -190,22 +192,22 @@ class Folder:
             file.truncate(stream.size())
 
     def write_file(self, name: str, path: str | os.PathLike[str]) -> None:
-        """Write a copy of a local file, however large, as `write_bytes` writes bytes."""
+        """Write a copy of a local file of any size, as `write_bytes` writes bytes."""
         with pa.memory_map(os.fspath(path)) as source:
             self.write_bytes(name, source.read_buffer())
 
     def read_json(self, name: str) -> Any:  # noqa: ANN401 - JSON holds anything
-        """The parsed JSON file. Raises FileNotFoundError or ValueError."""
+        """Return the parsed JSON file. Raises FileNotFoundError or ValueError."""
         return json.loads(self.read_bytes(name))
 
     def write_json(self, name: str, value: object) -> None:
-        """Write `value` as indented JSON, atomically. Raises ValueError for nan and infinity, which are no JSON."""
+        """Write `value` as indented JSON, atomically. Raises ValueError for nan and infinity."""
         self.write_bytes(name, (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
 
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
-        """One Parquet file as a table, or only the named columns.
+        """Return one Parquet file as a table, or only the named columns.
 
-        Raises FileNotFoundError, and DamagedFileError for a file whose checksums say that it is not what was written.
+        Raises FileNotFoundError, and DamagedFileError if a checksum does not match.
         """
 
         def read(file: pa.NativeFile) -> pa.Table:
@@ -221,38 +223,38 @@ class Folder:
         except FileNotFoundError:
             raise
         except (pa.ArrowInvalid, OSError):
-            # Arrow tells the network's errors and the file's alike: what is wrong in memory, too, is the file's.
+            # Arrow reports errors of network and file alike: an error that persists in memory is the file's.
             content = pa.BufferReader(self.read_bytes(name))
             try:
                 return read(content)
             except (pa.ArrowInvalid, OSError) as error:
                 raise DamagedFileError(
-                    f"damaged: {str(error).splitlines()[0]}",
+                    f"corrupt: {str(error).splitlines()[0]}",
                     where=str(self / name),
-                    fix="delete it and run the job that made it, or ray_jobs.pipeline, again.",
+                    fix="delete it and run the job that wrote it, or `tiebreak pipeline`.",
                 ) from error
 
     def write_table(self, name: str, table: pa.Table, fingerprint: str = "") -> None:
-        """Write a Parquet file atomically; its schema metadata carry the fingerprint of what made it."""
+        """Write a Parquet file atomically, with the fingerprint of its stage in the schema's metadata."""
         metadata: Mapping[bytes, bytes] = {FINGERPRINT_KEY: fingerprint.encode()} if fingerprint else {}
         sink = pa.BufferOutputStream()
         pq.write_table(table.replace_schema_metadata(metadata), sink, compression="zstd", write_page_checksum=True)
         self.write_bytes(name, sink.getvalue())
 
     def table_fingerprint(self, name: str) -> str | None:
-        """The fingerprint that a Parquet file carries; None if the file is absent, unreadable or without one."""
+        """Return the fingerprint in a Parquet file; None if the file is absent, corrupt or has none."""
         try:
             return made_by(self._parse(name, pq.read_schema))
         except (FileNotFoundError, DamagedFileError):
             return None
 
     def table_fingerprints(self, names: Sequence[str]) -> list[str | None]:
-        """The same for many files, asked for at the same time: an object store takes its time for each."""
-        with ThreadPoolExecutor(_AT_ONCE) as threads:
+        """Return the fingerprints of many files, read concurrently: each read of an object store is slow."""
+        with ThreadPoolExecutor(_CONCURRENT_REQUESTS) as threads:
             return list(threads.map(self.table_fingerprint, names))
 
     def delete(self, name: str) -> None:
-        """Remove one file; nothing happens if it is absent."""
+        """Remove one file; do nothing if it is absent."""
         filesystem, path = self._open(name)
         if filesystem.get_file_info(path).type == fs.FileType.File:
             filesystem.delete_file(path)

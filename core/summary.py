@@ -1,4 +1,4 @@
-"""The tables at the end of a job: what was done, and how good the models are."""
+"""Tables at the end of a job: its stages, and the scores of the models."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 def print_summary(run: Run, results: Sequence[StageResult]) -> None:
-    """Print stages, models with their out-of-fold log loss, and where the outputs are, on standard output."""
+    """Print stages, models with their out-of-fold log loss, and paths of outputs to standard output."""
     stages = [
         [
             result.stage,
@@ -50,14 +50,14 @@ def _scores(report: StageResult) -> list[list[str]]:
 
 
 def _only(values: dict[str, Any]) -> str:
-    """What of the records a model's score is of, if not of all."""
+    """Return the records that a model's score covers, unless it covers all."""
     if "folds" in values:
         return f" (folds {', '.join(map(str, values['folds']))} only)"
     return f" ({values['records']:,} records)" if "records" in values else ""
 
 
 def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
-    """What a person looks for next, and where it is in the run."""
+    """Return names and paths of the outputs that a user opens next."""
     stages = {result.stage: result.manifest for result in results}
     found = []
     if "test" in stages.get("blend", {}).get("rows", {}):

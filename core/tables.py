@@ -1,4 +1,4 @@
-"""How --dry-run shows what work would take."""
+"""Text tables of --dry-run."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ GIB = 2.0**30
 
 
 def size_text(count: float) -> str:
-    """Bytes as GiB, or as MiB or KiB where they are few."""
+    """Return bytes as text in GiB, MiB or KiB."""
     for unit, size in (("GiB", GIB), ("MiB", 2.0**20)):
         if count >= size:
             return f"{count / size:.2f} {unit}"
@@ -14,6 +14,6 @@ def size_text(count: float) -> str:
 
 
 def plan_table(title: str, rows: Sequence[tuple[str, str]]) -> str:
-    """Named figures under a title."""
+    """Return named figures under a title."""
     width = max(len(name) for name, _ in rows)
     return "\n".join([title, *(f"  {name.ljust(width)}  {text}" for name, text in rows)])

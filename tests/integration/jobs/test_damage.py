@@ -1,4 +1,4 @@
-"""Outputs that were damaged after they were finished: found, named, and made again, to the same end."""
+"""Outputs that were corrupted after they were finished: detected, named, and rebuilt with the same result."""
 
 import pyarrow as pa
 import pytest
@@ -25,14 +25,14 @@ def damage(path):
 
 
 @pytest.mark.parametrize("cut", [False, True])
-def test_a_damaged_table_is_told_from_a_good_one(tmp_path, cut):
+def test_a_corrupt_table_is_recognized(tmp_path, cut):
     folder, path = Folder(str(tmp_path)), tmp_path / "t.parquet"
     folder.write_table("t.parquet", pa.table({"number": range(1000), "text": [f"text {n}" for n in range(1000)]}))
     if cut:
         path.write_bytes(path.read_bytes()[:-100])
     else:
         damage(path)
-    with pytest.raises(DamagedFileError, match=r"t\.parquet: damaged: .*Fix: delete it and run the job"):
+    with pytest.raises(DamagedFileError, match=r"t\.parquet: corrupt: .*Fix: delete it and run the job"):
         folder.read_table("t.parquet")
 
 
@@ -47,7 +47,7 @@ def test_only_files_inside_are_deleted(tmp_path):
 
 
 @pytest.mark.slow
-def test_damage_among_finished_outputs_is_named_and_mended(tmp_path):
+def test_corrupt_outputs_are_named_and_rebuilt(tmp_path):
     run = tmp_path / "run"
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
@@ -64,7 +64,7 @@ def test_damage_among_finished_outputs_is_named_and_mended(tmp_path):
     truncated.write_bytes(truncated.read_bytes()[:-20])
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert f"{truncated} is damaged" in done.stderr
+    assert f"{truncated} is corrupt" in done.stderr
     for path in (records, features):
-        assert f"{path} is damaged" in done.stderr, path
+        assert f"{path} is corrupt" in done.stderr, path
     assert {path: path.read_bytes() for path in good} == good

@@ -65,7 +65,7 @@ def test_files_are_as_on_a_disk(folder):
     assert folder.files() == {}
 
 
-def test_a_damaged_table_is_told_from_a_store_that_is_away(store, folder):
+def test_a_corrupt_table_is_not_an_outage(store, folder):
     cable = Cable(store.port)
     folder.write_table("t.parquet", pa.table({"a": range(100)}), "made so")
     assert folder.table_fingerprint("t.parquet") == "made so"

@@ -285,6 +285,6 @@ def test_damaged_outputs(stage, before, undisturbed, tmp_path, fault):
         assert f"{path} is not as it was finished" in told
     manifest = run / LEAVES[stage][-1] / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-20])
-    assert f"{manifest} is damaged" in finish(run)
+    assert f"{manifest} is corrupt" in finish(run)
     check_same(run, undisturbed)
     fault(stage, "a cut-off Parquet file and manifest", "named, made again")
