@@ -1,4 +1,4 @@
-"""Create directories under /tmp that only the current user can write."""
+"""Folders in places that everybody may write, such as /tmp, whose contents nobody else may choose."""
 
 import contextlib
 import os
@@ -10,19 +10,19 @@ from core.errors import InputError
 
 
 def private_folder(path: Path) -> Path:
-    """Return `path`, created if absent, as a folder that belongs to this user and that no other user can write.
+    """`path`, which is made if it is not there, as a folder that is this user's and that no other may write.
 
-    Raises InputError for a folder of another user, a folder that others can write, or a link: a link could also make
-    us delete its target.
+    Raises InputError where another user may have put something: a folder of theirs, one that others may write, or a
+    link, which could also make us delete what it leads to.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    status = path.lstat()
-    foreign = status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if foreign or not stat.S_ISDIR(status.st_mode):
+    found = path.lstat()
+    theirs = found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if theirs or not stat.S_ISDIR(found.st_mode):
         raise InputError(
-            f"other users of {platform.node()} can write this folder, so its contents are not safe to use",
+            f"not a folder that only you may write on {platform.node()}, so another user may have chosen what is in it",
             where=str(path),
-            fix="remove it, or start Ray with TMPDIR set to a folder of your own.",
+            fix="remove it there, or start Ray there with TMPDIR set to a folder of your own.",
         )
     return path
