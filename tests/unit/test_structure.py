@@ -1,74 +1,100 @@
-"""The lines the packages keep: who may import whom, and what a help text may load."""
+"""The house: layers, chains of imports, names, signatures, and the size of folders."""
 
 import ast
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-ABOVE = ["core", "votes", "metrics", "featurize", "train"]
-MAY_IMPORT = {
-    **{name: set(ABOVE[:n]) for n, name in enumerate(ABOVE)},
-    "tune": set(ABOVE),
-    "infer": set(ABOVE) | {"demo"},
-    "report": {*ABOVE, "tune", "infer", "demo"},
-    "demo": {*ABOVE},
-    "clusters": set(),
-    "ray_jobs": {*ABOVE, "tune", "infer", "report", "demo"},
-}
+from ray_jobs.__main__ import JOBS
+from tests.helpers.structure import (
+    MAY_IMPORT,
+    ROOT,
+    imported_names,
+    imports,
+    longest_chain,
+    modules,
+    parameter_counts,
+    public_names,
+    variable_names,
+)
+
+LONGEST_CHAIN = 9
+LARGEST_FOLDER = 25
+MOST_PARAMETERS = 6
+# Names that every member of an interface has: each job module has a JOB, each versioned module a VERSION.
+INTERFACE_NAMES = {"JOB", "VERSION", "main"}
+# Fragile libraries, and the only modules that import them.
 DOORS = {
-    "xgboost_ray": {"train/boosters/engines/xgboost.py", "train/boosters/ray_compat.py"},  # lightgbm_ray is built on it
-    "lightgbm_ray": {"train/boosters/engines/lightgbm.py"},
-    "ray.data.llm": {"infer/scoring/vllm_engine.py"},
+    "xgboost_ray": {"train.boosters.engines.xgboost", "train.boosters.ray_compat"},  # lightgbm_ray is built on it
+    "lightgbm_ray": {"train.boosters.engines.lightgbm"},
+    "ray.data.llm": {"infer.scoring.vllm_engine"},
 }
-JOBS = [
-    "ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report",
-    "predict", "pipeline",
-]  # fmt: skip
+NO_NOUNS = {"found", "made", "of", "told", "there", "theirs"}
 
 
-def imports(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+def test_ray_jobs_holds_the_jobs_and_nothing_else():
+    names = {path.stem for path in (ROOT / "ray_jobs").iterdir() if path.suffix == ".py"}
+    assert names == {*JOBS, "__init__", "__main__"}
+    assert not [path for path in (ROOT / "ray_jobs").iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 
-@pytest.mark.parametrize("package", MAY_IMPORT)
-def test_packages_import_only_those_below_them(package):
-    for path in (ROOT / package).rglob("*.py"):
-        ours = {name.partition(".")[0] for name in imports(path)} & set(MAY_IMPORT)
-        assert ours <= MAY_IMPORT[package] | {package}, path
+@pytest.mark.parametrize("job", JOBS)
+def test_a_job_is_short_and_imported_by_nobody(job):
+    assert 30 <= len((ROOT / f"ray_jobs/{job}.py").read_text("utf-8").splitlines()) <= 120
+    assert not [module for module, targets in imports().items() if f"ray_jobs.{job}" in targets]
+
+
+@pytest.mark.parametrize("room", MAY_IMPORT)
+def test_a_room_imports_only_rooms_below_it(room):
+    for module, targets in imports().items():
+        if module.partition(".")[0] == room:
+            assert {target.partition(".")[0] for target in targets} <= MAY_IMPORT[room] | {room}, module
+
+
+def test_chains_of_imports_are_short():
+    chains = [longest_chain(module) for module in imports()]
+    assert not [" -> ".join(chain) for chain in chains if len(chain) > LONGEST_CHAIN]
+
+
+def test_no_folder_holds_many_files():
+    folders = {path.parent for room in (*MAY_IMPORT, "tests") for path in (ROOT / room).rglob("*.py")}
+    sizes = {str(folder): len([path for path in folder.iterdir() if path.is_file()]) for folder in folders}
+    assert not {folder: size for folder, size in sizes.items() if size > LARGEST_FOLDER}
+
+
+def test_no_public_name_is_defined_twice():
+    assert not {
+        name: places for name, places in public_names().items() if len(places) > 1 and name not in INTERFACE_NAMES
+    }
+
+
+def test_signatures_are_short():
+    assert not [
+        (module, function, count)
+        for module, function, count in parameter_counts()
+        if count > MOST_PARAMETERS and module.startswith("train.boosters")
+    ]
+
+
+def test_variables_are_nouns():
+    assert not {(module, name) for module, name in variable_names() if name in NO_NOUNS}
 
 
 @pytest.mark.parametrize("library", DOORS)
 def test_each_fragile_library_is_imported_where_it_should_be(library):
     users = {
-        str(path.relative_to(ROOT))
-        for package in MAY_IMPORT
-        for path in (ROOT / package).rglob("*.py")
-        if any(name == library or name.startswith(f"{library}.") for name in imports(path))
+        module
+        for module, tree in modules().items()
+        if any(name == library or name.startswith(f"{library}.") for name in imported_names(tree))
     }
     assert users == DOORS[library]
 
 
-@pytest.mark.parametrize("job", JOBS)
-def test_help_is_light(job):
-    """No heavy library is loaded for --help, and the docstring says how to run the job."""
-    script = (
-        "import runpy, sys\n"
-        f"sys.argv = ['{job}', '--help']\n"
-        "try:\n"
-        f"    runpy.run_module('ray_jobs.{job}', run_name='__main__')\n"
-        "except SystemExit:\n"
-        "    heavy = {'ray', 'torch', 'transformers', 'vllm', 'sklearn', 'pandas', 'scipy', 'xgboost', 'lightgbm'}\n"
-        "    print('loaded:', sorted(heavy & set(sys.modules)))\n"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "loaded: []" in done.stdout
-    assert f"Run as: python -m ray_jobs.{job}" in done.stdout
+def test_only_the_registry_runs_code_that_a_user_names():
+    """Settings are data: code of a user's comes by --plugin and entry points alone."""
+    users = {
+        module
+        for module, tree in modules().items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("exec", "eval")
+    }
+    assert users == {"core.registry"}
