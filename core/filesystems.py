@@ -112,8 +112,8 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
     if info.type == fs.FileType.File:
         return [InputFile(location, path, location, info.size)]
     if info.type == fs.FileType.Directory:
-        found = _below(filesystem, path)
-        files = [file for file in found if file.path.lower().endswith(endings)]
+        below = _below(filesystem, path)
+        files = [file for file in below if file.path.lower().endswith(endings)]
         if not files:
             raise InputError(
                 "no input file in this folder",

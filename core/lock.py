@@ -83,7 +83,7 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     Raises InputError, which names the owner, if another job holds the run. Raises TakenOverError if another job takes
     it over, or if the lease could not be renewed for `CUT_OFF_S` seconds.
     """
-    made = (run / LOCK).make()
+    created = (run / LOCK).make()
     me = _user(), socket.gethostname(), os.getpid()
     held = _Held(run / LOCK, Lease(*me, job, _now(), this_machine(), submitted_as=_submitted_as()))
     try:
@@ -93,7 +93,7 @@ def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
             yield
     finally:
         held.release()
-        Folder.unmake(made)
+        Folder.unmake(created)
 
 
 class _Held:

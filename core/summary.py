@@ -59,15 +59,15 @@ def _only(values: dict[str, Any]) -> str:
 def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
     """Return names and paths of the outputs that a user opens next."""
     stages = {result.stage: result.manifest for result in results}
-    found = []
+    outputs = []
     if "test" in stages.get("blend", {}).get("rows", {}):
-        found.append(("submission", "blend/submission.csv"))
+        outputs.append(("submission", "blend/submission.csv"))
     if "predict" in stages:
         folder = f"predict/{stages['predict']['name']}"
-        found += [("predicted", f"{folder}/predictions.parquet"), ("submission", f"{folder}/submission.csv")]
+        outputs += [("predicted", f"{folder}/predictions.parquet"), ("submission", f"{folder}/submission.csv")]
     if "report" in stages:
-        found += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
-    return found or [("outputs", "")]
+        outputs += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
+    return outputs or [("outputs", "")]
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

@@ -108,34 +108,34 @@ def generate(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
     return SyntheticPairs(pa.table(columns, schema=_TABLE), pa.table(truth_columns, schema=_TRUTH))
 
 
-def write_csv(pairs: SyntheticPairs, target: str | os.PathLike[str] | TextIO, labelled: bool) -> None:
-    """Write the records as Kaggle does: all columns if `labelled`, else id, prompt and responses, like its test.csv.
+def write_csv(pairs: SyntheticPairs, target: str | os.PathLike[str] | TextIO, labeled: bool) -> None:
+    """Write the records as Kaggle does: all columns if `labeled`, else id, prompt and responses, like its test.csv.
 
     `target` is a path or an open text file; a file should be opened with newline="".
     """
     if isinstance(target, str | os.PathLike):
         with open(target, "w", newline="", encoding="utf-8") as file:
-            write_csv(pairs, file, labelled)
+            write_csv(pairs, file, labeled)
         return
-    names = pairs.table.column_names if labelled else ["id", *TEXTS]
+    names = pairs.table.column_names if labeled else ["id", *TEXTS]
     writer = csv.writer(target, lineterminator="\n")
     writer.writerow(names)
     writer.writerows(zip(*(pairs.table[name].to_pylist() for name in names), strict=True))
 
 
 def encode_turns(turns: Sequence[str | None]) -> str:
-    r"""Turns as the Kaggle files hold them: a JSON list without spaces, ASCII only, with `/` written `\/`."""
+    r"""Return turns as the Kaggle files hold them: a JSON list without spaces, in ASCII, with `/` written `\/`."""
     return json.dumps(turns, separators=(",", ":")).replace("/", "\\/")
 
 
 def decode_turns(text: str) -> list[str | None]:
-    """The turns that `encode_turns` wrote."""
+    """Return the turns that `encode_turns` wrote."""
     turns: list[str | None] = json.loads(text)
     return turns
 
 
 def _random(seeds: np.random.SeedSequence) -> random.Random:
-    """Python's generator for the texts: ten times as quick as NumPy's for one number at a time."""
+    """Return Python's generator for the texts: for single numbers it is ten times as fast as NumPy's."""
     return random.Random(int.from_bytes(seeds.generate_state(8).tobytes(), "little"))
 
 
@@ -166,7 +166,7 @@ def _draw_pairs(rng: random.Random, popular: list[Prompt], count: int) -> Iterat
 
 
 def _draw_style(rng: random.Random, prompt: Prompt, model: int, mean_words: float) -> Style:
-    """How one model answers one prompt. Models differ in habits only, which their texts show."""
+    """Return how one model answers one prompt. Models differ in habits only, which their texts show."""
     wordy, tidy, cautious = (model * 5 % 13) / 12, (model * 7 % 13) / 12, (model * 3 % 13) / 12
     words = math.exp(mean_words + 0.5 * (wordy - 0.5) + 0.65 * _normal(rng))
     listing = {"list": 0.55, "chat": 0.02, "delicate": 0.1}.get(prompt.kind, 0.2) + 0.3 * (tidy - 0.5)
@@ -186,12 +186,12 @@ def _draw_style(rng: random.Random, prompt: Prompt, model: int, mean_words: floa
 
 
 def _normal(rng: random.Random) -> float:
-    """A standard normal number from two uniform ones (Box and Muller 1958)."""
+    """Return a standard normal number from two uniform ones (Box and Muller 1958)."""
     return math.sqrt(-2 * math.log(1 - rng.random())) * math.cos(2 * math.pi * rng.random())
 
 
 def _spoil(rng: random.Random, answer: list[str | None]) -> list[str | None]:
-    """The answer, or rarely one with its last turn empty (0.4%) or null (0.3%), as some are in the arena."""
+    """Return the answer, rarely with an empty (0.4%) or null (0.3%) last turn, as in the arena."""
     draw = rng.random()
     if draw < 0.007:
         answer[-1] = "" if draw < 0.004 else None
@@ -199,7 +199,7 @@ def _spoil(rng: random.Random, answer: list[str | None]) -> list[str | None]:
 
 
 def _true_probabilities(pairs: list[_Pair]) -> npt.NDArray[np.float64]:
-    """The probabilities (n, 3) of the votes, from the texts alone."""
+    """Return the probabilities (n, 3) of the votes, from the texts alone."""
     seen = [[observe(pair.prompt, response) for response in pair.responses] for pair in pairs]
     utilities = np.array([[utility(a), utility(b)] for a, b in seen])
     overlaps = np.array([overlap(a.vocabulary, b.vocabulary) for a, b in seen])

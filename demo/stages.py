@@ -68,7 +68,7 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     for split, count in rows.items():
         pairs = generate(count, seed=run.settings.seed, stream=split)
         text = io.StringIO(newline="")
-        write_csv(pairs, text, labelled=split == "train")
+        write_csv(pairs, text, labeled=split == "train")
         stage.folder.write_bytes(f"{split}.csv", text.getvalue().encode())
         stage.folder.write_table(f"truth-{split}.parquet", pairs.truth, stage.fingerprint)
         best[split] = pairs.best_log_loss

@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def listed(text: str, separator: str | None = None) -> tuple[str, ...]:
-    """The items of a list written as running text: split at `separator` or white space, line breaks made spaces."""
+    """Return the items of a list written as running text, split at `separator` or white space."""
     return tuple(" ".join(item.split()) for item in text.split(separator))
 
 
@@ -390,12 +390,12 @@ LANGUAGES: Final = (
 
 
 def pick(rng: random.Random, choices: Sequence[T]) -> T:
-    """One of the choices. Only `Random.random` is drawn from: Python keeps its sequence the same between versions."""
+    """Return one of the choices. Only `Random.random` is drawn from: Python keeps its sequence the same between versions."""
     return choices[int(rng.random() * len(choices))]
 
 
 def write_prompt(rng: random.Random) -> Prompt:
-    """A prompt of one turn (85%) or of two to five."""
+    """Return a prompt of one turn (85%) or of two to five."""
     kind = _kind(rng.random())
     language = pick(rng, LANGUAGES) if kind == "foreign" else None
     # Code is about a programming language and, for comparison, another one.
@@ -424,7 +424,7 @@ def write_prompt(rng: random.Random) -> Prompt:
 
 
 def _kind(draw: float) -> str:
-    """Kind of a prompt by a uniform draw: 50% general, 15% code, 14% lists, 12% foreign, 5% delicate, 4% chat."""
+    """Return the kind of a prompt by a uniform draw: 50% general, 15% code, 14% lists, 12% foreign, 5% delicate, 4% chat."""
     for share, kind in ((0.50, "general"), (0.65, "code"), (0.79, "list"), (0.91, "foreign"), (0.96, "delicate")):
         if draw < share:
             return kind
@@ -432,7 +432,7 @@ def _kind(draw: float) -> str:
 
 
 def vary_prompt(rng: random.Random, prompt: Prompt) -> Prompt:
-    """A near-copy of the prompt: other case, white space or final punctuation, the same words."""
+    """Return a near-copy of the prompt: other case, white space or final punctuation, the same words."""
     change = pick(rng, _CHANGES)
     return prompt._replace(turns=tuple(turn and change(turn) for turn in prompt.turns))
 
@@ -449,7 +449,7 @@ _CHANGES: Final[tuple[Callable[[str], str], ...]] = (str.lower, str.upper, _padd
 
 
 def write_answer(rng: random.Random, prompt: Prompt, style: Style) -> list[str | None]:
-    """An answer with a turn for each turn of the prompt."""
+    """Return an answer with a turn for each turn of the prompt."""
     scribe = _Scribe(rng, prompt, style)
     if len(prompt.turns) == 1:
         return [scribe.turn(style.words)]
@@ -467,7 +467,7 @@ class _Scribe:
         self.verbs = [pick(rng, VERBS) for _ in range(2 + style.vocabulary // 4)]
 
     def turn(self, target: float) -> str:
-        """One turn of about `target` words; a refusal is cut to a third of that."""
+        """Return one turn of about `target` words; a refusal is cut to a third of that."""
         rng, style, kind = self.rng, self.style, self.prompt.kind
         language = self.prompt.language
         blocks: list[str] = []
@@ -506,7 +506,7 @@ class _Scribe:
         return "\n\n".join(blocks)
 
     def fill(self, template: str) -> str:
-        """The template with words from this answer's vocabulary."""
+        """Return the template with words from this answer's vocabulary."""
         rng = self.rng
         return template.format(
             t=self.prompt.topic,
@@ -552,7 +552,7 @@ class _Scribe:
         return "\n".join(lines)
 
     def title(self) -> str:
-        """A heading of one or two words."""
+        """Return a heading of one or two words."""
         if self.prompt.language:
             return self.prompt.topic
         return f"{pick(self.rng, self.adjectives).capitalize()} {pick(self.rng, self.nouns)}"
@@ -563,6 +563,6 @@ class _Scribe:
 
 
 def _length(text: str) -> int:
-    """Rough number of words; where there are no spaces, as in Chinese, four characters count as one."""
+    """Return a rough number of words; in scripts without spaces four characters count as one."""
     spaces = text.count(" ")
     return spaces + 1 if spaces else max(1, len(text) // 4)

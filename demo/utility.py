@@ -28,13 +28,13 @@ LENGTH: Final = 4.0  # per e-fold of length, for short answers; halved at HALF_L
 HALF_LENGTH: Final = 1200.0  # characters
 LIST: Final = 1.2  # an answer with many list items, against one without
 HEADER: Final = 0.6
-CODE: Final = 1.4  # a code block where the prompt asks for code
+CODE_WORDS: Final = 1.4  # a code block where the prompt asks for code
 RICHNESS: Final = 1.0  # per unit of type-token ratio
 REFUSAL: Final = 3.0  # many words of refusal or apology
 HEDGE: Final = 0.6
 HELPFUL: Final = 0.8
 RELEVANCE: Final = 0.5  # all of the prompt's longer words taken up, against none
-EMPTY: Final = -3.0  # on top of what an answer of no length loses
+EMPTY_ANSWER: Final = -3.0  # on top of what an answer of no length loses
 TIE: Final = 0.05
 TIE_OVERLAP: Final = 0.8
 
@@ -48,7 +48,7 @@ _ASKS_FOR_CODE = re.compile(r"\b(?:code|function|script|query|program|implement|
 
 
 def words(text: str) -> list[str]:
-    """The lower-case words of a text in any script; each Chinese or Japanese character is one."""
+    """Return the lower-case words of a text in any script; each Chinese or Japanese character is one."""
     return _WORD.findall(text.lower())
 
 
@@ -83,7 +83,7 @@ class Observed(NamedTuple):
 
 
 def observe(prompt: Sequence[str | None], response: Sequence[str | None]) -> Observed:
-    """What a reader sees of the answer `response` to `prompt`; a null turn reads as an empty one."""
+    """Return what a reader sees of the answer `response` to `prompt`; a null turn reads as an empty one."""
     question = "\n\n".join(turn or "" for turn in prompt)
     answer = "\n\n".join(turn or "" for turn in response).strip()
     tokens = words(answer)
@@ -103,13 +103,13 @@ def observe(prompt: Sequence[str | None], response: Sequence[str | None]) -> Obs
     )
 
 
-def _count(tokens: list[str], vocabulary: frozenset[str], wanted: frozenset[str]) -> int:
-    """Occurrences in `tokens` of the `wanted` words; most answers have few, so the vocabulary decides first."""
-    return sum(tokens.count(word) for word in vocabulary & wanted)
+def _count(tokens: list[str], vocabulary: frozenset[str], terms: frozenset[str]) -> int:
+    """Count the occurrences of `terms` in `tokens`; most answers have few, so look at the vocabulary first."""
+    return sum(tokens.count(word) for word in vocabulary & terms)
 
 
 def utility(seen: Observed) -> float:
-    """The answer's utility, on the scale of Davidson's log worth (its zero has no meaning).
+    """Return the answer's utility, on the scale of Davidson's log worth (its zero has no meaning).
 
     Length n counts as LENGTH ln((n + 20) / (n + HALF_LENGTH)): the logarithm of a short answer's length, saturating
     for long ones; 20 characters keep the empty answer finite. Counts c saturate as c / (c + half), where `half`
@@ -119,13 +119,13 @@ def utility(seen: Observed) -> float:
         LENGTH * math.log((seen.characters + 20) / (seen.characters + HALF_LENGTH))
         + LIST * _saturate(seen.list_items, 2)
         + HEADER * _saturate(seen.headers, 1)
-        + CODE * seen.answers_with_code
+        + CODE_WORDS * seen.answers_with_code
         + RICHNESS * (len(seen.vocabulary) / seen.words if seen.words else 0.0)
         - REFUSAL * _saturate(seen.refusals, 1)
         - HEDGE * _saturate(seen.hedges, 2)
         + HELPFUL * _saturate(seen.helpful, 2)
         + RELEVANCE * seen.relevance
-        + EMPTY * (seen.words == 0)
+        + EMPTY_ANSWER * (seen.words == 0)
     )
 
 
@@ -134,14 +134,14 @@ def _saturate(count: int, half: float) -> float:
 
 
 def overlap(a: frozenset[str], b: frozenset[str]) -> float:
-    """Jaccard overlap of two vocabularies, 0 to 1; two empty ones are the same."""
+    """Return the Jaccard overlap of two vocabularies, 0 to 1; two empty ones are equal."""
     return len(a & b) / len(a | b) if a or b else 1.0
 
 
 def vote_probabilities(
     utility_a: npt.NDArray[np.float64], utility_b: npt.NDArray[np.float64], overlaps: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Davidson's probabilities (n, 3) of A, B and tie from utilities (n,) and vocabulary overlaps (n,)."""
+    """Return Davidson's probabilities (n, 3) of A, B and tie from utilities (n,) and vocabulary overlaps (n,)."""
     half_gap = (utility_a - utility_b) / 2
     logits = np.stack([half_gap, -half_gap, TIE + TIE_OVERLAP * overlaps], axis=1)
     worths = np.exp(logits - logits.max(axis=1, keepdims=True))

@@ -83,7 +83,7 @@ def test_turns_are_encoded_as_in_the_kaggle_files() -> None:
 
 
 def test_csv_holds_the_table_and_the_test_file_no_votes(pairs: SyntheticPairs, tmp_path: Path) -> None:
-    write_csv(pairs, tmp_path / "train.csv", labelled=True)
+    write_csv(pairs, tmp_path / "train.csv", labeled=True)
     with open(tmp_path / "train.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
@@ -95,7 +95,7 @@ def test_csv_holds_the_table_and_the_test_file_no_votes(pairs: SyntheticPairs, t
     assert all(isinstance(json.loads(row["response_a"]), list) for row in rows)
 
     buffer = io.StringIO()
-    write_csv(pairs, buffer, labelled=False)
+    write_csv(pairs, buffer, labeled=False)
     assert buffer.getvalue().splitlines()[0] == "id,prompt,response_a,response_b"
 
 
