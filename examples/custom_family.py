@@ -1,0 +1,33 @@
+"""A feature family of your own: how an answer asks and hedges.
+
+    tiebreak pipeline --config configs/demo.yaml --plugin examples/custom_family.py \
+        --set featurize.families='[length, style, hedging]'
+
+The columns are called hedging_*. Boosters see them, and the report lists them.
+"""
+
+import re
+
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
+from featurize.text import Text
+
+_HEDGES = re.compile(r"\b(?:maybe|perhaps|might|could|it depends|I think|not sure)\b", re.IGNORECASE)
+
+
+@FAMILIES.register
+class Hedging(TextFamily):
+    """Count questions and hedges of each text."""
+
+    name = "hedging"
+    summary = "Questions and hedging words."
+    version = 1  # raise it when the same text gives other numbers
+    text_features = (
+        Feature("questions", "marks", "question marks"),
+        Feature("hedges", "words", "words such as maybe, perhaps, might"),
+    )
+
+    def describe(self, text: Text) -> list[float]:
+        """Return the features of one text, in the order of `text_features`."""
+        return [float(text.full.count("?")), float(len(_HEDGES.findall(text.full)))]

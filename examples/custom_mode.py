@@ -1,0 +1,20 @@
+"""A scoring mode of your own: a judge with another question.
+
+    tiebreak score_llm --config my.yaml --plugin examples/custom_mode.py
+
+where my.yaml names an instruct model: `llms: [{name: strict, mode: strict_judge, checkpoint: FOLDER}]`.
+"""
+
+from core.registry import MODES
+from infer.scoring.modes.judge import Judge
+
+
+@MODES.register
+class StrictJudge(Judge):
+    """Ask which answer has fewer errors."""
+
+    name = "strict_judge"
+    summary = "An instruct model that is asked which response has fewer errors."
+    instruction = "Below are a person's messages and two responses. Judge which response has fewer errors."
+    question = "\n\nAnswer with one letter only: X for Response A, Y for Response B, Z if they are equal."
+    answers = ("X", "Y", "Z")  # one token each, in the order A, B, tie

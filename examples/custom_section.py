@@ -1,0 +1,31 @@
+"""A report section of your own: how many votes each outcome got, in words.
+
+    tiebreak report --config configs/demo.yaml --plugin examples/custom_section.py
+
+The section stands in the page and in its navigation; its numbers stand in report/metrics.json.
+"""
+
+from typing import Any
+
+from core.registry import SECTIONS
+from report.context import ReportContext
+from report.section import ReportSection
+
+
+@SECTIONS.register
+class DecidedVotes(ReportSection):
+    """The share of votes that name a winner."""
+
+    name = "decided"
+    title = "Decided votes"
+    order = 55
+    summary = "The share of votes that name a winner."
+    template = (
+        "<h2>Decided votes</h2>"
+        "<p>{{ number('.1%', 'decided', 'share') }} of {{ number(',', 'decided', 'votes') }} votes name a winner.</p>"
+    )
+
+    def compute(self, context: ReportContext) -> dict[str, Any]:
+        """Return the numbers of this section; the key is unique among the sections."""
+        labels = context.votes.labels
+        return {"decided": {"votes": len(labels), "share": float((labels < 2).mean())}}
