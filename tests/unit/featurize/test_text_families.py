@@ -2,19 +2,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from featurize import text_families
-from featurize.columns import exchange
+from core.registry import FAMILIES
+from core.settings.features import FamilyEntry, default_families
+from featurize.blocks import exchange
 from featurize.families import tone
+from featurize.families.length import LengthFamily
+from featurize.family import TextFamily
 from featurize.text import Distinct
 from tests.helpers.tables import ROWS, real_records, records
 from votes.swap import swap_records
 
-FAMILIES = list(text_families.FAMILIES)
-COLUMNS = text_families.columns(FAMILIES)
+HANDMADE = [
+    (family, entry) for entry in default_families() if isinstance(family := FAMILIES.get(entry.family), TextFamily)
+]
+COLUMNS = [column for family, entry in HANDMADE for column in family.columns(entry)]
 
 
 def featurize(table):
-    return text_families.featurize(Distinct.of(table), FAMILIES)
+    distinct = Distinct.of(table)
+    return np.concatenate([family.matrix(distinct, entry) for family, entry in HANDMADE], axis=1)
 
 
 def value(row, name):
@@ -160,12 +166,12 @@ def test_a_large_text_is_analysed():
 
 def test_a_repeated_text_is_described_once(monkeypatch):
     seen = []
-    family = text_families.FAMILIES["length"]
 
-    def describe(text):
+    def describe(self, text):
         seen.append(text.full)
-        return [0.0] * len(family.text)
+        return [0.0] * len(self.text_features)
 
-    monkeypatch.setitem(text_families.FAMILIES, "length", text_families.Family(family.text, describe))
-    text_families.featurize(Distinct.of(records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))), ["length"])
+    monkeypatch.setattr(LengthFamily, "describe", describe)
+    table = records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))
+    LengthFamily().matrix(Distinct.of(table), FamilyEntry(family="length"))
     assert sorted(seen) == ["q", "x", "y"]
