@@ -1,8 +1,8 @@
 """The base classes of feature families. A family is one class in one file of featurize/families, or in a plugin.
 
 A family turns the texts of a shard into the columns of a file (`transform`) and says what the columns are (`block`).
-What it fits on the training records, it fits in one of two ways: it counts shard by shard (`counters`), or it reads all
-texts as one stream (`fit`). A family that needs neither has nothing to do for it.
+A family may fit something on the training records in one of two ways. It counts shard by shard (`counters`), or it
+reads all texts as one stream (`fit`). Families that fit nothing implement neither.
 """
 
 from __future__ import annotations

@@ -109,7 +109,7 @@ class Featurize(Strict):
     def _as_written(self, entries: list[FamilyEntry], info: SerializationInfo) -> list[Any]:
         """Return entries as a file has them: those without settings of their own are names."""
         return [
-            entry.family if type(entry) is FamilyEntry else entry.model_dump(mode=info.mode, exclude=None)
+            entry.family if type(entry) is FamilyEntry else entry.model_dump(mode=info.mode)
             for entry in entries
         ]
 

@@ -10,8 +10,8 @@ import pytest
 from core.registry import FAMILIES
 from core.settings.features import FamilyEntry, Featurize
 from core.storage import Folder
-from featurize.blocks import exchange
 from featurize import outputs
+from featurize.blocks import exchange
 from featurize.outputs import family_of, plan
 from tests.helpers.features import fit_entry, shard_file
 from tests.helpers.tables import records
