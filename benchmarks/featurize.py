@@ -1,11 +1,11 @@
-"""Features: ours against one process with scikit-learn, gensim and pandas, block by block, in one run.
+"""Compare features with those of one process with scikit-learn, gensim and pandas, block by block, in one run.
 
 Run as: python -m benchmarks.featurize --rows 5000 20000 57477
 (The default, 5000 alone, takes about 5 minutes on 2 cores; all three about an hour.)
 
-For each number of rows it writes records, then makes every block in processes of their own, ours and the other side's
-in turn. Ours is the whole job, from `python -m ray_jobs.featurize` to its end, start of Ray included; the other side
-counts from when its records are in memory. Peak memory is that of all processes of a side.
+For each number of rows it writes records. Then it makes every block in separate processes, once with our job and once
+alone. Our time is that of the whole job `python -m ray_jobs.featurize`, with the start of Ray. The other time starts
+when the records are in memory. Peak memory is that of all processes of a side.
 """
 
 import argparse
@@ -55,7 +55,9 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[5000])
-    parser.add_argument("--blocks", nargs="+", choices=list(OURS), default=[b for b in OURS if b != "embeddings"])
+    parser.add_argument(
+        "--blocks", nargs="+", choices=list(OURS), default=[name for name in OURS if name != "embeddings"]
+    )
     parser.add_argument("--shard-rows", type=int, default=2048)
     parser.add_argument("--threads", action="store_true", help="measure gensim with two threads as well")
     options = parser.parse_args()
@@ -75,7 +77,7 @@ def main() -> None:
 
 
 def write_records(folder: Path, rows: int, shard_rows: int) -> Path:
-    """A run with ingested records: the shared full-size generator's if it is there, else the demo's."""
+    """Return a run with ingested records, from the shared full-size generator if it exists, else from the demo."""
     run = folder / f"run-{rows}"
     line = [sys.executable, "-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
     line += ["--set", f"data.shard_rows={shard_rows}"]

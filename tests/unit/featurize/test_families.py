@@ -1,8 +1,8 @@
 """What every feature family keeps, whatever it computes. A new member of the registry is tested by being there."""
 
 import importlib.metadata
-import inspect
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +15,8 @@ from featurize.blocks import exchange
 from featurize.outputs import family_of, plan
 from tests.helpers.features import fit_entry, shard_file
 from tests.helpers.tables import records
+from votes.records import Records
+from votes.schema import SCHEMA_VERSION
 from votes.swap import swap_records
 
 TABLE = records(
@@ -24,21 +26,17 @@ TABLE = records(
     (["red blue sky", "and then?"], ["I cannot say. Ask Ada in London."], ["red sky sky\n- one\n- two"]),
 )
 # Settings that a member needs, or that make it small. A member without required settings needs none here.
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "ngrams": {"name": "words", "min_df": 0.0},
     "word2vec": {"dimensions": 3, "epochs": 1},
     "embeddings": {"components": 3, "max_tokens": 16},
 }
 
 
-class SomeRecords:
-    """As much of votes.records.Records as `plan` looks at."""
-
-    splits = ("train", "test")
-    sources = ()
-
-    def fingerprint_of(self, split):
-        return f"records of {split}"
+# As much of the manifest of records as `plan` reads.
+RECORDS = Records(
+    Folder("unused"), {"rows": {"train": 4, "test": 2}, "inputs": {}, "settings": {}, "schema_version": SCHEMA_VERSION}
+)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +54,7 @@ def spacy_model(tmp_path_factory):
 @pytest.fixture(params=FAMILIES.names())
 def entry(request, spacy_model):
     small = {"model": spacy_model} if request.param == "named_entities" else SMALL.get(request.param, {})
-    return Featurize(families=[{"family": request.param, **small}]).families[0]
+    return Featurize.model_validate({"families": [{"family": request.param, **small}]}).families[0]
 
 
 @pytest.fixture
@@ -109,8 +107,8 @@ def test_the_same_texts_give_the_same_bytes_in_other_company(matrix_of):
 
 
 def fingerprints(entry, seed=1):
-    made = plan(Featurize(families=[entry]), SomeRecords(), seed)
-    return {output.folder: (output.fingerprint, *output.by_split.values()) for output in made}
+    planned = plan(Featurize(families=[entry]), RECORDS, seed)
+    return {output.folder: (output.fingerprint, *output.by_split.values()) for output in planned}
 
 
 def test_the_fingerprint_follows_version_plugin_and_libraries(entry, monkeypatch):
@@ -145,11 +143,11 @@ def test_settings_of_resources_and_of_columns_leave_files_as_they_are(entry):
 
 def test_a_member_is_one_class_in_one_file_with_its_settings(entry):
     family = family_of(entry)
-    module = inspect.getmodule(type(family))
-    assert module.__name__ == f"featurize.families.{family.name}"
+    module = type(family).__module__
+    assert module == f"featurize.families.{family.name}"
     assert re.fullmatch(r"[^\n]{20,120}", family.summary)
     assert issubclass(family.settings, FamilyEntry)
-    assert family.settings is FamilyEntry or inspect.getmodule(family.settings) is module
+    assert family.settings is FamilyEntry or family.settings.__module__ == module
     undescribed = [name for name, field in family.settings.model_fields.items() if not field.description]
     assert undescribed == []
 

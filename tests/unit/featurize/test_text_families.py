@@ -31,12 +31,12 @@ def value(row, name):
 @given(ROWS)
 def test_any_text_gives_finite_numbers_and_swapping_is_permutation_and_sign(rows):
     table = records(*rows)
-    made = featurize(table)
-    assert made.shape == (len(rows), len(COLUMNS))
-    assert np.isfinite(made).all()
+    features = featurize(table)
+    assert features.shape == (len(rows), len(COLUMNS))
+    assert np.isfinite(features).all()
     permutation, signs = exchange(COLUMNS)
-    assert (made[:, permutation] * signs == featurize(swap_records(table))).all()
-    assert (made[:, permutation][:, permutation] * signs * signs[permutation] == made).all()
+    assert (features[:, permutation] * signs == featurize(swap_records(table))).all()
+    assert (features[:, permutation][:, permutation] * signs * signs[permutation] == features).all()
 
 
 def test_every_column_is_described_and_named_once():

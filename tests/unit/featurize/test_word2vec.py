@@ -17,9 +17,9 @@ def test_words_and_their_order_are_gensims():
 
     epochs: list[int] = []
     ours = train_word_vectors(iter(CORPUS), SMALL, seed=3, on_epoch=epochs.append)
-    theirs = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
+    reference = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
     assert epochs == [1, 2, 3]
-    assert ours.words.to_pylist() == theirs.wv.index_to_key
+    assert ours.words.to_pylist() == reference.wv.index_to_key
     assert ours.vectors.shape == (len(ours.words), 8)
 
 
