@@ -19,6 +19,7 @@ ALL = "all"
 class FamilyEntry(Strict):
     """One entry of featurize.families. The settings of a feature family derive from this model."""
 
+    renamed: ClassVar[dict[str, str]] = {}  # old names of settings
     columns_only: ClassVar[frozenset[str]] = frozenset()  # settings of the columns that boosters see, not of the files
     resources: ClassVar[frozenset[str]] = (
         frozenset()
@@ -53,6 +54,9 @@ def _entry(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
         raise ValueError(f"{error.reason}; {error.fix}") from None
     unknown = [key for key in values if key not in model.model_fields]
     if unknown:
+        if unknown[0] in model.renamed:
+            new = model.renamed[unknown[0]]
+            raise ValueError(f"setting {unknown[0]!r} of the family {values['family']!r} is now called {new!r}")
         valid = sorted(model.model_fields)
         near = difflib.get_close_matches(str(unknown[0]), valid, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -108,10 +112,7 @@ class Featurize(Strict):
     @field_serializer("families")
     def _as_written(self, entries: list[FamilyEntry], info: SerializationInfo) -> list[Any]:
         """Return entries as a file has them: those without settings of their own are names."""
-        return [
-            entry.family if type(entry) is FamilyEntry else entry.model_dump(mode=info.mode)
-            for entry in entries
-        ]
+        return [entry.family if type(entry) is FamilyEntry else entry.model_dump(mode=info.mode) for entry in entries]
 
     @model_validator(mode="after")
     def _names_differ(self) -> Featurize:

@@ -48,6 +48,11 @@ _SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 class EmbeddingSettings(FamilyEntry):
     """Sentence embeddings by a pre-trained encoder."""
 
+    renamed: ClassVar[dict[str, str]] = {
+        "replicas": "num_workers",
+        "cpus_per_replica": "cpus_per_worker",
+        "gpus_per_replica": "gpus_per_worker",
+    }
     columns_only: ClassVar[frozenset[str]] = frozenset({"view"})
     resources: ClassVar[frozenset[str]] = frozenset({"num_workers"})
 

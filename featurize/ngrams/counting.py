@@ -10,7 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints
-    from featurize.ngrams.tokenize import CodedTexts, Codes
+    from featurize.ngrams.tokenize import CodedTexts, CodeArray
 
 # A square table of this many cells finds an n-gram by its two parts several times faster than binary search.
 _TABLE_CELLS = 1 << 22
@@ -64,7 +64,7 @@ def frequent_terms(
     return frequent, documents, totals
 
 
-def _count_level(text_of: Codes, ids: Codes, pieces: Sequence[slice], width: int, weights: Ints) -> Ints:
+def _count_level(text_of: CodeArray, ids: CodeArray, pieces: Sequence[slice], width: int, weights: Ints) -> Ints:
     """Return in how many texts each id stands, and how often: (2, width), both by the texts' weights."""
     counts = np.zeros((2, width), np.int64)
     for piece in pieces:
@@ -73,7 +73,7 @@ def _count_level(text_of: Codes, ids: Codes, pieces: Sequence[slice], width: int
     return counts
 
 
-def _add_occurrences(counts: Ints, text: Codes, term: Codes, weights: Ints) -> None:
+def _add_occurrences(counts: Ints, text: CodeArray, term: CodeArray, weights: Ints) -> None:
     import pandas as pd
 
     width = counts.shape[1]
@@ -82,7 +82,7 @@ def _add_occurrences(counts: Ints, text: Codes, term: Codes, weights: Ints) -> N
     counts[0] += np.bincount(pairs % width, weights=weights[pairs // width], minlength=width).astype(np.int64)
 
 
-def _pair_up(ids: Codes) -> tuple[Codes, Ints, Ints]:
+def _pair_up(ids: CodeArray) -> tuple[CodeArray, Ints, Ints]:
     """Return the n-gram at each position, numbered by first occurrence, and each one's first and last (n-1)-gram.
 
     `ids` are the (n-1)-grams. An n-gram that would cross a boundary contains one of the -1 that stand there.
@@ -111,7 +111,7 @@ class Matcher:
     width: int  # number of terms
     units: list[str]
     keys: list[Ints]
-    term_of: list[Codes]
+    term_of: list[CodeArray]
 
     @classmethod
     def of(cls, split: Sequence[tuple[str, ...]], shortest: int) -> Matcher:
@@ -134,7 +134,7 @@ class Matcher:
             number = {gram: at for at, gram in enumerate(ordered)}
         return cls(shortest, len(split), nodes, keys, term_of)
 
-    def occurrences(self, coded: CodedTexts) -> Iterator[tuple[Codes, Codes]]:
+    def occurrences(self, coded: CodedTexts) -> Iterator[tuple[CodeArray, CodeArray]]:
         """Yield every occurrence of a term as (text, term), in portions that never divide a text.
 
         The texts must be coded by `units`.
@@ -158,14 +158,14 @@ class Matcher:
             if matches:
                 yield np.concatenate([text for text, _ in matches]), np.concatenate([term for _, term in matches])
 
-    def _finder(self, level: int) -> Callable[[Codes], Codes]:
+    def _finder(self, level: int) -> Callable[[CodeArray], CodeArray]:
         """Return a function from the (n-1)-gram at each position to the n-gram there, or -1."""
         keys, base = self.keys[level], len(self.keys[level - 1])
         if base * base <= _TABLE_CELLS:
             table = np.full(base * base + 1, -1, np.int32)  # the last entry is for positions without a pair
             table[keys] = np.arange(len(keys))
 
-            def look_up(ids: Codes) -> Codes:
+            def look_up(ids: CodeArray) -> CodeArray:
                 pairs = np.full(len(ids), base * base, np.int64)
                 present = (ids[:-1] >= 0) & (ids[1:] >= 0)
                 pairs[:-1] = np.where(present, ids[:-1] * np.int64(base) + ids[1:], base * base)
@@ -173,7 +173,7 @@ class Matcher:
 
             return look_up
 
-        def search(ids: Codes) -> Codes:
+        def search(ids: CodeArray) -> CodeArray:
             numbers = np.full(len(ids), -1, np.int32)
             present = np.flatnonzero((ids[:-1] >= 0) & (ids[1:] >= 0))
             pairs = ids[present] * np.int64(base) + ids[present + 1]
@@ -192,7 +192,7 @@ def count_terms(coded: CodedTexts, weights: Ints, matcher: Matcher) -> Ints:
     return counts
 
 
-def count_matrix(coded: CodedTexts, texts: int, matcher: Matcher) -> tuple[Ints, Codes, Doubles]:
+def count_matrix(coded: CodedTexts, texts: int, matcher: Matcher) -> tuple[Ints, CodeArray, Doubles]:
     """Return how often each term stands in each of the `texts` texts: the arrays of a CSR matrix, columns in order."""
     rows, columns, counts = [], [], []
     for text, term in matcher.occurrences(coded):

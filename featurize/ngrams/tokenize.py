@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from featurize.text import Text
 
 Analyzer = Literal["word", "char", "char_wb"]
-Codes = npt.NDArray[np.int32]
+CodeArray = npt.NDArray[np.int32]
 
 _WHITE = re.compile(r"\s\s+")  # CountVectorizer's _white_spaces
 
@@ -29,9 +29,9 @@ _WHITE = re.compile(r"\s\s+")  # CountVectorizer's _white_spaces
 class CodedTexts:
     """Some texts as codes. Negative codes never belong to an n-gram."""
 
-    codes: Codes  # (length,)
-    text_of: Codes  # (length,): number of the text that each code belongs to
-    whole: Codes | None  # (length,) for char_wb: length of the padded word that starts here, else 0
+    codes: CodeArray  # (length,)
+    text_of: CodeArray  # (length,): number of the text that each code belongs to
+    whole: CodeArray | None  # (length,) for char_wb: length of the padded word that starts here, else 0
 
     def pieces(self, size: int = 1 << 18) -> Iterable[slice]:
         """Yield slices that together cover all codes and cut only between texts, of `size` codes where texts allow.
@@ -82,7 +82,7 @@ def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) 
     return CodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole)
 
 
-def _look_up(table: Codes, codes: Codes) -> Codes:
+def _look_up(table: CodeArray, codes: CodeArray) -> CodeArray:
     numbers = table[codes]  # -1 reads the last entry, which the next line corrects
     numbers[codes < 0] = -1
     return numbers

@@ -18,7 +18,7 @@ from featurize.ngrams.tokenize import code_known, code_new, split_term
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints
-    from featurize.ngrams.tokenize import Analyzer, Codes
+    from featurize.ngrams.tokenize import Analyzer, CodeArray
     from featurize.text import Text
 
 
@@ -46,7 +46,7 @@ class SparseCounts:
     """How often each term (columns) stands in each text (rows): the arrays of a CSR matrix, columns in order."""
 
     offsets: Ints  # (rows + 1,)
-    columns: Codes  # (entries,)
+    columns: CodeArray  # (entries,)
     values: Doubles  # (entries,)
 
     def rows(self) -> Ints:

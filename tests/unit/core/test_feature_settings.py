@@ -37,6 +37,7 @@ def test_overrides_reach_entries_by_name_or_family_and_null_leaves_one_out():
         ("[{family: ngrms, name: w}]", "'featurize.families.w'", "did you mean 'ngrams'"),
         ("[{family: ngrams, name: w, max_feature: 3}]", "'featurize.families.w'", "did you mean 'max_features'"),
         ("[{family: length, words: 3}]", "'featurize.families.length'", "has no setting 'words'"),
+        ("[{family: embeddings, replicas: 2}]", "'featurize.families.embeddings'", "is now called 'num_workers'"),
         ("[ngrams]", "'featurize.families.0.name'", "missing"),
         ("[{family: ngrams, name: ../up}]", "name", "pattern"),
         ("[{family: ngrams, name: length}]", "'featurize'", "has the name of a family"),
