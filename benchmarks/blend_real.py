@@ -60,7 +60,7 @@ def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
         f"run={folder}",
         votes_or_none,
         "blend.submission=learnt",
-        "featurize.embeddings=null",
+        "featurize.families.embeddings=null",
         f"boosters.forest.features={features}",
         f"boosters.boosted.features={features}",
     ]

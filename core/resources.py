@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.progress import say
+from core.registry import FAMILIES
 from infer.scoring.engine_settings import LlmSettings, bundles
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster
-    from core.settings.features import Embeddings
+    from core.settings.features import Featurize
     from core.settings.finetune import FineTuned
     from core.settings.llm import Llm
     from core.settings.schema import Settings
@@ -53,10 +54,10 @@ class Request:
 def requests(settings: Settings) -> list[Request]:
     """The largest request of each kind of work, of every job that the settings ask for and of `predict`."""
     found = [Request("ingest", "a file or shard", {"CPU": 1})]
-    if settings.boosters or settings.featurize.embeddings is not None:
+    of_families = family_requests(settings.featurize)
+    if settings.boosters or of_families:
         found.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
-    if settings.featurize.embeddings is not None:
-        found.append(embeddings_request(settings.featurize.embeddings))
+    found += of_families
     for search in settings.tune:
         booster = next(each for each in settings.boosters if each.name == search.booster)
         found.append(processes_request("tune", booster))
@@ -70,10 +71,14 @@ def requests(settings: Settings) -> list[Request]:
     return [*found, *(processes_request("predict", booster) for booster in settings.boosters)]
 
 
-def embeddings_request(wanted: Embeddings) -> Request:
-    """One actor that encodes shards."""
-    bundle = _resources(wanted.cpus_per_replica, wanted.gpus_per_replica)
-    return Request("featurize", "embeddings: an encoder", bundle, key="featurize.embeddings")
+def family_requests(featurize: Featurize) -> list[Request]:
+    """Return the request for one actor of each feature family that has actors."""
+    bundles = {entry.entry_name: FAMILIES.get(entry.family).actor_resources(entry) for entry in featurize.families}
+    return [
+        Request("featurize", f"{name}: an actor", bundle, key=f"featurize.families.{name}")
+        for name, bundle in bundles.items()
+        if bundle is not None
+    ]
 
 
 def folds_request(booster: Booster) -> Request:

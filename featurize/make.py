@@ -1,83 +1,70 @@
-"""Turn records into features, shard by shard: hand-made columns, n-grams, word vectors, sentence embeddings.
+"""Turn records into features, shard by shard, for every family that the settings name.
 
 What is fitted is fitted on the training records only. The unit of resume is the shard: each file carries the
-fingerprint of the settings and records that made it, so changing one n-gram block redoes that block alone.
+fingerprint of the settings and records that made it, so changing one n-gram block makes that block's files alone again.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import embeddings_request, require_room
+from core.resources import family_requests, require_room
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
-from featurize import text_families
-from featurize.blocks import PlainBlock, to_lists
-from featurize.families import named_entities, similarity, word2vec
-from featurize.families.embed_stage import embed, embed_fitted
-from featurize.families.similarity import vector_cosines
-from featurize.families.word2vec_stage import finish_word2vec, load_word_vectors, start_word2vec
-from featurize.ngrams import vectorize
-from featurize.ngrams.fit import PARTS, fit_counts, ngram_settings, read_rarity, read_vocabulary, vocabularies
-from featurize.store import VERSIONS, Output, catalogue, handmade_families, layout, plan, settings_of
+from featurize.background import BackgroundFit, share_fitted
+from featurize.counting_pass import fit_counts
+from featurize.outputs import FeatureJob, Output, family_of, layout, plan, settings_of, versions
 from featurize.text import Distinct
 from votes.records import Records, open_records
+from votes.schema import TEXTS
 
 if TYPE_CHECKING:
-    from core.settings.features import Featurize
     from core.storage import Folder
-
-Make = Callable[..., Iterator[Item]]  # _make_shard with folders and settings, still without outputs
-
-_SIDE = {"prompt": "prompt", "response_a": "a", "response_b": "b"}
 
 
 def make_features(run: Run) -> list[StageResult]:
     """Make every feature file that the settings ask for, for every split."""
     records = open_records(run)
-    wanted = run.settings.featurize
-    outputs = plan(wanted, records, run.settings.seed)
+    outputs = plan(run.settings.featurize, records, run.settings.seed)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return [StageResult("featurize", True, manifest)]
 
-    connect(run)
-    stage.begin()
-    _require_room(wanted)
     splits = [*records.splits, *records.sources]
-    items = _shards(records, splits)
-    _make_all(run, records, stage.folder, outputs, items)
+    job = _begin(run, records, outputs, stage, splits)
+    _make_all(run, job)
 
-    made = layout(stage.folder, wanted, outputs)
-    columns = made.columns()
-    keep = {output.fitted for output in outputs if output.is_fitted}
-    keep |= {output.file(item) for output in outputs for item in items}
+    columns = layout(stage.folder, run.settings.featurize, outputs)
+    count = len(columns.columns())
     manifest = stage.commit(
         rows={split: records.rows(split) for split in splits},
-        schema={c.name: "float32" for block in made.blocks if isinstance(block, PlainBlock) for c in block.columns()},
-        metrics={"columns": len(columns)},
-        keep=keep,
-        extra={"catalogue": catalogue(made)},
+        schema={name: kind for block in columns.blocks for name, kind in block.schema().items()},
+        metrics={"columns": count},
+        keep={output.fitted for output in outputs if output.fitted is not None} | _files(job),
+        extra={"catalogue": [entry for block in columns.blocks for entry in block.catalogue()]},
     )
-    return [StageResult("featurize", False, manifest, [f"{len(columns):,} columns for the boosters"])]
+    return [StageResult("featurize", False, manifest, [f"{count:,} columns for the boosters"])]
 
 
 def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:
-    """The stage of features/, with the outputs that the settings ask for; see feature_store.plan."""
+    """Return the stage of features/ with the outputs that the settings ask for; see `featurize.outputs.plan`."""
+    featurize = run.settings.featurize
     return Stage(
         "featurize",
         run.folder / "features",
         settings={
-            "featurize": settings_of(run.settings.featurize),
-            "versions": VERSIONS,
+            "featurize": settings_of(featurize),
+            "order": featurize.names,
+            "versions": versions(featurize),
             "outputs": {output.folder: dict(output.by_split) for output in outputs},
         },
         inputs={"records": records.fingerprint},
@@ -86,147 +73,105 @@ def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Sta
 
 def featurize_more(run: Run, records: Records, fitted: Folder) -> StageResult:
     """Make the features of further test records with what another run fitted in its features/."""
-    wanted = run.settings.featurize
-    outputs = plan(wanted, records, run.settings.seed)
+    outputs = plan(run.settings.featurize, records, run.settings.seed)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult("featurize", True, manifest)
+    job = _begin(run, records, outputs, stage, records.splits, fitted)
+    _make_all(run, job)
+    rows = {split: records.rows(split) for split in records.splits}
+    return StageResult("featurize", False, stage.commit(rows=rows, keep=_files(job)))
+
+
+def _begin(
+    run: Run,
+    records: Records,
+    outputs: Sequence[Output],
+    stage: Stage,
+    splits: Sequence[str],
+    fitted: Folder | None = None,
+) -> FeatureJob:
+    """Begin the stage and return its job. `fitted` is the folder of what is fitted, if it is not that of the stage."""
     connect(run)
     stage.begin()
-    _require_room(wanted)
-    items = _shards(records, records.splits)
-    of_kind = {output.kind: output for output in outputs}
-    make = functools.partial(
-        _make_shard, records=records.folder, fitted=fitted, target=stage.folder, wanted=wanted, redo=run.force
+    for request in family_requests(run.settings.featurize):
+        require_room(request)
+    return FeatureJob(
+        records=records,
+        fitted=stage.folder if fitted is None else fitted,
+        target=stage.folder,
+        outputs={output.folder: output for output in outputs},
+        items=[{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)],
+        seed=run.settings.seed,
+        redo=run.force,
     )
-    _make_plain(make, outputs, items)
-    if wanted.embeddings is not None:
-        vectors, reduced = of_kind["sentence_vectors"], of_kind["embeddings"]
-        embed_fitted(fitted, stage.folder, records, vectors, reduced, wanted.embeddings, items, run.force)
-    if wanted.word2vec is not None:
-        _pool_words(make, of_kind["word2vec"], fitted, stage.folder, items, run.force)
-    keep = {output.file(item) for output in outputs for item in items}
-    rows = {split: records.rows(split) for split in records.splits}
-    return StageResult("featurize", False, stage.commit(rows=rows, keep=keep))
 
 
-def _shards(records: Records, splits: Sequence[str]) -> list[Item]:
-    return [{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)]
+def _files(job: FeatureJob) -> set[str]:
+    return {output.file(item) for output in job.outputs.values() for item in job.items}
 
 
-def _require_room(wanted: Featurize) -> None:
-    if wanted.embeddings is not None:
-        require_room(embeddings_request(wanted.embeddings))
+def _make_all(run: Run, job: FeatureJob) -> None:
+    """Fit and make what is missing. A run that only predicts fits nothing."""
+    shared = [output for output in job.outputs.values() if not output.family.makes_own_files]
+    late = [output for output in shared if output.family.fits_on_stream]
+    early = [output for output in shared if not output.family.fits_on_stream]
+    # A fit on a stream takes one core for long, so it begins first. The other cores make the rest.
+    fits = [BackgroundFit(job, output) for output in late if job.fits and job.must_fit(output)]
+    if job.fits:
+        fit_counts(job, early)
+    _make_shards(job, early, {})
+    for entry in run.settings.featurize.families:
+        if family_of(entry).makes_own_files:
+            family_of(entry).make_files(job, entry)
+    for fit in fits:
+        fit.wait()
+    incomplete = [output for output in late if job.to_make(output)]
+    _make_shards(job, incomplete, {output.folder: share_fitted(job, output) for output in incomplete})
 
 
-def _make_all(run: Run, records: Records, folder: Folder, outputs: list[Output], items: list[Item]) -> None:
-    """Fit and make what is missing."""
-    wanted = run.settings.featurize
-    of_kind = {output.kind: output for output in outputs}
-    training: Any = None
-    if wanted.word2vec is not None:
-        # Training takes one core for long, so it begins first and the rest is made on the others.
-        parameters = word2vec.Word2VecSettings(**wanted.word2vec.model_dump(exclude={"view", "cosines"}))
-        training = start_word2vec(folder, records, of_kind["word2vec"], parameters, run.settings.seed, run.force)
-    fit_counts(folder, records, vocabularies(outputs, wanted.ngrams), of_kind.get("similarity"), run.force)
-    make = functools.partial(
-        _make_shard, records=records.folder, fitted=folder, target=folder, wanted=wanted, redo=run.force
-    )
-    _make_plain(make, outputs, items)
-    if wanted.embeddings is not None:
-        vectors, reduced = of_kind["sentence_vectors"], of_kind["embeddings"]
-        embed(folder, records, vectors, reduced, wanted.embeddings, items, run.force)
-    if wanted.word2vec is not None:
-        finish_word2vec(training, wanted.word2vec.epochs)
-        _pool_words(make, of_kind["word2vec"], folder, folder, items, run.force)
-
-
-def _make_plain(make: Make, outputs: Sequence[Output], items: list[Item]) -> None:
-    """Make the files that need nothing but what is counted."""
-    plain = [each for each in outputs if each.kind not in ("word2vec", "sentence_vectors", "embeddings")]
-    _on_shards(items, functools.partial(make, outputs=plain))
-
-
-def _pool_words(make: Make, output: Output, fitted: Folder, target: Folder, items: list[Item], redo: bool) -> None:
-    rest = items if redo else output.missing(target, items)
-    word_vectors = load_word_vectors(fitted, output) if rest else None
-    _on_shards(rest, functools.partial(make, outputs=[output], word_vectors=word_vectors), "shards pooled")
-
-
-def _on_shards(items: list[Item], work: Any, unit: str = "shards") -> None:  # noqa: ANN401 - see map_shards
-    progress = Progress("featurize", unit, total=len(items))
-    for done in map_shards(items, work):
+def _make_shards(job: FeatureJob, outputs: Sequence[Output], fitted: Mapping[str, Any]) -> None:
+    """Make the missing files of outputs, all of a shard in one task. `fitted` holds references to what is shared."""
+    if not outputs:
+        return
+    progress = Progress("featurize", "shards", total=len(job.items))
+    work = _ShardWork(job.records.folder, job.fitted, job.target, tuple(outputs), fitted, job.redo)
+    for done in map_shards(job.items, functools.partial(_make_shard, work=work)):
         progress.advance(rows=done["rows"])
 
 
-def _make_shard(
-    item: Item,
-    records: Folder,
-    fitted: Folder,
-    target: Folder,
-    outputs: list[Output],
-    wanted: Featurize,
-    redo: bool,
-    word_vectors: Any = None,  # noqa: ANN401 - a Ray object reference
-) -> Iterator[Item]:
-    """Make every feature file of one shard that is not there yet; Word2Vec's need the word vectors."""
-    missing = [output for output in outputs if redo or not output.is_made(target, item)]
+@dataclass(frozen=True)
+class _ShardWork:
+    """What a task needs to make the files of a shard."""
+
+    records: Folder
+    fitted: Folder
+    target: Folder
+    outputs: tuple[Output, ...]
+    references: Mapping[str, Any]  # by folder: what is fitted, in Ray's object store
+    redo: bool
+
+    def read_fitted(self, output: Output) -> Any:  # noqa: ANN401 - the family's own
+        if output.folder in self.references:
+            import ray
+
+            return ray.get(self.references[output.folder])
+        return output.family.read_fitted(output, self.fitted)
+
+
+def _make_shard(item: Item, work: _ShardWork) -> Iterator[Item]:
+    """Make every feature file of one shard that is not there yet."""
+    missing = [output for output in work.outputs if work.redo or not output.is_made(work.target, item)]
     rows = 0
     if missing:
-        table = records.read_table(f"{item['split']}/{item['shard']}", ["id", *_SIDE])
+        table = work.records.read_table(f"{item['split']}/{item['shard']}", ["id", *TEXTS])
         rows = len(table)
         distinct = Distinct.of(table)
-        counts: dict[Any, vectorize.Counts] = {}
         for output in missing:
-            made = _make(output, distinct, fitted, wanted, counts, word_vectors)
-            target.write_table(output.file(item), pa.table({"id": table["id"], **made}), output.by_split[item["split"]])
+            fitted = work.read_fitted(output)
+            columns: dict[str, Any] = {"id": table["id"]}
+            for entry in output.entries:
+                columns |= family_of(entry).transform(distinct, entry, fitted)
+            work.target.write_table(output.file(item), pa.table(columns), output.by_split[item["split"]])
     yield {"rows": rows}
-
-
-def _make(
-    output: Output,
-    distinct: Distinct,
-    fitted: Folder,
-    wanted: Featurize,
-    counts: dict[Any, vectorize.Counts],
-    word_vectors: Any,  # noqa: ANN401 - a Ray object reference
-) -> Mapping[str, Any]:
-    """The columns of one feature file. `counts` carries n-gram counts from block to block."""
-    if output.kind == "handmade":
-        families = handmade_families(wanted)
-        values = text_families.featurize(distinct, families)
-        return {column.name: values[:, n] for n, column in enumerate(text_families.columns(families))}
-    if output.kind == "named_entities":
-        values = named_entities.featurize(distinct, str(wanted.spacy_model))
-        return {column.name: values[:, n] for n, column in enumerate(named_entities.columns())}
-    if output.kind == "similarity":
-        values = similarity.featurize(distinct, read_rarity(fitted, output))
-        return {column.name: values[:, n] for n, column in enumerate(similarity.columns())}
-    if output.kind == "word2vec":
-        import ray
-
-        means = word2vec.mean_vectors(distinct.texts, ray.get(word_vectors))
-        vectors = {side: means[distinct.index[part]] for part, side in _SIDE.items()}
-        cosines = to_lists(vector_cosines(*vectors.values()))
-        return {"cosines": cosines, **{side: to_lists(each) for side, each in vectors.items()}}
-    block = next(each for each in wanted.ngrams if f"ngrams/{each.name}" == output.folder)
-    return _ngram_columns(distinct, PARTS[block.part], read_vocabulary(fitted, output), ngram_settings(block), counts)
-
-
-def _ngram_columns(
-    distinct: Distinct,
-    parts: tuple[str, ...],
-    vocabulary: vectorize.Vocabulary,
-    settings: vectorize.NgramSettings,
-    counts: dict[Any, vectorize.Counts],
-) -> dict[str, pa.ListArray]:
-    used, texts, _ = distinct.used_by(parts)
-    key = (parts, settings.analyzer, settings.ngram_range, tuple(vocabulary.terms))
-    if key not in counts:
-        counts[key] = vectorize.count(texts, vocabulary, settings)
-    weighed = vectorize.weigh(counts[key], vocabulary, settings)
-    return {
-        _SIDE[part]: vectorize.to_arrow(vectorize.take(weighed, used.searchsorted(distinct.index[part])))
-        for part in parts
-    }

@@ -1,17 +1,22 @@
-"""One text, analysed once for all families that look at it, and the distinct texts of a table of records."""
+"""One text, analyzed once for all families, and the distinct texts of a table of records."""
+
+from __future__ import annotations
 
 import collections
 import functools
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from votes.schema import TEXTS
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from core.arrays import Ints
 
 # Part of the fingerprint of all features: raise it when texts are taken apart differently.
 VERSION = 1
@@ -23,7 +28,7 @@ _FULL_WIDTH = ("。", "！", "？", "।")
 
 
 def space_out(words: Sequence[str]) -> str:
-    """Words with a space of their own on either side."""
+    """Return words as one string, each with a space of its own on either side."""
     return f" {'  '.join(words)} "
 
 
@@ -33,11 +38,11 @@ class Text:
     def __init__(self, turns: Sequence[str | None]) -> None:
         self.turns = turns
         self.full = "\n".join(turn for turn in turns if turn)
-        self.memo: dict[str, Any] = {}  # what a family found and will need again
+        self.memo: dict[str, Any] = {}  # what a family computed and will need again
 
     @functools.cached_property
     def words(self) -> list[str]:
-        """Runs of letters, digits and underscores, lower-cased."""
+        """Runs of letters, digits and underscores, in lower case."""
         return _WORD.findall(self.full.lower())
 
     @functools.cached_property
@@ -52,30 +57,30 @@ class Text:
 
     @functools.cached_property
     def spaced(self) -> str:
-        """The words with a space of their own on either side, so that phrases can be looked for as substrings."""
+        """The words with spaces around each, so that phrases can be searched as substrings."""
         return space_out(self.words)
 
     @functools.cached_property
     def sentences(self) -> int:
-        """Stretches that end like a sentence; at least one if there is a word."""
+        """Number of stretches that end like a sentence; at least 1 if there is a word."""
         ends = sum(1 for stops, white in _STOPS.findall(self.full) if white or stops.endswith(_FULL_WIDTH))
         ends += self.full.endswith((".", "!", "?"))
         return max(ends, 1 if self.words else 0)
 
     @functools.cached_property
-    def ascii_counts(self) -> npt.NDArray[np.int64]:
-        """How often each of the 128 ASCII characters occurs: one pass instead of one for each class of characters."""
+    def ascii_counts(self) -> Ints:
+        """How often each of the 128 ASCII characters occurs. One pass serves all classes of characters."""
         codes = np.frombuffer(self.full.encode("utf-8", "surrogatepass"), np.uint8)
         return np.bincount(codes, minlength=256)[:128]
 
     @functools.cached_property
     def code_blocks(self) -> list[str]:
-        """Fenced code blocks; one that is never closed counts."""
+        """Fenced code blocks. A block that is never closed counts."""
         return _CODE_BLOCK.findall(self.full) if "```" in self.full else []
 
     @functools.cached_property
     def prose(self) -> str:
-        """The text without fenced code, where # and * are no markup."""
+        """The text without fenced code, where # and * are not markup."""
         return _CODE_BLOCK.sub("\n", self.full) if self.code_blocks else self.full
 
 
@@ -84,19 +89,20 @@ class Distinct:
     """The texts of a table of records, each distinct one once, in the order in which they first occur."""
 
     texts: list[Text]
-    index: dict[str, npt.NDArray[np.int64]]  # for prompt, response_a and response_b: (n,) positions in `texts`
+    index: dict[str, Ints]  # for prompt, response_a and response_b: (n,) positions in `texts`
+    memo: dict[Any, Any] = field(default_factory=dict)  # what an entry computed and another will need again
 
     @classmethod
-    def of(cls, records: pa.Table) -> "Distinct":
-        """The texts of records."""
+    def of(cls, records: pa.Table) -> Distinct:
+        """Return the texts of records."""
         numbers: dict[tuple[str | None, ...], int] = {}
         index = {}
         for part in TEXTS:
             turns = map(tuple, records[part].to_pylist())
-            index[part] = np.array([numbers.setdefault(each, len(numbers)) for each in turns], np.int64)
+            index[part] = np.array([numbers.setdefault(text, len(numbers)) for text in turns], np.int64)
         return cls([Text(turns) for turns in numbers], index)
 
-    def used_by(self, parts: Sequence[str]) -> tuple[npt.NDArray[np.int64], list[Text], npt.NDArray[np.int64]]:
-        """Positions of the texts that stand in `parts`, the texts, and how often each stands there."""
+    def used_by(self, parts: Sequence[str]) -> tuple[Ints, list[Text], Ints]:
+        """Return positions of the texts that stand in `parts`, the texts, and how often each stands there."""
         used, counts = np.unique(np.concatenate([self.index[part] for part in parts]), return_counts=True)
         return used, [self.texts[n] for n in used], counts

@@ -13,7 +13,9 @@ from core.progress import Progress
 from core.ray_session import connect
 from core.shards import Item, map_shards
 from core.stage import fingerprint
-from featurize.families import language, length, style
+from featurize.families.language import LanguageFamily
+from featurize.families.length import LengthFamily
+from featurize.families.style import StyleFamily
 from featurize.text import Distinct, Text
 from votes import duplicates
 
@@ -25,9 +27,9 @@ if TYPE_CHECKING:
 # Part of the columns' fingerprint: raise it when they come out differently.
 VERSION = 1
 STYLE = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
-_LENGTH = {feature.name: n for n, feature in enumerate(length.FEATURES)}
-_STYLE = {feature.name: n for n, feature in enumerate(style.FEATURES)}
-_ENGLISH = [feature.name for feature in language.FEATURES].index("english")
+_LENGTH = {feature.name: n for n, feature in enumerate(LengthFamily.text_features)}
+_STYLE = {feature.name: n for n, feature in enumerate(StyleFamily.text_features)}
+_ENGLISH = [feature.name for feature in LanguageFamily.text_features].index("english")
 
 
 def gather_columns(run: Run, records: Records, folder: Folder) -> dict[str, pa.Table]:
@@ -80,7 +82,7 @@ def describe(records: pa.Table) -> dict[str, Any]:
     known = {id(text): _style(text) for part in answers for text in part}
     columns: dict[str, Any] = {
         "turns": np.array([len(prompt.turns) for prompt in prompts], np.int32),
-        "english": np.array([language.describe(prompt)[_ENGLISH] == 1 for prompt in prompts], np.bool_),
+        "english": np.array([LanguageFamily().describe(prompt)[_ENGLISH] == 1 for prompt in prompts], np.bool_),
         "code": np.array([any(text.code_blocks for text in texts) for texts in zip(prompts, *answers, strict=True)]),
     }
     for side, part in zip("ab", answers, strict=True):
@@ -92,9 +94,9 @@ def describe(records: pa.Table) -> dict[str, Any]:
 
 def _style(text: Text) -> Sequence[float]:
     """The four features of style of the arena's style control, in the order of STYLE."""
-    marks = style.describe(text)
+    marks = StyleFamily().describe(text)
     return (
-        length.describe(text)[_LENGTH["tokens"]],
+        LengthFamily().describe(text)[_LENGTH["tokens"]],
         marks[_STYLE["headers"]],
         marks[_STYLE["bullets"]] + marks[_STYLE["numbered"]],
         marks[_STYLE["bold"]],

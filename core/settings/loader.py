@@ -117,6 +117,11 @@ def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
     return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
 
 
+def _item_name(item: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the name of an item of a list: its own, else its family's (see featurize.families)."""
+    return item.get("name", item.get("family")) if isinstance(item, dict) else item
+
+
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
     """Return the position in a list of settings, by number or by the items' names."""
     if not isinstance(node, list):
@@ -125,7 +130,7 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
         )
     if key.isdigit() and int(key) < len(node):
         return int(key)
-    names = [str(item.get("name")) for item in node if isinstance(item, dict)]
+    names = [str(_item_name(item)) for item in node]
     if key in names:
         return names.index(key)
     if not node:
@@ -184,7 +189,7 @@ def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw 
     node = raw
     for part in _parts(location):
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            names = [item.get("name") if isinstance(item, dict) else None for item in node]
+            names = [_item_name(item) if isinstance(item, dict) else None for item in node]
             node, name = node[int(part)], names[int(part)]
             unlike = names.count(name) == 1 and isinstance(name, str) and re.match(NAME, name) and not name.isdigit()
             named.append(str(name) if unlike else part)

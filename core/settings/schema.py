@@ -22,7 +22,7 @@ class Settings(Strict):
     run: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     data: Data = Data()
-    featurize: Featurize = Featurize()
+    featurize: Featurize = Field(default_factory=Featurize)
     boosters: list[Booster] = []
     tune: list[Search] = []
     encoders: list[Encoder] = []
@@ -156,11 +156,11 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _features_are_made(self) -> "Settings":
-        made = self.featurize.made
+        names = self.featurize.names
         for booster in self.boosters:
             for name in booster.features or []:
-                if name not in made:
-                    near = difflib.get_close_matches(name, made, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(made)}"
+                if name not in names:
+                    near = difflib.get_close_matches(name, names, n=1)
+                    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
                     raise ValueError(f"booster {booster.name!r} asks for features {name!r} that are not made; {hint}")
         return self

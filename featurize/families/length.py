@@ -6,12 +6,14 @@ import math
 import re
 from typing import TYPE_CHECKING
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
 
-FEATURES = (
+_FEATURES = (
     Feature("chars", "characters", "characters of all turns"),
     Feature("words", "words", "runs of letters and digits"),
     Feature(
@@ -35,23 +37,33 @@ _TOKEN = re.compile(r"[A-Za-z]{1,6}|\d|[^\sA-Za-z\d]")
 _WORD = re.compile(r"\w+")
 
 
-def describe(text: Text) -> list[float]:
-    """The features of one text, in the order of FEATURES."""
-    words = len(text.words)
-    stripped = text.full.strip()
-    last = (text.turns[-1] if text.turns else "") or ""
-    return [
-        len(text.full),
-        words,
-        len(_TOKEN.findall(text.full)),
-        text.sentences,
-        sum(1 for line in text.full.splitlines() if line.strip()),
-        len(_PARAGRAPH_BREAK.findall(stripped)) + 1 if stripped else 0,
-        len(text.turns),
-        math.log1p(words),
-        words / max(text.sentences, 1),
-        len(last),
-        words if len(text.turns) == 1 else len(_WORD.findall(last)),
-        float(not stripped),
-        sum(turn is None for turn in text.turns),
-    ]
+@FAMILIES.register
+class LengthFamily(TextFamily):
+    """Length: how much there is to read."""
+
+    name = "length"
+    summary = "characters, words, tokens, sentences, lines, paragraphs and turns; of the last turn too"
+    version = 2
+    position = 1
+    text_features = _FEATURES
+
+    def describe(self, text: Text) -> list[float]:
+        """Return the text features."""
+        words = len(text.words)
+        stripped = text.full.strip()
+        last = (text.turns[-1] if text.turns else "") or ""
+        return [
+            len(text.full),
+            words,
+            len(_TOKEN.findall(text.full)),
+            text.sentences,
+            sum(1 for line in text.full.splitlines() if line.strip()),
+            len(_PARAGRAPH_BREAK.findall(stripped)) + 1 if stripped else 0,
+            len(text.turns),
+            math.log1p(words),
+            words / max(text.sentences, 1),
+            len(last),
+            words if len(text.turns) == 1 else len(_WORD.findall(last)),
+            float(not stripped),
+            sum(turn is None for turn in text.turns),
+        ]

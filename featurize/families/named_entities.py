@@ -1,4 +1,4 @@
-"""Named entities found by a spaCy model, where one is installed."""
+"""Named entities recognized by a spaCy model that is installed."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ import importlib.metadata
 import importlib.util
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-import numpy as np
-import numpy.typing as npt
+from pydantic import Field
 
 from core import fingerprints
 from core.errors import InputError
-from featurize.columns import Column, Feature, View, columns_of
-from featurize.text_families import normalised_difference
+from core.registry import FAMILIES
+from core.settings.features import FamilyEntry
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
-    from featurize.text import Distinct
+    from featurize.text import Text
 
-# Part of the fingerprint: raise it when the same model gives other numbers.
-VERSION = 1
 _READ_CHARS = 20_000  # of each text; spaCy itself refuses more than a million
 # The labels of OntoNotes, which most of spaCy's models use, and those of WikiNER in its multilingual ones.
 _KIND_OF = {
@@ -32,22 +31,60 @@ _KIND_OF = {
     **dict.fromkeys(("CARDINAL", "ORDINAL", "QUANTITY", "PERCENT", "MONEY"), "quantities"),
 }
 _KINDS = ("persons", "organisations", "places", "times", "quantities", "others")
-FEATURES = (
-    *(Feature(kind, "entities", f"{kind} that the spaCy model finds") for kind in _KINDS),
-    Feature(
-        "all", "entities", f"all entities that the spaCy model finds in the first {_READ_CHARS} characters of prose"
-    ),
-    Feature("distinct", "entities", "distinct ones among them"),
-)
-_VIEWS: tuple[View, ...] = ("prompt", "a", "b", "difference", "ratio")
 
 
-def identity(model: str) -> str:
-    """What tells this model from another of the same name, an installed package or a folder.
+class NamedEntitySettings(FamilyEntry):
+    """Entities that a spaCy model recognizes."""
+
+    family: Literal["named_entities"] = Field(default="named_entities", description="Name of the feature family.")
+    model: Annotated[str, Field(min_length=1)] = Field(description="An installed spaCy model, or its folder.")
+
+
+@FAMILIES.register
+class NamedEntityFamily(TextFamily):
+    """Counts of entities by kind. They have files of their own: a model takes longer than all rules together."""
+
+    name = "named_entities"
+    summary = "entities by kind, from a spaCy model that you installed (`python -m spacy download en_core_web_sm`)"
+    version = 1
+    settings = NamedEntitySettings
+    libraries = ("spacy",)
+    is_plain = False
+    text_features = (
+        *(Feature(kind, "entities", f"{kind} that the spaCy model finds") for kind in _KINDS),
+        Feature(
+            "all", "entities", f"all entities that the spaCy model finds in the first {_READ_CHARS} characters of prose"
+        ),
+        Feature("distinct", "entities", "distinct ones among them"),
+    )
+
+    def folder(self, entry: FamilyEntry) -> str:
+        """Return the entry's own folder."""
+        return entry.entry_name
+
+    def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
+        """Return the identity of the model. Raises InputError if it is not installed."""
+        return spacy_identity(cast("NamedEntitySettings", entry).model)
+
+    def describe_all(self, texts: Sequence[Text], entry: FamilyEntry) -> list[list[float]]:
+        """Return the counts of entities of each text."""
+        rows = []
+        model = _load(cast("NamedEntitySettings", entry).model)
+        for document in model.pipe([text.prose[:_READ_CHARS] for text in texts]):
+            counts = dict.fromkeys(_KINDS, 0)
+            for entity in document.ents:
+                counts[_KIND_OF.get(entity.label_, "others")] += 1
+            distinct = {entity.text.lower() for entity in document.ents}
+            rows.append([*map(float, counts.values()), float(len(document.ents)), float(len(distinct))])
+        return rows
+
+
+def spacy_identity(model: str) -> str:
+    """Return what distinguishes this model, an installed package or a folder, from another of the same name.
 
     Raises InputError with the command that installs what is missing: spaCy, or the model.
     """
-    where = f"featurize.spacy_model={model}"
+    where = f"featurize.families.named_entities.model={model}"
     if importlib.util.find_spec("spacy") is None:
         raise InputError("spaCy is not installed", where=where, fix="run `pip install spacy`, or leave this out.")
     if os.path.isdir(model):
@@ -60,30 +97,6 @@ def identity(model: str) -> str:
             where=where,
             fix=f"run `python -m spacy download {model}`, name the folder of one, or leave this out.",
         ) from None
-
-
-def columns() -> list[Column]:
-    """The columns that `featurize` makes."""
-    return columns_of("named_entities", FEATURES, _VIEWS)
-
-
-def featurize(distinct: Distinct, model: str) -> npt.NDArray[np.float32]:
-    """Counts of entities (n, d) of the records behind `distinct`."""
-    described = np.array(_describe([text.prose[:_READ_CHARS] for text in distinct.texts], model), np.float32)
-    described = described.reshape(len(distinct.texts), len(FEATURES))
-    prompt, a, b = (described[distinct.index[part]] for part in ("prompt", "response_a", "response_b"))
-    return np.concatenate([prompt, a, b, a - b, normalised_difference(a, b)], axis=1)
-
-
-def _describe(texts: Sequence[str], model: str) -> list[list[float]]:
-    rows = []
-    for document in _load(model).pipe(texts):
-        counts = dict.fromkeys(_KINDS, 0)
-        for entity in document.ents:
-            counts[_KIND_OF.get(entity.label_, "others")] += 1
-        distinct = {entity.text.lower() for entity in document.ents}
-        rows.append([*map(float, counts.values()), float(len(document.ents)), float(len(distinct))])
-    return rows
 
 
 @functools.cache

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
@@ -28,12 +30,24 @@ _OPENINGS = (
     ("i", "I", r"i\b"),
     ("yes_or_no", "Yes, No", r"(?:yes|no)\b"),
 )
-FEATURES = tuple(Feature(name, "0 or 1", f"1 if the answer opens with one of: {words}") for name, words, _ in _OPENINGS)
+_FEATURES = tuple(
+    Feature(name, "0 or 1", f"1 if the answer opens with one of: {words}") for name, words, _ in _OPENINGS
+)
 _PATTERNS = tuple(re.compile(pattern, re.IGNORECASE) for *_, pattern in _OPENINGS)
 _START = 64  # characters looked at, behind white space
 
 
-def describe_answer(prompt: Text, answer: Text) -> list[float]:
-    """The features of one answer, in the order of FEATURES."""
-    start = answer.full.lstrip()[:_START]
-    return [float(pattern.match(start) is not None) for pattern in _PATTERNS]
+@FAMILIES.register
+class OpeningFamily(TextFamily):
+    """How an answer opens: its first words tell a helper's tone, a refusal, and which kind of model speaks."""
+
+    name = "opening"
+    summary = 'how an answer opens: agreeing, regretting, "As an AI", "Here is", greeting, The, I, Yes or No'
+    version = 2
+    position = 7
+    answer_features = _FEATURES
+
+    def describe_answer(self, prompt: Text, answer: Text) -> list[float]:
+        """Return the answer features."""
+        start = answer.full.lstrip()[:_START]
+        return [float(pattern.match(start) is not None) for pattern in _PATTERNS]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import KeysView, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
 # Words looked at: the longest common subsequence takes time by the product of the lengths.
 _WORDS = 3000
 
-ANSWER_FEATURES = (
+_ANSWER_FEATURES = (
     Feature("prompt_words_kept", "share", "distinct words of the prompt that the answer uses"),
     Feature("words_from_prompt", "share", "distinct words of the answer that stand in the prompt"),
     Feature("prompt_bigrams_kept", "share", "distinct word pairs of the prompt that the answer uses"),
@@ -22,7 +24,7 @@ ANSWER_FEATURES = (
     Feature("repeated_bigrams", "share", "word pairs of the answer that stood there before"),
     Feature("repeated_lines", "share", "lines of the answer that stood there before"),
 )
-PAIR_FEATURES = (
+_PAIR_FEATURES = (
     Feature("jaccard", "share", "distinct words that both answers use, per word that either uses (Jaccard 1901)"),
     Feature("bigram_jaccard", "share", "the same of word pairs"),
     Feature("lcs", "share", f"longest common subsequence of words per word of the longer answer, first {_WORDS} words"),
@@ -33,35 +35,46 @@ PAIR_FEATURES = (
 )
 
 
-def describe_answer(prompt: Text, answer: Text) -> list[float]:
-    """What an answer does with its prompt, in the order of ANSWER_FEATURES."""
-    asked, given = _words(prompt), _words(answer)
-    asked_pairs, given_pairs = _pairs(prompt), _pairs(answer)
-    lines = [line for line in answer.full.splitlines() if line.strip()]
-    common = len(asked & given)
-    return [
-        common / max(len(asked), 1),
-        common / max(len(given), 1),
-        len(asked_pairs & given_pairs) / max(len(asked_pairs), 1),
-        _common_subsequence(prompt, answer) / max(min(len(prompt.words), _WORDS), 1),
-        _common_start(prompt.words, answer.words),
-        1 - len(given_pairs) / (len(answer.words) - 1) if len(answer.words) > 1 else 0.0,
-        1 - len(set(lines)) / len(lines) if lines else 0.0,
-    ]
+@FAMILIES.register
+class OverlapFamily(TextFamily):
+    """Overlap: what an answer repeats of its prompt, and what the two answers have in common."""
 
+    name = "overlap"
+    summary = "words, word pairs and longest common subsequences shared with the prompt and between answers"
+    version = 2
+    position = 8
+    libraries = ("rapidfuzz",)
+    answer_features = _ANSWER_FEATURES
+    pair_features = _PAIR_FEATURES
 
-def describe_pair(a: Text, b: Text) -> list[float]:
-    """What two answers have in common, whichever comes first, in the order of PAIR_FEATURES."""
-    empty = (not a.full.strip()) + (not b.full.strip())
-    return [
-        _jaccard(_words(a), _words(b)),
-        _jaccard(_pairs(a), _pairs(b)),
-        _common_subsequence(a, b) / max(min(max(len(a.words), len(b.words)), _WORDS), 1),
-        _common_start(a.words, b.words),
-        float(a.full == b.full),
-        float(empty == 2),
-        float(empty == 1),
-    ]
+    def describe_answer(self, prompt: Text, answer: Text) -> list[float]:
+        """Return the answer features: what the answer repeats of its prompt, and of itself."""
+        prompt_words, answer_words = _words(prompt), _words(answer)
+        prompt_pairs, answer_pairs = _pairs(prompt), _pairs(answer)
+        lines = [line for line in answer.full.splitlines() if line.strip()]
+        common = len(prompt_words & answer_words)
+        return [
+            common / max(len(prompt_words), 1),
+            common / max(len(answer_words), 1),
+            len(prompt_pairs & answer_pairs) / max(len(prompt_pairs), 1),
+            _common_subsequence(prompt, answer) / max(min(len(prompt.words), _WORDS), 1),
+            _common_start(prompt.words, answer.words),
+            1 - len(answer_pairs) / (len(answer.words) - 1) if len(answer.words) > 1 else 0.0,
+            1 - len(set(lines)) / len(lines) if lines else 0.0,
+        ]
+
+    def describe_pair(self, a: Text, b: Text) -> list[float]:
+        """Return the pair features: what two answers have in common."""
+        empty = (not a.full.strip()) + (not b.full.strip())
+        return [
+            _jaccard(_words(a), _words(b)),
+            _jaccard(_pairs(a), _pairs(b)),
+            _common_subsequence(a, b) / max(min(max(len(a.words), len(b.words)), _WORDS), 1),
+            _common_start(a.words, b.words),
+            float(a.full == b.full),
+            float(empty == 2),
+            float(empty == 1),
+        ]
 
 
 def _words(text: Text) -> KeysView[str]:
@@ -81,15 +94,15 @@ def _jaccard(a: Set[Any], b: Set[Any]) -> float:
 
 def _common_start(a: Sequence[str], b: Sequence[str]) -> int:
     count = 0
-    for one, other in zip(a, b, strict=False):
-        if one != other:
+    for left, right in zip(a, b, strict=False):
+        if left != right:
             break
         count += 1
     return count
 
 
 def _common_subsequence(a: Text, b: Text) -> int:
-    """Length of the longest common subsequence of words, by Hyyrö's bit-parallel algorithm (2004) in rapidfuzz."""
+    """Return the length of the longest common subsequence of words, by Hyyrö's bit-parallel algorithm (2004)."""
     from rapidfuzz.distance import LCSseq
 
     return int(LCSseq.similarity(a.words[:_WORDS], b.words[:_WORDS]))

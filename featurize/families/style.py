@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 
 if TYPE_CHECKING:
     from featurize.text import Text
 
-FEATURES = (
+_FEATURES = (
     Feature("headers", "headers", "Markdown headers"),
     Feature("bullets", "items", "items of bulleted lists"),
     Feature("numbered", "items", "items of numbered lists"),
@@ -57,17 +59,27 @@ _CLASSES[[ord(mark) for mark in ",;:()"], 2] = 1
 _CLASSES[[ord(white) for white in " \t\n\r\f\v"], 3] = 1
 
 
-def describe(text: Text) -> list[float]:
-    """The features of one text, in the order of FEATURES."""
-    prose = text.prose
-    size = max(len(text.full), 1)
-    return [
-        *(len(pattern.findall(prose)) if needed in prose else 0 for needed, pattern in _COUNTED),
-        0 if prose.isascii() else len(_EMOJI.findall(prose)),
-        len(text.code_blocks),
-        sum(map(len, text.code_blocks)),
-        prose.count("?") + prose.count("？"),
-        prose.count("!") + prose.count("！"),
-        *(text.ascii_counts @ _CLASSES / size).tolist(),
-        1 - int(text.ascii_counts.sum()) / size if text.full else 0.0,
-    ]
+@FAMILIES.register
+class StyleFamily(TextFamily):
+    """Style and structure, as in the arena's style control: markup is counted outside code blocks."""
+
+    name = "style"
+    summary = "headers, lists, bold, tables, LaTeX, links, emoji, code; counted outside code blocks"
+    version = 2
+    position = 4
+    text_features = _FEATURES
+
+    def describe(self, text: Text) -> list[float]:
+        """Return the text features."""
+        prose = text.prose
+        size = max(len(text.full), 1)
+        return [
+            *(len(pattern.findall(prose)) if needed in prose else 0 for needed, pattern in _COUNTED),
+            0 if prose.isascii() else len(_EMOJI.findall(prose)),
+            len(text.code_blocks),
+            sum(map(len, text.code_blocks)),
+            prose.count("?") + prose.count("？"),
+            prose.count("!") + prose.count("！"),
+            *(text.ascii_counts @ _CLASSES / size).tolist(),
+            1 - int(text.ascii_counts.sum()) / size if text.full else 0.0,
+        ]

@@ -1,14 +1,18 @@
 """Sentiment and tone: how an answer speaks to its reader. Phrases and sentiment are those of English."""
 
+from __future__ import annotations
+
 import functools
 import re
 from dataclasses import dataclass
 
-from featurize.columns import Feature
+from core.registry import FAMILIES
+from featurize.blocks import Feature
+from featurize.family import TextFamily
 from featurize.text import Text, space_out
 
 _SCORED_CHARS = 2000  # sentiment costs as much as all other hand-made features together
-FEATURES = (
+_FEATURES = (
     Feature("polarity", "-1 to 1", f"sentiment by TextBlob's lexicon, first {_SCORED_CHARS} characters of prose"),
     Feature("subjectivity", "0 to 1", f"subjectivity by TextBlob's lexicon, first {_SCORED_CHARS} characters of prose"),
     Feature("hedges", "phrases", "perhaps, may, might, it seems, I think and the like"),
@@ -30,7 +34,7 @@ FEATURES = (
 
 @dataclass(frozen=True)
 class _Lexicon:
-    """Words and phrases, given as lower-case words; what an apostrophe or a full stop divides is two words.
+    """Words and phrases, as lower-case words. An apostrophe or a full stop divides two words.
 
     Counting words in a table and phrases as substrings takes a tenth of the time of one regular expression.
     """
@@ -39,9 +43,9 @@ class _Lexicon:
     phrases: tuple[str, ...] = ()
 
     def count(self, text: Text) -> int:
-        """Occurrences in a text."""
-        found = sum(map(text.word_counts.__getitem__, self.words))
-        return found + sum(map(text.spaced.count, self._spaced))
+        """Return the occurrences in a text."""
+        single = sum(map(text.word_counts.__getitem__, self.words))
+        return single + sum(map(text.spaced.count, self._spaced))
 
     @functools.cached_property
     def _spaced(self) -> tuple[str, ...]:
@@ -87,28 +91,39 @@ _IMPERATIVE = re.compile(
 _SENTIMENT_WORD = re.compile(r"[a-z']+|!")
 
 
-def describe(text: Text) -> list[float]:
-    """The features of one text, in the order of FEATURES."""
-    prose = text.prose
-    end = prose.rstrip()
-    opening = Text([prose[:200]])
-    ends_in_prose = not text.full.rstrip().endswith("```")
-    return [
-        *_sentiment(prose[:_SCORED_CHARS]),
-        *(lexicon.count(text) for lexicon in _COUNTED),
-        float(_REFUSALS.count(opening) + _APOLOGIES.count(opening) > 0),
-        float(_OFFERS.count(Text([end[-200:]])) > 0),
-        len(_IMPERATIVE.findall(prose)),
-        float(ends_in_prose and end.endswith(("?", "？"))),
-        float(ends_in_prose and end != "" and (end[-1].isalnum() or end[-1] == ",")),
-    ]
+@FAMILIES.register
+class ToneFamily(TextFamily):
+    """Sentiment and tone: how an answer speaks to its reader. Phrases and sentiment are those of English."""
+
+    name = "tone"
+    summary = "sentiment (TextBlob), hedges, apologies, refusals, address, offers, unfinished endings"
+    version = 2
+    position = 5
+    libraries = ("textblob",)
+    text_features = _FEATURES
+
+    def describe(self, text: Text) -> list[float]:
+        """Return the text features."""
+        prose = text.prose
+        end = prose.rstrip()
+        opening = Text([prose[:200]])
+        ends_in_prose = not text.full.rstrip().endswith("```")
+        return [
+            *_sentiment(prose[:_SCORED_CHARS]),
+            *(lexicon.count(text) for lexicon in _COUNTED),
+            float(_REFUSALS.count(opening) + _APOLOGIES.count(opening) > 0),
+            float(_OFFERS.count(Text([end[-200:]])) > 0),
+            len(_IMPERATIVE.findall(prose)),
+            float(ends_in_prose and end.endswith(("?", "？"))),
+            float(ends_in_prose and end != "" and (end[-1].isalnum() or end[-1] == ",")),
+        ]
 
 
 def _sentiment(text: str) -> tuple[float, float]:
     from textblob import en
 
-    # TextBlob's own tokenizer takes as long as its scoring, and its list of emoticons as long again. Words that it does
-    # not know only end the reach of a negation or an adverb; a long one ends both, and those after it say nothing more.
+    # TextBlob's own tokenizer takes as long as its scoring, and its list of emoticons as long again. Unknown words only
+    # end the reach of a negation or an adverb. A long one ends both, so the unknown words after it change nothing.
     scored = _scored_words()
     words: list[str] = []
     ended = False

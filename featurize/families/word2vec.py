@@ -4,33 +4,43 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, cast
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
+from pydantic import Field
+
+from core.registry import FAMILIES
+from core.settings.base import PositiveInt
+from core.settings.features import FamilyEntry, PairView
+from featurize.blocks import Block, VectorBlock, from_lists, to_lists, vector_cosines
+from featurize.family import FeatureFamily
 
 if TYPE_CHECKING:
-    from featurize.text import Text
+    from core.arrays import Floats
+    from core.storage import Folder
+    from featurize.outputs import Output
+    from featurize.text import Distinct, Text
 
-# Part of the fingerprint: raise it when the same settings give other vectors.
-VERSION = 1
-_LINE_WORDS = 10_000  # gensim leaves out what a line has beyond this (MAX_WORDS_IN_BATCH)
-
-Floats = npt.NDArray[np.float32]
+_LINE_WORDS = 10_000  # gensim drops what a line has beyond this (MAX_WORDS_IN_BATCH)
+_SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
 
 
-@dataclass(frozen=True)
-class Word2VecSettings:
-    """gensim's parameters of the same names; the defaults are those of the published recipe."""
+class Word2VecSettings(FamilyEntry):
+    """Word vectors that gensim trains. The defaults are those of the published recipe."""
 
-    dimensions: int = 300
-    window: int = 5
-    epochs: int = 10
-    min_count: int = 1
+    columns_only: ClassVar[frozenset[str]] = frozenset({"view", "cosines"})
+
+    family: Literal["word2vec"] = Field(default="word2vec", description="Name of the feature family.")
+    dimensions: PositiveInt = Field(default=300, description="Length of a vector; gensim's vector_size.")
+    window: PositiveInt = Field(default=5, description="Distance in words between a word and those it predicts.")
+    epochs: PositiveInt = Field(default=10, description="Passes over the training texts.")
+    min_count: PositiveInt = Field(default=1, description="Occurrences from which a word gets a vector.")
+    view: PairView = Field(default="pair", description="Columns for each answer (pair), or for A minus B (difference).")
+    cosines: bool = Field(default=True, description="Whether boosters also see the cosines of the mean vectors.")
 
 
 @dataclass(frozen=True)
@@ -41,14 +51,67 @@ class WordVectors:
     vectors: Floats  # (words, dimensions)
 
 
-def train(
-    texts: Iterable[Text], settings: Word2VecSettings, seed: int, on_epoch: Callable[[int], None] = lambda epoch: None
-) -> WordVectors:
-    """Train on a stream of texts, which is read once; `on_epoch` hears of each finished epoch.
+@FAMILIES.register
+class Word2VecFamily(FeatureFamily):
+    """The mean of a text's word vectors, and cosines between the texts of a record."""
 
-    The words go to a temporary file, one text a line, that gensim reads again in every epoch without Python's help: as
-    fast as sentences held in memory, and memory does not grow with their number. One thread, because several would
-    make the vectors depend on their timing. Raises ValueError if no word occurs min_count times.
+    name = "word2vec"
+    summary = "vectors trained by gensim on the training records, averaged over a text; cosines"
+    version = 1
+    settings = Word2VecSettings
+    libraries = ("gensim",)
+    fitted_file = "vectors.parquet"
+    fits_on_stream = True
+
+    def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
+        """Return the settings and the seed."""
+        return {"seed": seed, **entry.file_shape()}
+
+    def block(self, entry: FamilyEntry, output: Output, folder: Folder) -> Block:
+        """Return the cosines and one column for each view and dimension."""
+        settings = cast("Word2VecSettings", entry)
+        return VectorBlock(
+            output.folder,
+            entry.entry_name,
+            "mean word vector",
+            settings.dimensions,
+            settings.view,
+            settings.cosines,
+        )
+
+    def fit(self, entry: FamilyEntry, texts: Iterator[Text], seed: int, on_step: Callable[[int], None]) -> pa.Table:
+        """Return the words and their vectors."""
+        model = train_word_vectors(texts, cast("Word2VecSettings", entry), seed, on_step)
+        return pa.table({"word": model.words, "vector": to_lists(model.vectors)})
+
+    def fit_steps(self, entry: FamilyEntry) -> tuple[str, int]:
+        """Return the number of epochs."""
+        return "Word2Vec epochs", cast("Word2VecSettings", entry).epochs
+
+    def read_fitted(self, output: Output, folder: Folder) -> WordVectors:
+        """Return the word vectors."""
+        table = output.read_fitted_table(folder)
+        return WordVectors(table["word"].combine_chunks(), from_lists(table["vector"]))
+
+    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+        """Return the cosines (n, 4), and the mean vectors of the three texts (n, dimensions)."""
+        means = mean_vectors(distinct.texts, fitted)
+        vectors = {side: means[distinct.index[part]] for side, part in _SIDES.items()}
+        cosines = to_lists(vector_cosines(*vectors.values()))
+        return {"cosines": cosines, **{side: to_lists(side_vectors) for side, side_vectors in vectors.items()}}
+
+
+def train_word_vectors(
+    texts: Iterable[Text],
+    settings: Word2VecSettings,
+    seed: int,
+    on_epoch: Callable[[int], None] = lambda epoch: None,
+) -> WordVectors:
+    """Train on a stream of texts, which is read once. `on_epoch` gets the number of finished epochs.
+
+    The words go to a temporary file, one text a line, which gensim reads again in every epoch without Python. That is
+    as fast as sentences held in memory, and memory does not grow with their number. Training takes one thread, because
+    with several the vectors would depend on their timing. Raises ValueError if no word occurs min_count times.
     """
     from gensim.models import Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -63,13 +126,13 @@ def train(
 
     with tempfile.TemporaryDirectory() as folder:
         corpus = os.path.join(folder, "corpus.txt")
-        found = False
+        empty = True
         with open(corpus, "w", encoding="utf-8") as file:
             for text in texts:
                 for start in range(0, len(text.words), _LINE_WORDS):
-                    found = True
+                    empty = False
                     file.write(" ".join(text.words[start : start + _LINE_WORDS]) + "\n")
-        if not found:
+        if empty:
             raise ValueError("the training records hold no word")
         model = Word2Vec(
             vector_size=settings.dimensions,
@@ -93,19 +156,19 @@ def train(
 
 
 def mean_vectors(texts: Sequence[Text], model: WordVectors) -> Floats:
-    """The mean vector (texts, dimensions) of each text's known words; zeros where there are none."""
+    """Return the mean vector (texts, dimensions) of each text's known words; zeros where there are none."""
     import scipy.sparse
 
     distinct: dict[str, int] = {}
     for text in texts:
         for word in text.word_counts:
             distinct.setdefault(word, len(distinct))
-    # Arrow finds the words of a shard without making a Python string of each word of the model.
-    found = pc.index_in(pa.array(distinct, pa.string()), value_set=model.words).fill_null(-1).to_numpy()
+    # Arrow looks up the words of a shard without making a Python string of each word of the model.
+    numbers_in_model = pc.index_in(pa.array(distinct, pa.string()), value_set=model.words).fill_null(-1).to_numpy()
     offsets = np.cumsum([0, *(len(text.word_counts) for text in texts)])
     numbers = np.fromiter((distinct[word] for text in texts for word in text.word_counts), np.int64, offsets[-1])
     counts = np.fromiter((count for text in texts for count in text.word_counts.values()), np.float32, offsets[-1])
-    columns = found[numbers] if len(found) else numbers
+    columns = numbers_in_model[numbers] if len(numbers_in_model) else numbers
     counts[columns < 0] = 0
     # As a sparse product: gathering the vectors of every word first would take 1.2 kB a word.
     shape = (len(texts), len(model.vectors))

@@ -1,11 +1,10 @@
 """Counts of terms over many shards, with bounds for what a shard left out: a vocabulary without counting everything.
 
-Each shard reports the terms that are frequent in it, and how frequent any other can be at most. A term in at least a
-share of all texts is in at least that share of the texts of some shard (Savasere, Omiecinski and Navathe 1995), so the
-reports together hold every term that can be wanted. The most frequent ones are reported by every shard and thereby
-counted already, and mostly they are all that is wanted; terms that are not, and that their bounds do not rule out, are
-counted in a second pass. The result is exact, and what is kept does not grow with the rare terms, which are nearly all
-there are.
+Each shard reports the terms that are frequent in it, and a bound for all others. A term in at least a share of all
+texts is in at least that share of the texts of some shard (Savasere, Omiecinski and Navathe 1995). So the reports
+together hold every term that can be chosen. The most frequent terms are reported by every shard, so they are counted
+already, and mostly they are all that is chosen. Other terms that their bounds do not rule out are counted in a second
+pass. The result is exact. Memory does not grow with the rare terms, which are nearly all there are.
 """
 
 from __future__ import annotations
@@ -16,22 +15,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 if TYPE_CHECKING:
-    from featurize.ngrams.tokenize import Ints
+    from core.arrays import Ints, Mask
 
-# Reporting terms down to half the frequency that is asked for leaves next to none uncertain (measured on real votes).
+# Reporting terms down to half the required frequency leaves almost none uncertain (measured on real votes).
 REPORTED_DOCUMENTS = 0.5
-REPORTED_TOTAL = 2.0  # a term in few texts is reported if it occurs there this much oftener
+REPORTED_TOTAL = 2.0  # a term in few texts is reported if it occurs so many times as often
 
 _COUNTED = ("documents", "totals", "unseen_documents", "unseen_totals")
 
 
 @dataclass(frozen=True)
 class TermCounts:
-    """What some shards say of their terms.
+    """What some shards report of their terms.
 
     The table has the columns term, documents and totals (in how many texts, and how often), and unseen_documents and
     unseen_totals: how much more there can be in shards that did not report the term. `absent` are the same two bounds
@@ -43,7 +41,7 @@ class TermCounts:
 
     @classmethod
     def of_shard(cls, terms: Sequence[str], documents: Ints, totals: Ints, absent: tuple[int, int]) -> TermCounts:
-        """The report of one shard."""
+        """Return the report of one shard."""
         nothing = np.zeros(len(terms), np.int64)
         columns = [pa.array(terms, pa.string()), documents, totals, nothing, nothing]
         return cls(pa.table(columns, names=["term", *_COUNTED]), absent)
@@ -55,15 +53,15 @@ class TermCounts:
         return terms
 
     def column(self, name: str) -> Ints:
-        """One column of numbers."""
+        """Return one column of numbers."""
         values: Ints = self.table[name].to_numpy()
         return values
 
-    def wanted(self, texts: int, min_df: float, max_features: int) -> npt.NDArray[np.bool_]:
-        """Terms that hold the `max_features` most frequent of those in at least `min_df` of all texts.
+    def candidates(self, texts: int, min_df: float, max_features: int) -> Mask:
+        """Return a mask of terms that hold the `max_features` most frequent of those in at least `min_df` of all texts.
 
-        If the bounds leave no doubt about these, and no tie for the last place, they are all; else every term that may
-        reach `min_df`, since scikit-learn's choice among equals depends on the order of all of them.
+        If the bounds leave no doubt about these, and no tie for the last rank, they are exactly these. Else they are
+        all terms that may reach `min_df`: scikit-learn's choice among equals depends on the order of all of them.
         """
         fewest = max(min_df * texts, 1)
         documents, totals = self.column("documents"), self.column("totals")
@@ -75,17 +73,17 @@ class TermCounts:
         decided = chosen.sum() == max_features and not self.uncertain()[chosen].any()
         return chosen if decided else possible
 
-    def uncertain(self) -> npt.NDArray[np.bool_]:
-        """Which terms are not counted in every shard."""
+    def uncertain(self) -> Mask:
+        """Return a mask of the terms that are not counted in every shard."""
         return (self.column("unseen_documents") > 0) | (self.column("unseen_totals") > 0)
 
-    def take(self, chosen: npt.NDArray[np.bool_]) -> TermCounts:
-        """Some of the terms."""
+    def take(self, chosen: Mask) -> TermCounts:
+        """Return the chosen terms alone."""
         return TermCounts(self.table.filter(pa.array(chosen)), self.absent)
 
 
 def report_limits(min_df: float, texts: int) -> tuple[float, float, tuple[int, int]]:
-    """From how many documents or occurrences on a shard of `texts` texts reports a term, and the bounds of others."""
+    """Return from how many documents or occurrences a shard of `texts` texts reports a term, and bounds of others."""
     documents = max(REPORTED_DOCUMENTS * min_df * texts, 1.0)
     totals = max(REPORTED_TOTAL * min_df * texts, 1.0)
     absent = (math.ceil(documents) - 1, math.ceil(totals) - 1)
@@ -93,14 +91,14 @@ def report_limits(min_df: float, texts: int) -> tuple[float, float, tuple[int, i
 
 
 def merge(*reports: TermCounts) -> TermCounts:
-    """The reports of several shards together."""
-    absent = (sum(each.absent[0] for each in reports), sum(each.absent[1] for each in reports))
+    """Return the reports of several shards together."""
+    absent = (sum(report.absent[0] for report in reports), sum(report.absent[1] for report in reports))
     tables = []
-    for each in reports:
-        # Taken off here where a term was reported, and added once for all shards below.
-        bounds = {f"unseen_{name}": bound for name, bound in zip(("documents", "totals"), each.absent, strict=True)}
-        columns = [each.column(name) - bounds.get(name, 0) for name in _COUNTED]
-        tables.append(pa.table([each.table["term"], *columns], names=["term", *_COUNTED]))
+    for report in reports:
+        # Subtracted here where a term was reported, and added once for all shards below.
+        bounds = {f"unseen_{name}": bound for name, bound in zip(("documents", "totals"), report.absent, strict=True)}
+        columns = [report.column(name) - bounds.get(name, 0) for name in _COUNTED]
+        tables.append(pa.table([report.table["term"], *columns], names=["term", *_COUNTED]))
     merged = (
         pa.concat_tables(tables).group_by("term", use_threads=False).aggregate([(name, "sum") for name in _COUNTED])
     )
@@ -110,7 +108,7 @@ def merge(*reports: TermCounts) -> TermCounts:
 
 
 def settle(counts: TermCounts, exact: Ints) -> TermCounts:
-    """The counts with those of the uncertain terms, in their order, now exact: (2, terms), documents and totals."""
+    """Return the counts with exact ones (2, terms), documents and totals, for the uncertain terms in their order."""
     at = np.flatnonzero(counts.uncertain())
     columns = [counts.column(name).copy() for name in _COUNTED]
     columns[0][at], columns[1][at] = exact

@@ -1,7 +1,7 @@
 """Texts as rows of integer codes, so that n-grams can be counted with array operations instead of strings.
 
-What a token is, scikit-learn's CountVectorizer defines; here its rules become codes: one per character or token, with
--1 after each stretch that no n-gram may cross.
+Tokens follow scikit-learn's CountVectorizer. There is one code for each character or token, and -1 after each stretch
+that no n-gram may cross.
 """
 
 from __future__ import annotations
@@ -20,22 +20,21 @@ if TYPE_CHECKING:
     from featurize.text import Text
 
 Analyzer = Literal["word", "char", "char_wb"]
-Ints = npt.NDArray[np.int64]
-Codes = npt.NDArray[np.int32]
+CodeArray = npt.NDArray[np.int32]
 
-_WHITE = re.compile(r"\s\s+")  # its _white_spaces
+_WHITE = re.compile(r"\s\s+")  # CountVectorizer's _white_spaces
 
 
 @dataclass(frozen=True)
-class Coded:
+class CodedTexts:
     """Some texts as codes. Negative codes never belong to an n-gram."""
 
-    codes: Codes  # (length,)
-    text_of: Codes  # (length,): number of the text that each code belongs to
-    whole: npt.NDArray[np.int32] | None  # (length,) for char_wb: length of the padded word that starts here, else 0
+    codes: CodeArray  # (length,)
+    text_of: CodeArray  # (length,): number of the text that each code belongs to
+    whole: CodeArray | None  # (length,) for char_wb: length of the padded word that starts here, else 0
 
     def pieces(self, size: int = 1 << 18) -> Iterable[slice]:
-        """Slices that together cover all codes and cut only between texts, of `size` codes where texts allow.
+        """Yield slices that together cover all codes and cut only between texts, of `size` codes where texts allow.
 
         Work on one piece stays in the processor's cache: counting whole shards at once took three times as long.
         """
@@ -49,26 +48,26 @@ class Coded:
 
 
 def split_term(term: str, analyzer: Analyzer) -> tuple[str, ...]:
-    """The units (tokens or characters) that an n-gram consists of."""
+    """Return the units (tokens or characters) that an n-gram consists of."""
     return tuple(term.split(" ")) if analyzer == "word" else tuple(term)
 
 
-def code_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[Coded, list[str]]:
-    """Code texts by whatever units they hold: the codes, and the unit (token or character) behind each code."""
+def code_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[CodedTexts, list[str]]:
+    """Code texts by whatever units they hold. Return the codes, and the unit (token or character) behind each code."""
     if analyzer != "word":
         coded = _characters(texts, analyzer)
         present = np.flatnonzero(np.bincount(coded.codes[coded.codes >= 0]))
         table = np.full(0x110000, -1, np.int32)
         table[present] = np.arange(len(present))
         units = [chr(code) for code in present.tolist()]
-        return Coded(_look_up(table, coded.codes), coded.text_of, coded.whole), units
+        return CodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole), units
     numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
     coded = _words(texts, numbers.__getitem__)
     return coded, list(numbers)
 
 
-def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) -> Coded:
-    """Code texts by given units; what is none of them becomes -1."""
+def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) -> CodedTexts:
+    """Code texts by given units. All others become -1."""
     if analyzer == "word":
         known = {unit: number for number, unit in enumerate(units)}
 
@@ -80,16 +79,16 @@ def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) 
     coded = _characters(texts, analyzer)
     table = np.full(0x110000, -1, np.int32)
     table[np.fromiter(map(ord, units), np.int64, len(units))] = np.arange(len(units))
-    return Coded(_look_up(table, coded.codes), coded.text_of, coded.whole)
+    return CodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole)
 
 
-def _look_up(table: Codes, codes: Codes) -> Codes:
-    found = table[codes]  # -1 reads the last entry, which is put right below
-    found[codes < 0] = -1
-    return found
+def _look_up(table: CodeArray, codes: CodeArray) -> CodeArray:
+    numbers = table[codes]  # -1 reads the last entry, which the next line corrects
+    numbers[codes < 0] = -1
+    return numbers
 
 
-def _words(texts: Sequence[Text], number: Callable[[str], int]) -> Coded:
+def _words(texts: Sequence[Text], number: Callable[[str], int]) -> CodedTexts:
     codes: list[int] = []
     lengths = np.empty(len(texts), np.int64)
     for n, text in enumerate(texts):
@@ -97,10 +96,10 @@ def _words(texts: Sequence[Text], number: Callable[[str], int]) -> Coded:
         codes.extend(map(number, text.tokens))
         codes.append(-1)
         lengths[n] = len(codes) - before
-    return Coded(np.array(codes, np.int32), np.repeat(np.arange(len(texts), dtype=np.int32), lengths), None)
+    return CodedTexts(np.array(codes, np.int32), np.repeat(np.arange(len(texts), dtype=np.int32), lengths), None)
 
 
-def _characters(texts: Sequence[Text], analyzer: Analyzer) -> Coded:
+def _characters(texts: Sequence[Text], analyzer: Analyzer) -> CodedTexts:
     cleaned = [_WHITE.sub(" ", text.full.lower()) for text in texts]
     if analyzer == "char":
         stretches = cleaned
@@ -110,7 +109,7 @@ def _characters(texts: Sequence[Text], analyzer: Analyzer) -> Coded:
         words = [[f" {word} " for word in text.split()] for text in cleaned]
         stretches = list(itertools.chain.from_iterable(words))
         stretch_lengths = np.fromiter(map(len, stretches), np.int64, len(stretches)) + 1
-        text_of_stretch = np.repeat(np.arange(len(texts), dtype=np.int32), [len(some) for some in words])
+        text_of_stretch = np.repeat(np.arange(len(texts), dtype=np.int32), [len(padded) for padded in words])
         text_of = np.repeat(text_of_stretch, stretch_lengths)
     joined = "\0".join([*stretches, ""]).encode("utf-32-le", "surrogatepass")
     codes = np.frombuffer(joined, np.int32).copy()
@@ -120,4 +119,4 @@ def _characters(texts: Sequence[Text], analyzer: Analyzer) -> Coded:
     if analyzer == "char_wb":
         whole = np.zeros(len(codes), np.int32)
         whole[ends - stretch_lengths] = stretch_lengths - 1
-    return Coded(codes, text_of, whole)
+    return CodedTexts(codes, text_of, whole)

@@ -1,6 +1,6 @@
-"""Word and character n-grams: a vocabulary fitted on shards and merged, and sparse blocks made with it.
+"""Word and character n-grams: counts of shards, a vocabulary chosen from them, and sparse rows made with it.
 
-The result is scikit-learn's CountVectorizer and TfidfVectorizer, to the column; the counting is in featurize.ngrams.counting.
+The result equals scikit-learn's CountVectorizer and TfidfVectorizer, column by column.
 """
 
 from __future__ import annotations
@@ -10,26 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
 
 from core.errors import InputError
 from featurize.ngrams import counting
 from featurize.ngrams.term_counts import TermCounts, report_limits
+from featurize.ngrams.tokenize import code_known, code_new, split_term
 
 if TYPE_CHECKING:
-    import scipy.sparse
-
-    from featurize.ngrams.tokenize import Analyzer, Codes, Ints
+    from core.arrays import Doubles, Ints
+    from featurize.ngrams.tokenize import Analyzer, CodeArray
     from featurize.text import Text
-
-# Part of the fingerprint of n-gram files: raise it when the same settings give other numbers.
-VERSION = 2
 
 
 @dataclass(frozen=True)
-class NgramSettings:
-    """One block: what is counted, and which terms are kept. The names are scikit-learn's."""
+class Vectorizer:
+    """What is counted, and which terms are kept. The names are scikit-learn's."""
 
     analyzer: Analyzer
     ngram_range: tuple[int, int]
@@ -39,95 +34,87 @@ class NgramSettings:
 
 
 @dataclass(frozen=True)
-class Vocabulary:
+class NgramVocabulary:
     """The terms of a block in order, and the inverse document frequency of each."""
 
     terms: list[str]
-    idf: npt.NDArray[np.float64]
+    idf: Doubles
 
 
 @dataclass(frozen=True)
-class Counts:
+class SparseCounts:
     """How often each term (columns) stands in each text (rows): the arrays of a CSR matrix, columns in order."""
 
     offsets: Ints  # (rows + 1,)
-    columns: Codes  # (entries,)
-    values: npt.NDArray[np.float64]  # (entries,)
+    columns: CodeArray  # (entries,)
+    values: Doubles  # (entries,)
 
     def rows(self) -> Ints:
-        """The row of each entry."""
+        """Return the row of each entry."""
         return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
 
 
-def report(texts: Sequence[Text], weights: Ints, settings: NgramSettings) -> TermCounts:
-    """What a shard says of its terms; text i counts `weights[i]` times."""
-    documents, totals, absent = report_limits(settings.min_df, int(weights.sum()))
-    found = counting.frequent_terms(texts, weights, settings.analyzer, settings.ngram_range, documents, totals)
-    return TermCounts.of_shard(*found, absent)
+def report_terms(texts: Sequence[Text], weights: Ints, vectorizer: Vectorizer) -> TermCounts:
+    """Return what a shard reports of its terms. Text i counts `weights[i]` times."""
+    documents, totals, absent = report_limits(vectorizer.min_df, int(weights.sum()))
+    coded, units = code_new(texts, vectorizer.analyzer)
+    separator = " " if vectorizer.analyzer == "word" else ""
+    terms = counting.frequent_terms(coded, units, weights, separator, vectorizer.ngram_range, (documents, totals))
+    return TermCounts.of_shard(*terms, absent)
 
 
-def matcher(terms: Sequence[str], settings: NgramSettings) -> counting.Matcher:
-    """What finds these terms in texts."""
-    return counting.Matcher.of(terms, settings.analyzer, settings.ngram_range)
+def matcher(terms: Sequence[str], vectorizer: Vectorizer) -> counting.Matcher:
+    """Return what finds these terms in texts."""
+    split = [split_term(term, vectorizer.analyzer) for term in terms]
+    return counting.Matcher.of(split, vectorizer.ngram_range[0])
 
 
-def choose_vocabulary(counts: TermCounts, texts: int, settings: NgramSettings) -> Vocabulary:
-    """The terms that scikit-learn would keep of `texts` documents, and their smoothed inverse document frequencies.
+def count_exactly(texts: Sequence[Text], weights: Ints, terms: counting.Matcher, analyzer: Analyzer) -> Ints:
+    """Return in how many texts each term stands, and how often: (2, terms), by the texts' weights."""
+    return counting.count_terms(code_known(texts, analyzer, terms.units), weights, terms)
 
-    Terms in fewer than min_df of the texts go first, then all but the max_features most frequent. The argsort on
-    alphabetically ordered terms is the one in CountVectorizer._limit_features, so that ties fall the same way. idf is
-    ln((1 + texts) / (1 + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError if no
-    term is left.
+
+def choose_vocabulary(counts: TermCounts, texts: int, vectorizer: Vectorizer) -> NgramVocabulary:
+    """Return the terms that scikit-learn would keep of `texts` documents, and their smoothed document frequencies.
+
+    Terms in fewer than min_df of the texts are dropped first, then all but the max_features most frequent. The argsort
+    on alphabetically ordered terms is that of CountVectorizer._limit_features, so that it breaks ties the same way.
+    idf is ln((1 + texts) / (1 + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError
+    if no term is left.
     """
     terms, documents, totals = counts.terms, counts.column("documents"), counts.column("totals")
-    order = sorted(np.flatnonzero(documents >= max(settings.min_df * texts, 1)).tolist(), key=terms.__getitem__)
+    order = sorted(np.flatnonzero(documents >= max(vectorizer.min_df * texts, 1)).tolist(), key=terms.__getitem__)
     if not order:
         raise InputError(
-            f"no term stands in at least {settings.min_df:.2%} of the {texts} texts",
+            f"no term stands in at least {vectorizer.min_df:.2%} of the {texts} texts",
             where="this n-gram block",
             fix="lower min_df, or leave this block out.",
         )
-    kept = [order[place] for place in np.sort((-totals[order]).argsort()[: settings.max_features])]
+    kept = [order[rank] for rank in np.sort((-totals[order]).argsort()[: vectorizer.max_features])]
     idf = np.log((1 + texts) / (1 + documents[kept])) + 1
-    return Vocabulary([terms[n] for n in kept], idf)
+    return NgramVocabulary([terms[n] for n in kept], idf)
 
 
-def count(texts: Sequence[Text], vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
-    """How often each term of the vocabulary stands in each text."""
-    return Counts(*counting.count_matrix(texts, matcher(vocabulary.terms, settings)))
+def count_texts(texts: Sequence[Text], vocabulary: NgramVocabulary, vectorizer: Vectorizer) -> SparseCounts:
+    """Return how often each term of the vocabulary stands in each text."""
+    terms = matcher(vocabulary.terms, vectorizer)
+    coded = code_known(texts, vectorizer.analyzer, terms.units)
+    return SparseCounts(*counting.count_matrix(coded, len(texts), terms))
 
 
-def weigh(counts: Counts, vocabulary: Vocabulary, settings: NgramSettings) -> Counts:
-    """The counts themselves, or tf-idf rows of Euclidean length 1 as TfidfVectorizer's defaults give."""
-    if settings.weighting == "count":
+def weigh(counts: SparseCounts, vocabulary: NgramVocabulary, vectorizer: Vectorizer) -> SparseCounts:
+    """Return the counts themselves, or tf-idf rows of Euclidean length 1 as TfidfVectorizer's defaults give."""
+    if vectorizer.weighting == "count":
         return counts
     values = counts.values * vocabulary.idf[counts.columns]
     rows = counts.rows()
     lengths = np.sqrt(np.bincount(rows, weights=values**2, minlength=len(counts.offsets) - 1))
-    return Counts(counts.offsets, counts.columns, values / lengths[rows])
+    return SparseCounts(counts.offsets, counts.columns, values / lengths[rows])
 
 
-def take(counts: Counts, rows: Ints) -> Counts:
-    """The rows in this order, some perhaps several times."""
+def take_rows(counts: SparseCounts, rows: Ints) -> SparseCounts:
+    """Return rows in this order. A row may be taken several times."""
     lengths = np.diff(counts.offsets)[rows]
     offsets = np.concatenate([[0], lengths.cumsum()])
     entries = np.arange(offsets[-1]) + np.repeat(counts.offsets[rows] - offsets[:-1], lengths)
-    return Counts(offsets, counts.columns[entries], counts.values[entries])
-
-
-def to_arrow(counts: Counts) -> pa.ListArray:
-    """One list per row of structs (index int32, value float32), in index order."""
-    entries = pa.StructArray.from_arrays(
-        [pa.array(counts.columns.astype(np.int32)), pa.array(counts.values.astype(np.float32))], ["index", "value"]
-    )
-    return pa.ListArray.from_arrays(pa.array(counts.offsets.astype(np.int32)), entries)
-
-
-def to_csr(rows: pa.ListArray, width: int) -> scipy.sparse.csr_matrix:
-    """The block (n, width) of sparse rows as made by `to_arrow`."""
-    import scipy.sparse
-
-    entries = rows.flatten()
-    offsets = np.concatenate([[0], rows.value_lengths().to_numpy().cumsum()])
-    arrays = (entries.field("value").to_numpy(), entries.field("index").to_numpy(), offsets)
-    return scipy.sparse.csr_matrix(arrays, shape=(len(rows), width))
+    return SparseCounts(offsets, counts.columns[entries], counts.values[entries])

@@ -17,7 +17,8 @@ from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage, require_finished
 from featurize.make import features_stage, featurize_more
-from featurize.store import FeatureStore, plan
+from featurize.outputs import plan
+from featurize.store import FeatureStore
 from train.boosters.fold_files import fold_stage, mean_of_folds, read_model
 from train.boosters.load import Arrangement, arrange
 from train.boosters.sources import inputs_of

@@ -13,7 +13,8 @@ from core.progress import say
 from core.ray_session import connect
 from core.run import Run, StageResult
 from core.stage import Stage
-from featurize.store import FeatureStore, handmade_families
+from featurize.outputs import plain_names
+from featurize.store import FeatureStore
 from metrics.intervals import bootstrap_means, interval
 from train.boosters.stages import share_data, source_weights
 
@@ -97,8 +98,7 @@ def _plain_families(run: Run) -> list[str]:
 
     Not n-grams and vectors: a linear model takes all columns as dense ones, and says as much of a source without.
     """
-    made = run.settings.featurize.made
-    return [family for family in (*handmade_families(run.settings.featurize), "similarity") if family in made]
+    return plain_names(run.settings.featurize)
 
 
 def used_sources(run: Run) -> npt.NDArray[np.bool_] | None:

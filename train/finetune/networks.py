@@ -176,7 +176,7 @@ def locate(model: str) -> str:
     from featurize.families import embeddings
 
     if model == embeddings.PACKAGED:
-        return embeddings.locate(model)
+        return embeddings.locate_encoder(model)
     path = os.path.expanduser(model)
     if os.path.isdir(path):
         return os.path.abspath(path)

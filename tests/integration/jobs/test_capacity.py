@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 SMALL = [
     "data.synthetic={train_rows: 300, test_rows: 20}",
     "data.shard_rows=100",
-    "featurize.ngrams=[]",
+    "featurize.families=all",
     "boosters.lightgbm.rounds=20",
     "boosters.xgboost.rounds=20",
 ]

@@ -14,7 +14,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HANDMADE = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
 # Sentence embeddings take longer than all the rest.
 WITHOUT_EMBEDDINGS = [
-    "featurize.embeddings=null",
+    "featurize.families.embeddings=null",
     f"boosters.forest.features={HANDMADE}",
     f"boosters.boosted.features={HANDMADE}",
 ]
@@ -27,7 +27,7 @@ def test_every_shipped_configuration_is_valid(path):
 
 @pytest.mark.slow
 def test_the_published_recipes_run(tmp_path, ray_cluster):
-    few = ["data.synthetic={train_rows: 120, test_rows: 20}", "data.folds=3", "featurize.word2vec.epochs=1"]
+    few = ["data.synthetic={train_rows: 120, test_rows: 20}", "data.folds=3", "featurize.families.word2vec.epochs=1"]
     rounds = ["boosters.lightgbm.rounds=5", "boosters.xgboost.rounds=5", "boosters.lightgbm.params.min_child_samples=5"]
     done = run_here("pipeline", tmp_path / "run", *few, *rounds, config="configs/seed.yaml")
     assert done.returncode == 0, done.stderr

@@ -9,7 +9,7 @@ import pytest
 from core.errors import InputError
 from core.run import Run
 from core.settings.loader import load_settings
-from featurize import store
+from featurize.families.ngrams import NgramFamily
 from featurize.make import featurize_more
 from featurize.store import FeatureStore
 from ray_jobs.featurize import featurize
@@ -23,12 +23,13 @@ CONFIG = """
 run: {run}
 data: {{train: {train}, test: {test}, folds: 3, shard_rows: 20}}
 featurize:
-  ngrams:
-    - {{name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
-    - {{name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
-    - {{name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
-  word2vec: {{dimensions: 6, epochs: 2}}
-  embeddings: {{max_tokens: 16, components: 4}}
+  families:
+    - all
+    - {{family: ngrams, name: words, ngram_range: [1, 2], min_df: 0.02, max_features: 50, view: difference}}
+    - {{family: ngrams, name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
+    - {{family: ngrams, name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
+    - {{family: word2vec, dimensions: 6, epochs: 2}}
+    - {{family: embeddings, max_tokens: 16, components: 4}}
 """
 WORDS = ["river", "stone", "cloud", "paper", "green", "quick", "seven", "music"]
 
@@ -41,7 +42,7 @@ def votes(count, first=0):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, ray_cluster):
+def finished(tmp_path_factory, ray_cluster):
     """A configuration whose features are made, with two workers."""
     folder = tmp_path_factory.mktemp("featurize")
     train = write_votes(folder / "train.csv", votes(90))
@@ -54,9 +55,9 @@ def made(tmp_path_factory, ray_cluster):
     return config, run, result.manifest
 
 
-def other(made, *overrides):
+def other(finished, *overrides):
     """The same run with other settings."""
-    config, _, _ = made
+    config, _, _ = finished
     return Run(load_settings(config.read_text(), str(config), overrides))
 
 
@@ -65,8 +66,8 @@ def files(run):
     return {name: folder.read_bytes(name) for name in folder.files() if name.endswith((".parquet", ".json"))}
 
 
-def test_every_column_is_in_the_catalogue_with_its_unit(made):
-    _, run, manifest = made
+def test_every_column_is_in_the_catalogue_with_its_unit(finished):
+    _, run, manifest = finished
     layout = FeatureStore.open(run, open_records(run)).layout
     counted = sum(entry.get("columns", 1) for entry in manifest["catalogue"])
     assert counted == len(layout.columns()) == manifest["metrics"]["columns"]
@@ -76,8 +77,8 @@ def test_every_column_is_in_the_catalogue_with_its_unit(made):
     assert families >= {"words", "counts", "chars", "word2vec", "embeddings"}
 
 
-def test_matrices_of_both_splits_have_every_record_and_column(made):
-    _, run, _ = made
+def test_matrices_of_both_splits_have_every_record_and_column(finished):
+    _, run, _ = finished
     records = open_records(run)
     store = FeatureStore.open(run, open_records(run))
     data = load_data(store, records)
@@ -88,34 +89,34 @@ def test_matrices_of_both_splits_have_every_record_and_column(made):
     arrays = load_data(store, records, sparse_below=0.0)
     assert data.features.sparse is not None
     assert arrays.features.sparse is None
-    place = [data.names.index(name) for name in arrays.names]
-    assert (data.features.joined().toarray()[:, place] == arrays.features.dense).all()
-    swapped = data.swapped(data.features).joined().toarray()[:, place]
+    positions = [data.names.index(name) for name in arrays.names]
+    assert (data.features.joined().toarray()[:, positions] == arrays.features.dense).all()
+    swapped = data.swapped(data.features).joined().toarray()[:, positions]
     assert (swapped == arrays.swapped(arrays.features).dense).all()
 
 
-def test_a_model_may_see_some_families_alone(made):
-    _, run, _ = made
+def test_a_model_may_see_some_families_alone(finished):
+    _, run, _ = finished
     records = open_records(run)
     store = FeatureStore.open(run, records)
     data = load_data(store, records, ["style", "words"])
     assert set(data.families) == {"style", "words"}
     everything = load_data(store, records)
-    place = [everything.names.index(name) for name in data.names]
-    assert (everything.features.joined()[:, place] != data.features.joined()).nnz == 0
+    positions = [everything.names.index(name) for name in data.names]
+    assert (everything.features.joined()[:, positions] != data.features.joined()).nnz == 0
 
 
-def test_a_second_run_does_nothing(made):
-    (result,) = featurize(made[1])
+def test_a_second_run_does_nothing(finished):
+    (result,) = featurize(finished[1])
     assert result.cached
 
 
 @pytest.mark.slow
-def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp_path):
-    _, run, _ = made
+def test_further_test_records_get_the_features_that_the_run_gives_them(finished, tmp_path):
+    _, run, _ = finished
     records = open_records(run)
     test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
-    more = other(made, f"run={tmp_path}/more")
+    more = other(finished, f"run={tmp_path}/more")
     result = featurize_more(more, test_alone, run.folder / "features")
     expected = {name: data for name, data in files(run).items() if "/test/" in name}
     assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
@@ -125,38 +126,40 @@ def test_further_test_records_get_the_features_that_the_run_gives_them(made, tmp
 
 
 @pytest.mark.slow
-def test_one_worker_makes_the_same_bytes_as_two(made, tmp_path):
-    config, run, _ = made
+def test_one_worker_makes_the_same_bytes_as_two(finished, tmp_path):
+    config, run, _ = finished
     for job in ("ingest", "featurize"):
         done = run_job(job, tmp_path / "run", "ray.cpus=1", config=str(config))
         assert done.returncode == 0, done.stderr
     alone = Run(load_settings(config.read_text(), str(config), [f"run={tmp_path / 'run'}"]))
-    expected, found = files(run), files(alone)
-    assert set(expected) == set(found)
+    expected, files_alone = files(run), files(alone)
+    assert set(expected) == set(files_alone)
     assert len(expected) > 50
-    different = [name for name in expected if not name.endswith("manifest.json") and expected[name] != found[name]]
+    different = [
+        name for name in expected if not name.endswith("manifest.json") and expected[name] != files_alone[name]
+    ]
     assert different == []
 
 
-def test_only_the_block_that_changed_is_made_again(made):
-    _, run, _ = made
+def test_only_the_block_that_changed_is_made_again(finished):
+    _, run, _ = finished
     folder = run.folder / "features"
     before = files(run)
-    featurize(other(made, "featurize.ngrams.words.max_features=20", "featurize.ngrams.counts.view=difference"))
+    featurize(other(finished, "featurize.families.words.max_features=20", "featurize.families.counts.view=difference"))
     after = files(run)
     changed = {name.split("/")[1] for name in before if name.startswith("ngrams/") and before[name] != after[name]}
     assert changed == {"words"}
     assert all(before[name] == after[name] for name in before if not name.startswith(("ngrams/", "manifest")))
-    featurize(made[1])  # as it was, for the other tests
+    featurize(finished[1])  # as it was, for the other tests
     assert files(run).keys() == before.keys()
     assert folder.exists("manifest.json")
 
 
-def test_other_test_records_leave_all_that_was_fitted_and_made_of_training_records(made, tmp_path):
-    _, run, _ = made
+def test_other_test_records_leave_all_that_was_fitted_and_made_of_training_records(finished, tmp_path):
+    _, run, _ = finished
     before = files(run)
     test = write_votes(tmp_path / "test.csv", votes(5, first=5000), [COLUMNS[0], *COLUMNS[3:6]])
-    changed = other(made, f"data.test={test}")
+    changed = other(finished, f"data.test={test}")
     stamps = {name: os.stat(f"{run.folder}/features/{name}").st_mtime_ns for name in before}
     try:
         ingest(changed)
@@ -170,10 +173,10 @@ def test_other_test_records_leave_all_that_was_fitted_and_made_of_training_recor
         featurize(run)
 
 
-def test_more_components_need_no_text_to_be_encoded_again(made):
-    _, run, _ = made
+def test_more_components_need_no_text_to_be_encoded_again(finished):
+    _, run, _ = finished
     before = files(run)
-    featurize(other(made, "featurize.embeddings.components=3"))
+    featurize(other(finished, "featurize.families.embeddings.components=3"))
     after = files(run)
     same = {name for name in before if before[name] == after.get(name)}
     assert {name for name in before if name.startswith("embeddings/vectors/")} <= same
@@ -181,23 +184,25 @@ def test_more_components_need_no_text_to_be_encoded_again(made):
     featurize(run)
 
 
-def test_features_of_another_version_or_other_settings_are_refused_by_name(made, monkeypatch):
-    _, run, _ = made
+def test_features_of_another_version_or_other_settings_are_refused_by_name(finished, monkeypatch):
+    _, run, _ = finished
     records = open_records(run)
-    with pytest.raises(InputError, match=r"featurize.word2vec: the features were made with another value"):
-        FeatureStore.open(other(made, "featurize.word2vec.dimensions=7"), records)
+    with pytest.raises(InputError, match=r"featurize.families.word2vec: the features were made with another"):
+        FeatureStore.open(other(finished, "featurize.families.word2vec.dimensions=7"), records)
     version = importlib.metadata.version
     with monkeypatch.context() as patch:
         patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
         with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
             FeatureStore.open(run, records)
-    monkeypatch.setitem(store.VERSIONS, "ngrams", 99)
+    with pytest.raises(InputError, match=r"featurize.families: the features were made for other entries: length, "):
+        FeatureStore.open(other(finished, "featurize.families.chars=null"), records)
+    monkeypatch.setattr(NgramFamily, "version", 99)
     with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
         FeatureStore.open(run, records)
 
 
-def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(made):
-    _, run, _ = made
+def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(finished):
+    _, run, _ = finished
     folder = run.folder / "features"
     store = FeatureStore.open(run, open_records(run))
     kept = folder.read_bytes("handmade/train/part-00000.parquet")
@@ -221,13 +226,16 @@ def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(mad
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("featurize.spacy_model=en_core_web_xx", "python -m spacy download en_core_web_xx"),
-        ("featurize.spacy_model=./nowhere", "python -m spacy download"),
-        ("featurize.embeddings.model=./nowhere", "no such folder"),
+        (
+            "featurize.families=[{family: named_entities, model: en_core_web_xx}]",
+            "python -m spacy download en_core_web_xx",
+        ),
+        ("featurize.families=[{family: named_entities, model: ./nowhere}]", "python -m spacy download"),
+        ("featurize.families.embeddings.model=./nowhere", "no such folder"),
     ],
 )
-def test_a_model_that_is_not_there_is_refused_before_any_work(made, override, reason):
-    before = files(made[1])
+def test_a_model_that_is_not_there_is_refused_before_any_work(finished, override, reason):
+    before = files(finished[1])
     with pytest.raises(InputError, match=reason):
-        featurize(other(made, override))
-    assert files(made[1]) == before
+        featurize(other(finished, override))
+    assert files(finished[1]) == before

@@ -28,10 +28,12 @@ from votes.schema import PROBABILITIES
 SETTINGS = {
     "data": {"folds": 3, "shard_rows": 16},
     "featurize": {
-        "families": ["length", "style", "similarity"],
-        # Words of which few are in a record stay sparse, behind all other columns.
-        "ngrams": [{"name": "words", "min_df": 0.02, "max_features": 40, "view": "difference"}],
-        "word2vec": {"dimensions": 4, "epochs": 1},
+        "families": [
+            *("length", "style", "similarity"),
+            # Words of which few are in a record stay sparse, behind all other columns.
+            {"family": "ngrams", "name": "words", "min_df": 0.02, "max_features": 40, "view": "difference"},
+            {"family": "word2vec", "dimensions": 4, "epochs": 1},
+        ],
     },
     "boosters": [
         {
@@ -275,7 +277,10 @@ def test_a_run_that_is_made_anew_meanwhile_is_exit_2_and_leaves_no_mixture(job, 
     [
         ("boosters.trees.rounds=6", "train_boosters/trees was made with other settings: rounds"),
         ("boosters.trees.fold_weights=equal", "train_boosters/trees was made with other settings: fold_weights"),
-        ("featurize.word2vec.epochs=2", "featurize.word2vec: the features were made with another value"),
+        (
+            "featurize.families.word2vec.epochs=2",
+            "featurize.families.word2vec: the features were made with another value",
+        ),
         ("data.folds=4", "data.folds: the records were made with 3, the settings say 4"),
         ("blend.length_debias=true", "blend was made with other settings: length_debias"),
     ],

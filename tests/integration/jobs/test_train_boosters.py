@@ -14,8 +14,7 @@ SMALL = [
     "data.synthetic.test_rows=20",
     "data.folds=2",
     "llms=[]",
-    "featurize.ngrams=[]",
-    "featurize.word2vec=null",
+    "featurize.families=all",
 ]
 
 

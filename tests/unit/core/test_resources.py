@@ -16,8 +16,8 @@ PACKAGES = ["featurize", "train", "tune", "infer", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
     "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
-    "featurize/families/embed_stage.py: num_cpus=wanted.cpus_per_replica": "embeddings_request",
-    "featurize/families/embed_stage.py: num_gpus=wanted.gpus_per_replica or None": "embeddings_request",
+    "featurize/families/embeddings.py: num_cpus=settings.cpus_per_worker": "family_requests",
+    "featurize/families/embeddings.py: num_gpus=settings.gpus_per_worker or None": "family_requests",
     "infer/scoring/engines.py: placement_group(wanted)": "engine_request",
     "core/run.py: num_cpus=int(elsewhere)": "one",
     "core/shards.py: num_cpus=cpus": "processes_request, or one",

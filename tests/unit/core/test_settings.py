@@ -15,7 +15,9 @@ def test_precedence_is_set_then_file_then_defaults():
 
 
 def test_saved_settings_load_again_as_they_were():
-    settings = load_settings(BASE + "featurize: {ngrams: [{name: w, ngram_range: [1, 3]}]}", "c.yaml")
+    settings = load_settings(
+        BASE + "featurize: {families: [length, {family: ngrams, name: w, ngram_range: [1, 3]}]}", "c.yaml"
+    )
     again = load_settings(yaml.safe_dump(settings.model_dump(mode="json")), "saved.yaml")
     assert again == settings
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from core.errors import InputError
+from featurize.components import Moments, principal_components
 from featurize.families import embeddings
 
 
@@ -10,16 +11,16 @@ def test_principal_components_from_moments_are_scikit_learns():
 
     rng = np.random.default_rng(5)
     vectors = (rng.normal(size=(300, 6)) @ rng.normal(size=(6, 6)) + 2).astype(np.float32)
-    moments = embeddings.Moments.of(vectors[:100]) + embeddings.Moments.of(vectors[100:])
-    components = embeddings.principal_components(moments, 3)
-    theirs = PCA(3, svd_solver="full").fit(vectors.astype(np.float64))
-    assert np.abs(np.abs((components.directions * theirs.components_).sum(axis=1)) - 1).max() < 1e-6
-    assert np.allclose(np.abs(components.reduce(vectors)), np.abs(theirs.transform(vectors)), atol=1e-4)
+    moments = Moments.of(vectors[:100]) + Moments.of(vectors[100:])
+    components = principal_components(moments, 3)
+    reference = PCA(3, svd_solver="full").fit(vectors.astype(np.float64))
+    assert np.abs(np.abs((components.directions * reference.components_).sum(axis=1)) - 1).max() < 1e-6
+    assert np.allclose(np.abs(components.reduce(vectors)), np.abs(reference.transform(vectors)), atol=1e-4)
     assert (components.directions[np.arange(3), np.abs(components.directions).argmax(axis=1)] > 0).all()
 
 
 def test_the_packaged_encoder_knows_what_is_alike():
-    encoder = embeddings.Encoder(embeddings.PACKAGED, max_tokens=32, threads=1)
+    encoder = embeddings.SentenceEncoder(embeddings.PACKAGED, max_tokens=32, threads=1)
     vectors = encoder.encode(["A cat sits on the mat.", "A kitten is on the rug.", "Interest rates rose.", ""])
     assert vectors.shape == (4, 384)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
@@ -32,10 +33,10 @@ def test_the_packaged_encoder_knows_what_is_alike():
 )
 def test_a_folder_that_is_no_encoder_says_so(model, reason):
     with pytest.raises(InputError, match=reason):
-        embeddings.locate(model)
+        embeddings.locate_encoder(model)
 
 
 def test_a_missing_package_names_the_command(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install sentence-transformers"):
-        embeddings.locate("any/model")
+        embeddings.locate_encoder("any/model")

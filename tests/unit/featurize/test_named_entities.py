@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from core.errors import InputError
-from featurize.columns import exchange
-from featurize.families import named_entities
+from featurize.blocks import exchange
+from featurize.families.named_entities import NamedEntityFamily, NamedEntitySettings, spacy_identity
 from featurize.text import Distinct
 from tests.helpers.tables import records
 from votes.swap import swap_records
@@ -31,22 +31,23 @@ def model(tmp_path_factory):
 
 def test_entities_are_counted_by_kind_and_follow_a_swap(model):
     table = records((["Who?"], ["Ada Lovelace, London, Ada Lovelace, Magna Carta"], [None]))
-    names = [column.name for column in named_entities.columns()]
-    made = named_entities.featurize(Distinct.of(table), model)
-    found = dict(zip(names, made[0].tolist(), strict=True))
-    assert found["named_entities_persons_a"] == 2
-    assert found["named_entities_places_a"] == 1
-    assert found["named_entities_others_a"] == 1
-    assert found["named_entities_all_difference"] == 4
-    assert found["named_entities_distinct_a"] == 3
-    permutation, signs = exchange(named_entities.columns())
-    swapped = named_entities.featurize(Distinct.of(swap_records(table)), model)
-    assert np.array_equal(made[:, permutation] * signs, swapped)
+    family, entry = NamedEntityFamily(), NamedEntitySettings(model=model)
+    columns = family.columns(entry)
+    matrix = family.matrix(Distinct.of(table), entry)
+    values = dict(zip([column.name for column in columns], matrix[0].tolist(), strict=True))
+    assert values["named_entities_persons_a"] == 2
+    assert values["named_entities_places_a"] == 1
+    assert values["named_entities_others_a"] == 1
+    assert values["named_entities_all_difference"] == 4
+    assert values["named_entities_distinct_a"] == 3
+    permutation, signs = exchange(columns)
+    swapped = family.matrix(Distinct.of(swap_records(table)), entry)
+    assert np.array_equal(matrix[:, permutation] * signs, swapped)
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(monkeypatch):
     with pytest.raises(InputError, match="python -m spacy download en_core_web_xx"):
-        named_entities.identity("en_core_web_xx")
+        spacy_identity("en_core_web_xx")
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install spacy"):
-        named_entities.identity("en_core_web_sm")
+        spacy_identity("en_core_web_sm")

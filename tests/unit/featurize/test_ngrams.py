@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from core.errors import InputError
+from featurize.blocks import sparse_lists, sparse_matrix
 from featurize.ngrams import counting, term_counts, vectorize
 from featurize.text import Distinct, Text
 from tests.helpers.tables import TEXT, real_records
@@ -17,35 +18,46 @@ TEXTS = [
 ]
 
 
-def fit(shards: list[list[str]], wanted: vectorize.NgramSettings) -> tuple[vectorize.Vocabulary, int]:
+def fit(shards: list[list[str]], vectorizer: vectorize.Vectorizer) -> tuple[vectorize.NgramVocabulary, int]:
     """The passes over shards as the job makes them, and the number of terms that had to be counted again."""
     counters = [Counter(shard) for shard in shards]
-    weighted = [([Text([text]) for text in each], np.array(list(each.values()))) for each in counters]
-    reports = [vectorize.report(*each, wanted) for each in weighted]
+    weighted = [([Text([text]) for text in shard], np.array(list(shard.values()))) for shard in counters]
+    reports = [vectorize.report_terms(*shard, vectorizer) for shard in weighted]
     # Merged in two steps, as many shards are.
     counts = term_counts.merge(term_counts.merge(*reports[:2]), *reports[2:])
     texts = sum(map(len, shards))
-    counts = counts.take(counts.wanted(texts, wanted.min_df, wanted.max_features))
+    counts = counts.take(counts.candidates(texts, vectorizer.min_df, vectorizer.max_features))
     again = counts.take(counts.uncertain()).terms
     if again:
-        exact = [counting.count_terms(*each, vectorize.matcher(again, wanted)) for each in weighted]
+        matcher = vectorize.matcher(again, vectorizer)
+        exact = [vectorize.count_exactly(*shard, matcher, vectorizer.analyzer) for shard in weighted]
         counts = term_counts.settle(counts, np.sum(exact, axis=0))
-    return vectorize.choose_vocabulary(counts, texts, wanted), len(again)
+    return vectorize.choose_vocabulary(counts, texts, vectorizer), len(again)
 
 
-def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted: vectorize.NgramSettings):
-    kind = CountVectorizer if wanted.weighting == "count" else TfidfVectorizer
-    theirs = kind(
-        analyzer=wanted.analyzer,
-        ngram_range=wanted.ngram_range,
-        min_df=wanted.min_df,
-        max_features=wanted.max_features,
+def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], vectorizer: vectorize.Vectorizer):
+    kind = CountVectorizer if vectorizer.weighting == "count" else TfidfVectorizer
+    reference = kind(
+        analyzer=vectorizer.analyzer,
+        ngram_range=vectorizer.ngram_range,
+        min_df=vectorizer.min_df,
+        max_features=vectorizer.max_features,
     )
-    expected = theirs.fit_transform(texts).toarray()
-    vocabulary, _ = fit(shards, wanted)
-    assert vocabulary.terms == theirs.get_feature_names_out().tolist()
-    made = vectorize.weigh(vectorize.count([Text([text]) for text in texts], vocabulary, wanted), vocabulary, wanted)
-    assert np.abs(vectorize.to_csr(vectorize.to_arrow(made), len(vocabulary.terms)).toarray() - expected).max() < 1e-6
+    expected = reference.fit_transform(texts).toarray()
+    vocabulary, _ = fit(shards, vectorizer)
+    assert vocabulary.terms == reference.get_feature_names_out().tolist()
+    weighed = vectorize.weigh(
+        vectorize.count_texts([Text([text]) for text in texts], vocabulary, vectorizer), vocabulary, vectorizer
+    )
+    assert (
+        np.abs(
+            sparse_matrix(
+                sparse_lists(weighed.offsets, weighed.columns, weighed.values), len(vocabulary.terms)
+            ).toarray()
+            - expected
+        ).max()
+        < 1e-6
+    )
 
 
 @pytest.mark.parametrize("weighting", ["count", "tfidf"])
@@ -54,8 +66,8 @@ def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], wanted
     [("word", (1, 3)), ("word", (2, 2)), ("char", (1, 3)), ("char", (3, 5)), ("char_wb", (2, 4)), ("char_wb", (5, 6))],
 )
 def test_sharded_fit_and_transform_equal_scikit_learn(weighting, analyzer, span):
-    wanted = vectorize.NgramSettings(analyzer, span, weighting, min_df=0.03, max_features=40)
-    assert_equals_scikit_learn(TEXTS, [TEXTS[at : at + 17] for at in range(0, len(TEXTS), 17)], wanted)
+    vectorizer = vectorize.Vectorizer(analyzer, span, weighting, min_df=0.03, max_features=40)
+    assert_equals_scikit_learn(TEXTS, [TEXTS[at : at + 17] for at in range(0, len(TEXTS), 17)], vectorizer)
 
 
 @pytest.mark.parametrize("weighting", ["count", "tfidf"])
@@ -64,8 +76,8 @@ def test_equality_with_scikit_learn_on_real_records(weighting, analyzer, span):
     """The published recipe's settings, on shards as uneven as files can make them."""
     distinct = Distinct.of(real_records(300))
     texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
-    wanted = vectorize.NgramSettings(analyzer, span, weighting, min_df=0.002, max_features=1000)
-    assert_equals_scikit_learn(texts, [texts[:13], texts[13:250], texts[250:]], wanted)
+    vectorizer = vectorize.Vectorizer(analyzer, span, weighting, min_df=0.002, max_features=1000)
+    assert_equals_scikit_learn(texts, [texts[:13], texts[13:250], texts[250:]], vectorizer)
 
 
 @settings(max_examples=80, deadline=None)
@@ -76,15 +88,15 @@ def test_equality_with_scikit_learn_on_real_records(weighting, analyzer, span):
     st.integers(1, 12),
 )
 def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, cut):
-    wanted = vectorize.NgramSettings(kind[0], kind[1], "tfidf", min_df=min_df, max_features=30)
+    vectorizer = vectorize.Vectorizer(kind[0], kind[1], "tfidf", min_df=min_df, max_features=30)
     shards = [shard for shard in (texts[:cut], texts[cut:]) if shard]
     try:
         CountVectorizer(analyzer=kind[0], ngram_range=kind[1], min_df=min_df, max_features=30).fit(texts)
     except ValueError:  # no term is left
         with pytest.raises(InputError):
-            fit(shards, wanted)
+            fit(shards, vectorizer)
         return
-    assert_equals_scikit_learn(texts, shards, wanted)
+    assert_equals_scikit_learn(texts, shards, vectorizer)
 
 
 def test_most_terms_are_counted_once_and_the_others_again():
@@ -92,30 +104,34 @@ def test_most_terms_are_counted_once_and_the_others_again():
     distinct = Distinct.of(real_records(300))
     texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
     shards = [texts[at : at + 60] for at in range(0, len(texts), 60)]
-    _, again = fit(shards, vectorize.NgramSettings("char", (1, 3), "count", min_df=0.05, max_features=50))
+    _, again = fit(shards, vectorize.Vectorizer("char", (1, 3), "count", min_df=0.05, max_features=50))
     assert again == 0
-    _, again = fit(shards, vectorize.NgramSettings("word", (1, 3), "count", min_df=0.05, max_features=10_000))
+    _, again = fit(shards, vectorize.Vectorizer("word", (1, 3), "count", min_df=0.05, max_features=10_000))
     assert again > 0
 
 
 def test_a_small_square_table_and_binary_search_find_the_same(monkeypatch):
-    wanted = vectorize.NgramSettings("char", (1, 3), "count", min_df=0.02, max_features=500)
-    vocabulary, _ = fit([TEXTS], wanted)
-    by_table = vectorize.count([Text([text]) for text in TEXTS], vocabulary, wanted)
+    vectorizer = vectorize.Vectorizer("char", (1, 3), "count", min_df=0.02, max_features=500)
+    vocabulary, _ = fit([TEXTS], vectorizer)
+    by_table = vectorize.count_texts([Text([text]) for text in TEXTS], vocabulary, vectorizer)
     monkeypatch.setattr(counting, "_TABLE_CELLS", 0)
-    by_search = vectorize.count([Text([text]) for text in TEXTS], vocabulary, wanted)
-    for one, other in zip(vars(by_table).values(), vars(by_search).values(), strict=True):
-        assert (one == other).all()
+    by_search = vectorize.count_texts([Text([text]) for text in TEXTS], vocabulary, vectorizer)
+    for left, right in zip(vars(by_table).values(), vars(by_search).values(), strict=True):
+        assert (left == right).all()
 
 
 def test_texts_without_terms_count_as_texts_and_give_empty_rows():
-    wanted = vectorize.NgramSettings("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
-    vocabulary, _ = fit([["", "!"], ["yes no", "yes"]], wanted)
+    vectorizer = vectorize.Vectorizer("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
+    vocabulary, _ = fit([["", "!"], ["yes no", "yes"]], vectorizer)
     assert vocabulary.terms == ["yes"]
-    made = vectorize.weigh(vectorize.count([Text([""]), Text(["yes"])], vocabulary, wanted), vocabulary, wanted)
-    assert vectorize.to_csr(vectorize.to_arrow(made), 1).toarray().ravel().tolist() == [0, 1]
+    weighed = vectorize.weigh(
+        vectorize.count_texts([Text([""]), Text(["yes"])], vocabulary, vectorizer), vocabulary, vectorizer
+    )
+    assert sparse_matrix(
+        sparse_lists(weighed.offsets, weighed.columns, weighed.values), 1
+    ).toarray().ravel().tolist() == [0, 1]
 
 
 def test_a_vocabulary_that_would_be_empty_says_so():
     with pytest.raises(InputError, match="lower min_df"):
-        fit([["one", "two"]], vectorize.NgramSettings("word", (1, 1), "count", min_df=1.0, max_features=5))
+        fit([["one", "two"]], vectorize.Vectorizer("word", (1, 1), "count", min_df=1.0, max_features=5))

@@ -2,19 +2,25 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from featurize import text_families
-from featurize.columns import exchange
+from core.registry import FAMILIES
+from core.settings.features import FamilyEntry, default_families
+from featurize.blocks import exchange
 from featurize.families import tone
+from featurize.families.length import LengthFamily
+from featurize.family import TextFamily
 from featurize.text import Distinct
 from tests.helpers.tables import ROWS, real_records, records
 from votes.swap import swap_records
 
-FAMILIES = list(text_families.FAMILIES)
-COLUMNS = text_families.columns(FAMILIES)
+HANDMADE = [
+    (family, entry) for entry in default_families() if isinstance(family := FAMILIES.get(entry.family), TextFamily)
+]
+COLUMNS = [column for family, entry in HANDMADE for column in family.columns(entry)]
 
 
 def featurize(table):
-    return text_families.featurize(Distinct.of(table), FAMILIES)
+    distinct = Distinct.of(table)
+    return np.concatenate([family.matrix(distinct, entry) for family, entry in HANDMADE], axis=1)
 
 
 def value(row, name):
@@ -25,12 +31,12 @@ def value(row, name):
 @given(ROWS)
 def test_any_text_gives_finite_numbers_and_swapping_is_permutation_and_sign(rows):
     table = records(*rows)
-    made = featurize(table)
-    assert made.shape == (len(rows), len(COLUMNS))
-    assert np.isfinite(made).all()
+    features = featurize(table)
+    assert features.shape == (len(rows), len(COLUMNS))
+    assert np.isfinite(features).all()
     permutation, signs = exchange(COLUMNS)
-    assert (made[:, permutation] * signs == featurize(swap_records(table))).all()
-    assert (made[:, permutation][:, permutation] * signs * signs[permutation] == made).all()
+    assert (features[:, permutation] * signs == featurize(swap_records(table))).all()
+    assert (features[:, permutation][:, permutation] * signs * signs[permutation] == features).all()
 
 
 def test_every_column_is_described_and_named_once():
@@ -160,12 +166,12 @@ def test_a_large_text_is_analysed():
 
 def test_a_repeated_text_is_described_once(monkeypatch):
     seen = []
-    family = text_families.FAMILIES["length"]
 
-    def describe(text):
+    def describe(self, text):
         seen.append(text.full)
-        return [0.0] * len(family.text)
+        return [0.0] * len(self.text_features)
 
-    monkeypatch.setitem(text_families.FAMILIES, "length", text_families.Family(family.text, describe))
-    text_families.featurize(Distinct.of(records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))), ["length"])
+    monkeypatch.setattr(LengthFamily, "describe", describe)
+    table = records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))
+    LengthFamily().matrix(Distinct.of(table), FamilyEntry(family="length"))
     assert sorted(seen) == ["q", "x", "y"]

@@ -2,8 +2,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from featurize.families import word2vec
-from featurize.families.word2vec import Word2VecSettings, WordVectors, mean_vectors
+from featurize.families.word2vec import Word2VecSettings, WordVectors, mean_vectors, train_word_vectors
 from featurize.text import Text
 
 CORPUS = [
@@ -17,15 +16,15 @@ def test_words_and_their_order_are_gensims():
     from gensim.models import Word2Vec
 
     epochs: list[int] = []
-    ours = word2vec.train(iter(CORPUS), SMALL, seed=3, on_epoch=epochs.append)
-    theirs = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
+    ours = train_word_vectors(iter(CORPUS), SMALL, seed=3, on_epoch=epochs.append)
+    reference = Word2Vec([text.words for text in CORPUS], vector_size=8, min_count=1, seed=3, workers=1)
     assert epochs == [1, 2, 3]
-    assert ours.words.to_pylist() == theirs.wv.index_to_key
+    assert ours.words.to_pylist() == reference.wv.index_to_key
     assert ours.vectors.shape == (len(ours.words), 8)
 
 
 def test_words_in_the_same_company_become_alike():
-    model = word2vec.train(CORPUS * 20, word2vec.Word2VecSettings(8, 2, 20, 1), seed=3)
+    model = train_word_vectors(CORPUS * 20, Word2VecSettings(dimensions=8, window=2, epochs=20, min_count=1), seed=3)
     vectors = dict(zip(model.words.to_pylist(), model.vectors, strict=True))
 
     def cosine(one, other):
@@ -36,20 +35,20 @@ def test_words_in_the_same_company_become_alike():
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others():
-    one, again, other = (word2vec.train(CORPUS, SMALL, seed).vectors.tobytes() for seed in (3, 3, 4))
+    one, again, other = (train_word_vectors(CORPUS, SMALL, seed).vectors.tobytes() for seed in (3, 3, 4))
     assert one == again != other
 
 
-def test_words_beyond_gensims_limit_of_a_line_are_learnt():
+def test_words_beyond_gensims_limit_of_a_line_are_learned():
     long = Text(["first " * 10_000 + "last"])
-    assert set(word2vec.train([long], SMALL, seed=1).words.to_pylist()) == {"first", "last"}
+    assert set(train_word_vectors([long], SMALL, seed=1).words.to_pylist()) == {"first", "last"}
 
 
 def test_texts_without_words_are_refused():
     with pytest.raises(ValueError, match="no word"):
-        word2vec.train([Text([None]), Text(["!"])], SMALL, seed=1)
+        train_word_vectors([Text([None]), Text(["!"])], SMALL, seed=1)
     with pytest.raises(ValueError, match="occurs 9 times"):
-        word2vec.train([Text(["a b"])], Word2VecSettings(8, 2, 1, min_count=9), seed=1)
+        train_word_vectors([Text(["a b"])], Word2VecSettings(dimensions=8, window=2, epochs=1, min_count=9), seed=1)
 
 
 def test_means_leave_out_unknown_words():

@@ -1,0 +1,195 @@
+"""The feature files of a run: which there are, the fingerprints they must carry, and what is fitted for them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from core.errors import InputError
+from core.registry import FAMILIES, plugin_digest
+from core.stage import fingerprint
+from core.storage import made_by
+from featurize import text
+from featurize.blocks import Layout
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from core.settings.features import FamilyEntry, Featurize
+    from core.shards import Item
+    from core.storage import Folder
+    from featurize.family import FeatureFamily
+    from votes.records import Records
+
+
+@dataclass(frozen=True)
+class Output:
+    """The files of one folder below features/, for the entries that share it, and the fingerprints they must carry.
+
+    What is fitted, and the training records' files, depend on the training records alone. Other records' files depend
+    on those records as well.
+    """
+
+    folder: str
+    entries: tuple[FamilyEntry, ...]
+    fingerprint: str
+    by_split: Mapping[str, str]
+    fitted_name: str | None = None
+
+    @property
+    def entry(self) -> FamilyEntry:
+        """The only entry, or the first of those that share the files."""
+        return self.entries[0]
+
+    @property
+    def family(self) -> FeatureFamily:
+        """The family of the first entry."""
+        return family_of(self.entries[0])
+
+    @property
+    def fitted(self) -> str | None:
+        """The file that holds what is fitted on the training records, if anything is."""
+        return None if self.fitted_name is None else f"{self.folder}/{self.fitted_name}"
+
+    def file(self, item: Mapping[str, str]) -> str:
+        """Return the file of a shard, for example of {"split": "train", "shard": "part-00000.parquet"}."""
+        return f"{self.folder}/{item['split']}/{item['shard']}"
+
+    def is_made(self, target: Folder, item: Mapping[str, str]) -> bool:
+        """Return whether the file of a shard exists with the fingerprint of this output."""
+        return target.table_fingerprint(self.file(item)) == self.by_split[item["split"]]
+
+    def missing(self, target: Folder, items: Sequence[Item]) -> list[Item]:
+        """Return the shards whose files do not exist, or have another fingerprint."""
+        fingerprints = target.table_fingerprints([self.file(item) for item in items])
+        return [
+            item for item, current in zip(items, fingerprints, strict=True) if current != self.by_split[item["split"]]
+        ]
+
+    def write_fitted(self, target: Folder, values: Mapping[str, Any]) -> None:
+        """Write what is fitted as JSON, with the fingerprint of this output."""
+        assert self.fitted is not None
+        target.write_json(self.fitted, {"fingerprint": self.fingerprint, **values})
+
+    def write_fitted_table(self, target: Folder, table: pa.Table) -> None:
+        """Write what is fitted as a table, with the fingerprint of this output."""
+        assert self.fitted is not None
+        target.write_table(self.fitted, table, self.fingerprint)
+
+    def read_fitted(self, target: Folder) -> dict[str, Any]:
+        """Return what is fitted, from JSON. Raises InputError if it was fitted for another output."""
+        assert self.fitted is not None
+        values = target.read_json(self.fitted)
+        self._refuse_other(target, values.get("fingerprint"))
+        return dict(values)
+
+    def read_fitted_table(self, target: Folder) -> pa.Table:
+        """Return what is fitted, from a table. Raises InputError if it was fitted for another output."""
+        assert self.fitted is not None
+        table = target.read_table(self.fitted)
+        self._refuse_other(target, made_by(table.schema) or "")
+        return table
+
+    def is_fitted(self, target: Folder) -> bool:
+        """Return whether nothing has to be fitted, or what is fitted has the fingerprint of this output."""
+        if self.fitted is None:
+            return True
+        if self.fitted.endswith(".parquet"):
+            return target.table_fingerprint(self.fitted) == self.fingerprint
+        try:
+            self.read_fitted(target)
+        except (FileNotFoundError, ValueError, AttributeError, InputError):
+            return False
+        return True
+
+    def _refuse_other(self, target: Folder, current: str | None) -> None:
+        if current != self.fingerprint:
+            raise InputError(
+                "fitted with other settings, by another version, or on other records",
+                where=f"{target}/{self.fitted}",
+                fix="run ray_jobs.featurize again with --force.",
+            )
+
+
+@dataclass(frozen=True)
+class FeatureJob:
+    """The files to make, and what families need to make them."""
+
+    records: Records
+    fitted: Folder  # features/ of the run that fits on its training records
+    target: Folder  # features/ that gets the files; the same folder, or that of a run that only predicts
+    outputs: Mapping[str, Output]  # by folder
+    items: list[Item]  # the shards
+    seed: int
+    redo: bool
+
+    @property
+    def fits(self) -> bool:
+        """Whether what is missing of what is fitted is fitted."""
+        return self.fitted == self.target
+
+    def to_make(self, output: Output) -> list[Item]:
+        """Return the shards whose files of an output must be made."""
+        return self.items if self.redo else output.missing(self.target, self.items)
+
+    def must_fit(self, output: Output) -> bool:
+        """Return whether an output needs something fitted that is not there."""
+        return output.fitted is not None and (self.redo or not output.is_fitted(self.target))
+
+
+def family_of(entry: FamilyEntry) -> FeatureFamily:
+    """Return the family of an entry."""
+    family: FeatureFamily = FAMILIES.get(entry.family)
+    return family
+
+
+def versions(featurize: Featurize) -> dict[str, int]:
+    """Return the versions of the code that makes the entries' files, by family; `text` is that of all."""
+    return {"text": text.VERSION, **{entry.family: family_of(entry).version for entry in featurize.families}}
+
+
+def settings_of(featurize: Featurize) -> dict[str, Any]:
+    """Return the settings that shape features, by entry. Excludes parallelism settings."""
+    return {entry.entry_name: entry.shape() for entry in featurize.families}
+
+
+def plan(featurize: Featurize, records: Records, seed: int) -> list[Output]:
+    """Return the outputs that settings ask for, in the order of their first entries.
+
+    Raises InputError if a model that the settings name is not installed.
+    """
+    specs: dict[str, list[Any]] = {}
+    entries: dict[str, list[FamilyEntry]] = {}
+    fitted_names: dict[str, str | None] = {}
+    for entry in featurize.families:
+        family = family_of(entry)
+        files = family.files(entry, seed)  # first: it names what is not installed
+        libraries = {name: importlib.metadata.version(name) for name in family.libraries}
+        code = [entry.family, family.version, plugin_digest(family), libraries]
+        for spec in files:
+            specs.setdefault(spec.folder, []).append([*code, spec.shaped_by])
+            entries.setdefault(spec.folder, []).append(entry)
+            fitted_names[spec.folder] = spec.fitted
+    outputs = []
+    for folder, shaped_by in specs.items():
+        of_train = fingerprint([text.VERSION, folder, shaped_by, records.fingerprint_of("train")])
+        by_split = {
+            split: of_train if split == "train" else fingerprint([of_train, records.fingerprint_of(split)])
+            for split in [*records.splits, *records.sources]
+        }
+        outputs.append(Output(folder, tuple(entries[folder]), of_train, by_split, fitted_names[folder]))
+    return outputs
+
+
+def layout(folder: Folder, featurize: Featurize, outputs: Sequence[Output]) -> Layout:
+    """Return the columns of finished features, entry after entry, as boosters see them."""
+    by_folder = {output.folder: output for output in outputs}
+    families = [(entry, family_of(entry)) for entry in featurize.families]
+    return Layout([family.block(entry, by_folder[family.folder(entry)], folder) for entry, family in families])
+
+
+def plain_names(featurize: Featurize) -> list[str]:
+    """Return the names of the entries whose columns are few and have a meaning of their own."""
+    return [entry.entry_name for entry in featurize.families if family_of(entry).is_plain]
