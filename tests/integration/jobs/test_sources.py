@@ -1,4 +1,4 @@
-"""Votes from elsewhere: trained on where they help, kept away from folds with their prompts, never scored."""
+"""Other sources of votes: used where they help, kept away from folds with their prompts, never scored."""
 
 import dataclasses
 import json
@@ -74,10 +74,10 @@ def test_a_fold_trains_on_no_record_with_its_prompts_and_holds_out_only_primary_
         [records.read(split, ["group"])["group"].to_numpy() for split in ("train", "source-good", "source-bad")]
     )
     for fold in range(5):
-        held_out, rest = data.held_out(fold), data.rest(fold)
-        assert not set(groups[held_out]) & set(groups[rest])
+        held_out, trained = data.held_out(fold), data.training_rows(fold)
+        assert not set(groups[held_out]) & set(groups[trained])
         assert held_out.max() < 150
-        assert (data.sources[rest] > 0).sum() > 500
+        assert (data.sources[trained] > 0).sum() > 500
     assert set(data.weights[150:480]) == {0.5}
 
 
@@ -143,7 +143,7 @@ def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(made, 
                 study_sources(other, open_records(run), features)
         else:
             assert study_sources(other, open_records(run), features) is None
-            assert "what each is worth is not known" in capsys.readouterr().err
+            assert "the gain of other sources is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Several boosters on one cluster: side by side where there is room, and all ended by the first failure."""
+"""Several boosters on one cluster: at the same time where there is room, and all ended by the first failure."""
 
 import calendar
 import json

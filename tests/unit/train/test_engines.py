@@ -136,7 +136,7 @@ def test_early_stopping_counts_on_across_checkpoints(engine: str, every: int) ->
 
 def test_a_forest_that_would_need_a_checkpoint_is_refused() -> None:
     params = {"boosting_type": "rf", "bagging_fraction": 0.8, "bagging_freq": 1}
-    forest = {"rounds": 20, "early_stopping_rounds": None, "params": params}
+    forest: dict[str, Any] = {"rounds": 20, "early_stopping_rounds": None, "params": params}
     with pytest.raises(InputError, match="cannot resume from a checkpoint"):
         recipe("lightgbm", **forest, checkpoint_every=10)
     uninterrupted = recipe("lightgbm", **forest, checkpoint_every=20)
