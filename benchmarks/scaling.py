@@ -124,8 +124,8 @@ def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
     work, slots, seconds = options.work, options.slots[0], options.seconds
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        for taken in range(0, slots, options.node_cpus):
-            cluster.add_node(num_cpus=min(options.node_cpus, slots - taken))
+        for node in range(0, slots, options.node_cpus):
+            cluster.add_node(num_cpus=min(options.node_cpus, slots - node))
         plugins = {"tiebreak_plugin_slow": SLOW_ENGINES.replace("SECONDS", str(seconds))}
         load_plugins(plugins)
 

@@ -58,7 +58,7 @@ def small_data(sparse: bool = False) -> BoosterData:
     )
 
 
-def recipe(engine: str, seed: int = 0, **settings: Any) -> BoosterRecipe:
+def make_recipe(engine: str, seed: int = 0, **settings: Any) -> BoosterRecipe:
     """How to train a small model; `settings` are those of a booster."""
     return BoosterRecipe(Booster(name="small", engine=engine, **settings), seed)
 

@@ -37,7 +37,7 @@ def run_with(folder, *overrides):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, ray_cluster):
+def searched(tmp_path_factory, ray_cluster):
     folder = tmp_path_factory.mktemp("tune")
     write_votes(folder / "votes.csv", [vote(n) for n in range(120)])
     run = run_with(folder)
@@ -54,8 +54,8 @@ def trials(run):
     return list(csv.DictReader(text.splitlines()))
 
 
-def test_table_and_best_agree(made):
-    _, run, result = made
+def test_table_and_best_agree(searched):
+    _, run, result = searched
     table = trials(run)
     best = run.folder.read_json("tune/small/best.json")
     assert [row["trial"] for row in table] == ["0", "1", "2"]
@@ -66,8 +66,8 @@ def test_table_and_best_agree(made):
     assert f"best of 3 trials {best['log_loss']:.4f}" in result.notes[0]
 
 
-def test_training_takes_the_best_parameters(made):
-    _, run, _ = made
+def test_training_takes_the_best_parameters(searched):
+    _, run, _ = searched
     (trained,) = train_boosters(run)
     best = run.folder.read_json("tune/small/best.json")
     settings = json.loads(run.folder.read_bytes("models/small/manifest.json"))["settings"]
@@ -77,15 +77,15 @@ def test_training_takes_the_best_parameters(made):
     assert train_boosters(run)[0].cached
 
 
-def test_the_best_trials_models_are_used_as_they_are(made, monkeypatch):
+def test_the_best_trials_models_are_used_as_they_are(searched, monkeypatch):
     """With as many folds as the data has. A model that is trained again is the same to the byte."""
-    _, run, _ = made
+    _, run, _ = searched
     kept = {name for name in (run.folder / "tune/small").files() if name.startswith("models/")}
     assert len(kept) == 6
     train_boosters(run)
-    taken = {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)}
+    reused = {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)}
     assert [run.folder.read_bytes(f"tune/small/{name}") for name in sorted(kept) if name.endswith(".model")] == list(
-        taken.values()
+        reused.values()
     )
     assert all(
         json.loads(run.folder.read_bytes(f"models/small/fold-{n}/manifest.json"))["metrics"]["taken_from_search"]
@@ -94,13 +94,13 @@ def test_the_best_trials_models_are_used_as_they_are(made, monkeypatch):
     monkeypatch.setattr("tune.stage.SearchResult.model", property(lambda self: lambda fold: None))
     (trained,) = train_boosters(dataclasses.replace(run, force=True))
     assert not trained.cached
-    assert {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)} == taken
+    assert {n: run.folder.read_bytes(f"models/small/fold-{n}/model.ubj") for n in range(3)} == reused
     manifest = json.loads(run.folder.read_bytes("models/small/fold-0/manifest.json"))
     assert not manifest["metrics"]["taken_from_search"]
 
 
-def test_more_trials_keep_the_finished_ones(made):
-    folder, run, _ = made
+def test_more_trials_keep_the_finished_ones(searched):
+    folder, run, _ = searched
     before = run.folder.read_json("tune/small/trials/00001.json")
     (again,) = tune(run)
     assert again.cached
@@ -112,8 +112,8 @@ def test_more_trials_keep_the_finished_ones(made):
 
 
 @pytest.mark.slow
-def test_corrupt_files_and_fewer_trials_end_in_a_finished_search(made, tmp_path, capsys):
-    folder, run, _ = made
+def test_corrupt_files_and_fewer_trials_end_in_a_finished_search(searched, tmp_path, capsys):
+    folder, run, _ = searched
     shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
     run = run_with(tmp_path, f"data.train={folder}/votes.csv", "tune.0.trials=4")
     tune(run)
@@ -188,9 +188,9 @@ def test_impossible_searches_are_refused_before_any_work(tmp_path, override, say
         ["tune.0.folds=2"],
     ],
 )
-def test_no_models_are_used_from_a_search_over_other_folds_or_settings(made, overrides):
+def test_no_models_are_used_from_a_search_over_other_folds_or_settings(searched, overrides):
     """The names of a trial's models contain a fingerprint of all that they depend on."""
-    folder, run, _ = made
+    folder, run, _ = searched
     inputs = {"records": "r", "features": "f"}
 
     def names(run):
@@ -202,8 +202,8 @@ def test_no_models_are_used_from_a_search_over_other_folds_or_settings(made, ove
     assert not set(names(run)) & set(names(run_with(folder, *overrides)))
 
 
-def test_a_search_depends_on_the_sources_used(made):
-    _, run, _ = made
+def test_a_search_depends_on_the_sources_used(searched):
+    _, run, _ = searched
     (booster,), (search,) = run.settings.boosters, run.settings.tune
     stages = [
         search_stage(run, booster, search, {"records": "r", "features": "f", **more}) for more in ({}, {"sources": "s"})
@@ -211,8 +211,8 @@ def test_a_search_depends_on_the_sources_used(made):
     assert stages[0].fingerprint != stages[1].fingerprint
 
 
-def test_an_average_of_folds_depends_on_no_trial(made):
-    folder, run, _ = made
+def test_an_average_of_folds_depends_on_no_trial(searched):
+    folder, run, _ = searched
     other = run_with(folder, "boosters.small.fold_weights=inverse_loss")
     fingerprints = {search_stage(r, r.settings.boosters[0], r.settings.tune[0], {}).fingerprint for r in (run, other)}
     assert len(fingerprints) == 1

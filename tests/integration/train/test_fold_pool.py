@@ -10,7 +10,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 
 from core.errors import InputError
 from core.registry import ENGINES
-from tests.helpers.boosters import FOLDS, recipe, small_data
+from tests.helpers.boosters import FOLDS, make_recipe, small_data
 from tests.helpers.processes import kinds, processes, wait_until
 from train.boosters.data import BoosterData, FoldError, FoldResult
 from train.boosters.engine import BoosterRecipe
@@ -30,7 +30,7 @@ DATA = small_data()
 
 
 def stopping(engine: str) -> BoosterRecipe:
-    return recipe(engine, 5, rounds=30, early_stopping_rounds=8, params=PARAMS[engine])
+    return make_recipe(engine, 5, rounds=30, early_stopping_rounds=8, params=PARAMS[engine])
 
 
 def keep(result: FoldResult) -> FoldResult:
@@ -145,16 +145,16 @@ def test_reports_the_wait_for_a_cpu_and_one_slot_gives_the_same_bytes(
     results: Results, data: "ray.ObjectRef[BoosterData]", engine: str
 ) -> None:
     assert wait_until(everything_given_back, 5)
-    taken = [placement_group([{"CPU": 1}]) for _ in range(2)]
-    assert all(group.wait(10) for group in taken)
+    occupied = [placement_group([{"CPU": 1}]) for _ in range(2)]
+    assert all(group.wait(10) for group in occupied)
     reasons: list[str] = []
 
     def release_one(reason: str) -> None:
         reasons.append(reason)
-        remove_placement_group(taken[0])
+        remove_placement_group(occupied[0])
 
     again = dict(train_folds(FoldJob(stopping(engine), data, keep), [1], release_one))
-    remove_placement_group(taken[1])
+    remove_placement_group(occupied[1])
     assert "0 of 2 are free" in reasons[0]
     assert again[1].model.content == results[engine][1].model.content
     assert (again[1].out_of_fold == results[engine][1].out_of_fold).all()
@@ -170,8 +170,8 @@ def test_several_processes_may_share_a_fold(ray_cluster: None, engine: str, spar
     params = {"learning_rate": 0.3, "max_depth": 3}
     settings = {"rounds": 20, "early_stopping_rounds": 8, "params": params, "checkpoint_every": 12}
     reference = ray.put(shared)
-    ((_, one),) = train_folds(FoldJob(recipe(engine, 5, **settings), reference, keep), [1])
-    ((_, two),) = train_folds(FoldJob(recipe(engine, 5, **settings, num_workers=2), reference, keep), [1])
+    ((_, one),) = train_folds(FoldJob(make_recipe(engine, 5, **settings), reference, keep), [1])
+    ((_, two),) = train_folds(FoldJob(make_recipe(engine, 5, **settings, num_workers=2), reference, keep), [1])
 
     def loss(result: FoldResult) -> float:
         labels = shared.labels[result.rows]
@@ -252,7 +252,7 @@ def test_parameters_that_the_library_refuses_are_named(
     data: "ray.ObjectRef[BoosterData]", engine: str, params: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        list(train_folds(FoldJob(recipe(engine, rounds=5, params=params), data, keep), [0]))
+        list(train_folds(FoldJob(make_recipe(engine, rounds=5, params=params), data, keep), [0]))
 
 
 @pytest.mark.slow
@@ -263,13 +263,13 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
 ) -> None:
     # A low learning rate, else LightGBM soon finds nothing left to learn.
     slow = PARAMS[engine] | {"learning_rate": 0.01}
-    job = FoldJob(recipe(engine, 5, rounds=LONG[engine], early_stopping_rounds=None, params=slow), data, keep)
+    job = FoldJob(make_recipe(engine, 5, rounds=LONG[engine], early_stopping_rounds=None, params=slow), data, keep)
     ((_, undisturbed),) = train_folds(job, [0])
     assert undisturbed.model.resumed_at == 0
     assert wait_until(lambda: not processes("ray::FoldWorker", "ray::_RemoteRay"), 5)
 
     def kill() -> None:
-        # Imports take some 3 s of CPU time, the whole training several times as much.
+        # Imports take some 3 s of CPU time, the training several times as much.
         assert wait_until(lambda: any(p.cpu_times().user > 5 for p in processes("ray::_RemoteRay")), 60)
         for process in processes(victim):
             process.kill()
@@ -297,7 +297,7 @@ def test_a_killed_process_of_several_costs_at_most_a_checkpoint(
     every = 2000  # rounds; the start of the processes takes longer
     slow = PARAMS[engine] | {"learning_rate": 0.01}
     settings = {"rounds": 2 * every, "early_stopping_rounds": None, "checkpoint_every": every, "num_workers": 2}
-    job = FoldJob(recipe(engine, 5, params=slow, **settings), data, keep)
+    job = FoldJob(make_recipe(engine, 5, params=slow, **settings), data, keep)
     ((_, undisturbed),) = train_folds(job, [0])
 
     for victim in (0, 1):

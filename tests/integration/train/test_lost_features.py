@@ -14,7 +14,7 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
-from tests.helpers.boosters import recipe, small_data
+from tests.helpers.boosters import make_recipe, small_data
 from train.boosters.fold_pool import train_folds
 from train.boosters.fold_worker import FoldJob
 from train.boosters.matrix import Matrix
@@ -39,7 +39,7 @@ try:
     ray.wait([data], fetch_local=False)
     cluster.add_node(num_cpus=1)
     reasons = []
-    job = FoldJob(recipe("lightgbm", rounds=5, early_stopping_rounds=None), data, fold)
+    job = FoldJob(make_recipe("lightgbm", rounds=5, early_stopping_rounds=None), data, fold)
     done = dict(train_folds(job, [0, 1], reasons.append, cancelled=cancelled))
     print("done", sorted(done), reasons)
 finally:

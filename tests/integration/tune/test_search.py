@@ -9,7 +9,7 @@ import ray
 from core.errors import InputError
 from core.settings.boosters import ROUNDS
 from core.settings.tune import Search
-from tests.helpers.boosters import FOLDS, recipe, small_data
+from tests.helpers.boosters import FOLDS, make_recipe, small_data
 from tests.helpers.processes import processes, wait_until
 from train.boosters.data import BoosterData
 from tune.search import TrialResult, _candidates, run_trials
@@ -38,7 +38,7 @@ def search_job(data: Any, engine: str, trials: int, candidates: Any = None, **ch
     for name, value in changes.items():
         (search if name in Search.model_fields else booster)[name] = value
     return SearchJob(
-        data, recipe(engine, 2, **booster), Search.model_validate({"booster": "small", **search}), candidates
+        data, make_recipe(engine, 2, **booster), Search.model_validate({"booster": "small", **search}), candidates
     )
 
 

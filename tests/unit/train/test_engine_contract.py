@@ -11,7 +11,7 @@ from core.errors import InputError
 from core.registry import ENGINES, load_plugins, plugin_digest
 from core.settings.loader import load_settings
 from metrics.scores import log_loss
-from tests.helpers.boosters import FOLDS, RECORDS, recipe, small_data, train_fold
+from tests.helpers.boosters import FOLDS, RECORDS, make_recipe, small_data, train_fold
 from train.boosters.engine import BoosterEngine, BoosterRecipe
 from train.boosters.fold_predictions import predict_fold
 
@@ -23,7 +23,7 @@ PARAMS = {
 
 
 def small_recipe(name: str) -> BoosterRecipe:
-    return recipe(name, 3, rounds=24, early_stopping_rounds=None, checkpoint_every=10, params=PARAMS.get(name, {}))
+    return make_recipe(name, 3, rounds=24, early_stopping_rounds=None, checkpoint_every=10, params=PARAMS.get(name, {}))
 
 
 def check_attributes(name: str) -> None:
@@ -48,18 +48,18 @@ def check_unknown_parameters(name: str) -> None:
 
 def check_training(name: str, sparse: bool = False) -> None:
     """Every fold trains, predicts its records and explains them; checkpoints resume to the same bytes."""
-    data, asked, engine = small_data(sparse), small_recipe(name), ENGINES.get(name)
-    engine.try_parameters(data, asked)
+    data, recipe, engine = small_data(sparse), small_recipe(name), ENGINES.get(name)
+    engine.try_parameters(data, recipe)
     out_of_fold = np.full((RECORDS, 3), np.nan)
     for fold in range(FOLDS):
-        model, checkpoints = train_fold(data, asked, fold)
+        model, checkpoints = train_fold(data, recipe, fold)
         assert bool(checkpoints) == engine.has_rounds
         assert model.resumed_at == 0
         for checkpoint in checkpoints:
-            resumed, _ = train_fold(data, asked, fold, checkpoint)
+            resumed, _ = train_fold(data, recipe, fold, checkpoint)
             assert resumed.content == model.content
             assert 0 < resumed.resumed_at < resumed.rounds_trained == model.rounds_trained
-        result = predict_fold(asked, data, fold, model, 0.0)
+        result = predict_fold(recipe, data, fold, model, 0.0)
         out_of_fold[result.rows] = result.out_of_fold
         assert result.test is not None
         assert np.abs(result.test.sum(axis=1) - 1).max() < 1e-6
@@ -75,11 +75,11 @@ def check_training(name: str, sparse: bool = False) -> None:
 
 def check_held_out_votes(name: str) -> None:
     """The votes of a fold do not change its model."""
-    data, asked = small_data(), small_recipe(name)
+    data, recipe = small_data(), small_recipe(name)
     labels = data.labels.copy()
     labels[data.held_out(1)] = np.random.default_rng(0).integers(3, size=len(data.held_out(1)))
     other = dataclasses.replace(data, labels=labels)
-    assert train_fold(data, asked, 1)[0].content == train_fold(other, asked, 1)[0].content
+    assert train_fold(data, recipe, 1)[0].content == train_fold(other, recipe, 1)[0].content
 
 
 @pytest.mark.parametrize("name", ENGINES.names())
@@ -197,7 +197,7 @@ def test_an_engine_in_one_file_keeps_the_contract(plugin: str) -> None:
     check_held_out_votes(plugin)
     assert plugin_digest(ENGINES.get(plugin))
     with pytest.raises(InputError, match="trains a fold in one process") as caught:
-        recipe(plugin, num_workers=2)
+        make_recipe(plugin, num_workers=2)
     assert caught.value.where == "boosters.small.num_workers"
 
 

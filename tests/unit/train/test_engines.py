@@ -15,7 +15,7 @@ import pytest
 
 from core.errors import InputError
 from core.registry import ENGINES
-from tests.helpers.boosters import recipe, small_data, train_fold
+from tests.helpers.boosters import make_recipe, small_data, train_fold
 from train.boosters.engine import BoosterRecipe
 from train.boosters.engines.lightgbm import lightgbm_params
 
@@ -27,23 +27,25 @@ SAMPLING = {
 
 
 def sampling(engine: str, stop: int | None = None, every: int = 10) -> BoosterRecipe:
-    return recipe(engine, 3, rounds=35, early_stopping_rounds=stop, params=SAMPLING[engine], checkpoint_every=every)
+    return make_recipe(
+        engine, 3, rounds=35, early_stopping_rounds=stop, params=SAMPLING[engine], checkpoint_every=every
+    )
 
 
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("stop", [None, 4])
 @pytest.mark.parametrize("engine", BOOSTED)
 def test_a_fold_resumed_at_any_checkpoint_ends_in_the_same_bytes(engine: str, stop: int | None, sparse: bool) -> None:
-    data, asked = small_data(sparse), sampling(engine, stop)
-    whole, saved = train_fold(data, asked, 1)
+    data, recipe = small_data(sparse), sampling(engine, stop)
+    undisturbed, saved = train_fold(data, recipe, 1)
     assert len(saved) == (3 if stop is None else len(saved))
     assert saved
     for number, checkpoint in enumerate(saved, start=1):
-        resumed, _ = train_fold(data, asked, 1, checkpoint)
+        resumed, _ = train_fold(data, recipe, 1, checkpoint)
         assert resumed.resumed_at == 10 * number
-        assert resumed.content == whole.content
-        assert resumed.best_iteration == whole.best_iteration
-        assert resumed.rounds_trained == whole.rounds_trained
+        assert resumed.content == undisturbed.content
+        assert resumed.best_iteration == undisturbed.best_iteration
+        assert resumed.rounds_trained == undisturbed.rounds_trained
 
 
 @pytest.mark.parametrize("engine", BOOSTED)
@@ -52,8 +54,8 @@ def test_learning_continues_after_a_checkpoint_as_without(engine: str) -> None:
     data = small_data()
     losses = []
     for every in (7, 100):
-        asked = sampling(engine, None, every)
-        fit, _ = train_fold(data, asked, 0)
+        recipe = sampling(engine, None, every)
+        fit, _ = train_fold(data, recipe, 0)
         held = data.held_out(0)
         predicted = ENGINES.get(engine).predict(fit.content, data.features.rows(held), 1)
         losses.append(-np.log(predicted[np.arange(len(held)), data.labels[held]]).mean())
@@ -62,8 +64,8 @@ def test_learning_continues_after_a_checkpoint_as_without(engine: str) -> None:
 
 @pytest.mark.parametrize("engine", BOOSTED)
 def test_sparse_columns_train_as_the_library_trains_them(engine: str) -> None:
-    data, asked = small_data(sparse=True), sampling(engine, None, 100)
-    fit, _ = train_fold(data, asked, 0)
+    data, recipe = small_data(sparse=True), sampling(engine, None, 100)
+    fit, _ = train_fold(data, recipe, 0)
     held = data.features.rows(data.held_out(0))
     predicted = ENGINES.get(engine).predict(fit.content, held, 1)
     if engine == "lightgbm":  # for which a missing entry is a zero
@@ -73,7 +75,7 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: str) -> None:
             return Matrix(each.joined().toarray())
 
         arrays = dataclasses.replace(data, features=dense(data.features), test_features=None)
-        other, _ = train_fold(arrays, asked, 0)
+        other, _ = train_fold(arrays, recipe, 0)
         assert np.abs(ENGINES.get(engine).predict(other.content, dense(held), 1) - predicted).max() < 1e-12
     else:
         import xgboost
@@ -94,8 +96,8 @@ def test_sparse_columns_train_as_the_library_trains_them(engine: str) -> None:
 @pytest.mark.parametrize("engine", BOOSTED)
 @pytest.mark.parametrize("sparse", [False, True])
 def test_importances_name_the_column_that_decides(engine: str, sparse: bool) -> None:
-    data, asked = small_data(sparse), sampling(engine)
-    fit, _ = train_fold(data, asked, 0)
+    data, recipe = small_data(sparse), sampling(engine)
+    fit, _ = train_fold(data, recipe, 0)
     gain, shap = ENGINES.get(engine).importance(fit.content, data.features.rows(data.held_out(0)), 1)
     decides = data.names.index("difference_0")
     assert gain.argmax() == shap.argmax() == decides
@@ -129,8 +131,8 @@ def test_without_swap_only_the_given_order_is_seen() -> None:
 def test_early_stopping_counts_on_across_checkpoints(engine: str, every: int) -> None:
     """A stop that falls on a checkpoint is a stop, and nothing is trained behind it."""
     params = {"learning_rate": 0.5}
-    asked = recipe(engine, 3, rounds=300, early_stopping_rounds=5, params=params, checkpoint_every=every)
-    fit, _ = train_fold(small_data(), asked, 0)
+    recipe = make_recipe(engine, 3, rounds=300, early_stopping_rounds=5, params=params, checkpoint_every=every)
+    fit, _ = train_fold(small_data(), recipe, 0)
     assert fit.rounds_trained == fit.best_iteration + 5 < 300
 
 
@@ -138,8 +140,8 @@ def test_a_forest_that_would_need_a_checkpoint_is_refused() -> None:
     params = {"boosting_type": "rf", "bagging_fraction": 0.8, "bagging_freq": 1}
     forest: dict[str, Any] = {"rounds": 20, "early_stopping_rounds": None, "params": params}
     with pytest.raises(InputError, match="cannot resume from a checkpoint"):
-        recipe("lightgbm", **forest, checkpoint_every=10)
-    uninterrupted = recipe("lightgbm", **forest, checkpoint_every=20)
+        make_recipe("lightgbm", **forest, checkpoint_every=10)
+    uninterrupted = make_recipe("lightgbm", **forest, checkpoint_every=20)
     ENGINES.get("lightgbm").try_parameters(small_data(), uninterrupted)
     fit, _ = train_fold(small_data(), uninterrupted, 0)
     assert fit.best_iteration == 20
@@ -169,15 +171,15 @@ def test_kinds_of_boosting_whose_rounds_depend_on_later_ones_are_refused(
 
 def test_a_seed_under_another_name_moves_with_the_checkpoints() -> None:
     params = {"bagging_fraction_seed": 5, "bagging_fraction": 0.5, "bagging_freq": 1}
-    assert lightgbm_params(recipe("lightgbm", params=params), first_round=10)["bagging_fraction_seed"] == 15
+    assert lightgbm_params(make_recipe("lightgbm", params=params), first_round=10)["bagging_fraction_seed"] == 15
 
 
 @pytest.mark.parametrize("engine", BOOSTED)
 @pytest.mark.parametrize("params", [{"max_bin": 1}, {"max_depth": "deep"}])
 def test_values_that_the_library_refuses_are_input_errors(engine: str, params: dict[str, Any]) -> None:
-    asked = recipe(engine, params=params)
+    recipe = make_recipe(engine, params=params)
     with pytest.raises(InputError, match=next(iter(params))) as caught:
-        ENGINES.get(engine).try_parameters(small_data(), asked)
+        ENGINES.get(engine).try_parameters(small_data(), recipe)
     assert caught.value.where == "boosters.small.params"
 
 
@@ -198,7 +200,7 @@ def test_values_that_the_library_refuses_are_input_errors(engine: str, params: d
 def test_reserved_and_unknown_parameters_are_refused(engine: str, params: dict[str, Any], says: str) -> None:
     (name,) = params
     with pytest.raises(InputError, match=says) as caught:
-        recipe(engine, params=params)
+        make_recipe(engine, params=params)
     assert caught.value.where == f"boosters.small.params.{name}"
 
 

@@ -6,7 +6,7 @@ from scipy.optimize import minimize
 
 from core.errors import InputError
 from metrics.scores import log_loss
-from tests.helpers.boosters import recipe, small_data
+from tests.helpers.boosters import make_recipe, small_data
 from train.boosters.engines import linear
 from train.boosters.engines.linear import Columns, TwoPartModel
 from votes.swap import swap_probabilities
@@ -99,15 +99,15 @@ def test_importances_name_the_column_that_decides_and_constant_columns_say_nothi
 )
 def test_bad_parameters_are_named(settings, says):
     with pytest.raises(InputError, match=says):
-        recipe("linear", **settings)
+        make_recipe("linear", **settings)
 
 
 def test_features_that_do_not_tell_a_from_b_are_refused():
     data = small_data()
     same = dataclasses.replace(data, signs=np.abs(data.signs))
-    linear.LinearEngine().try_parameters(data, recipe("linear"))
+    linear.LinearEngine().try_parameters(data, make_recipe("linear"))
     with pytest.raises(InputError, match="no column tells A from B") as caught:
-        linear.LinearEngine().try_parameters(same, recipe("linear"))
+        linear.LinearEngine().try_parameters(same, make_recipe("linear"))
     assert caught.value.where == "boosters.small.features"
 
 
