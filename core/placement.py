@@ -73,8 +73,8 @@ def wait_for(
 def root_cause(error: BaseException) -> BaseException:
     """Return the exception at the bottom of a chain, without Ray's wrapping.
 
-    lightgbm_ray and xgboost_ray raise RuntimeError from RayActorError from the cause, for an error in the training code
-    and for the death of its process alike.
+    lightgbm_ray and xgboost_ray raise RuntimeError from RayActorError from the cause. They do so for an error in the
+    training code and for the death of its process alike.
     """
     while True:
         if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):

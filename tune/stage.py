@@ -21,8 +21,9 @@ from core.stage import Stage, fingerprint
 from featurize.store import FeatureStore
 from train.boosters.engine import BoosterRecipe, TrainedModel
 from train.boosters.fold_files import model_digest
+from train.boosters.load import share_data
 from train.boosters.sources import training_inputs, used_sources
-from train.boosters.stages import booster_stage_settings, share_data
+from train.boosters.stages import booster_stage_settings
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster

@@ -54,8 +54,8 @@ def merge_folds(data: BoosterData, groups: int) -> BoosterData:
 class FoldsTrial(tune.Trainable):  # type: ignore[misc]
     """Train all folds of a candidate from checkpoint to checkpoint and report their mean held-out log loss.
 
-    What does not depend on the candidate (binned features, the folds' matrices) is made once in a process, which Ray
-    Tune hands from trial to trial (`reuse_actors`). A trial whose process dies resumes from its last checkpoint.
+    Binned features and the folds' matrices do not depend on the candidate. They are made once in a process, which Ray
+    Tune reuses for many trials (`reuse_actors`). A trial whose process dies resumes from its last checkpoint.
     """
 
     def setup(self, config: dict[str, Any], *, job: SearchJob | None = None, keep: Keep | None = None) -> None:

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurize.blocks import Layout, NgramBlock
+from train.boosters.stages import source_weights
 from votes.records import SOURCE, Records
 
 if TYPE_CHECKING:
     from core.arrays import Mask
+    from core.run import Run
     from featurize.store import FeatureStore
     from train.boosters.data import BoosterData
     from train.boosters.matrix import Matrix
@@ -108,3 +110,24 @@ def arrange(
     rows = records.rows("train")
     sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
     return Arrangement(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))
+
+
+def share_data(
+    run: Run,
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None,
+    used_sources: Mask | None = None,
+) -> Any:  # noqa: ANN401 - a Ray object reference
+    """Return a reference to boosters' data, which a worker puts into the object store; the driver never holds it.
+
+    A source that no fold uses is left out.
+    """
+    import ray
+
+    weights = source_weights(run)
+    if used_sources is not None:
+        used = np.any(used_sources, axis=0).tolist()
+        weights = {name: weight for (name, weight), is_used in zip(weights.items(), used, strict=True) if is_used}
+        used_sources = used_sources[:, np.flatnonzero(used)] if weights else None
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights, used_sources)

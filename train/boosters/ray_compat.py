@@ -31,9 +31,9 @@ def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
 def without_helpers() -> Iterator[None]:
     """Keep a call with one training process from starting other actors.
 
-    The backends start two more processes for each call: one with the event that stops training processes when another
-    has died, and one with the queue through which they send checkpoints. A single process needs no such event, and its
-    checkpoints go to the fold queue. So the event becomes the process's own, and the queue takes nothing.
+    The backends start two more processes for each call. One holds the event that stops training processes when another
+    has died; the other holds the queue through which they send checkpoints. A single process needs no such event, and
+    its checkpoints go to the fold queue. So the event becomes the process's own, and the queue takes nothing.
     """
     import xgboost_ray.main
 

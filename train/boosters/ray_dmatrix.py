@@ -21,8 +21,8 @@ def fold_matrix(
 ) -> Any:  # noqa: ANN401 - the backend's
     """Return a RayDMatrix (the class `base`) of some records.
 
-    Each process reads its share of the rows from the object store, sparse ones as they are; the backends' own matrices
-    would put dense copies of every fold there. With `all_rows` each process gets all of them.
+    Each process reads its share of the rows from the object store, sparse ones as they are. The backends' own matrices
+    would put dense copies of every fold there. With `all_rows` each process gets all rows.
     """
 
     class FoldMatrix(base):  # type: ignore[misc]

@@ -70,9 +70,9 @@ def _fold_losses(data: BoosterData, source: int, fold: int) -> Doubles:
 def select_sources(gains: Doubles, folds: Folds) -> Mask:
     """Return the sources (folds, sources) that the models of each fold are trained on.
 
-    A source is used if its mean gain on the records outside the fold is more than one standard error above zero, so
-    that the simpler training set wins where the difference could be luck. As with the weights of a nested blend, models
-    that saw the fold's votes predicted the records outside; the fold's own losses are not used.
+    A source is used if its mean gain on the records outside the fold is more than one standard error above zero.
+    Otherwise the difference could be luck, and the simpler training set wins. The fold's own losses are not used. As
+    with the weights of a nested blend, models that saw the fold's votes predicted the records outside.
     """
     selected = []
     for fold in range(int(folds.max()) + 1):

@@ -15,7 +15,8 @@ from core.run import Run, StageResult, connect
 from core.stage import Stage
 from featurize.store import FeatureStore, handmade_families
 from metrics.intervals import bootstrap_means, interval
-from train.boosters.stages import share_data, source_weights
+from train.boosters.load import share_data
+from train.boosters.stages import source_weights
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -116,8 +117,8 @@ def study_stage(run: Run, records: Records, features: str) -> Stage | None:
 def _plain_families(run: Run) -> list[str]:
     """Return the families that the plain model sees.
 
-    N-grams and vectors are not among them: a linear model takes all columns as dense ones, and measures a source as
-    well without them.
+    N-grams and vectors are not among them. A linear model takes all columns as dense ones, and measures a source as
+    well without these.
     """
     families = run.settings.featurize.made
     return [name for name in (*handmade_families(run.settings.featurize), "similarity") if name in families]

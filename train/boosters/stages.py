@@ -1,21 +1,16 @@
-"""The stages of boosters, and the data that they are trained on."""
+"""The stages of boosters, and the settings that their models depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from core.registry import ENGINES, plugin_digest
 from core.stage import Stage
-from train.boosters.load import load_data
 
 if TYPE_CHECKING:
-    from core.arrays import Mask
     from core.run import Run
     from core.settings.boosters import Booster
-    from featurize.store import FeatureStore
     from votes.records import Records
 
 # Part of fingerprints: raise it when the same settings train other models.
@@ -57,24 +52,3 @@ def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
 def source_weights(run: Run) -> dict[str, float]:
     """Return the weights of other sources of votes by name, in order; those of weight 0 are omitted."""
     return {source.name: source.weight for source in run.settings.data.others if source.weight > 0}
-
-
-def share_data(
-    run: Run,
-    features: FeatureStore,
-    records: Records,
-    families: Sequence[str] | None,
-    used_sources: Mask | None = None,
-) -> Any:  # noqa: ANN401 - a Ray object reference
-    """Return a reference to boosters' data, which a worker puts into the object store; the driver never holds it.
-
-    A source that no fold uses is left out.
-    """
-    import ray
-
-    weights = source_weights(run)
-    if used_sources is not None:
-        used = np.any(used_sources, axis=0).tolist()
-        weights = {name: weight for (name, weight), is_used in zip(weights.items(), used, strict=True) if is_used}
-        used_sources = used_sources[:, np.flatnonzero(used)] if weights else None
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights, used_sources)

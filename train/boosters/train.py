@@ -20,8 +20,9 @@ from core.run import Run, StageResult, connect
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
 from train.boosters.fold_files import IMPORTANCE, booster_fold_stage, commit_fold, gather_folds, position_of_folds
+from train.boosters.load import share_data
 from train.boosters.sources import TrainingInputs, used_sources
-from train.boosters.stages import booster_stages, share_data
+from train.boosters.stages import booster_stages
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster

@@ -252,8 +252,8 @@ def _main_names() -> dict[str, str]:
 def lightgbm_params(recipe: BoosterRecipe, first_round: int = 0) -> dict[str, Any]:
     """Return the parameters of `lightgbm.train` for the rounds from `first_round` up to the next checkpoint.
 
-    LightGBM keeps random number generators that no model file holds, so each stretch between checkpoints has seeds
-    of its own; the first stretch has the settings' seeds.
+    LightGBM keeps random number generators that no model file holds.
+    So each stretch between checkpoints has seeds of its own; the first stretch has the settings' seeds.
     """
     params: dict[str, Any] = dict(recipe.settings.params)
     for name in params:

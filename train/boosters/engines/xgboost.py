@@ -228,8 +228,8 @@ class XGBoostEngine(BoosterEngine):
 def xgboost_params(recipe: BoosterRecipe, first_round: int = 0) -> dict[str, Any]:
     """Return the parameters of `xgboost.train` for the rounds from `first_round` up to the next checkpoint.
 
-    XGBoost keeps random state that no model file holds, so each stretch between checkpoints has a seed of its own; the
-    first stretch has the run's seed.
+    XGBoost keeps random state that no model file holds.
+    So each stretch between checkpoints has a seed of its own; the first stretch has the run's seed.
     """
     return {
         "tree_method": "hist",
