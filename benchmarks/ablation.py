@@ -108,7 +108,7 @@ def _out_of_fold(data: BoosterData, columns: npt.NDArray[np.int64], fold: int) -
     """Probabilities (k, 3) of the records of a fold by a model of the others that sees these columns."""
     import lightgbm
 
-    train, labels, _ = data.sample(data.rest(fold), both_orders=True)
+    train, labels, _ = data.sample(data.training_rows(fold), swap=True)
     booster = lightgbm.train(PARAMS, lightgbm.Dataset(train.dense[:, columns], labels), ROUNDS)
     held_out = data.features.rows(data.held_out(fold))
     one_way, other_way = (booster.predict(each.dense[:, columns]) for each in (held_out, data.swapped(held_out)))

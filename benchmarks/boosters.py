@@ -1,4 +1,4 @@
-"""Ten folds of a booster: ours against a loop over folds with all threads, and against Ray tasks without the wrappers.
+"""Ten folds of a booster: ours, a loop over folds with all threads, and Ray tasks without lightgbm_ray and xgboost_ray.
 
 Run as: python -m benchmarks.boosters --rows 1000 5000 20000
 (5,000 rows alone take about 6 minutes on 2 cores)
@@ -36,13 +36,13 @@ from votes.records import open_records
 from votes.swap import swap_average
 
 if TYPE_CHECKING:
-    from train.boosters.data import BoosterData, BoosterSettings
-    from train.boosters.fold_pool import EngineName, FoldResult
+    from core.arrays import Probabilities
+    from train.boosters.data import BoosterData, FoldResult
+    from train.boosters.engine import BoosterRecipe
 
 CONFIG = ROOT / "configs/demo.yaml"
 FOLDS = 10
 SIDES = ("ours", "loop", "tasks")
-Probabilities = np.ndarray[Any, np.dtype[np.float64]]
 
 
 def main() -> None:
@@ -73,32 +73,32 @@ def _measure(side: str, engine: str, run: Path) -> tuple[Measured, dict[str, Any
     return done, json.loads(done.output.rpartition("result ")[2])
 
 
-def _print(rows: int, engine: str, found: dict[str, tuple[Measured, dict[str, Any]]]) -> None:
-    ours = found["ours"][1]["seconds"]
-    for side, (measured, result) in found.items():
+def _print(rows: int, engine: str, sides: dict[str, tuple[Measured, dict[str, Any]]]) -> None:
+    ours = sides["ours"][1]["seconds"]
+    for side, (measured, result) in sides.items():
         print(
             f"{rows:<7} {engine:<9} {result['columns']:7}  {side:<6} {result['seconds']:7.1f}"
             f"  {result['seconds'] / ours:7.2f}  {measured.core_seconds:6.0f}  {measured.peak_bytes / 2**30:8.2f}"
             f"  {result['log_loss']:.4f}"
         )
-    overhead = (found["ours"][0].core_seconds - found["tasks"][0].core_seconds) / FOLDS
-    print(f"        the wrapper and what goes with it: {overhead:.1f} core-seconds a fold", flush=True)
+    overhead = (sides["ours"][0].core_seconds - sides["tasks"][0].core_seconds) / FOLDS
+    print(f"        overhead of the backend and the fold pool: {overhead:.1f} core-seconds a fold", flush=True)
 
 
-def run_side(side: str, engine: EngineName, run_folder: str) -> dict[str, Any]:
-    """Train and predict all folds in the way of one side."""
+def run_side(side: str, engine: str, run_folder: str) -> dict[str, Any]:
+    """Train and predict all folds as one side does."""
     overrides = [f"run={run_folder}", "data.shard_rows=2048"]
     run = Run(load_settings(CONFIG.read_text(encoding="utf-8"), CONFIG.name, overrides))
     records = open_records(run)
     features = FeatureStore.open(run, records)
-    booster = next(each for each in run.settings.boosters if each.engine == engine)
+    booster = next(booster for booster in run.settings.boosters if booster.engine == engine)
     booster = booster.model_copy(update={"early_stopping_rounds": None})
-    from train.boosters.stages import booster_settings
+    from train.boosters.engine import BoosterRecipe
 
-    settings = booster_settings(run, booster)
+    recipe = BoosterRecipe(booster, run.settings.seed)
     sides: dict[str, Callable[..., tuple[float, dict[int, Probabilities]]]]
     sides = {"ours": _ours, "loop": _loop, "tasks": _tasks}
-    seconds, predicted = sides[side](engine, lambda: load_data(features, records), settings, run)
+    seconds, predicted = sides[side](lambda: load_data(features, records), recipe, run)
     labels, folds = records.labels_and_folds()
     out_of_fold = np.empty((len(labels), 3))
     for fold, probabilities in predicted.items():
@@ -107,19 +107,18 @@ def run_side(side: str, engine: EngineName, run_folder: str) -> dict[str, Any]:
     return {"seconds": seconds, "columns": columns, "log_loss": log_loss(out_of_fold, labels)}
 
 
-def _ours(
-    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
-) -> tuple[float, dict[int, Probabilities]]:
+def _ours(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> tuple[float, dict[int, Probabilities]]:
     from train.boosters.fold_pool import train_folds
+    from train.boosters.fold_worker import FoldJob
 
     data = _shared(load, run)
     start = time.monotonic()
-    predicted = dict(train_folds(engine, data, range(FOLDS), settings, _out_of_fold))
+    predicted = dict(train_folds(FoldJob(recipe, data, _out_of_fold), range(FOLDS)))
     return time.monotonic() - start, predicted
 
 
 def _shared(load: Callable[[], BoosterData], run: Run) -> Any:  # noqa: ANN401 - a Ray object reference
-    """The features, in the object store of a Ray that has started."""
+    """Return the features, in the object store of a Ray that has started."""
     import ray
 
     connect(run)
@@ -132,59 +131,56 @@ def _out_of_fold(result: FoldResult) -> Probabilities:
     return result.out_of_fold
 
 
-def _loop(
-    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
-) -> tuple[float, dict[int, Probabilities]]:
+def _loop(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> tuple[float, dict[int, Probabilities]]:
     data = load()
     start = time.monotonic()
-    predicted = {fold: _plain_fold(engine, data, fold, settings, os.cpu_count() or 1) for fold in range(FOLDS)}
+    predicted = {fold: _plain_fold(data, fold, recipe, os.cpu_count() or 1) for fold in range(FOLDS)}
     return time.monotonic() - start, predicted
 
 
-def _tasks(
-    engine: EngineName, load: Callable[[], BoosterData], settings: BoosterSettings, run: Run
-) -> tuple[float, dict[int, Probabilities]]:
+def _tasks(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> tuple[float, dict[int, Probabilities]]:
     import ray
 
     data = _shared(load, run)
     start = time.monotonic()
     task = ray.remote(num_cpus=1)(_plain_fold)
-    jobs = {fold: task.remote(engine, data, fold, settings, 1) for fold in range(FOLDS)}
+    jobs = {fold: task.remote(data, fold, recipe, 1) for fold in range(FOLDS)}
     predicted = {fold: ray.get(job) for fold, job in jobs.items()}
     return time.monotonic() - start, predicted
 
 
-def _plain_fold(
-    engine: EngineName, data: BoosterData, fold: int, settings: BoosterSettings, threads: int
-) -> Probabilities:
-    """A fold as a careful script trains it with the library alone, predicted in both orders."""
-    train, valid = (data.sample(rows, both_orders=True) for rows in (data.rest(fold), data.held_out(fold)))
+def _plain_fold(data: BoosterData, fold: int, recipe: BoosterRecipe, threads: int) -> Probabilities:
+    """Train a fold as a careful script does with the library alone; return predictions averaged over both orders."""
+    settings = recipe.settings
+    train, valid = (data.sample(rows, swap=True) for rows in (data.training_rows(fold), data.held_out(fold)))
     held_out = data.features.rows(data.held_out(fold))
     orders = [held_out, data.swapped(held_out)]
-    if engine == "lightgbm":
+    if settings.engine == "lightgbm":
         import lightgbm
 
         params = {"objective": "multiclass", "num_class": 3, "num_threads": threads, "verbosity": -1}
         train_set = lightgbm.Dataset(train.features.joined(), train.labels)
         booster = lightgbm.train(
-            {**settings.params, **params, "seed": settings.seed, "deterministic": True, "force_row_wise": True},
+            {**settings.params, **params, "seed": recipe.seed, "deterministic": True, "force_row_wise": True},
             train_set,
             settings.rounds,
             [lightgbm.Dataset(valid.features.joined(), valid.labels, reference=train_set)],
         )
-        one_way, other_way = (booster.predict(each.joined(), num_threads=threads) for each in orders)
+        one_way, other_way = (booster.predict(features.joined(), num_threads=threads) for features in orders)
     else:
         import xgboost
 
         params = {"objective": "multi:softprob", "num_class": 3, "nthread": threads, "tree_method": "hist"}
         booster = xgboost.train(
-            {**settings.params, **params, "seed": settings.seed},
+            {**settings.params, **params, "seed": recipe.seed},
             xgboost.DMatrix(train.features.joined(), train.labels, nthread=threads),
             settings.rounds,
             evals=[(xgboost.DMatrix(valid.features.joined(), valid.labels, nthread=threads), "valid")],
             verbose_eval=False,
         )
-        one_way, other_way = (booster.predict(xgboost.DMatrix(each.joined(), nthread=threads)) for each in orders)
+        one_way, other_way = (
+            booster.predict(xgboost.DMatrix(features.joined(), nthread=threads)) for features in orders
+        )
     return swap_average(np.asarray(one_way, np.float64), np.asarray(other_way, np.float64))
 
 

@@ -3,7 +3,7 @@
 Run as: python -m benchmarks.published --votes votes.csv
 (1,000 votes take more than an hour on 2 cores, most of it for LightGBM's recipe; --models xgboost runs one alone)
 
-Ours is the pipeline with configs/seed.yaml; the other side takes nothing from it but the records with their folds.
+Our side is the pipeline with configs/seed.yaml; the other side uses only its records and their folds.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=list(DIRECT), choices=list(DIRECT))
     options = parser.parse_args()
     published = yaml.safe_load(CONFIG.read_text("utf-8"))["boosters"]
-    recipes = {each["name"]: each for each in published if each["name"] in options.models}
+    recipes = {booster["name"]: booster for booster in published if booster["name"] in options.models}
     with tempfile.TemporaryDirectory() as name:
         run = Path(name) / "run"
         line = [sys.executable, "-m", "ray_jobs.pipeline", "--config", str(CONFIG), "--set", f"run={run}"]
@@ -52,10 +52,10 @@ def main() -> None:
         records = pd.read_parquet(run / "records/train").sort_values("position")
     print(f"{len(records)} votes; class prior {scores['baselines']['class prior']['oof_log_loss']:.4f}")
     for model, settings in recipes.items():
-        theirs = _out_of_fold_loss(records, DIRECT[model], settings)
+        direct = _out_of_fold_loss(records, DIRECT[model], settings)
         ours = scores["models"][model]["oof_log_loss"]
-        verdict = "agree" if abs(ours - theirs) <= CLOSE else "DIFFER"
-        print(f"{model:<9} ours {ours:.4f}, called directly {theirs:.4f}: {verdict} within {CLOSE}", flush=True)
+        verdict = "agree" if abs(ours - direct) <= CLOSE else "DIFFER"
+        print(f"{model:<9} ours {ours:.4f}, called directly {direct:.4f}: {verdict} within {CLOSE}", flush=True)
 
 
 def _out_of_fold_loss(records: pd.DataFrame, direct: Any, settings: dict[str, Any]) -> float:  # noqa: ANN401
@@ -81,10 +81,10 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
         parts = ["prompt"] if part == "prompt" else ["response_a", "response_b"]
         for kind in (TfidfVectorizer, CountVectorizer):
             vectorizer = kind(analyzer=analyzer, ngram_range=(1, 3), min_df=0.002, max_features=features)
-            vectorizer.fit([text for each in parts for text in _texts(records, each)])
-            blocks += [vectorizer.transform(_texts(records, each)) for each in parts]
+            vectorizer.fit([text for name in parts for text in _texts(records, name)])
+            blocks += [vectorizer.transform(_texts(records, name)) for name in parts]
     params = {**settings["params"], "objective": "multiclass", "num_class": 3, "seed": 42, "verbosity": -1}
-    # As ours. Else LightGBM chooses by a stopwatch how it sums, and so the last digits, which trees magnify as well.
+    # As in our side. LightGBM would choose by a stopwatch how it sums; trees magnify the last digits that depend on it.
     params |= {"deterministic": True, "force_row_wise": True}
 
     def predict(x: Any, y: Any, rows: list[Rows]) -> Any:  # noqa: ANN401
@@ -98,31 +98,30 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
 def _lightgbm_fold(x: Any, y: Any, params: dict[str, Any], rounds: int, rows: Rows) -> Any:  # noqa: ANN401
     """A fold of LightGBM's own cross-validation, on one thread, since several folds run side by side.
 
-    It bins the columns of all rows, as ours does; a thousand trees on few votes magnify what other bins change.
+    It bins the columns of all rows, as our side does; a thousand trees on few votes magnify the effect of other bins.
     """
     import lightgbm
 
     data = lightgbm.Dataset(x, y, free_raw_data=False)
-    found = lightgbm.cv({**params, "num_threads": 1}, data, rounds, folds=[rows], return_cvbooster=True)
-    return found["cvbooster"].boosters[0].predict(x[rows[1]])
+    result = lightgbm.cv({**params, "num_threads": 1}, data, rounds, folds=[rows], return_cvbooster=True)
+    return result["cvbooster"].boosters[0].predict(x[rows[1]])
 
 
 def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
     """Mean word vectors by gensim; XGBoost without early stopping.
 
-    gensim gets its sentences as a file of lines, as from us: handed over as lists they are learnt from with other
-    random numbers.
+    gensim reads its sentences from a file of lines, as in our side: with lists it draws other random numbers.
     """
     import xgboost
     from gensim.models import Word2Vec
 
     words = {part: [Text(list(turns)).words for turns in records[part]] for part in PARTS}
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".txt") as corpus:
-        corpus.writelines(" ".join(each) + "\n" for part in PARTS for each in words[part] if each)
+        corpus.writelines(" ".join(text) + "\n" for part in PARTS for text in words[part] if text)
         corpus.flush()
         model = Word2Vec(corpus_file=corpus.name, vector_size=300, window=5, min_count=1, epochs=10, seed=42, workers=1)
     means = [
-        [model.wv[each].mean(axis=0) if each else np.zeros(300, np.float32) for each in words[part]] for part in PARTS
+        [model.wv[text].mean(axis=0) if text else np.zeros(300, np.float32) for text in words[part]] for part in PARTS
     ]
     params = {**settings["params"], "objective": "multi:softprob", "num_class": 3, "seed": 42, "tree_method": "hist"}
 
@@ -131,7 +130,7 @@ def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]
             booster = xgboost.train(params, xgboost.DMatrix(x[train], y[train]), settings["rounds"])
             yield booster.predict(xgboost.DMatrix(x[held])).astype(np.float64)
 
-    return np.concatenate([np.array(each, np.float32) for each in means], axis=1), predict
+    return np.concatenate([np.array(part, np.float32) for part in means], axis=1), predict
 
 
 DIRECT = {"lightgbm": _lightgbm, "xgboost": _xgboost}

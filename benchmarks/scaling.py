@@ -4,13 +4,13 @@ Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 230
         python -m benchmarks.scaling shards --slots 2 5 10 20 --seconds 10
         python -m benchmarks.scaling dispatch --slots 2
 
-Virtual nodes share one machine, so what a fold or a shard costs is a fixed sleep; all else is the product's own, and so
-is what it takes to start the processes of all nodes on the cores of one. Take a machine with about as many cores as
-slots, or sleeps that are long beside that. A node has --node-cpus CPUs, one to each slot; Ray starts as many processes
-at once on a node as it has CPUs, so that those of a slot start one after another where it is alone.
+Virtual nodes share one machine, so a fold or a shard is a fixed sleep; all else is the product's own, including the
+start of all nodes' processes on the cores of one machine. Use a machine with about as many cores as slots, or sleeps
+that are long compared with that. A node has --node-cpus CPUs, one to each slot; Ray starts as many processes at once on
+a node as it has CPUs, so the processes of a single slot start one after another.
 
-folds: train_boosters with 10 folds of 2 boosters, its slots, wrappers, checkpoints and files; a fold trains a few trees
-and sleeps for the rest of its time.
+folds: train_boosters with 10 folds of 2 boosters, with its slots, backends, checkpoints and files; a fold trains a few
+trees and sleeps for the rest of its time. The sleeping engines come from a plugin.
 shards: 40 shards under Ray Data, as every stage without labels spreads its work; once all alike, and once with the last
 one four times as long: a straggler at the worst moment.
 dispatch: shards without any work, to see what each costs the driver and the scheduler, and whether it grows.
@@ -22,7 +22,6 @@ call to its end, in a process that has joined the cluster.
 from __future__ import annotations
 
 import argparse
-import functools
 import json
 import shutil
 import subprocess
@@ -30,16 +29,39 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from benchmarks.featurize import ROOT
-
-if TYPE_CHECKING:
-    from train.boosters.data import Engine
+from core.registry import load_plugins
 
 FOLDS, BOOSTERS = 10, ("lightgbm", "xgboost")
 SHARDS, STRAGGLER = 40, 4
 DISPATCHED = (1000, 10_000)
+# Engines whose folds take SECONDS: from their start to the importance, the last thing that a fold needs of its engine.
+SLOW_ENGINES = """
+import time
+
+from core.registry import ENGINES
+
+
+def add_slow_engine(base):
+    class SlowEngine(type(ENGINES.get(base))):
+        name = f"slow_{base}"
+
+        def start(self, *arguments):
+            self.end = time.monotonic() + SECONDS
+            return super().start(*arguments)
+
+        def importance(self, *arguments):
+            values = super().importance(*arguments)
+            time.sleep(max(self.end - time.monotonic(), 0))
+            return values
+
+    ENGINES.register(SlowEngine)
+
+
+for base in ("lightgbm", "xgboost"):
+    add_slow_engine(base)
+"""
 SETTINGS = [
     "data.synthetic.train_rows=200",
     "data.synthetic.test_rows=20",
@@ -63,18 +85,18 @@ def main() -> None:
         print("result", json.dumps(_child(options)))
         return
     with tempfile.TemporaryDirectory() as name:
-        made = Path(name) / "made"
+        features = Path(name) / "features"
         if options.work == "folds":
             for job in ("ingest", "featurize"):
-                _run([sys.executable, "-m", f"ray_jobs.{job}", *_settings(made)])
+                _run([sys.executable, "-m", f"ray_jobs.{job}", *_settings(features)])
         for slots in options.slots:
             run = Path(name) / f"slots-{slots}"
-            if made.exists():
-                shutil.copytree(made, run)
+            if features.exists():
+                shutil.copytree(features, run)
             line = [sys.executable, "-m", "benchmarks.scaling", options.work, "--child", str(run)]
             line += ["--slots", str(slots), "--seconds", str(options.seconds), "--node-cpus", str(options.node_cpus)]
-            told = _run(line)
-            for what, seconds, parts in json.loads(told.splitlines()[-1].removeprefix("result ")):
+            output = _run(line)
+            for what, seconds, parts in json.loads(output.splitlines()[-1].removeprefix("result ")):
                 ideal = max(sum(parts) / slots, max(parts))
                 above = f", {seconds - ideal:.1f} s above the ideal {ideal:.1f} s: {ideal / seconds:.1%}"
                 print(f"{slots:2} slots, {what}: {seconds:.1f} s{above if ideal else ''}", flush=True)
@@ -95,22 +117,29 @@ def _run(line: list[str]) -> str:
 
 
 def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
-    """What was done on virtual nodes beside a head without CPUs, the seconds taken, and those of its parts."""
+    """Return what was done on virtual nodes and a head without CPUs, its seconds, and the seconds of its parts."""
     import ray
     from ray.cluster_utils import Cluster
 
     work, slots, seconds = options.work, options.slots[0], options.seconds
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
     try:
-        for taken in range(0, slots, options.node_cpus):
-            cluster.add_node(num_cpus=min(options.node_cpus, slots - taken))
-        ray.init(address=cluster.address, log_to_driver=False)
+        for node in range(0, slots, options.node_cpus):
+            cluster.add_node(num_cpus=min(options.node_cpus, slots - node))
+        plugins = {"tiebreak_plugin_slow": SLOW_ENGINES.replace("SECONDS", str(seconds))}
+        load_plugins(plugins)
+
+        def setup() -> None:
+            load_plugins(plugins)
+
+        hook = {"worker_process_setup_hook": setup}
+        ray.init(address=cluster.address, log_to_driver=False, runtime_env=hook)
         cluster.wait_for_nodes()
         if work == "folds":
-            trained = _train(Path(options.child), seconds)
+            trained = _train(Path(options.child))
             return [(f"{FOLDS} folds x {len(BOOSTERS)} boosters", trained, [seconds] * FOLDS * len(BOOSTERS))]
         if work == "dispatch":
-            _map([0.0] * slots)  # the workers' start is not what is measured
+            _map([0.0] * slots)  # starts the workers, which is not measured
             return [(f"{count:,} shards without work", _map([0.0] * count), [0.0]) for count in DISPATCHED]
         alike = [seconds] * SHARDS
         late = [*alike[1:], STRAGGLER * seconds]
@@ -124,7 +153,7 @@ def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
 
 
 def _map(sleeps: list[float]) -> float:
-    """Seconds that it takes to work on shards, each of which sleeps."""
+    """Return the seconds that work on shards takes, each of which sleeps."""
     import ray.data
 
     from core.shards import Item, map_shards
@@ -141,49 +170,17 @@ def _map(sleeps: list[float]) -> float:
     return time.perf_counter() - started
 
 
-def _train(run: Path, fold_seconds: float) -> float:
-    """Seconds that train_boosters takes with folds that sleep."""
-    import ray
-
+def _train(run: Path) -> float:
+    """Return the seconds that train_boosters takes with folds that sleep."""
     from core.run import Run
     from core.settings.loader import load_settings
     from ray_jobs.train_boosters import train_boosters
-    from train.boosters import fold_pool
 
-    # Sent to the workers as it is here, with its engines made slow.
-    fold_pool.engine_of = functools.partial(_slow_engine, fold_pool.engine_of, fold_seconds)
-    ray.cloudpickle.register_pickle_by_value(fold_pool)
+    slow = [f"boosters.{engine}.engine=slow_{engine}" for engine in BOOSTERS]
     config = (ROOT / "configs/demo.yaml").read_text(encoding="utf-8")
     started = time.perf_counter()
-    train_boosters(Run(load_settings(config, "configs/demo.yaml", [f"run={run}", *SETTINGS])))
+    train_boosters(Run(load_settings(config, "configs/demo.yaml", [f"run={run}", *SETTINGS, *slow])))
     return time.perf_counter() - started
-
-
-class _SlowEngine:
-    """An engine whose folds take so many seconds."""
-
-    def __init__(self, engine: Engine, seconds: float) -> None:
-        self._engine = engine
-        self._seconds = seconds
-        self._end = 0.0  # of the fold in training
-
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the engine has
-        return getattr(self._engine, name)
-
-    def start(self, *arguments: Any) -> Any:  # noqa: ANN401 - as the engine's
-        """Start a fold."""
-        self._end = time.monotonic() + self._seconds
-        return self._engine.start(*arguments)
-
-    def importance(self, *arguments: Any) -> Any:  # noqa: ANN401 - as the engine's
-        """The last that a fold asks of its engine."""
-        made = self._engine.importance(*arguments)
-        time.sleep(max(self._end - time.monotonic(), 0))
-        return made
-
-
-def _slow_engine(engine_of: Any, seconds: float, name: Any) -> Any:  # noqa: ANN401 - as train.boosters.fold_pool's
-    return _SlowEngine(engine_of(name), seconds)
 
 
 if __name__ == "__main__":

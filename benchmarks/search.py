@@ -31,10 +31,11 @@ from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
 from train.boosters.load import load_data
-from tune.stage import best_of
+from tune.stage import best_trial
 from votes.records import open_records
 
 if TYPE_CHECKING:
+    from core.settings.tune import Search
     from train.boosters.data import BoosterData
 
 VOTES = ROOT.parent / "shared/data/kaggle1000.csv"
@@ -57,27 +58,29 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         for job in ("ingest", "featurize"):
             line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", "configs/seed.yaml"]
-            sets = [part for each in _overrides(f"{name}/run") for part in ("--set", each)]
+            sets = [part for override in _overrides(f"{name}/run") for part in ("--set", override)]
             subprocess.run([*line, *sets], check=True, cwd=ROOT, capture_output=True)
-        found = {}
+        results = {}
         for side in (*OURS, "scikit-learn"):
             line = [sys.executable, "-m", "benchmarks.search", "--side", side, "--run", f"{name}/run"]
-            found[side] = json.loads(measure(line).output.rpartition("result ")[2])
-    theirs = found["scikit-learn"]
-    print(f"{os.cpu_count()} cores, {CANDIDATES} candidates x {FOLDS} folds, {theirs['rows']} x {theirs['columns']}")
-    print(f"RandomizedSearchCV: best mean loss {theirs['best']:.4f} after {theirs['seconds']:.0f} s")
+            results[side] = json.loads(measure(line).output.rpartition("result ")[2])
+    sklearn = results["scikit-learn"]
+    print(f"{os.cpu_count()} cores, {CANDIDATES} candidates x {FOLDS} folds, {sklearn['rows']} x {sklearn['columns']}")
+    print(f"RandomizedSearchCV: best mean loss {sklearn['best']:.4f} after {sklearn['seconds']:.0f} s")
     for side in OURS:
-        ours = found[side]
+        ours = results[side]
         print(
             f"ours, {side}: best mean loss {ours['best']:.4f} after {ours['seconds']:.0f} s; "
             f"ASHA stopped {ours['stopped']} trials"
         )
-        reached = [at for at, loss in ours["trials"] if loss <= theirs["best"] + CLOSE]
+        reached = [at for at, loss in ours["trials"] if loss <= sklearn["best"] + CLOSE]
         if reached:
-            share = min(reached) / theirs["seconds"]
-            print(f"  reaches theirs (within {CLOSE}) after {min(reached):.0f} s, {share:.2f} of their time")
+            share = min(reached) / sklearn["seconds"]
+            print(
+                f"  reaches that loss (within {CLOSE}) after {min(reached):.0f} s, {share:.2f} of scikit-learn's time"
+            )
         else:
-            print("  never reaches theirs")
+            print("  never reaches that loss")
 
 
 def _overrides(run: str) -> list[str]:
@@ -93,10 +96,16 @@ def _load(run_folder: str) -> tuple[Run, BoosterData]:
     return run, load_data(FeatureStore.open(run, records), records)
 
 
-def _candidates() -> list[dict[str, Any]]:
-    from tune.space import PUBLISHED, draw
+def _search() -> Search:
+    from core.settings.tune import Search
 
-    return draw(PUBLISHED, SEED, CANDIDATES)
+    return Search(booster="xgboost", trials=CANDIDATES, folds=FOLDS, grace_rounds=50, space="published")
+
+
+def _candidates() -> list[dict[str, Any]]:
+    from tune.space import draw_candidates
+
+    return draw_candidates(_search().space_of("xgboost"), SEED, CANDIDATES)
 
 
 def _scikit_learn(run_folder: str) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def _scikit_learn(run_folder: str) -> dict[str, Any]:
     _, data = _load(run_folder)
     names = {"rounds": "n_estimators", "eta": "learning_rate", "alpha": "reg_alpha", "lambda": "reg_lambda"}
     # A list of dicts with one value each is drawn without replacement: each candidate once.
-    space = [{names.get(name, name): [value] for name, value in each.items()} for each in _candidates()]
+    space = [{names.get(name, name): [value] for name, value in candidate.items()} for candidate in _candidates()]
     search = RandomizedSearchCV(
         XGBClassifier(tree_method="hist", n_jobs=1, random_state=SEED),
         space,
@@ -127,24 +136,27 @@ def _scikit_learn(run_folder: str) -> dict[str, Any]:
 def _ours(run_folder: str, patience: int | None) -> dict[str, Any]:
     import ray
 
-    from train.boosters.data import BoosterSettings
-    from tune.search import SearchSettings, TrialResult, search
-    from tune.space import PUBLISHED
+    from core.settings.boosters import Booster
+    from train.boosters.engine import BoosterRecipe
+    from tune.search import TrialResult, run_trials
+    from tune.trial import SearchJob
 
     run, data = _load(run_folder)
-    found: list[TrialResult] = []
-    base = BoosterSettings(280, patience, {}, seed=SEED, checkpoint_every=50, both_orders=False)
-    asked = SearchSettings("xgboost", base, PUBLISHED, CANDIDATES, "random", FOLDS, 50, 3, SEED, _candidates())
+    results: list[TrialResult] = []
+    booster = Booster(
+        name="xgboost", engine="xgboost", rounds=280, early_stopping_rounds=patience, checkpoint_every=50, swap="none"
+    )
     start = time.monotonic()
     connect(run)
     before = time.monotonic() - start
     with tempfile.TemporaryDirectory() as storage:
-        search(ray.put(data), asked, [], found.append, storage)
+        job = SearchJob(ray.put(data), BoosterRecipe(booster, SEED), _search(), _candidates())
+        run_trials(job, [], results.append, storage)
     return {
         "seconds": time.monotonic() - start,
-        "best": best_of(found).log_loss,
-        "trials": [(before + result.at, result.log_loss) for result in found if not result.stopped],
-        "stopped": sum(result.stopped for result in found),
+        "best": best_trial(results).log_loss,
+        "trials": [(before + result.at, result.log_loss) for result in results if not result.stopped],
+        "stopped": sum(result.stopped for result in results),
     }
 
 

@@ -1,4 +1,4 @@
-"""Places on the cluster where folds can train, and what it means when a process there is lost."""
+"""Placement groups for folds, waiting for tasks, and the causes of lost processes."""
 
 import time
 from collections.abc import Callable
@@ -14,12 +14,12 @@ QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back 
 REPORT_SECONDS = 10.0  # between messages while waiting
 
 
-def ask_for(cpus: int, places: int = 1) -> PlacementGroup:
-    """A placement group of so many places with `cpus` CPUs each, at once or when they are free.
+def request_group(cpus: int, bundles: int = 1) -> PlacementGroup:
+    """Request a placement group of `bundles` with `cpus` CPUs each; it is placed once they are free.
 
-    Until then an autoscaler sees that they are wanted.
+    Until then an autoscaler sees the demand.
     """
-    return placement_group([{"CPU": cpus}] * places)
+    return placement_group([{"CPU": cpus}] * bundles)
 
 
 def is_placed(group: PlacementGroup) -> bool:
@@ -28,27 +28,26 @@ def is_placed(group: PlacementGroup) -> bool:
 
 
 def nodes_of(group: PlacementGroup) -> set[str]:
-    """The ids of the nodes on which a placed group has its places."""
+    """Return the ids of the nodes on which a placed group has its bundles."""
     return set(placement_group_table(group)["bundles_to_node_id"].values())
 
 
 def alive(nodes: set[str]) -> set[str]:
-    """Those of the nodes that are there."""
+    """Return the nodes that are alive."""
     return nodes & {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
-def describe_shortage(what: str, cpus: int, places: int = 1) -> str:
-    """Why `places` times `cpus` CPUs cannot be had now for `what`, for the person who waits."""
+def describe_shortage(what: str, cpus: int, bundles: int = 1) -> str:
+    """Return why `bundles` times `cpus` CPUs are not available for `what`, for the person who waits."""
     nodes = [node["Resources"].get("CPU", 0.0) for node in ray.nodes() if node["Alive"]]
     if max(nodes, default=0.0) < cpus:
         largest = max(nodes, default=0.0)
         return f"{what} needs {cpus} CPUs on one node, but the largest of {len(nodes)} nodes has {largest:g}"
     free = float(ray.available_resources().get("CPU", 0.0))
-    times = f"{places} times " if places > 1 else ""
-    there = (
-        f"{free:g} of {sum(nodes):g} are free" if sum(nodes) >= cpus * places else f"there are {sum(nodes):g} in all"
-    )
-    return f"{what} needs {times}{cpus} free CPUs on one node; {there}"
+    times = f"{bundles} times " if bundles > 1 else ""
+    enough = sum(nodes) >= cpus * bundles
+    supply = f"{free:g} of {sum(nodes):g} are free" if enough else f"there are {sum(nodes):g} in all"
+    return f"{what} needs {times}{cpus} free CPUs on one node; {supply}"
 
 
 def wait_for(
@@ -57,9 +56,9 @@ def wait_for(
     on_wait: Callable[[str], None],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait until a task that takes one CPU has ended, saying how many are free while it may not have begun.
+    """Wait until a task that takes one CPU has ended; report the free CPUs while it may not have begun.
 
-    Raises CancelledError once `cancelled` says so.
+    Raises CancelledError once `cancelled` returns True.
     """
     quiet_until = time.monotonic() + QUIET_SECONDS
     while not ray.wait([reference], timeout=LOOK_SECONDS, fetch_local=False)[0]:
@@ -72,10 +71,10 @@ def wait_for(
 
 
 def root_cause(error: BaseException) -> BaseException:
-    """The exception at the bottom of the wrappers' chain, with Ray's wrapping taken off.
+    """Return the exception at the bottom of a chain, without Ray's wrapping.
 
-    Both wrappers raise RuntimeError from RayActorError from whatever happened, be it an error in the training code or
-    the death of its process.
+    lightgbm_ray and xgboost_ray raise RuntimeError from RayActorError from the cause. They do so for an error in the
+    training code and for the death of its process alike.
     """
     while True:
         if isinstance(error, RayTaskError) and isinstance(error.cause, BaseException):

@@ -82,18 +82,18 @@ def family_requests(featurize: Featurize) -> list[Request]:
 
 
 def folds_request(booster: Booster) -> Request:
-    """One fold's training processes; see core.placement.ask_for."""
-    key = f"boosters.{booster.name}.cpus_per_fold and actors_per_fold"
+    """One fold's training processes; see core.placement.request_group."""
+    key = booster.key("cpus_per_worker and num_workers")
     return Request(
-        "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_fold}, booster.actors_per_fold, key
+        "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_worker}, booster.num_workers, key
     )
 
 
 def processes_request(job: str, booster: Booster) -> Request:
     """One process that trains a trial's folds, or predicts shards."""
     what = "a trial" if job == "tune" else "a shard"
-    key = f"boosters.{booster.name}.cpus_per_fold"
-    return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_fold}, key=key)
+    key = booster.key("cpus_per_worker")
+    return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_worker}, key=key)
 
 
 def workers_request(job: str, model: FineTuned) -> Request:

@@ -20,13 +20,14 @@ if TYPE_CHECKING:
     from core.settings.finetune import Encoder
     from core.settings.llm import Llm
     from core.settings.schema import Settings
+    from train.boosters.predict import BestParameters
     from train.finetune.checkpoints import Base
 
 # Makes predictions/<name> of new records, in the folder of another run that has the same settings.
 Predict = Callable[[Run, Records], list[StageResult]]
 
 
-def ready(run: Run, records: Records, names: Sequence[str]) -> list[Predict]:
+def ready(run: Run, records: Records, names: Sequence[str], best_parameters: BestParameters) -> list[Predict]:
     """How some models of a finished run predict, in an order in which they find what they need of each other.
 
     Raises InputError with the first thing that is missing, or was made by other settings, from other records, or with
@@ -38,7 +39,9 @@ def ready(run: Run, records: Records, names: Sequence[str]) -> list[Predict]:
     llms = [llm for llm in settings.llms if llm.name in names]
     found: list[Predict] = []
     if boosters:
-        found.append(functools.partial(predict_boosters, finished=finished_boosters(run, records, boosters)))
+        found.append(
+            functools.partial(predict_boosters, finished=finished_boosters(run, records, boosters, best_parameters))
+        )
     found += [_ready_encoder(run, records, encoder) for encoder in encoders]
     if llms:
         found.append(_ready_llms(run, records, llms))

@@ -34,14 +34,18 @@ from votes.schema import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:
     from infer.ensemble.blender import Blender
+    from train.boosters.predict import BestParameters
 
 _NAME_BYTES = 8
 # Part of the fingerprint: raise it when the same models are blended differently.
 VERSION = 1
 
 
-def predict_new(run: Run) -> list[StageResult]:
-    """Make predict/<name>/ with every model's predictions, the blend's, and a submission."""
+def predict_new(run: Run, best_parameters: BestParameters) -> list[StageResult]:
+    """Make predict/<name>/ with every model's predictions, the blend's, and a submission.
+
+    `best_parameters` returns what a booster's search found.
+    """
     location = run.settings.data.test
     if location is None:
         raise InputError("no pairs to predict", where="data.test", fix="give --set data.test=FILE.")
@@ -56,7 +60,7 @@ def predict_new(run: Run) -> list[StageResult]:
         models, unweighted = list(blender.models), []
     asked = with_cheaper(run.settings, models)
     made = _made(finished, with_cheaper(run.settings, blender.models))
-    predictors = ready(finished, records, asked)
+    predictors = ready(finished, records, asked, best_parameters)
 
     digests = file_digests("test", files)
     name = _name(location, digests)
@@ -73,7 +77,9 @@ def predict_new(run: Run) -> list[StageResult]:
                 f"some records are predicted by none of {', '.join(models)}, so that the others are asked as well",
             )
             rest = [model for model in with_cheaper(run.settings, unweighted) if model not in models]
-            results += [result for make in ready(finished, records, rest) for result in make(new, fresh)]
+            results += [
+                result for make in ready(finished, records, rest, best_parameters) for result in make(new, fresh)
+            ]
             models, unweighted = list(blender.models), []
         _refuse_changed(finished, new, made, with_cheaper(run.settings, models))
         left_out = _left_out(run, blender, [model for model in unweighted if model not in asked])

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from core.cli import Job, main
 from infer.predict import predict_new
+from tune.stage import best_parameters
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 def predict(run: Run) -> list[StageResult]:
     """Make predict/<name>/ with every model's predictions, the blend's, and a submission."""
-    return predict_new(run)
+    return predict_new(run, best_parameters)
 
 
 JOB = Job("predict", __doc__, predict, own_run=False, saves_settings=False, reads=("data",))

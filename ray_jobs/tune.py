@@ -1,8 +1,8 @@
-"""Search for boosters' settings with Ray Tune; train_boosters then trains with the best ones.
+"""Search for boosters' parameters with Ray Tune; train_boosters then trains with the best ones.
 
 Run as: python -m ray_jobs.tune --config configs/demo.yaml
 
-The unit of resume is the trial: each leaves a file in tune/<booster>/trials as it ends, and none of them is run again.
+The unit of resume is the trial: each writes a file to tune/<booster>/trials as it ends, and is not run again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def tune(run: Run) -> list[StageResult]:
-    """Make tune/<booster> for every search of the settings."""
+    """Write tune/<booster> for every search of the settings."""
     return run_searches(run)
 
 

@@ -6,6 +6,7 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
+from core.registry import ENGINES
 from core.stage import read_manifest
 from report import numbers, svg
 from report.figures import plots
@@ -53,7 +54,7 @@ def _had_a_say(settings: Settings) -> list[tuple[str, str]]:
     stopped = [
         booster.name
         for booster in settings.boosters
-        if booster.early_stopping_rounds is not None and booster.engine != "two_part"  # which trains in one step
+        if booster.early_stopping_rounds is not None and ENGINES.get(booster.engine).has_rounds
     ]
     searched = [search.booster for search in settings.tune]
     taught = [model.name for model in (*settings.encoders, *settings.trained_llms) if model.teacher is not None]

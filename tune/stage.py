@@ -1,6 +1,6 @@
-"""Search for boosters' settings with Ray Tune; train_boosters then trains with the best ones.
+"""Search for boosters' parameters with Ray Tune; train_boosters then trains with the best ones.
 
-The unit of resume is the trial: each leaves a file in tune/<booster>/trials as it ends, and none of them is run again.
+The unit of resume is the trial: each writes a file to tune/<booster>/trials as it ends, and is not run again.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from core.progress import Progress, say
 from core.ray_session import connect
 from core.resources import processes_request, require_room
 from core.run import Run, StageResult
+from core.settings.boosters import ROUNDS
 from core.stage import Stage, fingerprint
 from featurize.store import FeatureStore
-from train.boosters.fold_files import digest
-from train.boosters.sources import inputs_of, study_sources, used_sources
-from train.boosters.stages import booster_settings, booster_stage_settings, share_data
-from votes.records import open_records
+from train.boosters.engine import BoosterRecipe, TrainedModel
+from train.boosters.fold_files import model_digest
+from train.boosters.load import share_data
+from train.boosters.sources import training_inputs, used_sources
+from train.boosters.stages import booster_stage_settings
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster
     from core.settings.tune import Search
     from core.storage import Folder
-    from train.boosters.data import Fit
-    from tune.search import SearchSettings, TrialResult
+    from tune.search import TrialResult
 
 # Part of the fingerprint: raise it when the same settings search in another way.
 VERSION = 1
@@ -38,18 +39,16 @@ TRIALS = "trials.csv"
 
 
 def run_searches(run: Run) -> list[StageResult]:
-    """Make tune/<booster> for every search of the settings."""
+    """Write tune/<booster> for every search of the settings."""
     if not run.settings.tune:
-        say("tune", "nothing to do: the settings name no tune")
+        say("tune", "nothing to do: the settings have no tune section")
         return []
-    records = open_records(run)
-    features = run.finished("features", "featurize", records.fingerprint)
+    inputs = training_inputs(run)  # train_boosters reports on other sources
+    records = inputs.records
     results = []
-    study_sources(run, records, features["fingerprint"])  # train_boosters tells of it
-    inputs = inputs_of(run, records, features["fingerprint"])
-    for wanted in run.settings.tune:
-        booster = next(each for each in run.settings.boosters if each.name == wanted.booster)
-        stage = search_stage(run, booster, wanted, inputs)
+    for search in run.settings.tune:
+        booster = next(booster for booster in run.settings.boosters if booster.name == search.booster)
+        stage = search_stage(run, booster, search, inputs.fingerprints)
         manifest = None if run.force else stage.manifest()
         cached = manifest is not None
         if manifest is None:
@@ -57,147 +56,174 @@ def run_searches(run: Run) -> list[StageResult]:
             require_room(processes_request("tune", booster))
             store = FeatureStore.open(run, records)
             data = share_data(run, store, records, booster.features, used_sources(run))
-            manifest = _search(run, stage, booster, wanted, data, records.rows("train"))
+            manifest = _SearchRun(run, stage, booster, search).run_trials(data, records.rows("train"))
         best = manifest["metrics"]["best"]
-        shown = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())
-        note = f"best of {manifest['metrics']['trials']} trials {best['log_loss']:.4f}: {shown}"
+        parameters = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())
+        note = f"best of {manifest['metrics']['trials']} trials {best['log_loss']:.4f}: {parameters}"
         results.append(StageResult(stage.name, cached, manifest, [note]))
     return results
 
 
-def search_stage(run: Run, booster: Booster, wanted: Search, inputs: Mapping[str, str]) -> Stage:
-    """The stage of a search; `inputs` are the fingerprints of what boosters are trained on."""
+def search_stage(run: Run, booster: Booster, search: Search, inputs: Mapping[str, str]) -> Stage:
+    """Return the stage of a search; `inputs` are the fingerprints of the booster's inputs."""
     return Stage(
         f"tune/{booster.name}",
         run.folder / f"tune/{booster.name}",
         settings={
             "version": VERSION,
-            "search": wanted.model_dump(mode="json"),
+            "search": search.model_dump(mode="json"),
             "booster": booster_stage_settings(run, booster),
         },
         inputs=inputs,
     )
 
 
-def _search(run: Run, stage: Stage, booster: Booster, wanted: Search, data: Any, rows: int) -> dict[str, Any]:  # noqa: ANN401
-    from tune.search import TrialResult, search
+@dataclasses.dataclass
+class _SearchRun:
+    """A search that is not finished."""
 
-    stage.begin()
-    made_by = _trial_fingerprint(stage)
-    finished: list[TrialResult] = []
-    for name in sorted(stage.folder.files()):
-        if name.startswith("trials/") and not run.force:
-            try:
-                saved = stage.folder.read_json(name)
-            except ValueError:
-                say(stage.name, f"{stage.folder / name} is damaged; the trial is run again")
-                continue
-            if saved.pop("fingerprint", None) == made_by and saved["number"] < wanted.trials:
-                finished.append(TrialResult(**saved))
-    progress = Progress(stage.name, "trials", total=wanted.trials, done=len(finished))
-    if booster.checkpoint_every >= booster.rounds:
-        say(stage.name, "no trial is stopped before its end: they are looked at every `checkpoint_every` rounds only")
+    run: Run
+    stage: Stage
+    booster: Booster
+    search: Search
 
-    def keep(result: TrialResult) -> None:
-        saved = {"fingerprint": made_by, **dataclasses.asdict(result)}
-        stage.folder.write_json(_trial_file(result), saved)
-        finished.append(result)
-        best = best_of(finished).log_loss
-        stopped = f", stopped at round {result.rounds}" if result.stopped else ""
-        progress.advance(note=f"trial {result.number}: {result.log_loss:.4f}{stopped}, best {best:.4f}")
+    def run_trials(self, data: Any, rows: int) -> dict[str, Any]:  # noqa: ANN401
+        """Run the trials that are missing; return the manifest. `data` is a Ray object reference."""
+        from tune.search import run_trials
+        from tune.trial import SearchJob
 
-    on_wait = functools.partial(say, stage.name)
-    work = run.folder / f".work/tune-{booster.name}"
-    work.delete_all()
-    try:
-        search(
-            data,
-            search_settings(run, booster, wanted),
-            list(finished),
-            keep,
-            work.uri,
-            on_wait,
-            functools.partial(_write_models, stage.folder, made_by) if _are_final(run, booster, wanted) else None,
-        )
-    finally:
+        stage, search = self.stage, self.search
+        stage.begin()
+        finished = self._finished_trials()
+        progress = Progress(stage.name, "trials", total=search.trials, done=len(finished))
+        if self.booster.checkpoint_every >= self.booster.rounds:
+            say(stage.name, "ASHA stops no trial early: it compares them every `checkpoint_every` rounds only")
+        trial_stage = _trial_fingerprint(stage)
+
+        def keep_result(result: TrialResult) -> None:
+            saved = {"fingerprint": trial_stage, **dataclasses.asdict(result)}
+            stage.folder.write_json(_trial_file(result), saved)
+            finished.append(result)
+            best = best_trial(finished).log_loss
+            stopped = f", stopped at round {result.rounds}" if result.stopped else ""
+            progress.advance(note=f"trial {result.number}: {result.log_loss:.4f}{stopped}, best {best:.4f}")
+
+        keeps_models = _models_are_final(self.run, self.booster, search)
+        work = self.run.folder / f".work/tune-{self.booster.name}"
         work.delete_all()
-    best = best_of(finished)
-    stage.folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
-    stage.folder.write_bytes(TRIALS, trial_table(finished))
-    kept: set[str] = set()
-    if _are_final(run, booster, wanted):
-        # Those that an earlier commit removed, when another trial was the best, are trained by train_boosters.
-        there = set(stage.folder.files())
-        kept = {name for names in _model_names(made_by, best.parameters, wanted.folds) for name in names} & there
-    return stage.commit(
-        rows={"train": rows},
-        metrics={"trials": len(finished), "best": {"parameters": best.parameters, "log_loss": best.log_loss}},
-        keep={BEST, TRIALS, *map(_trial_file, finished), *kept},
-        seconds=max(result.at for result in finished),
-    )
+        try:
+            run_trials(
+                SearchJob(data, BoosterRecipe(self.booster, self.run.settings.seed), search),
+                list(finished),
+                keep_result,
+                work.uri,
+                functools.partial(say, stage.name),
+                functools.partial(_write_models, stage.folder, trial_stage) if keeps_models else None,
+            )
+        finally:
+            work.delete_all()
+        return self._commit(finished, rows)
+
+    def _finished_trials(self) -> list[TrialResult]:
+        """Return the trials that an interrupted search with the same settings has finished."""
+        from tune.search import TrialResult
+
+        folder, trial_stage = self.stage.folder, _trial_fingerprint(self.stage)
+        finished: list[TrialResult] = []
+        for name in sorted(folder.files()):
+            if name.startswith("trials/") and not self.run.force:
+                try:
+                    saved = folder.read_json(name)
+                except ValueError:
+                    say(self.stage.name, f"{folder / name} is corrupt; the trial is run again")
+                    continue
+                if saved.pop("fingerprint", None) == trial_stage and saved["number"] < self.search.trials:
+                    finished.append(TrialResult(**saved))
+        return finished
+
+    def _commit(self, finished: Sequence[TrialResult], rows: int) -> dict[str, Any]:
+        """Write the best parameters, the table of trials and the manifest; return the manifest."""
+        folder, best = self.stage.folder, best_trial(finished)
+        folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
+        folder.write_bytes(TRIALS, trial_table(finished))
+        models: set[str] = set()
+        if _models_are_final(self.run, self.booster, self.search):
+            # train_boosters trains the models that an earlier commit removed, when another trial was the best.
+            pairs = _model_names(_trial_fingerprint(self.stage), best.parameters, self.search.folds)
+            models = {name for pair in pairs for name in pair} & set(folder.files())
+        return self.stage.commit(
+            rows={"train": rows},
+            metrics={
+                "trials": len(finished),
+                "best": {"parameters": best.parameters, "log_loss": best.log_loss},
+            },
+            keep={BEST, TRIALS, *map(_trial_file, finished), *models},
+            seconds=max(result.at for result in finished),
+        )
 
 
-def best_of(results: Sequence[TrialResult]) -> TrialResult:
-    """The trial with the least loss among those that went to their end, if any did.
+def best_trial(results: Sequence[TrialResult]) -> TrialResult:
+    """Return the trial with the least loss among those that were trained to their end, if there is one.
 
-    One that was stopped may have had less where it was: without early stopping the loss of a trial can rise again, and
-    it is that of all rounds which training will have.
+    A stopped trial may have had a lower loss at its last round. But without early stopping the loss of a trial can rise
+    again, and the final model has all rounds.
     """
     return min(results, key=lambda result: (result.stopped, result.log_loss, result.number))
 
 
-def _are_final(run: Run, booster: Booster, wanted: Search) -> bool:
-    """Whether a trial's models are the very models that train_boosters would train."""
-    return wanted.folds == run.settings.data.folds and booster.actors_per_fold == 1
+def _models_are_final(run: Run, booster: Booster, search: Search) -> bool:
+    """Whether a trial's models are the models that train_boosters would train."""
+    return search.folds == run.settings.data.folds and booster.num_workers == 1
 
 
-def _write_models(folder: Folder, made_by: str, parameters: dict[str, Any], fits: list[Fit]) -> None:
-    for (model, rest), fit in zip(_model_names(made_by, parameters, len(fits)), fits, strict=True):
-        folder.write_bytes(model, fit.model)
-        about = {"best_iteration": fit.best_iteration, "rounds_trained": fit.rounds_trained}
-        folder.write_json(rest, {**about, "digest": digest(fit.model)})
+def _write_models(folder: Folder, trial_stage: str, parameters: dict[str, Any], models: list[TrainedModel]) -> None:
+    for (name, info_name), model in zip(_model_names(trial_stage, parameters, len(models)), models, strict=True):
+        folder.write_bytes(name, model.content)
+        info = {"best_iteration": model.best_iteration, "rounds_trained": model.rounds_trained}
+        folder.write_json(info_name, {**info, "digest": model_digest(model.content)})
 
 
-def _model_names(made_by: str, parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
-    """Files of a trial's models by fold; `made_by` is what the trial depends on, its folds among it."""
-    place = f"models/{fingerprint([made_by, parameters])}"
-    return [(f"{place}/fold-{fold}.model", f"{place}/fold-{fold}.json") for fold in range(folds)]
+def _model_names(trial_stage: str, parameters: dict[str, Any], folds: int) -> list[tuple[str, str]]:
+    """Return the files of a trial's models by fold: the model, and its rounds and digest.
+
+    `trial_stage` is the fingerprint of all that the trial depends on, its folds included.
+    """
+    folder = f"models/{fingerprint([trial_stage, parameters])}"
+    return [(f"{folder}/fold-{fold}.model", f"{folder}/fold-{fold}.json") for fold in range(folds)]
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
-    """What a search found for a booster."""
+class SearchResult:
+    """The best parameters of a booster's search, and the best trial's models."""
 
     parameters: dict[str, Any]
     folder: Folder
-    models: list[tuple[str, str]]  # the best trial's files by fold; none unless they are final
+    model_files: list[tuple[str, str]]  # by fold: the model, and its rounds and digest; empty unless they are final
 
-    def model(self, fold: int) -> Fit | None:
-        """The model that the best trial has left for a fold; None if it has left none, or one that is damaged."""
-        from train.boosters.data import Fit
-
-        if not self.models:
+    def model(self, fold: int) -> TrainedModel | None:
+        """Return the best trial's model of a fold; None if the trial left none, or a corrupt one."""
+        if not self.model_files:
             return None
-        model, rest = self.models[fold]
+        name, info_name = self.model_files[fold]
         try:
-            content, about = self.folder.read_bytes(model), self.folder.read_json(rest)
+            content, info = self.folder.read_bytes(name), self.folder.read_json(info_name)
         except (FileNotFoundError, ValueError):
             return None
-        if about.pop("digest") != digest(content):
+        if info.pop("digest") != model_digest(content):
             return None
-        return Fit(model=content, resumed_at=0, **about)
+        return TrainedModel(content=content, from_search=True, **info)
 
-    def damaged(self) -> list[str]:
-        """Files of models that are there and are no use."""
+    def corrupt_files(self) -> list[str]:
+        """Return the files of models that exist but are corrupt."""
         return [
-            str(self.folder / model)
-            for fold, (model, _) in enumerate(self.models)
-            if self.folder.exists(model) and self.model(fold) is None
+            str(self.folder / name)
+            for fold, (name, _) in enumerate(self.model_files)
+            if self.folder.exists(name) and self.model(fold) is None
         ]
 
 
 def _trial_fingerprint(stage: Stage) -> str:
-    """What a trial depends on: all that its search does, but not how many trials there are."""
+    """Return the fingerprint of all that a trial depends on: all settings of its search but the number of trials."""
     search = {name: value for name, value in stage.settings["search"].items() if name != "trials"}
     return fingerprint({"settings": {**stage.settings, "search": search}, "inputs": stage.inputs})
 
@@ -206,60 +232,45 @@ def _trial_file(result: TrialResult) -> str:
     return f"trials/{result.number:05d}.json"
 
 
-def search_settings(run: Run, booster: Booster, wanted: Search) -> SearchSettings:
-    """What tune.search is asked for."""
-    from tune.search import SearchSettings
-    from tune.space import OURS, PUBLISHED, Dimension
-
-    if isinstance(wanted.space, dict):
-        space = {name: Dimension(**each.model_dump()) for name, each in wanted.space.items()}
-    else:
-        space = dict(PUBLISHED if wanted.space == "published" else OURS[booster.engine])
-    return SearchSettings(
-        engine=booster.engine,
-        base=booster_settings(run, booster),
-        space=space,
-        trials=wanted.trials,
-        sampler=wanted.sampler,
-        groups=wanted.folds,
-        grace_rounds=wanted.grace_rounds,
-        reduction=wanted.reduction,
-        seed=run.settings.seed,
-    )
-
-
-def trial_table(results: list[TrialResult]) -> bytes:
-    """The trials as CSV, one line each in their order, a column for each parameter and each fold."""
+def trial_table(results: Sequence[TrialResult]) -> bytes:
+    """Return the trials as CSV, one line each in their order, a column for each parameter and each fold."""
     ordered = sorted(results, key=lambda result: result.number)
     parameters = list(dict.fromkeys(name for result in ordered for name in result.parameters))
     folds = [f"fold_{n}" for n in range(len(ordered[0].fold_losses))]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    names = ["rounds_limit" if name == "rounds" else name for name in parameters]
+    names = ["rounds_limit" if name == ROUNDS else name for name in parameters]
     writer.writerow(["trial", "log_loss", *folds, "rounds", "stopped", "seconds", "at", *names])
-    for each in ordered:
-        values = [each.parameters.get(name, "") for name in parameters]
-        row = [each.number, each.log_loss, *each.fold_losses, each.rounds, int(each.stopped)]
-        writer.writerow([*row, round(each.seconds, 3), round(each.at, 3), *values])
+    for result in ordered:
+        values = [result.parameters.get(name, "") for name in parameters]
+        row = [result.number, result.log_loss, *result.fold_losses, result.rounds, int(result.stopped)]
+        writer.writerow([*row, round(result.seconds, 3), round(result.at, 3), *values])
     return text.getvalue().encode()
 
 
-def found_by_search(run: Run, booster: Booster, inputs: Mapping[str, str]) -> Found | None:
-    """What a booster's search found; None if the settings ask for none.
+def search_result(run: Run, booster: Booster, inputs: Mapping[str, str]) -> SearchResult | None:
+    """Return the result of a booster's search; None if the settings have no search for it.
 
-    Raises InputError if the search has not been run for these settings.
+    Raises InputError if no search with these settings is finished. `inputs` are the fingerprints of the booster's
+    inputs.
     """
-    wanted = next((each for each in run.settings.tune if each.booster == booster.name), None)
-    if wanted is None:
+    search = next((search for search in run.settings.tune if search.booster == booster.name), None)
+    if search is None:
         return None
-    stage = search_stage(run, booster, wanted, inputs)
+    stage = search_stage(run, booster, search, inputs)
     if stage.manifest() is None:
         raise InputError(
-            "the search for its settings is not there yet, or was made for others",
+            "the search for its parameters is missing, or was made with other settings",
             where=f"boosters.{booster.name}",
             fix="run `python -m ray_jobs.tune` with the same configuration first, or ray_jobs.pipeline.",
         )
     parameters = stage.folder.read_json(BEST)["parameters"]
-    final = _are_final(run, booster, wanted)
-    models = _model_names(_trial_fingerprint(stage), parameters, wanted.folds) if final else []
-    return Found(parameters, stage.folder, models)
+    final = _models_are_final(run, booster, search)
+    model_files = _model_names(_trial_fingerprint(stage), parameters, search.folds) if final else []
+    return SearchResult(parameters, stage.folder, model_files)
+
+
+def best_parameters(run: Run, booster: Booster, inputs: Mapping[str, str]) -> Mapping[str, Any] | None:
+    """Return the best parameters of a booster's search; see `search_result`."""
+    result = search_result(run, booster, inputs)
+    return None if result is None else result.parameters

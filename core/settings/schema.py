@@ -142,14 +142,13 @@ class Settings(Strict):
     @model_validator(mode="after")
     def _searches_fit(self) -> "Settings":
         refuse_twice([search.booster for search in self.tune], "searches")
-        engines = {booster.name: booster.engine for booster in self.boosters}
+        boosters = {booster.name: booster for booster in self.boosters}
         for search in self.tune:
-            if search.booster not in engines:
+            if search.booster not in boosters:
                 raise ValueError(
-                    f"tune asks for a booster {search.booster!r}; there are {', '.join(engines) or 'none'}"
+                    f"tune asks for a booster {search.booster!r}; there are {', '.join(boosters) or 'none'}"
                 )
-            if search.space == "published" and engines[search.booster] != "xgboost":
-                raise ValueError("the published space is one for xgboost")
+            search.check_booster(boosters[search.booster])
             if search.folds > self.data.folds:
                 raise ValueError(f"tune.folds are made of data.folds: at most {self.data.folds}")
         return self

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from core.registry import ENGINES
 from core.stage import read_manifest
 from metrics.bradley_terry import fit, normalised_difference
 from metrics.calibration_curves import equal_count_bins
@@ -46,8 +47,10 @@ def bias(
 
 def averages_both_orders(run: Run) -> dict[str, bool]:
     """By model: whether it predicts the mean over both orders, so that exchanging answers exchanges P(A) and P(B)."""
-    # A two-part model is linear in differences of the answers, and fine-tuned encoders always predict both orders.
-    boosters = {booster.name: booster.both_orders or booster.engine == "two_part" for booster in run.settings.boosters}
+    # Fine-tuned encoders always predict both orders.
+    boosters = {
+        booster.name: booster.swaps or ENGINES.get(booster.engine).swap_consistent for booster in run.settings.boosters
+    }
     encoders = {encoder.name: True for encoder in run.settings.encoders}
     found = {**boosters, **encoders}
     for llm in run.settings.llms:  # a cascade's cheaper model, which predicts some of its records, stands before it

@@ -1,9 +1,14 @@
 """A small problem for boosters: features with a symmetry, and labels that depend on them."""
 
+from typing import Any
+
 import numpy as np
 import scipy.sparse
 
+from core.registry import ENGINES
+from core.settings.boosters import Booster
 from train.boosters.data import BoosterData
+from train.boosters.engine import BoosterRecipe, TrainedModel, train_to_end
 from train.boosters.matrix import Matrix
 from votes.swap import swap_labels
 
@@ -51,3 +56,18 @@ def small_data(sparse: bool = False) -> BoosterData:
         families=[names[i].partition("_")[0] for i in order],
         sources=np.zeros(RECORDS, np.int16),
     )
+
+
+def make_recipe(engine: str, seed: int = 0, **settings: Any) -> BoosterRecipe:
+    """How to train a small model; `settings` are those of a booster."""
+    return BoosterRecipe(Booster(name="small", engine=engine, **settings), seed)
+
+
+def train_fold(
+    data: BoosterData, recipe: BoosterRecipe, fold: int, checkpoint: bytes | None = None
+) -> tuple[TrainedModel, list[bytes]]:
+    """Return a fold's model, trained as in a fresh process, and its checkpoints."""
+    engine = ENGINES.get(recipe.settings.engine)
+    saved: list[bytes] = []
+    model = train_to_end(engine.start(engine.prepare(data, recipe), recipe, fold, checkpoint), saved.append)
+    return model, saved

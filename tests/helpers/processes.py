@@ -1,4 +1,4 @@
-"""Looking at the processes of a test's own Ray cluster."""
+"""The processes of a test's own Ray cluster."""
 
 import contextlib
 import time
@@ -9,7 +9,7 @@ import psutil
 
 
 def wait_until(condition: Any, seconds: float) -> bool:
-    """Whether the condition comes true in time."""
+    """Return whether the condition becomes true in time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():
@@ -19,13 +19,13 @@ def wait_until(condition: Any, seconds: float) -> bool:
 
 
 def processes(*names: str) -> "list[psutil.Process]":
-    """This test's own Ray processes of these names; other clusters may run on the machine."""
+    """Return this test's own Ray processes of these names; other clusters may run on the machine."""
     return [process for process, name in _own() if name.startswith(names)]
 
 
-def kinds(prefix: str) -> set[str]:
-    """The kinds of this test's own Ray processes, such as ray::Board, without the method that runs."""
-    return {name.partition(".")[0] for _, name in _own() if name.startswith(prefix)}
+def kinds(*prefixes: str) -> set[str]:
+    """Return the kinds of this test's own Ray processes, such as ray::FoldQueue, without the method that runs."""
+    return {name.partition(".")[0] for _, name in _own() if name.startswith(prefixes)}
 
 
 def _own() -> "Iterator[tuple[psutil.Process, str]]":

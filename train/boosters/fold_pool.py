@@ -1,27 +1,22 @@
 """Boosters' folds on Ray: as many at a time as the cluster holds, each resumable, all cancelled when one fails.
 
-A *slot* is a placement group of ours with the CPUs of one fold. In it a coordinator calls the wrapper once, and the
-wrapper's training process takes fold after fold from the board until none is left, so that its start is paid once for
-each slot. The wrappers see that they run in a placement group and make none of their own, so they never queue for one;
-to end a slot, whatever it is doing, is to remove its group, which ends all its processes. A fold that shall have
-several training processes (`actors_per_fold`) has a slot of as many places, in which the coordinator takes the folds
-and the wrapper spreads each over its processes.
+A *slot* is a placement group with the CPUs of one fold. In it a FoldWorker calls the engine's backend (lightgbm_ray or
+xgboost_ray) once, and the backend's training process claims fold after fold from the queue until none waits, so that
+its start is paid once for each slot. The backends see that they run in a placement group and make none of their own,
+so they never wait for one. Removing the group ends all processes of the slot, whatever they do. With num_workers > 1 a
+slot has one bundle for each process: the FoldWorker claims the folds, and the backend distributes each over them.
 """
 
+from __future__ import annotations
+
 import contextlib
-import ctypes
-import functools
-import os
-import signal
-import sys
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.actor import ActorHandle
 from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
@@ -32,212 +27,201 @@ from core.placement import (
     QUIET_SECONDS,
     REPORT_SECONDS,
     alive,
-    ask_for,
     describe_shortage,
     is_placed,
     nodes_of,
+    request_group,
     wait_for,
 )
-from train.boosters.data import (
-    BoosterData,
-    BoosterSettings,
-    Engine,
-    Fit,
-    FoldError,
-    FoldResult,
-    Trainer,
-    WorkerDiedError,
-)
-from train.boosters.fold_predictions import predict_fold
-from train.boosters.fold_queue import Board, Failed, Finished
+from train.boosters.data import FoldError
+from train.boosters.engine import WorkerDiedError
+from train.boosters.fold_queue import Failed, FoldQueue, QueueLostError, queue_reply
+from train.boosters.fold_worker import Committed, FoldJob, FoldWorker
 
-__all__ = [
-    "BoosterData",
-    "BoosterSettings",
-    "EngineName",
-    "FoldError",
-    "FoldResult",
-    "engine_of",
-    "train_folds",
-]
+if TYPE_CHECKING:
+    from ray.actor import ActorHandle
 
-EngineName = Literal["lightgbm", "xgboost", "two_part"]
-Committed = TypeVar("Committed")
-
-# Of one fold's processes, without a new checkpoint; one that keeps dying would rather have more memory than more tries.
-DEATHS_ALLOWED = 3
-PAUSE_SECONDS = 4.0  # before a second board; then 4 and 9 times as long, for what took the memory to be gone
+# Of one fold's workers without a new checkpoint. A fold that keeps killing them needs more memory, not more tries.
+FOLD_DEATHS_ALLOWED = 3
+PAUSE_SECONDS = 4.0  # before a second queue; then 4 and 9 times as long, until what took the memory is gone
 
 
 def train_folds(
-    engine: EngineName,
-    data: "ray.ObjectRef[BoosterData]",
+    job: FoldJob[Committed],
     folds: Sequence[int],
-    settings: BoosterSettings,
-    commit: Callable[[FoldResult], Committed],
     on_wait: Callable[[str], None] = lambda reason: None,
-    ready: Callable[[int], Fit | None] = lambda fold: None,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[int, Committed]]:
-    """Train `folds` and yield (fold, what `commit` returned) as each finishes.
+    """Train `folds` and yield (fold, what `job.commit` returned) as each finishes.
 
-    `commit` runs in the fold's process, so that models and predictions never pass through the caller; it must be
-    picklable and may be called again for a fold whose process died inside it. There are as many slots as folds if the
-    cluster has the CPUs, and fewer else; while no fold runs, `on_wait` is told why after 3 s and then every 10 s.
-    `ready` also runs there: it gives the model of a fold that has been trained elsewhere with these very settings.
-    Once `cancelled` says so, all folds end, too, and CancelledError is raised: another thread cannot close a generator.
-    A fold whose process dies is taken up by another from its last checkpoint; the result is the same, to the byte. If
-    the board itself dies, as Ray's memory monitor may have it, the folds that are left begin again.
+    There are as many slots as folds if the cluster has the CPUs, and fewer otherwise. While no fold runs, `on_wait`
+    gets the reason after 3 s and then every 10 s. Once `cancelled` returns True, all folds end and CancelledError is
+    raised: another thread cannot close a generator. A fold whose worker dies is resumed by another from its last
+    checkpoint; the result is the same to the byte. If the queue itself dies, as Ray's memory monitor may kill it, the
+    folds that are not finished begin again.
 
-    Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure; either way, and
-    when the caller closes the generator, all folds end and their processes and placement groups are gone.
+    Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure. Then, and when the
+    caller closes the generator, all folds end, and their processes and placement groups are gone.
     """
-    # A slot that took the last CPU before the data is there would wait for it for ever.
-    wait_for(data, "reading the features", on_wait, cancelled)
-    missing = list(folds)
-    boards = 0
-    while missing:
-        boards += 1
-        trained = _train_on_board(engine, data, missing[:], settings, commit, on_wait, ready, cancelled)
+    # A slot that took the last CPU before the data is read would wait for it without end.
+    wait_for(job.data, "reading the features", on_wait, cancelled)
+    engine = job.recipe.settings.engine
+    unfinished = list(folds)
+    queues = 0
+    while unfinished:
+        queues += 1
+        pool = _FoldPool(job, unfinished[:], on_wait, cancelled)
         try:
-            with contextlib.closing(trained):
-                for fold, committed in trained:
-                    missing.remove(fold)
+            with contextlib.closing(pool.results()) as results:
+                for fold, committed in results:
+                    unfinished.remove(fold)
                     yield fold, committed
-        except _BoardLostError as error:
-            if boards > DEATHS_ALLOWED:
-                raise FoldError(engine, missing[0], str(error)) from error
-            pause = PAUSE_SECONDS * boards**2
-            on_wait(f"{engine}: the board of folds was lost; {len(missing)} folds begin again in {pause:.0f} s")
+        except QueueLostError as error:
+            if queues > FOLD_DEATHS_ALLOWED:
+                raise FoldError(engine, unfinished[0], str(error)) from error
+            pause = PAUSE_SECONDS * queues**2
+            on_wait(f"{engine}: the fold queue was lost; {len(unfinished)} folds begin again in {pause:.0f} s")
             _sleep(pause, cancelled)
 
 
 def _sleep(seconds: float, cancelled: Callable[[], bool]) -> None:
-    """Sleep, but not on once `cancelled` says so."""
+    """Sleep until the time is over or `cancelled` returns True."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and not cancelled():
         time.sleep(0.1)
 
 
-class _BoardLostError(Exception):
-    """The board's process is gone, and with it who trains what, and the checkpoints."""
-
-
-def _train_on_board(
-    engine: EngineName,
-    data: "ray.ObjectRef[BoosterData]",
-    folds: Sequence[int],
-    settings: BoosterSettings,
-    commit: Callable[[FoldResult], Committed],
-    on_wait: Callable[[str], None],
-    ready: Callable[[int], Fit | None],
-    cancelled: Callable[[], bool],
-) -> Generator[tuple[int, Committed]]:
-    """As `train_folds`, on one board. Raises _BoardLostError if its process dies."""
-    # Checkpoints outlive every slot, so the board is kept beside the caller.
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    board = ray.remote(Board).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
-    start = functools.partial(_start, engine, data, settings, commit, ready, board)
-    slots: list[_Slot] = []
-    left, waiting, opened = len(folds), len(folds), 0
-    at_work: set[int] = set()
-    next_report = time.monotonic() + QUIET_SECONDS
-    try:
-        while left:
-            if cancelled():
-                raise CancelledError
-            readable = bool(ray.wait([data], timeout=0, fetch_local=False)[0])
-            if not readable:
-                # Lost with its node; the task that reads it again wants a CPU. Who has a fold has the data.
-                for slot in [slot for slot in slots if slot.number not in at_work]:
-                    slots.remove(slot)
-                    slot.close()
-                    _answer(board.lost.remote(slot.number, True))  # it may have taken a fold since the last look
-            # One slot on its way for each fold that waits: less would hide demand from an autoscaler.
-            while readable and sum(slot.number not in at_work for slot in slots) < waiting:
-                slots.append(_Slot(opened, ask_for(settings.cpus_per_fold, settings.actors_per_fold)))
-                opened += 1
-            for slot in slots:
-                if slot.task is None and is_placed(slot.group):
-                    start(slot)
-            running = {slot.task: slot for slot in slots if slot.task is not None}
-            if running:
-                next_report = time.monotonic() + QUIET_SECONDS
-            elif time.monotonic() >= next_report:
-                next_report = time.monotonic() + REPORT_SECONDS
-                reason = "the features were lost with a node, and are read again"
-                if readable:
-                    reason = describe_shortage("each fold", settings.cpus_per_fold, settings.actors_per_fold)
-                on_wait(f"{engine}: {left} folds wait: {reason}")
-            time.sleep(LOOK_SECONDS)
-            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
-            for task in ended:
-                slot = running[task]
-                slots.remove(slot)
-                slot.close()  # others may use its CPUs; what a dead process left behind in it goes with it
-                died = _why_died(task)
-                if died is not None:
-                    fold, deaths = _answer(board.lost.remote(slot.number, slot.nodes != alive(slot.nodes)))
-                    if deaths > DEATHS_ALLOWED:
-                        raise FoldError(engine, folds[0] if fold is None else fold, died)
-            events, waiting, at_work = _answer(board.look.remote())
-            for event in events:
-                if isinstance(event, Failed):
-                    if isinstance(event.error, InputError):
-                        raise event.error
-                    raise FoldError(engine, event.fold, str(event.error))
-                left -= 1
-                yield event.fold, event.committed
-            # Slots that were asked for and are not needed any more give up their place in the queue.
-            on_their_way = sum(slot.task is not None and slot.number not in at_work for slot in slots)
-            for slot in [slot for slot in slots if slot.task is None][max(waiting - on_their_way, 0) :]:
-                slots.remove(slot)
-                slot.close()
-    finally:
-        for slot in slots:
-            slot.close()
-        ray.kill(board)
-
-
 @dataclass
 class _Slot:
-    number: int
+    number: int  # of the worker
     group: PlacementGroup
-    task: "ray.ObjectRef[None] | None" = None  # of its coordinator, once the group is placed
-    coordinator: ActorHandle | None = None  # kept, since an actor without a handle ends
+    task: ray.ObjectRef[None] | None = None  # of its worker, once the group is placed
+    worker: ActorHandle | None = None  # kept, since an actor without a handle ends
     nodes: set[str] = field(default_factory=set)  # on which it is placed
 
     def close(self) -> None:
-        """End whatever runs in the slot and give its CPUs back."""
+        """End whatever runs in the slot and free its CPUs."""
         remove_placement_group(self.group)
 
 
-def _start(
-    engine: EngineName,
-    data: "ray.ObjectRef[BoosterData]",
-    settings: BoosterSettings,
-    commit: Callable[[FoldResult], Any],
-    ready: Callable[[int], Fit | None],
-    board: ActorHandle,
-    slot: _Slot,
-) -> None:
-    slot.nodes = nodes_of(slot.group)
-    strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
-    slot.coordinator = ray.remote(_Coordinator).options(num_cpus=0, scheduling_strategy=strategy).remote()
-    # Inside a list the reference stays one: the coordinator hands it on.
-    slot.task = slot.coordinator.run.remote(engine, slot.number, [data], settings, commit, ready, board)
+class _FoldPool:
+    """The slots that work on one queue."""
+
+    def __init__(
+        self,
+        job: FoldJob[Any],
+        folds: Sequence[int],
+        on_wait: Callable[[str], None],
+        cancelled: Callable[[], bool],
+    ) -> None:
+        self._job, self._folds = job, folds
+        self._on_wait, self._cancelled = on_wait, cancelled
+        # Checkpoints outlive every slot, so the queue's actor stays on the caller's node.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._queue = ray.remote(FoldQueue).options(num_cpus=0, scheduling_strategy=here).remote(list(folds))
+        self._slots: list[_Slot] = []
+        self._opened = 0  # slots so far
+        self._unfinished = self._waiting = len(folds)
+        self._working: set[int] = set()  # numbers of the workers that have claimed a fold
+        self._next_report = time.monotonic() + QUIET_SECONDS
+
+    def results(self) -> Generator[tuple[int, Any]]:
+        """Train the folds; yield as `train_folds`. Raises QueueLostError if the queue's process dies."""
+        try:
+            while self._unfinished:
+                if self._cancelled():
+                    raise CancelledError
+                readable = bool(ray.wait([self._job.data], timeout=0, fetch_local=False)[0])
+                if readable:
+                    self._request_slots()
+                else:
+                    self._close_idle_slots()
+                self._start_workers()
+                self._report_wait(readable)
+                time.sleep(LOOK_SECONDS)
+                self._close_ended_slots()
+                yield from self._poll()
+                self._cancel_requests()
+        finally:
+            for slot in self._slots:
+                slot.close()
+            ray.kill(self._queue)
+
+    def _request_slots(self) -> None:
+        """Request a slot for each waiting fold: fewer requests would hide demand from an autoscaler."""
+        settings = self._job.recipe.settings
+        while sum(slot.number not in self._working for slot in self._slots) < self._waiting:
+            self._slots.append(_Slot(self._opened, request_group(settings.cpus_per_worker, settings.num_workers)))
+            self._opened += 1
+
+    def _close_idle_slots(self) -> None:
+        """Free the CPUs of slots without a fold: the data was lost with its node, and reading it again takes a CPU.
+
+        A worker that has a fold has the data.
+        """
+        for slot in [slot for slot in self._slots if slot.number not in self._working]:
+            self._close(slot)
+            queue_reply(self._queue.requeue.remote(slot.number, True))  # it may have claimed a fold since the last poll
+
+    def _start_workers(self) -> None:
+        """Start a worker in each slot that has got its CPUs."""
+        for slot in self._slots:
+            if slot.task is None and is_placed(slot.group):
+                slot.nodes = nodes_of(slot.group)
+                strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
+                slot.worker = ray.remote(FoldWorker).options(num_cpus=0, scheduling_strategy=strategy).remote()
+                slot.task = slot.worker.run.remote(self._job, slot.number, self._queue)
+
+    def _report_wait(self, readable: bool) -> None:
+        """Report why no worker runs, at most every REPORT_SECONDS."""
+        if any(slot.task is not None for slot in self._slots):
+            self._next_report = time.monotonic() + QUIET_SECONDS
+        elif time.monotonic() >= self._next_report:
+            self._next_report = time.monotonic() + REPORT_SECONDS
+            settings = self._job.recipe.settings
+            reason = "the features were lost with a node and are read again"
+            if readable:
+                reason = describe_shortage("each fold", settings.cpus_per_worker, settings.num_workers)
+            self._on_wait(f"{settings.engine}: {self._unfinished} folds wait: {reason}")
+
+    def _close_ended_slots(self) -> None:
+        """Free the slots whose workers ended, and requeue the folds of those that died."""
+        running = {slot.task: slot for slot in self._slots if slot.task is not None}
+        ended, _ = ray.wait(list(running), num_returns=len(running), timeout=0) if running else ([], [])
+        for task in ended:
+            slot = running[task]
+            self._close(slot)  # a dead process may have left others behind, which end with the slot
+            death = _cause_of_death(task)
+            if death is not None:
+                lost_node = slot.nodes != alive(slot.nodes)
+                fold, deaths = queue_reply(self._queue.requeue.remote(slot.number, lost_node))
+                if deaths > FOLD_DEATHS_ALLOWED:
+                    raise FoldError(self._job.recipe.settings.engine, self._folds[0] if fold is None else fold, death)
+
+    def _poll(self) -> Iterator[tuple[int, Any]]:
+        """Yield the folds that have finished since the last poll. Raises the error of one that failed."""
+        events, self._waiting, self._working = queue_reply(self._queue.poll.remote())
+        for event in events:
+            if isinstance(event, Failed):
+                if isinstance(event.error, InputError):
+                    raise event.error
+                raise FoldError(self._job.recipe.settings.engine, event.fold, str(event.error))
+            self._unfinished -= 1
+            yield event.fold, event.committed
+
+    def _cancel_requests(self) -> None:
+        """Cancel the requests for slots that are no longer needed."""
+        starting = sum(slot.task is not None and slot.number not in self._working for slot in self._slots)
+        for slot in [slot for slot in self._slots if slot.task is None][max(self._waiting - starting, 0) :]:
+            self._close(slot)
+
+    def _close(self, slot: _Slot) -> None:
+        self._slots.remove(slot)
+        slot.close()
 
 
-def _answer(reference: "ray.ObjectRef[Any]") -> Any:  # noqa: ANN401 - as the board's method
-    """What the board answers. Raises _BoardLostError if it is gone."""
-    try:
-        return ray.get(reference)
-    except (RayActorError, OutOfMemoryError) as error:
-        raise _BoardLostError(str(error).splitlines()[0]) from error
-
-
-def _why_died(task: "ray.ObjectRef[None]") -> str | None:
-    """Why a slot's process died, or None if the slot ended well. Raises whatever else ended it."""
+def _cause_of_death(task: ray.ObjectRef[None]) -> str | None:
+    """Return why a slot's worker died, or None if it ended well. Raises whatever else ended it."""
     try:
         ray.get(task)
     except (RayActorError, RayTaskError, OutOfMemoryError) as error:
@@ -246,112 +230,3 @@ def _why_died(task: "ray.ObjectRef[None]") -> str | None:
             return f"{type(cause).__name__}: {str(cause).splitlines()[0]}"
         raise cause from error
     return None
-
-
-class _Coordinator:
-    """Calls the wrapper in one slot; takes no CPU itself while the wrapper's process trains."""
-
-    def __init__(self) -> None:
-        os.register_at_fork(after_in_child=_die_with_parent)
-
-    def run(
-        self,
-        engine: EngineName,
-        slot: int,
-        data: "list[ray.ObjectRef[BoosterData]]",
-        settings: BoosterSettings,
-        commit: Callable[[FoldResult], Any],
-        ready: Callable[[int], Fit | None],
-        board: ActorHandle,
-    ) -> None:
-        library = engine_of(engine)
-        library.check(ray.get(data[0]), settings)
-        train = functools.partial(_train_from, board, slot, engine, data, settings, commit, ready)
-        if settings.actors_per_fold > 1:
-            train()
-        else:
-            library.host(train, settings)
-
-
-def _die_with_parent() -> None:
-    """Ends a forked child with its parent: xgboost_ray forks a tracker that else outlives a killed coordinator."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def engine_of(name: EngineName) -> Engine:
-    """The module of an engine, imported only where it trains."""
-    if name == "lightgbm":
-        from train.boosters.engines import lightgbm
-
-        return lightgbm
-    if name == "two_part":
-        from train.boosters.engines import linear
-
-        return linear
-    from train.boosters.engines import xgboost
-
-    return xgboost
-
-
-def _train_from(
-    board: ActorHandle,
-    slot: int,
-    engine: EngineName,
-    shared: "list[ray.ObjectRef[BoosterData]]",
-    settings: BoosterSettings,
-    commit: Callable[[FoldResult], Any],
-    ready: Callable[[int], Fit | None],
-) -> None:
-    """Train fold after fold from the board. Raises WorkerDiedError if a process of the wrapper's died."""
-    library = engine_of(engine)
-    data = ray.get(shared[0])
-    prepared: Any = None
-    with contextlib.suppress(_BoardLostError):  # whoever waits for the folds sees it, too, and begins again
-        while (taken := _answer(board.take.remote(slot))) is not None:
-            fold, checkpoint = taken
-            try:
-                save = functools.partial(_save_checkpoint, board, fold)
-                _refuse_empty(data, fold)
-                started = time.monotonic()
-                fit = ready(fold)
-                taken_over = fit is not None
-                if fit is None:
-                    if settings.actors_per_fold > 1:
-                        trainer = library.start_distributed(shared, data, fold, settings, checkpoint)
-                    else:
-                        prepared = library.prepare(data, settings) if prepared is None else prepared
-                        trainer = library.start(prepared, fold, settings, checkpoint)
-                    fit = _train(trainer, save)
-                committed = commit(predict_fold(library, data, fit, taken_over, fold, settings, started))
-            except WorkerDiedError:
-                raise
-            except InputError as error:
-                _answer(board.post.remote(slot, Failed(fold, error)))
-                return
-            except Exception as error:  # any failure of a fold ends the whole training, which tells of it
-                # As text, since not every exception survives the way.
-                _answer(board.post.remote(slot, Failed(fold, RuntimeError(f"{type(error).__name__}: {error}"))))
-                return
-            _answer(board.post.remote(slot, Finished(fold, committed)))
-
-
-def _save_checkpoint(board: ActorHandle, fold: int, checkpoint: bytes) -> None:
-    board.save.remote(fold, checkpoint)
-
-
-def _refuse_empty(data: BoosterData, fold: int) -> None:
-    held_out = len(data.held_out(fold))
-    if not held_out or not len(data.rest(fold)):
-        raise InputError(
-            f"fold {fold} holds {held_out} of {len(data.labels)} records", fix="ask only for folds the data has"
-        )
-
-
-def _train(trainer: Trainer, save: Callable[[bytes], None]) -> Fit:
-    while not trainer.finished:
-        trainer.advance()
-        if not trainer.finished:
-            save(trainer.checkpoint())
-    return trainer.fit()

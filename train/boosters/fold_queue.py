@@ -1,4 +1,6 @@
-"""The board from which training processes take folds, and where they leave what they finish."""
+"""The queue from which workers claim folds, with the checkpoints of the folds."""
+
+from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
@@ -13,7 +15,7 @@ class Finished(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """A fold failed; the message starts with the kind of error unless `error` is an InputError to raise as it is."""
+    """A fold failed. The message starts with the kind of error, unless `error` is an InputError to raise as it is."""
 
     fold: int
     error: Exception
@@ -22,54 +24,69 @@ class Failed(NamedTuple):
 Event = Finished | Failed
 
 
-class Board:
-    """Folds to train, who works on which, and the last checkpoint of each. Lives in an actor beside the caller."""
+class QueueLostError(Exception):
+    """The queue's process is gone, with the claims and the checkpoints of the folds."""
+
+
+class FoldQueue:
+    """Folds that wait, the worker of each claimed fold, and the last checkpoint of each. Lives in an actor."""
 
     def __init__(self, folds: Sequence[int]) -> None:
         self._waiting = deque(folds)
-        self._taken: dict[int, int] = {}  # fold by slot
-        self._at_work: set[int] = set()  # slots that have ever taken a fold
-        self._lost: set[int] = set()
-        self._losses: dict[int | None, int] = {}  # by fold since its last checkpoint; of slots without one
+        self._claims: dict[int, int] = {}  # fold by worker
+        self._working: set[int] = set()  # workers that have ever claimed a fold
+        self._dead: set[int] = set()
+        self._deaths: dict[int | None, int] = {}  # by fold since its last checkpoint; None: of workers without a fold
         self._checkpoints: dict[int, bytes] = {}
         self._events: list[Event] = []
 
-    def take(self, slot: int) -> tuple[int, bytes | None] | None:
-        """The next fold for a slot, with its last checkpoint if a process died over it; None if there is none left."""
-        if not self._waiting or slot in self._lost:  # a dying process gets nothing that nobody would take back
+    def claim(self, worker: int) -> tuple[int, bytes | None] | None:
+        """Return the next fold, with its checkpoint if a worker died over it; None if no fold waits."""
+        if not self._waiting or worker in self._dead:  # a dead worker must not claim: nobody would requeue its fold
             return None
-        self._at_work.add(slot)
-        fold = self._taken[slot] = self._waiting.popleft()
+        self._working.add(worker)
+        fold = self._claims[worker] = self._waiting.popleft()
         return fold, self._checkpoints.get(fold)
 
     def save(self, fold: int, checkpoint: bytes) -> None:
         """Keep a fold's latest checkpoint."""
         self._checkpoints[fold] = checkpoint
-        self._losses.pop(fold, None)
+        self._deaths.pop(fold, None)
 
-    def post(self, slot: int, event: Event) -> None:
-        """A slot is done with its fold."""
-        if self._taken.pop(slot, None) is None:
-            return  # the slot was given up for dead, and its fold waits for another
+    def complete(self, worker: int, event: Event) -> None:
+        """Note that a worker finished its fold or failed with it."""
+        if self._claims.pop(worker, None) is None:
+            return  # the worker was declared dead, and its fold waits again
         self._checkpoints.pop(event.fold, None)
-        self._losses.pop(None, None)  # slots can start
+        self._deaths.pop(None, None)  # workers can start
         self._events.append(event)
 
-    def lost(self, slot: int, with_node: bool) -> tuple[int | None, int]:
-        """A slot's process died: its fold, which waits again before all others, or None if it had none; how often so.
+    def requeue(self, worker: int, with_node: bool) -> tuple[int | None, int]:
+        """Requeue the fold of a dead worker at the front. Return the fold (or None) and its number of deaths.
 
-        A lost node takes all its slots with it: that is nothing against those that had no fold yet.
+        A lost node takes all its workers with it. That does not count as a death for workers without a fold.
         """
-        self._lost.add(slot)
-        fold = self._taken.pop(slot, None)
+        self._dead.add(worker)
+        fold = self._claims.pop(worker, None)
         if fold is not None:
             self._waiting.appendleft(fold)
         elif with_node:
             return None, 0
-        self._losses[fold] = self._losses.get(fold, 0) + 1
-        return fold, self._losses[fold]
+        self._deaths[fold] = self._deaths.get(fold, 0) + 1
+        return fold, self._deaths[fold]
 
-    def look(self) -> tuple[list[Event], int, set[int]]:
-        """What has happened since the last look, how many folds wait, and which slots have begun to work."""
+    def poll(self) -> tuple[list[Event], int, set[int]]:
+        """Return the events since the last poll, the number of waiting folds, and the workers that have begun."""
         events, self._events = self._events, []
-        return events, len(self._waiting), self._at_work
+        return events, len(self._waiting), self._working
+
+
+def queue_reply(reference: Any) -> Any:  # noqa: ANN401 - a Ray object reference, and the queue method's result
+    """Wait for a reply of the queue's actor. Raises QueueLostError if its process is gone."""
+    import ray
+    from ray.exceptions import OutOfMemoryError, RayActorError
+
+    try:
+        return ray.get(reference)
+    except (RayActorError, OutOfMemoryError) as error:
+        raise QueueLostError(str(error).splitlines()[0]) from error

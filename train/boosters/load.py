@@ -1,4 +1,4 @@
-"""Finished features and records as what boosters train on."""
+"""Read finished features and records as the data that boosters train on."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featurize.blocks import Layout, NgramBlock
+from train.boosters.stages import source_weights
 from votes.records import SOURCE, Records
 
 if TYPE_CHECKING:
+    from core.arrays import Mask
+    from core.run import Run
     from featurize.store import FeatureStore
     from train.boosters.data import BoosterData
     from train.boosters.matrix import Matrix
@@ -23,7 +25,7 @@ SPARSE_BELOW = 0.5
 
 @dataclass(frozen=True)
 class Arrangement:
-    """Which blocks boosters get as arrays, and which sparse behind them."""
+    """The blocks that boosters get as arrays, and the sparse blocks that follow them."""
 
     dense: Layout
     sparse: Layout
@@ -34,7 +36,7 @@ class Arrangement:
         return Layout([*self.dense.blocks, *self.sparse.blocks])
 
     def read(self, features: FeatureStore, split: str, shard: str) -> Matrix:
-        """The features of one shard; see FeatureStore.tables."""
+        """Return the features of one shard; see FeatureStore.tables."""
         import scipy.sparse
 
         from train.boosters.matrix import Matrix
@@ -53,13 +55,13 @@ def load_data(
     records: Records,
     families: Sequence[str] | None = None,
     weights: Mapping[str, float] = {},
-    used_sources: npt.NDArray[np.bool_] | None = None,
+    used_sources: Mask | None = None,
     sparse_below: float = SPARSE_BELOW,
 ) -> BoosterData:
-    """The features of some families (all if None), read from the files of a run.
+    """Return the features of some families (all if None), read from the files of a run.
 
-    `weights` are those of other sources by their names, in order; `used_sources` says which folds train on which. Call
-    it where the data shall live, not in the driver.
+    `weights` are those of other sources by name, in order; `used_sources` says which folds train on which. Call it in
+    the process that keeps the data, not in the driver.
     """
     from train.boosters.data import BoosterData
     from train.boosters.matrix import stack
@@ -72,7 +74,7 @@ def load_data(
 
     splits = ["train", *(f"{SOURCE}{name}" for name in weights)]
     votes = [records.labels_and_folds(split) for split in splits]
-    labels, folds = (np.concatenate(each) for each in zip(*votes, strict=True))
+    labels, folds = (np.concatenate(parts) for parts in zip(*votes, strict=True))
     rows = [records.rows(split) for split in splits]
     permutation, signs = arrangement.layout.exchange()
     columns = arrangement.layout.columns()
@@ -97,7 +99,7 @@ def arrange(
     families: Sequence[str] | None = None,
     sparse_below: float = SPARSE_BELOW,
 ) -> Arrangement:
-    """The features of some families (all if None), sparse where few entries of the training records are filled."""
+    """Return the columns of some families (all if None), sparse where few training records have an entry."""
     layout = features.layout if families is None else features.layout.of(families)
     blocks = [block for block in layout.blocks if isinstance(block, NgramBlock)]
     entries = dict.fromkeys((block.name for block in blocks), 0)
@@ -108,3 +110,24 @@ def arrange(
     rows = records.rows("train")
     sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
     return Arrangement(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))
+
+
+def share_data(
+    run: Run,
+    features: FeatureStore,
+    records: Records,
+    families: Sequence[str] | None,
+    used_sources: Mask | None = None,
+) -> Any:  # noqa: ANN401 - a Ray object reference
+    """Return a reference to boosters' data, which a worker puts into the object store; the driver never holds it.
+
+    A source that no fold uses is left out.
+    """
+    import ray
+
+    weights = source_weights(run)
+    if used_sources is not None:
+        used = np.any(used_sources, axis=0).tolist()
+        weights = {name: weight for (name, weight), is_used in zip(weights.items(), used, strict=True) if is_used}
+        used_sources = used_sources[:, np.flatnonzero(used)] if weights else None
+    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights, used_sources)

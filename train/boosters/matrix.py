@@ -1,4 +1,4 @@
-"""Features of records as boosters take them: dense columns, then sparse ones that trees never see dense."""
+"""Features of records as boosters take them: dense columns, then columns that stay sparse."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 if TYPE_CHECKING:
     import scipy.sparse
 
-Floats = npt.NDArray[np.float32]
-Rows = npt.NDArray[np.intp]
+    from core.arrays import Floats, Rows
 
 
 @dataclass(frozen=True)
@@ -35,13 +33,13 @@ class Matrix:
         return int(self.dense.shape[1] + (0 if self.sparse is None else self.sparse.shape[1]))
 
     def rows(self, chosen: Rows | slice) -> Matrix:
-        """Some rows, in this order; a view of the dense part if they are a slice."""
+        """Return some rows, in this order; a view of the dense part if they are a slice."""
         return Matrix(self.dense[chosen], None if self.sparse is None else self.sparse[chosen])
 
-    def exchanged(self, permutation: npt.NDArray[np.intp], signs: Floats) -> Matrix:
-        """The features of the same records with A and B exchanged: column j is column permutation[j] times signs[j].
+    def exchanged(self, permutation: Rows, signs: Floats) -> Matrix:
+        """Return the same records with A and B exchanged: column j is column permutation[j] times signs[j].
 
-        No column changes from the dense to the sparse part or back.
+        No column moves between the dense and the sparse part.
         """
         width = self.dense.shape[1]
         # take() along rows keeps C order, which fancy indexing of columns does not.
@@ -61,10 +59,10 @@ class Matrix:
         return Matrix(dense, sparse)
 
     def joined(self) -> Any:  # noqa: ANN401 - an array or a CSR matrix
-        """What the libraries take: the dense part alone, or one CSR matrix.
+        """Return what the libraries take: the dense part alone, or one CSR matrix.
 
-        There the dense part keeps its zeros as entries: XGBoost takes what is absent from a CSR matrix for missing,
-        which is what it shall see of terms that do not occur, but not of a length of 0.
+        In the CSR matrix the dense part keeps its zeros as entries. XGBoost treats absent entries as missing, which is
+        right for terms that do not occur, but not for a length of 0.
         """
         if self.sparse is None:
             return self.dense
@@ -79,7 +77,7 @@ class Matrix:
 
 
 def stack(parts: Sequence[Matrix]) -> Matrix:
-    """The rows of all parts, one after another; a single part as it is."""
+    """Return the rows of all parts, one after another; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     dense = np.concatenate([part.dense for part in parts])

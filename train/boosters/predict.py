@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,10 @@ from core.stage import Stage, require_finished
 from featurize.make import features_stage, featurize_more
 from featurize.outputs import plan
 from featurize.store import FeatureStore
-from train.boosters.fold_files import fold_stage, mean_of_folds, read_model
+from train.boosters.fold_files import booster_fold_stage, mean_of_folds, read_model
 from train.boosters.load import Arrangement, arrange
-from train.boosters.sources import inputs_of
-from train.boosters.train import booster_stages, with_best
-from tune.stage import found_by_search
+from train.boosters.sources import input_fingerprints
+from train.boosters.stages import booster_stages
 from votes import predictions
 
 if TYPE_CHECKING:
@@ -32,6 +31,9 @@ if TYPE_CHECKING:
 
 # Part of fingerprints: raise it when the same models predict differently.
 VERSION = 1
+# Returns the parameters that a booster's search found, from the fingerprints of the booster's inputs; None if the
+# settings have no search for it. Raises InputError if the search is not finished.
+BestParameters = Callable[[Run, "Booster", Mapping[str, str]], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -52,82 +54,97 @@ class FinishedBoosters:
     boosters: list[FinishedBooster]
 
 
-def finished_boosters(run: Run, records: Records, boosters: Sequence[Booster]) -> FinishedBoosters:
-    """Some boosters of a finished run. Raises InputError if one, or its features, are not as the settings make them."""
+def finished_boosters(
+    run: Run, records: Records, boosters: Sequence[Booster], best_parameters: BestParameters
+) -> FinishedBoosters:
+    """Return some boosters of a finished run.
+
+    Raises InputError if one of them or its features are missing, or were made with other settings.
+    """
     store = FeatureStore.open(run, records)
     outputs = plan(run.settings.featurize, records, run.settings.seed)
     features = require_finished(features_stage(run, records, outputs), "featurize")
-    inputs = inputs_of(run, records, features["fingerprint"])
-    found = []
+    inputs = input_fingerprints(run, records, features["fingerprint"])
+    finished = []
     for configured in boosters:
-        booster = with_best(configured, found_by_search(run, configured, inputs))
+        booster = configured.with_parameters(best_parameters(run, configured, inputs))
         models, predicted = booster_stages(run, records, booster, inputs)
         for stage in (models, predicted):
             require_finished(stage, "train_boosters")
         folds = [
-            require_finished(fold_stage(models, fold), "train_boosters") for fold in range(run.settings.data.folds)
+            require_finished(booster_fold_stage(models, fold), "train_boosters")
+            for fold in range(run.settings.data.folds)
         ]
-        found.append(FinishedBooster(booster, models, [fold["metrics"]["log_loss"] for fold in folds]))
-    return FinishedBoosters(records, store, found)
+        finished.append(FinishedBooster(booster, models, [fold["metrics"]["log_loss"] for fold in folds]))
+    return FinishedBoosters(records, store, finished)
 
 
 def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> list[StageResult]:
-    """Make features/ and each booster's predictions/<name> of new records in `run`."""
-    made = featurize_more(run, records, finished.features.folder)
+    """Write features/ and each booster's predictions/<name> of new records in `run`."""
+    features = featurize_more(run, records, finished.features.folder)
     outputs = plan(run.settings.featurize, records, run.settings.seed)
     store = FeatureStore(
         run.folder / "features", finished.features.layout, {output.folder: output for output in outputs}
     )
     arrangements: dict[str, Arrangement] = {}  # by the features that a booster sees
-    results = [made]
-    for each in finished.boosters:
+    results = [features]
+    for trained in finished.boosters:
+        booster = trained.booster
         stage = Stage(
-            f"predict_boosters/{each.booster.name}",
-            run.folder / f"predictions/{each.booster.name}",
-            {"version": VERSION, "fold_weights": each.booster.fold_weights},
+            f"predict_boosters/{booster.name}",
+            run.folder / f"predictions/{booster.name}",
+            {"version": VERSION, "fold_weights": booster.fold_weights},
             {
                 "records": records.fingerprint,
-                "features": str(made.manifest["fingerprint"]),
-                "models": each.models.fingerprint,
+                "features": str(features.manifest["fingerprint"]),
+                "models": trained.models.fingerprint,
             },
         )
         manifest = None if run.force else stage.manifest()
+        cached = manifest is not None
         if manifest is None:
             connect(run)
-            seen = repr(each.booster.features)
-            if seen not in arrangements:
-                arrangements[seen] = _arrange(finished, each.booster)
-            results.append(
-                StageResult(stage.name, False, _predict(run, records, store, arrangements[seen], each, stage))
-            )
-        else:
-            results.append(StageResult(stage.name, True, manifest))
+            families = repr(booster.features)
+            if families not in arrangements:
+                arrangements[families] = _arrange(finished, booster)
+            task = _ShardTask(trained, store, arrangements[families], stage)
+            manifest = _predict(run, records, task)
+        results.append(StageResult(stage.name, cached, manifest))
     return results
 
 
 def _arrange(finished: FinishedBoosters, booster: Booster) -> Arrangement:
-    """The matrices' columns as in training; a worker looks through the training records' n-grams for it."""
+    """Return the matrices' columns as in training; a worker reads the training records' n-grams for it."""
     import ray
 
-    look = ray.remote(num_cpus=1)(arrange)
-    found: Arrangement = ray.get(look.remote(finished.features, finished.records, booster.features))
-    return found
+    task = ray.remote(num_cpus=1)(arrange)
+    arrangement: Arrangement = ray.get(task.remote(finished.features, finished.records, booster.features))
+    return arrangement
 
 
-def _predict(
-    run: Run, records: Records, store: FeatureStore, arrangement: Arrangement, of: FinishedBooster, stage: Stage
-) -> dict[str, Any]:
-    booster = of.booster
+@dataclass(frozen=True)
+class _ShardTask:
+    """All that is needed to predict any shard with one booster."""
+
+    trained: FinishedBooster
+    store: FeatureStore  # of the new records
+    arrangement: Arrangement
+    stage: Stage
+
+
+def _predict(run: Run, records: Records, task: _ShardTask) -> dict[str, Any]:
+    stage, booster = task.stage, task.trained.booster
     require_room(processes_request("predict", booster))
     stage.begin()
     shards = records.shards("test")
-    made_by = stage.folder.table_fingerprints([_file(shard) for shard in shards])
+    fingerprints = stage.folder.table_fingerprints([_file(shard) for shard in shards])
     missing = [
-        {"shard": shard} for shard, made in zip(shards, made_by, strict=True) if run.force or made != stage.fingerprint
+        {"shard": shard}
+        for shard, written in zip(shards, fingerprints, strict=True)
+        if run.force or written != stage.fingerprint
     ]
     progress = Progress(stage.name, "shards", total=len(shards), done=len(shards) - len(missing))
-    work = functools.partial(_predict_shard, store=store, arrangement=arrangement, of=of, stage=stage)
-    for done in map_shards(missing, work, booster.cpus_per_fold):
+    for done in map_shards(missing, functools.partial(_predict_shard, task=task), booster.cpus_per_worker):
         progress.advance(rows=done["rows"])
     values = [predictions.probabilities(stage.folder.read_table(_file(shard))) for shard in shards]
     table = predictions.table(records.read("test", ["id"])["id"], np.concatenate(values))
@@ -139,29 +156,24 @@ def _file(shard: str) -> str:
     return f"shards/{shard}"
 
 
-def _predict_shard(
-    item: Item, store: FeatureStore, arrangement: Arrangement, of: FinishedBooster, stage: Stage
-) -> Iterator[Item]:
+def _predict_shard(item: Item, task: _ShardTask) -> Iterator[Item]:
     """Predict one shard with every fold's model, and write their mean."""
-    from train.boosters.fold_pool import engine_of
-    from train.boosters.fold_predictions import predict_records
+    from train.boosters.fold_predictions import predict_matrix
 
-    booster = of.booster
+    trained, arrangement, stage = task.trained, task.arrangement, task.stage
+    booster = trained.booster
     split, _, name = item["shard"].partition("/")
-    features = arrangement.read(store, split, name)
+    features = arrangement.read(task.store, split, name)
     permutation, signs = arrangement.layout.exchange()
-    swapped = (lambda part: part.exchanged(permutation, signs)) if booster.both_orders else None
-    library = engine_of(booster.engine)
     predicted = [
-        predict_records(
-            library,
-            read_model(fold_stage(of.models, fold), booster.engine),
+        predict_matrix(
+            booster,
+            read_model(booster_fold_stage(trained.models, fold), booster.engine),
             features,
-            booster.cpus_per_fold,
-            swapped,
+            lambda part: part.exchanged(permutation, signs),
         )
-        for fold in range(len(of.losses))
+        for fold in range(len(trained.losses))
     ]
-    mean = mean_of_folds(predicted, of.losses, booster.fold_weights == "inverse_loss")
+    mean = mean_of_folds(predicted, trained.losses, booster.fold_weights == "inverse_loss")
     stage.folder.write_table(_file(item["shard"]), pa.table(predictions.columns(mean)), stage.fingerprint)
     yield {"rows": len(mean)}

@@ -1,4 +1,4 @@
-"""What both wrappers' calls share; lightgbm_ray is built on xgboost_ray."""
+"""Changes to calls of xgboost_ray, and of lightgbm_ray, which is built on it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,16 +7,14 @@ from typing import NoReturn
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from core.placement import root_cause
-from train.boosters.data import WorkerDiedError
-
-__all__ = ["raise_cause", "without_helpers"]
+from train.boosters.engine import WorkerDiedError
 
 
 def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
-    """Raise what is behind a wrapper's error: WorkerDiedError if a training process died.
+    """Raise the cause of a backend's error: WorkerDiedError if a training process died.
 
-    Of several processes the wrappers tell of the first in order: it may be one that lost another and thus failed. Any
-    failure among several is taken for a death, then; a fold does not outlive many.
+    With several processes the backend reports the first in order, which may be a victim. So any failure then counts as
+    a worker's death, of which a fold survives a few; see train.boosters.fold_pool.
     """
     from xgboost_ray.main import RayXGBoostTrainingError, RayXGBoostTrainingStopped
 
@@ -31,32 +29,31 @@ def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
 
 @contextlib.contextmanager
 def without_helpers() -> Iterator[None]:
-    """Within it, a call of a wrapper with one training process starts no other actor.
+    """Keep a call with one training process from starting other actors.
 
-    The wrappers would start two more processes for each call: one with the event that tells training processes to stop
-    when another has died, and one with the queue through which they send checkpoints.
-    A process alone needs no such event, and our checkpoints go to the board: here the event is the process's own, and
-    the queue takes nothing.
+    The backends start two more processes for each call. One holds the event that stops training processes when another
+    has died; the other holds the queue through which they send checkpoints. A single process needs no such event, and
+    its checkpoints go to the fold queue. So the event becomes the process's own, and the queue takes nothing.
     """
     import xgboost_ray.main
 
     module = xgboost_ray.main
-    kept = module.Queue, module.Event
-    module.Queue, module.Event = _Nowhere, _OwnEvent
+    originals = module.Queue, module.Event
+    module.Queue, module.Event = _NullQueue, _LocalEvent
     try:
         yield
     finally:
-        module.Queue, module.Event = kept
+        module.Queue, module.Event = originals
 
 
-class _Nowhere:
-    """In place of xgboost_ray.main.Queue."""
+class _NullQueue:
+    """Replaces xgboost_ray.main.Queue."""
 
     def __init__(self, actor_options: object = None) -> None:
         pass
 
     def put(self, item: object) -> None:
-        """A checkpoint, which xgboost_ray sends after the first round and after the last, unasked."""
+        """Drop a checkpoint, which xgboost_ray sends after the first round and after the last in any case."""
 
     def empty(self) -> bool:
         return True
@@ -65,8 +62,8 @@ class _Nowhere:
         pass
 
 
-class _OwnEvent:
-    """In place of xgboost_ray.main.Event; a copy of it goes to the training process."""
+class _LocalEvent:
+    """Replaces xgboost_ray.main.Event; a copy of it goes to the training process."""
 
     def __init__(self, actor_options: object = None) -> None:
         self._is_set = False

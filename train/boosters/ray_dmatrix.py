@@ -1,4 +1,4 @@
-"""A fold's records as a matrix of the wrappers, for folds that several training processes share."""
+"""The records of a fold as a RayDMatrix, for folds that several training processes share."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import numpy as np
 import ray
 
 if TYPE_CHECKING:
+    from core.arrays import Rows
     from train.boosters.data import BoosterData
-    from train.boosters.matrix import Rows
 
 
 def fold_matrix(
     base: type,
-    shared: list[ray.ObjectRef[BoosterData]],
+    reference: ray.ObjectRef[BoosterData],
     rows: Rows,
-    both_orders: bool,
-    whole: bool = False,
-) -> Any:  # noqa: ANN401 - the wrapper's
-    """A RayDMatrix (the class `base`) of some records.
+    swap: bool,
+    all_rows: bool = False,
+) -> Any:  # noqa: ANN401 - the backend's
+    """Return a RayDMatrix (the class `base`) of some records.
 
-    Each process reads its share of the rows from the object store, sparse ones as they are; the wrappers' own matrices
-    would put dense copies of every fold there. With `whole` each process gets all rows.
+    Each process reads its share of the rows from the object store, sparse ones as they are. The backends' own matrices
+    would put dense copies of every fold there. With `all_rows` each process gets all rows.
     """
 
     class FoldMatrix(base):  # type: ignore[misc]
@@ -31,8 +31,8 @@ def fold_matrix(
             self.loaded = True
 
         def get_data(self, rank: int, num_actors: int | None = None) -> dict[str, Any]:
-            chosen = rows if whole else rows[rank :: num_actors or 1]
-            sample = ray.get(shared[0]).sample(chosen, both_orders)
+            own_rows = rows if all_rows else rows[rank :: num_actors or 1]
+            sample = ray.get(reference).sample(own_rows, swap)
             absent = ("feature_weights", "qid", "base_margin", "label_lower_bound", "label_upper_bound")
             return {
                 "data": _with_length(sample.features.joined()),
@@ -51,7 +51,7 @@ def fold_matrix(
 
 
 def _with_length(features: Any) -> Any:  # noqa: ANN401 - an array or a CSR matrix
-    """The wrappers ask for len(), which SciPy's matrices refuse."""
+    """Return features that have len(), which the backends call and SciPy's matrices refuse."""
     if isinstance(features, np.ndarray):
         return features
     import scipy.sparse

@@ -1,12 +1,13 @@
-"""Which other sources of votes boosters are trained on, and what each is worth."""
+"""The inputs of boosters, and which other sources of votes they are trained on."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from core.errors import InputError
 from core.progress import say
@@ -16,29 +17,51 @@ from core.stage import Stage
 from featurize.outputs import plain_names
 from featurize.store import FeatureStore
 from metrics.intervals import bootstrap_means, interval
-from train.boosters.stages import share_data, source_weights
+from train.boosters.load import share_data
+from train.boosters.stages import source_weights
+from votes.records import Records, open_records
 
 if TYPE_CHECKING:
-    from votes.records import Records
+    from core.arrays import Mask
 
 # Part of the fingerprint: raise it when the study comes out differently.
 VERSION = 3
 STUDY = "study.json"
 
 
-def study_sources(run: Run, records: Records, features: str) -> StageResult | None:
-    """Make sources/study.json if there are other sources; `features` is the features' fingerprint.
+@dataclass(frozen=True)
+class TrainingInputs:
+    """The finished stages that boosters are trained on."""
 
-    Raises InputError if there are no columns to judge them by, and the settings want to have some chosen.
+    records: Records
+    fingerprints: Mapping[str, str]  # see `input_fingerprints`
+    study: StageResult | None  # of other sources
+
+
+def training_inputs(run: Run) -> TrainingInputs:
+    """Return the inputs of boosters; studies the other sources of votes if that is not done yet.
+
+    Raises InputError if records or features are missing.
+    """
+    records = open_records(run)
+    features = run.finished("features", "featurize", records.fingerprint)["fingerprint"]
+    study = study_sources(run, records, features)
+    return TrainingInputs(records, input_fingerprints(run, records, features), study)
+
+
+def study_sources(run: Run, records: Records, features: str) -> StageResult | None:
+    """Write sources/study.json if there are other sources; `features` is the features' fingerprint.
+
+    Raises InputError if the settings select sources, but there are no columns to judge them by.
     """
     if source_weights(run) and not _plain_families(run):
-        if run.settings.data.sources == "select":
+        if run.settings.data.sources != "all":
             raise InputError(
                 "other sources of votes are judged by a plain model, which needs hand-made features",
                 where="featurize.families",
-                fix="name some, such as [length, style], or train on all sources with data.sources: all.",
+                fix="add some, such as [length, style], or train on all sources with data.sources: all.",
             )
-        say("sources", "what each is worth is not known: a plain model to judge them by needs featurize.families")
+        say("sources", "the gain of other sources is unknown: the model that measures it needs hand-made features")
     stage = study_stage(run, records, features)
     if stage is None:
         return None
@@ -48,20 +71,20 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
         return StageResult("sources", True, manifest, _notes(manifest["metrics"]))
 
     from core.placement import wait_for
-    from train.boosters.source_gains import choose, source_gains
+    from train.boosters.source_gains import select_sources, source_gains
 
     connect(run)
     stage.begin()
-    say("sources", f"a plain model without other sources, and with each of {', '.join(weights)}")
+    say("sources", f"training a plain model without other sources, and with each of {', '.join(weights)}")
     _, folds = records.labels_and_folds()
     plain = _plain_families(run)
     data = share_data(run, FeatureStore.open(run, records), records, plain)
     wait_for(data, "reading the features", functools.partial(say, "sources"))
     gains = source_gains(data, len(weights), folds, functools.partial(say, "sources"))
     groups = records.read("train", ["group"])["group"].to_numpy()
-    used = choose(gains, folds)
+    used = select_sources(gains, folds)
     samples = bootstrap_means(gains.T, groups, seed=run.settings.seed)
-    found = {
+    sources = {
         name: {
             "weight": weight,
             "rows": records.rows(f"source-{name}"),
@@ -71,14 +94,14 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
         }
         for n, (name, weight) in enumerate(weights.items())
     }
-    by_name = {name: used[:, n].tolist() for n, name in enumerate(weights)}  # for each fold
-    stage.folder.write_json(STUDY, {"sources": found, "used": by_name})
-    manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": found}, keep={STUDY})
+    by_name = {name: used[:, n].tolist() for n, name in enumerate(weights)}  # by fold
+    stage.folder.write_json(STUDY, {"sources": sources, "used": by_name})
+    manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": sources}, keep={STUDY})
     return StageResult("sources", False, manifest, _notes(manifest["metrics"]))
 
 
 def study_stage(run: Run, records: Records, features: str) -> Stage | None:
-    """The stage of sources/; None if there are no other sources, or no columns to judge them by.
+    """Return the stage of sources/; None if there are no other sources, or no columns to judge them by.
 
     `features` is the features' fingerprint.
     """
@@ -94,35 +117,36 @@ def study_stage(run: Run, records: Records, features: str) -> Stage | None:
 
 
 def _plain_families(run: Run) -> list[str]:
-    """What a plain model sees.
+    """Return the families that the plain model sees.
 
-    Not n-grams and vectors: a linear model takes all columns as dense ones, and says as much of a source without.
+    N-grams and vectors are not among them. A linear model takes all columns as dense ones, and measures a source as
+    well without these.
     """
     return plain_names(run.settings.featurize)
 
 
-def used_sources(run: Run) -> npt.NDArray[np.bool_] | None:
-    """Which folds train on which sources (folds, sources), as the study chose; None if they train on all."""
+def used_sources(run: Run) -> Mask | None:
+    """Return the sources that each fold trains on (folds, sources), as the study says; None if it trains on all."""
     if not source_weights(run) or run.settings.data.sources == "all":
         return None
     used = (run.folder / "sources").read_json(STUDY)["used"]
     return np.array([used[name] for name in source_weights(run)], dtype=np.bool_).T
 
 
-def inputs_of(run: Run, records: Records, features: str) -> dict[str, str]:
-    """What boosters' models depend on, for their fingerprints; `features` is the features' fingerprint."""
-    study = study_stage(run, records, features) if run.settings.data.sources == "select" else None
-    of_study = {} if study is None else {"sources": study.fingerprint}
-    return {"records": records.fingerprint, "features": features, **of_study}
+def input_fingerprints(run: Run, records: Records, features: str) -> dict[str, str]:
+    """Return the fingerprints of what boosters' models depend on; `features` is the features' fingerprint."""
+    study = study_stage(run, records, features) if run.settings.data.sources != "all" else None
+    sources = {} if study is None else {"sources": study.fingerprint}
+    return {"records": records.fingerprint, "features": features, **sources}
 
 
-def _notes(found: dict[str, Any]) -> list[str]:
-    return [describe(name, values) for name, values in found["sources"].items()]
+def _notes(metrics: dict[str, Any]) -> list[str]:
+    return [describe_gain(name, values) for name, values in metrics["sources"].items()]
 
 
-def describe(name: str, values: dict[str, Any]) -> str:
-    """What a source is worth, in a sentence."""
+def describe_gain(name: str, values: dict[str, Any]) -> str:
+    """Return a source's gain in a sentence."""
     low, high = values["ci95"]
     verdict = "helps" if low > 0 else "hurts" if high < 0 else "makes no clear difference"
     gain = f"{values['gain']:+.4f} ({low:+.4f} to {high:+.4f})"
-    return f"{name} {verdict}: it takes {gain} off the log loss; trained on in {values['used_in_folds']} folds"
+    return f"{name} {verdict}: it lowers the log loss by {gain}; used in {values['used_in_folds']} folds"

@@ -1,74 +1,54 @@
-"""What the jobs that train boosters share: their settings as training takes them, and their data."""
+"""The stages of boosters, and the settings that their models depend on."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from train.boosters.load import load_data
+from core.registry import ENGINES, plugin_digest
+from core.stage import Stage
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
     from core.run import Run
     from core.settings.boosters import Booster
-    from featurize.store import FeatureStore
-    from train.boosters.data import BoosterSettings
     from votes.records import Records
 
 # Part of fingerprints: raise it when the same settings train other models.
 VERSION = 2
 
 
-def booster_settings(run: Run, booster: Booster) -> BoosterSettings:
-    """How training takes a booster's settings."""
-    from train.boosters.data import BoosterSettings
+def booster_stages(run: Run, records: Records, booster: Booster, inputs: Mapping[str, str]) -> tuple[Stage, Stage]:
+    """Return the stages of models/<name> and predictions/<name>.
 
-    return BoosterSettings(
-        rounds=booster.rounds,
-        early_stopping_rounds=booster.early_stopping_rounds,
-        params=booster.params,
-        seed=run.settings.seed,
-        cpus_per_fold=booster.cpus_per_fold,
-        actors_per_fold=booster.actors_per_fold,
-        checkpoint_every=booster.checkpoint_every,
-        both_orders=booster.both_orders,
+    The booster has the parameters that its search found; `inputs` are fingerprints, see train.boosters.sources.
+    """
+    models = Stage(
+        f"train_boosters/{booster.name}",
+        run.folder / f"models/{booster.name}",
+        settings=booster_stage_settings(run, booster),
+        inputs=inputs,
     )
+    outputs = Stage(
+        models.name,
+        run.folder / f"predictions/{booster.name}",
+        {"fold_weights": booster.fold_weights},
+        {"records": records.fingerprint, "models": models.fingerprint},
+    )
+    return models, outputs
 
 
 def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
-    """What makes a booster's models, for fingerprints."""
+    """Return the settings that a booster's models depend on, for fingerprints."""
+    plugin = plugin_digest(ENGINES.get(booster.engine))
     return {
         "seed": run.settings.seed,
         "version": VERSION,
-        **booster.model_dump(mode="json", exclude={"cpus_per_fold", "fold_weights"}),
+        **booster.model_dump(mode="json", exclude={"cpus_per_worker", "fold_weights"}),
         "sources": source_weights(run),
+        **({"plugin": plugin} if plugin else {}),
     }
 
 
 def source_weights(run: Run) -> dict[str, float]:
-    """Weights of other sources of votes by their names, in order; those of weight 0 are left out."""
+    """Return the weights of other sources of votes by name, in order; those of weight 0 are omitted."""
     return {source.name: source.weight for source in run.settings.data.others if source.weight > 0}
-
-
-def share_data(
-    run: Run,
-    features: FeatureStore,
-    records: Records,
-    families: Sequence[str] | None,
-    used_sources: npt.NDArray[np.bool_] | None = None,
-) -> Any:  # noqa: ANN401 - a Ray object reference
-    """A reference to boosters' data, put into the object store by a worker; the driver never holds it.
-
-    A source that no fold uses is not in it.
-    """
-    import ray
-
-    weights = source_weights(run)
-    if used_sources is not None:
-        used = np.any(used_sources, axis=0).tolist()
-        weights = {name: weight for (name, weight), each in zip(weights.items(), used, strict=True) if each}
-        used_sources = used_sources[:, np.flatnonzero(used)] if weights else None
-    return ray.remote(num_cpus=1)(load_data).remote(features, records, families, weights, used_sources)

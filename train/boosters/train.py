@@ -1,4 +1,4 @@
-"""Train LightGBM, XGBoost and the two-part linear model on the features, many folds at a time.
+"""Train boosters on the features, many folds at a time.
 
 The unit of resume is the fold: its worker writes model and predictions to models/<name>/fold-<k> and then a manifest,
 and a fold with its manifest is not trained again.
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_completed, wait
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from core.progress import Progress, say
 from core.ray_session import connect
@@ -20,108 +20,82 @@ from core.resources import Request, folds_request, held, may_grow, require_room
 from core.run import Run, StageResult
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
-from train.boosters.fold_files import IMPORTANCE, commit_fold, fold_stage, gather, position_of_folds
-from train.boosters.sources import inputs_of, study_sources, used_sources
-from train.boosters.stages import booster_settings, booster_stage_settings, share_data
-from tune.stage import Found, found_by_search
-from votes.records import Records, open_records
+from train.boosters.fold_files import IMPORTANCE, booster_fold_stage, commit_fold, gather_folds, position_of_folds
+from train.boosters.load import share_data
+from train.boosters.sources import TrainingInputs, used_sources
+from train.boosters.stages import booster_stages
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster
-    from train.boosters.data import Fit
+    from train.boosters.engine import TrainedModel
+    from votes.records import Records
 
 
-def train_models(run: Run) -> list[StageResult]:
-    """Make models/<name> and predictions/<name> for every booster of the settings."""
-    records = open_records(run)
-    features = run.finished("features", "featurize", records.fingerprint)
+class SearchedModels(Protocol):
+    """What the search for a booster's parameters found; see tune.stage.SearchResult."""
+
+    @property
+    def parameters(self) -> Mapping[str, Any]:
+        """The best parameters."""
+
+    def model(self, fold: int) -> TrainedModel | None:
+        """Return the best trial's model of a fold, if it may be used as it is."""
+
+    def corrupt_files(self) -> list[str]:
+        """Return files of the best trial's models that cannot be used."""
+
+
+def train_models(run: Run, inputs: TrainingInputs, searched: Mapping[str, SearchedModels | None]) -> list[StageResult]:
+    """Write models/<name> and predictions/<name> for every booster of the settings.
+
+    `searched` holds, by booster, what its search found; None if the settings have no search for it.
+    """
+    records = inputs.records
     store = FeatureStore.open(run, records)
-    study = study_sources(run, records, features["fingerprint"])
-    inputs = inputs_of(run, records, features["fingerprint"])
-    # All searches first: one that is missing shall not be noticed when other boosters have been trained.
-    searched = [(booster, found_by_search(run, booster, inputs)) for booster in run.settings.boosters]
     results: dict[str, StageResult] = {}
-    wanted: list[_Wanted] = []
-    for configured, found in searched:
-        if found is not None:
-            say(f"train_boosters/{configured.name}", f"with the settings that its search found: {found.parameters}")
-        booster = with_best(configured, found)
-        models, outputs = booster_stages(run, records, booster, inputs)
+    trainings: list[_BoosterTraining] = []
+    for configured in run.settings.boosters:
+        search = searched[configured.name]
+        if search is not None:
+            say(f"train_boosters/{configured.name}", f"with the parameters of its search: {search.parameters}")
+        booster = configured.with_parameters(None if search is None else search.parameters)
+        models, outputs = booster_stages(run, records, booster, inputs.fingerprints)
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
-            wanted.append(_Wanted(booster, models, outputs, found))
-            for file in found.damaged() if found is not None else []:
-                say(models.name, f"{file} is damaged, so that its fold is trained again")
+            trainings.append(_BoosterTraining(run, records, booster, models, outputs, search))
+            for file in search.corrupt_files() if search is not None else []:
+                say(models.name, f"{file} is corrupt; its fold is trained again")
         else:
             results[booster.name] = StageResult(models.name, True, manifest)
-    for each, manifest in zip(wanted, _train_all(run, records, store, wanted), strict=True):
-        results[each.booster.name] = StageResult(each.models.name, False, manifest)
-    return [*([] if study is None else [study]), *(results[booster.name] for booster in run.settings.boosters)]
+    for training, manifest in zip(trainings, _train_all(run, store, trainings), strict=True):
+        results[training.booster.name] = StageResult(training.models.name, False, manifest)
+    study = [] if inputs.study is None else [inputs.study]
+    return [*study, *(results[booster.name] for booster in run.settings.boosters)]
 
 
-def with_best(booster: Booster, found: Found | None) -> Booster:
-    """A booster with the parameters that its search found, if there was one; as tune.trial.with_parameters does it."""
-    if found is None:
-        return booster
-    from tune.space import ROUNDS
-
-    own = {name: value for name, value in found.parameters.items() if name != ROUNDS}
-    rounds = found.parameters.get(ROUNDS, booster.rounds)
-    return booster.model_copy(update={"params": {**booster.params, **own}, "rounds": rounds})
-
-
-def booster_stages(run: Run, records: Records, booster: Booster, inputs: Mapping[str, str]) -> tuple[Stage, Stage]:
-    """The stages of models/<name> and predictions/<name>; the booster is as `with_best` gives it."""
-    models = Stage(
-        f"train_boosters/{booster.name}",
-        run.folder / f"models/{booster.name}",
-        settings=booster_stage_settings(run, booster),
-        inputs=inputs,
-    )
-    outputs = Stage(
-        models.name,
-        run.folder / f"predictions/{booster.name}",
-        {"fold_weights": booster.fold_weights},
-        {"records": records.fingerprint, "models": models.fingerprint},
-    )
-    return models, outputs
-
-
-@dataclass
-class _Wanted:
-    """A booster to train, and how far it is."""
-
-    booster: Booster
-    models: Stage
-    outputs: Stage
-    found: Found | None
-    cpus: int = 0  # that its folds left can use at once
-    started: float = 0.0
-
-
-def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence[_Wanted]) -> list[dict[str, Any]]:
-    """Train boosters in their order; the next begins once those before it leave CPUs free. Returns their manifests.
+def _train_all(run: Run, store: FeatureStore, trainings: Sequence[_BoosterTraining]) -> list[dict[str, Any]]:
+    """Train boosters in their order; the next begins once those before it leave CPUs free. Return their manifests.
 
     The first failure ends all.
     """
-    if not wanted:
+    if not trainings:
         return []
     connect(run)
     shared: dict[str, Any] = {}  # references to data by the features it holds
     over = threading.Event()
     futures: list[Future[dict[str, Any]]] = []
-    with ThreadPoolExecutor(len(wanted), "booster") as threads:
+    with ThreadPoolExecutor(len(trainings), "booster") as threads:
         try:
-            for number, each in enumerate(wanted):
-                _wait_for_room(folds_request(each.booster), futures, wanted[:number])
-                booster = each.booster
+            for number, training in enumerate(trainings):
+                booster = training.booster
+                _wait_for_room(folds_request(booster), futures, trainings[:number])
                 require_room(folds_request(booster))
-                missing = _begin(run, records, each)
-                seen = repr(booster.features)
-                if missing and seen not in shared:
-                    shared.clear()  # data that no booster in training needs is let go
-                    shared[seen] = share_data(run, store, records, booster.features, used_sources(run))
-                futures.append(threads.submit(_train, run, records, each, missing, shared.get(seen), over.is_set))
+                training.begin()
+                families = repr(booster.features)
+                if training.missing and families not in shared:
+                    shared.clear()  # frees data that no booster in training needs
+                    shared[families] = share_data(run, store, training.records, booster.features, used_sources(run))
+                futures.append(threads.submit(training.train, shared.get(families), over.is_set))
             for future in as_completed(futures):
                 future.result()
         except BaseException:
@@ -130,8 +104,10 @@ def _train_all(run: Run, records: Records, store: FeatureStore, wanted: Sequence
     return [future.result() for future in futures]
 
 
-def _wait_for_room(request: Request, futures: Sequence[Future[dict[str, Any]]], before: Sequence[_Wanted]) -> None:
-    """Wait until the cluster has more CPUs than the boosters before can use, or may grow by what a fold asks for.
+def _wait_for_room(
+    request: Request, futures: Sequence[Future[dict[str, Any]]], before: Sequence[_BoosterTraining]
+) -> None:
+    """Wait until the cluster has more CPUs than the boosters before can use, or may grow by the request of a fold.
 
     Raises what one of those before raised.
     """
@@ -141,7 +117,7 @@ def _wait_for_room(request: Request, futures: Sequence[Future[dict[str, Any]]], 
 
     if may_grow(request):
         return
-    while sum(each.cpus for each in before) >= ray.cluster_resources().get("CPU", 0):
+    while sum(training.cpus for training in before) >= ray.cluster_resources().get("CPU", 0):
         if not wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
             break
         for future in futures:
@@ -149,70 +125,93 @@ def _wait_for_room(request: Request, futures: Sequence[Future[dict[str, Any]]], 
                 future.result()
 
 
-def _begin(run: Run, records: Records, wanted: _Wanted) -> list[int]:
-    """Mark a booster as in training; returns its folds that are not trained yet."""
-    wanted.started = time.monotonic()
-    wanted.models.begin()
-    wanted.outputs.begin()
-    folds = range(len(records.manifest["metrics"]["fold_rows"]))
-    missing = [fold for fold in folds if run.force or fold_stage(wanted.models, fold).manifest() is None]
-    wanted.cpus = len(missing) * wanted.booster.cpus_per_fold * wanted.booster.actors_per_fold
-    return missing
+@dataclass
+class _BoosterTraining:
+    """A booster to train, and its progress."""
 
+    run: Run
+    records: Records
+    booster: Booster
+    models: Stage
+    outputs: Stage
+    search: SearchedModels | None
+    missing: Sequence[int] = ()  # folds that are not trained yet
+    cpus: int = 0  # that the unfinished folds can use at once
+    started: float = 0.0
 
-def _train(
-    run: Run,
-    records: Records,
-    wanted: _Wanted,
-    missing: Sequence[int],
-    data: Any,  # noqa: ANN401 - a Ray object reference; None if nothing is missing
-    cancelled: Callable[[], bool],
-) -> dict[str, Any]:
-    """Train the missing folds of a booster, and put its folds together; returns the manifest of its predictions."""
-    import ray
+    @property
+    def folds(self) -> list[int]:
+        """The folds of the records."""
+        return list(range(len(self.records.manifest["metrics"]["fold_rows"])))
 
-    from core.placement import wait_for
-    from train.boosters.fold_pool import train_folds
+    def begin(self) -> None:
+        """Mark the booster as in training, and find its folds that are not trained yet."""
+        self.started = time.monotonic()
+        self.models.begin()
+        self.outputs.begin()
+        self.missing = [
+            fold for fold in self.folds if self.run.force or booster_fold_stage(self.models, fold).manifest() is None
+        ]
+        self.cpus = len(self.missing) * self.booster.fold_cpus
 
-    booster, models, outputs, found = wanted.booster, wanted.models, wanted.outputs, wanted.found
-    folds = list(range(len(records.manifest["metrics"]["fold_rows"])))
-    labels, _ = records.labels_and_folds()
-    commit = functools.partial(commit_fold, models=models, engine=booster.engine, labels=labels)
-    progress = Progress(models.name, "folds", total=len(folds), done=len(folds) - len(missing))
-    asked = booster_settings(run, booster)
-    on_wait = functools.partial(say, models.name)
-    ready = _no_model if found is None else found.model
-    trained = train_folds(booster.engine, data, missing, asked, commit, on_wait, ready, cancelled) if missing else ()
-    for fold, kept in trained:
-        progress.advance(note=f"fold {fold}: {kept} rounds")
-        wanted.cpus -= booster.cpus_per_fold * booster.actors_per_fold
-    gathered = ray.remote(num_cpus=1)(gather).remote(
-        records, models, outputs, folds, booster.fold_weights == "inverse_loss"
-    )
-    wait_for(gathered, "the folds' predictions", on_wait, cancelled)
-    rows = ray.get(gathered)
-    manifests = {fold: require_finished(fold_stage(models, fold), "train_boosters") for fold in folds}
-    files = {f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]}
-    models.commit(
-        rows=rows,
-        metrics={
-            name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
-            for name in ("rounds", "log_loss")
-        },
-        keep={*files, IMPORTANCE},
-        seconds=time.monotonic() - wanted.started,
-    )
-    of_folds = sum(manifest["seconds"] for manifest in manifests.values())
-    return outputs.commit(
-        rows=rows,
-        metrics={
-            **held(of_folds, booster.cpus_per_fold * booster.actors_per_fold, 0),
-            "position": position_of_folds([manifest["metrics"].get("position") for manifest in manifests.values()]),
-        },
-        keep={f"{name}.parquet" for name in rows},
-        seconds=time.monotonic() - wanted.started,
-    )
+    def train(self, data: Any, cancelled: Callable[[], bool]) -> dict[str, Any]:  # noqa: ANN401
+        """Train the missing folds and combine all folds; return the manifest of the predictions.
 
+        `data` is a Ray object reference, or None if no fold is missing.
+        """
+        from train.boosters.engine import BoosterRecipe
+        from train.boosters.fold_pool import train_folds
+        from train.boosters.fold_worker import FoldJob, no_model
 
-def _no_model(fold: int) -> Fit | None:
-    return None
+        labels, _ = self.records.labels_and_folds()
+        job = FoldJob(
+            recipe=BoosterRecipe(self.booster, self.run.settings.seed),
+            data=data,
+            commit=functools.partial(commit_fold, models=self.models, engine=self.booster.engine, labels=labels),
+            existing_model=no_model if self.search is None else self.search.model,
+        )
+        progress = Progress(self.models.name, "folds", total=len(self.folds), done=len(self.folds) - len(self.missing))
+        on_wait = functools.partial(say, self.models.name)
+        for fold, kept in train_folds(job, self.missing, on_wait, cancelled) if self.missing else ():
+            progress.advance(note=f"fold {fold}: {kept} rounds")
+            self.cpus -= self.booster.fold_cpus
+        return self._commit(self._gather(on_wait, cancelled))
+
+    def _gather(self, on_wait: Callable[[str], None], cancelled: Callable[[], bool]) -> dict[str, int]:
+        """Combine the folds' files in a worker; return rows by split."""
+        import ray
+
+        from core.placement import wait_for
+
+        inverse_loss = self.booster.fold_weights == "inverse_loss"
+        task = ray.remote(num_cpus=1)(gather_folds)
+        gathered = task.remote(self.records, self.models, self.outputs, self.folds, inverse_loss)
+        wait_for(gathered, "the folds' predictions", on_wait, cancelled)
+        rows: dict[str, int] = ray.get(gathered)
+        return rows
+
+    def _commit(self, rows: Mapping[str, int]) -> dict[str, Any]:
+        """Write the manifests of models and predictions; return the latter."""
+        manifests = {
+            fold: require_finished(booster_fold_stage(self.models, fold), "train_boosters") for fold in self.folds
+        }
+        files = {
+            f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]
+        }
+        self.models.commit(
+            rows=rows,
+            metrics={
+                name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
+                for name in ("rounds", "log_loss")
+            },
+            keep={*files, IMPORTANCE},
+            seconds=time.monotonic() - self.started,
+        )
+        fold_seconds = sum(manifest["seconds"] for manifest in manifests.values())
+        positions = [manifest["metrics"].get("position") for manifest in manifests.values()]
+        return self.outputs.commit(
+            rows=rows,
+            metrics={**held(fold_seconds, self.booster.fold_cpus, 0), "position": position_of_folds(positions)},
+            keep={f"{name}.parquet" for name in rows},
+            seconds=time.monotonic() - self.started,
+        )

@@ -33,7 +33,7 @@ def test_the_published_recipes_run(tmp_path, ray_cluster):
     assert done.returncode == 0, done.stderr
     models = tmp_path / "run/models"
     manifest = json.loads((models / "xgboost/manifest.json").read_text())
-    assert manifest["settings"]["both_orders"] is False
+    assert manifest["settings"]["swap"] == "none"
     fold = json.loads((models / "lightgbm/fold-0/manifest.json").read_text())
     assert fold["metrics"]["rounds"] == 5  # all of them: no early stopping
 

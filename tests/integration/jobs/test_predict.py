@@ -43,7 +43,7 @@ SETTINGS = {
             "fold_weights": "inverse_loss",
             "params": {"min_data_in_leaf": 3, "feature_fraction": 0.5},
         },
-        {"name": "linear", "engine": "two_part", "features": ["length", "words", "word2vec"]},
+        {"name": "linear", "engine": "linear", "features": ["length", "words", "word2vec"]},
     ],
     "blend": {"submission": "equal", "preset": {"trees": 1}},
 }

@@ -52,7 +52,7 @@ MIDDLE: dict[str, str] = {
     "score_llm": "predictions/*/shards/*/*/*.parquet",
 }
 # Of Ray's processes with an underscore all others are its own.
-AT_WORK = ("ray::_make", "ray::_Coordinator", "ray::_RemoteRay")
+AT_WORK = ("ray::_make", "ray::FoldWorker", "ray::_RemoteRay")
 # None of a stage's work; the death of an agent would end its raylet.
 RAYS_OWN = (
     "ray::_", "ray::IDLE", "ray::SPILL", "ray::RESTORE", "ray::DELETE", "ray::DashboardAgent", "ray::RuntimeEnvAgent",

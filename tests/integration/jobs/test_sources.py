@@ -1,4 +1,4 @@
-"""Votes from elsewhere: trained on where they help, kept away from folds with their prompts, never scored."""
+"""Other sources of votes: used where they help, kept away from folds with their prompts, never scored."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def noisy(row):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory, ray_cluster):
+def trained(tmp_path_factory, ray_cluster):
     folder = tmp_path_factory.mktemp("sources")
     write_votes(folder / "own.csv", [noisy(vote(n)) for n in range(100, 250)])
     # The first 30 have prompts of the primary source, the others their own. All numbers have three digits, else the
@@ -52,8 +52,8 @@ def made(tmp_path_factory, ray_cluster):
     return run, train_boosters(run)
 
 
-def test_records_of_other_sources_get_the_fold_of_their_prompt(made):
-    run, _ = made
+def test_records_of_other_sources_get_the_fold_of_their_prompt(trained):
+    run, _ = trained
     records = open_records(run)
     own = records.read("train", ["group", "fold"]).to_pandas().drop_duplicates().set_index("group")["fold"]
     other = records.read("source-good", ["group", "fold"]).to_pandas()
@@ -64,8 +64,8 @@ def test_records_of_other_sources_get_the_fold_of_their_prompt(made):
     assert records.manifest["metrics"]["source-good"]["with_a_prompt_of_train"] == 30
 
 
-def test_a_fold_trains_on_no_record_with_its_prompts_and_holds_out_only_primary_ones(made):
-    run, _ = made
+def test_a_fold_trains_on_no_record_with_its_prompts_and_holds_out_only_primary_ones(trained):
+    run, _ = trained
     records = open_records(run)
     data = load_data(FeatureStore.open(run, records), records, None, {"good": 0.5, "bad": 1.0})
     assert data.weights is not None
@@ -74,15 +74,15 @@ def test_a_fold_trains_on_no_record_with_its_prompts_and_holds_out_only_primary_
         [records.read(split, ["group"])["group"].to_numpy() for split in ("train", "source-good", "source-bad")]
     )
     for fold in range(5):
-        held_out, rest = data.held_out(fold), data.rest(fold)
-        assert not set(groups[held_out]) & set(groups[rest])
+        held_out, training = data.held_out(fold), data.training_rows(fold)
+        assert not set(groups[held_out]) & set(groups[training])
         assert held_out.max() < 150
-        assert (data.sources[rest] > 0).sum() > 500
+        assert (data.sources[training] > 0).sum() > 500
     assert set(data.weights[150:480]) == {0.5}
 
 
-def test_a_source_that_hurts_is_named_and_not_used(made):
-    run, results = made
+def test_a_source_that_hurts_is_named_and_not_used(trained):
+    run, results = trained
     study = run.folder.read_json("sources/study.json")
     assert study["sources"]["bad"]["ci95"][1] < 0
     assert study["sources"]["bad"]["used_in_folds"] == 0
@@ -91,22 +91,22 @@ def test_a_source_that_hurts_is_named_and_not_used(made):
     assert any(note.startswith("bad hurts") for note in notes)
 
 
-def test_only_primary_records_are_predicted(made):
-    run, _ = made
+def test_only_primary_records_are_predicted(trained):
+    run, _ = trained
     predicted = (run.folder / "predictions/small").read_table("train.parquet")
     assert predicted["id"].to_pylist() == [str(n) for n in range(100, 250)]
     manifest = json.loads(run.folder.read_bytes("models/small/manifest.json"))
     assert manifest["settings"]["sources"] == {"good": 1.0, "bad": 1.0}
 
 
-def test_a_second_run_does_nothing(made):
-    run, _ = made
+def test_a_second_run_does_nothing(trained):
+    run, _ = trained
     assert all(result.cached for result in train_boosters(run))
 
 
 @pytest.mark.slow
-def test_the_choice_goes_with_the_names_not_the_order(made):
-    run, _ = made
+def test_the_choice_goes_with_the_names_not_the_order(trained):
+    run, _ = trained
     data = run.settings.data
     assert data.train is not None
     own, good, bad = data.train
@@ -122,17 +122,17 @@ def test_the_choice_goes_with_the_names_not_the_order(made):
     assert [result.cached for result in train_boosters(dataclasses.replace(run, settings=everything))] == [True, False]
 
 
-def test_another_source_changes_nothing_for_what_does_not_train_on_it(made):
+def test_another_source_changes_nothing_for_what_does_not_train_on_it(trained):
     """Language models score the primary records and the test's; a source more is no reason to do so again."""
-    run, _ = made
+    run, _ = trained
     records = open_records(run)
     alone = {name: digest for name, digest in records.manifest["inputs"].items() if not name.startswith("source-bad")}
     fewer = dataclasses.replace(records, manifest=records.manifest | {"inputs": alone})
     assert fewer.fingerprint == records.fingerprint
 
 
-def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(made, capsys):
-    run, _ = made
+def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(trained, capsys):
+    run, _ = trained
     bare = run.settings.featurize.model_copy(update={"families": []})
     features = str(run.finished("features", "featurize")["fingerprint"])
     for sources in ("select", "all"):
@@ -143,7 +143,7 @@ def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(made, 
                 study_sources(other, open_records(run), features)
         else:
             assert study_sources(other, open_records(run), features) is None
-            assert "what each is worth is not known" in capsys.readouterr().err
+            assert "the gain of other sources is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
-"""Several boosters on one cluster: side by side where there is room, and all ended by the first failure."""
+"""Several boosters on one cluster: at the same time where there is room, and all ended by the first failure."""
 
 import calendar
 import json
+import resource
 import shutil
 import time
 
@@ -69,3 +70,23 @@ def test_the_first_failure_ends_the_others(run):
     assert "fold 1 of lightgbm failed: IsADirectoryError" in done.stderr.splitlines()[-1]
     assert time.monotonic() - started < 120
     assert not (run / "models/xgboost/manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("boosters.lightgbm.params.num_leavs=7", "did you mean 'num_leaves'?"),
+        ("boosters.lightgbm.params.num_threads=7", "set cpus_per_worker"),
+        ("boosters.xgboost.params.max_depht=7", "did you mean 'max_depth'?"),
+        ("boosters.0={name: lightgbm, engine: linear, params: {c_ti: 1}}", "did you mean 'c_tie'?"),
+    ],
+)
+def test_a_misspelled_parameter_ends_the_pipeline_before_ingest(tmp_path, override, says):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = run_job("pipeline", tmp_path / "run", *SMALL, override)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert not (tmp_path / "run/records").exists()
+    # CPU time, since other work may share the machine.
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 5

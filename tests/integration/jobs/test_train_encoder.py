@@ -26,7 +26,7 @@ SETTINGS = {
     "run": "runs/unused",
     "data": {"synthetic": {"train_rows": 90, "test_rows": 20}, "folds": 3, "shard_rows": 40},
     "featurize": {"families": ["length", "style"]},
-    "boosters": [{"name": "linear", "engine": "two_part"}],
+    "boosters": [{"name": "linear", "engine": "linear"}],
     "encoders": [
         {
             "name": "encoder",

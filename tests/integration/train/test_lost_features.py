@@ -14,13 +14,13 @@ import numpy as np
 import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
-from tests.helpers.boosters import small_data
-from train.boosters.data import BoosterSettings
+from tests.helpers.boosters import make_recipe, small_data
 from train.boosters.fold_pool import train_folds
+from train.boosters.fold_worker import FoldJob
 from train.boosters.matrix import Matrix
 
 def read():
-    # Small objects would lie with their owner, who is not lost.
+    # Small objects would be stored with their owner, which is not lost.
     return dataclasses.replace(small_data(), test_features=Matrix(np.zeros((20_000, 12), np.float32)))
 
 def fold(result):
@@ -38,10 +38,10 @@ try:
     data = ray.remote(num_cpus=1)(read).remote()
     ray.wait([data], fetch_local=False)
     cluster.add_node(num_cpus=1)
-    told = []
-    settings = BoosterSettings(5, None)
-    done = dict(train_folds("lightgbm", data, [0, 1], settings, fold, told.append, cancelled=cancelled))
-    print("done", sorted(done), told)
+    reasons = []
+    job = FoldJob(make_recipe("lightgbm", rounds=5, early_stopping_rounds=None), data, fold)
+    done = dict(train_folds(job, [0, 1], reasons.append, cancelled=cancelled))
+    print("done", sorted(done), reasons)
 finally:
     ray.shutdown()
     cluster.shutdown()

@@ -7,29 +7,39 @@ import pytest
 import ray
 
 from core.errors import InputError
-from tests.helpers.boosters import FOLDS, small_data
+from core.settings.boosters import ROUNDS
+from core.settings.tune import Search
+from tests.helpers.boosters import FOLDS, make_recipe, small_data
 from tests.helpers.processes import processes, wait_until
-from train.boosters.data import BoosterData, BoosterSettings
-from train.boosters.fold_pool import EngineName
-from tune.search import SearchSettings, TrialResult, _candidates, search
-from tune.space import ROUNDS, Dimension, Parameters, draw
+from train.boosters.data import BoosterData
+from tune.search import TrialResult, _candidates, run_trials
+from tune.space import Parameters, draw_candidates
+from tune.trial import SearchJob
 from votes.swap import swap_labels
 
 SPACES = {
-    "lightgbm": {"num_leaves": Dimension(2, 8, whole=True), "learning_rate": Dimension(0.02, 0.6, log=True)},
+    "lightgbm": {
+        "num_leaves": {"low": 2, "high": 8, "integer": True},
+        "learning_rate": {"low": 0.02, "high": 0.6, "log": True},
+    },
     "xgboost": {
-        ROUNDS: Dimension(15, 25, whole=True),
-        "eta": Dimension(0.02, 0.6, log=True),
-        "subsample": Dimension(0.4, 0.9),
+        ROUNDS: {"low": 15, "high": 25, "integer": True},
+        "eta": {"low": 0.02, "high": 0.6, "log": True},
+        "subsample": {"low": 0.4, "high": 0.9},
     },
 }
 DATA = small_data()
 
 
-def settings(engine: EngineName, trials: int, **changes: Any) -> SearchSettings:
-    base = BoosterSettings(20, None, {}, seed=2, checkpoint_every=5)
-    asked = SearchSettings(engine, base, SPACES[engine], trials, "random", FOLDS, 20, 3, seed=6)
-    return dataclasses.replace(asked, **changes)
+def search_job(data: Any, engine: str, trials: int, candidates: Any = None, **changes: Any) -> SearchJob:
+    """A search; `changes` are settings of the search, and of the booster where it has them."""
+    booster = {"rounds": 20, "checkpoint_every": 5, "early_stopping_rounds": None}
+    search = {"trials": trials, "folds": FOLDS, "grace_rounds": 20, "reduction_factor": 3, "space": SPACES[engine]}
+    for name, value in changes.items():
+        (search if name in Search.model_fields else booster)[name] = value
+    return SearchJob(
+        data, make_recipe(engine, 2, **booster), Search.model_validate({"booster": "small", **search}), candidates
+    )
 
 
 @pytest.fixture(scope="module")
@@ -37,14 +47,14 @@ def data(ray_cluster: None) -> "ray.ObjectRef[BoosterData]":
     return ray.put(DATA)
 
 
-def run(data: Any, asked: SearchSettings, folder: Any, finished: Any = ()) -> dict[int, TrialResult]:
-    found: list[TrialResult] = []
-    search(data, asked, finished, found.append, str(folder))
-    return {result.number: result for result in found}
+def run(job: SearchJob, folder: Any, finished: Any = ()) -> dict[int, TrialResult]:
+    results: list[TrialResult] = []
+    run_trials(job, finished, results.append, str(folder))
+    return {result.number: result for result in results}
 
 
 def direct_loss(candidate: dict[str, Any]) -> float:
-    """The mean over folds of the library's own held-out log loss, on rows and swapped copies written out anew."""
+    """The mean over folds of the library's own held-out log loss, on rows and swapped copies written out again."""
     import xgboost
 
     features = DATA.features.dense
@@ -73,9 +83,9 @@ def direct_loss(candidate: dict[str, Any]) -> float:
 
 
 def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_path: Any) -> None:
-    asked = settings("xgboost", 3)
-    results = run(data, asked, tmp_path)
-    assert [results[n].parameters for n in range(3)] == draw(asked.space, asked.seed, 3)
+    job = search_job(data, "xgboost", 3)
+    results = run(job, tmp_path)
+    assert [results[n].parameters for n in range(3)] == draw_candidates(job.space, 2, 3)
     for result in results.values():
         assert not result.stopped
         assert result.rounds == result.parameters[ROUNDS]
@@ -85,48 +95,47 @@ def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_p
 
 @pytest.mark.slow
 def test_finished_trials_are_not_run_again(data: Any, tmp_path: Any) -> None:
-    whole = run(data, settings("lightgbm", 4), tmp_path / "whole")
-    first = run(data, settings("lightgbm", 2), tmp_path / "first")
-    rest = run(data, settings("lightgbm", 4), tmp_path / "rest", list(first.values()))
+    four, two = search_job(data, "lightgbm", 4), search_job(data, "lightgbm", 2)
+    uninterrupted = run(four, tmp_path / "uninterrupted")
+    first = run(two, tmp_path / "first")
+    rest = run(four, tmp_path / "rest", list(first.values()))
     assert sorted(rest) == [2, 3]
     for number, result in {**first, **rest}.items():
-        assert result.log_loss == whole[number].log_loss
+        assert result.log_loss == uninterrupted[number].log_loss
     assert min(result.at for result in rest.values()) > max(result.at for result in first.values())
-    assert not run(data, settings("lightgbm", 4), tmp_path / "none", list(whole.values()))
+    assert not run(four, tmp_path / "none", list(uninterrupted.values()))
 
 
 def test_hopeless_trials_are_stopped_before_their_end(data: Any, tmp_path: Any) -> None:
     good, bad = {"learning_rate": 0.2, "num_leaves": 4}, {"learning_rate": 1e-5, "num_leaves": 4}
-    asked = settings("lightgbm", 6, candidates=[good, good, *[bad] * 4], grace_rounds=5)
-    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, rounds=60))
-    results = run(data, asked, tmp_path)
+    job = search_job(data, "lightgbm", 6, [good, good, *[bad] * 4], grace_rounds=5, rounds=60)
+    results = run(job, tmp_path)
     assert len(results) == 6
     assert any(result.stopped and result.rounds < 60 for number, result in results.items() if number >= 2)
     assert min(results.values(), key=lambda result: result.log_loss).number < 2
 
 
 @pytest.mark.slow
-def test_an_interrupted_search_measures_its_trials_against_those_that_are_finished(data: Any, tmp_path: Any) -> None:
+def test_an_interrupted_search_compares_its_trials_with_finished_ones(data: Any, tmp_path: Any) -> None:
     good: Parameters = {"learning_rate": 0.2, "num_leaves": 4}
     bad: Parameters = {"learning_rate": 1e-5, "num_leaves": 4}
-    asked = settings("lightgbm", 3, candidates=[good, good, bad], grace_rounds=5)
-    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, rounds=60))
-    first = run(data, dataclasses.replace(asked, candidates=[good, good]), tmp_path / "first")
+    job = search_job(data, "lightgbm", 3, [good, good, bad], grace_rounds=5, rounds=60)
+    first = run(dataclasses.replace(job, candidates=[good, good]), tmp_path / "first")
     assert [rounds for rounds, _ in first[0].curve] == list(range(5, 65, 5))
     assert first[0].curve[-1][1] == first[0].log_loss
-    alone = run(data, dataclasses.replace(asked, candidates=[bad]), tmp_path / "alone")
-    assert not alone[0].stopped, "compared with nobody"
-    (last,) = run(data, asked, tmp_path / "rest", list(first.values())).values()
+    alone = run(dataclasses.replace(job, candidates=[bad]), tmp_path / "alone")
+    assert not alone[0].stopped, "there is no other trial to compare with"
+    (last,) = run(job, tmp_path / "rest", list(first.values())).values()
     assert last.stopped
     assert last.rounds == 5
 
 
 def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
-    asked = settings("lightgbm", 5, sampler="tpe")
-    first = run(data, dataclasses.replace(asked, trials=3), tmp_path / "first")
-    rest = run(data, asked, tmp_path / "rest", list(first.values()))
+    job = search_job(data, "lightgbm", 5, sampler="tpe")
+    first = run(search_job(data, "lightgbm", 3, sampler="tpe"), tmp_path / "first")
+    rest = run(job, tmp_path / "rest", list(first.values()))
     assert sorted({**first, **rest}) == [0, 1, 2, 3, 4]
-    configured = _candidates(asked, list(first.values()))
+    configured = _candidates(job, list(first.values()))
     assert configured is not None
     algorithm = configured.algorithm
     assert algorithm._points_to_evaluate == [result.parameters for result in first.values()]
@@ -138,18 +147,17 @@ def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
         dataclasses.replace(
             first[0], number=n, parameters=each, log_loss=abs(np.log(float(each["learning_rate"]) / 0.03))
         )
-        for n, each in enumerate(draw(asked.space, 1, 40))
+        for n, each in enumerate(draw_candidates(job.space, 1, 40))
     ]
-    told = _candidates(dataclasses.replace(asked, trials=60), known)
-    assert told is not None
-    rates = [told.algorithm.suggest(str(n))["learning_rate"] for n in range(20)]
+    informed = _candidates(search_job(data, "lightgbm", 60, sampler="tpe"), known)
+    assert informed is not None
+    rates = [informed.algorithm.suggest(str(n))["learning_rate"] for n in range(20)]
     assert np.median(np.abs(np.log(np.array(rates) / 0.03))) < 0.7  # of the space at random: 1.3
 
 
 def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None:
-    asked = settings("xgboost", 1, candidates=[{"max_depht": 3}])
     with pytest.raises(InputError, match="max_depht"):
-        run(data, asked, tmp_path)
+        run(search_job(data, "xgboost", 1, [{"max_depht": 3}]), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -162,37 +170,35 @@ def test_refused_parameters_are_an_input_error(data: Any, tmp_path: Any) -> None
 def test_a_parameter_under_two_names_is_refused(
     data: Any, tmp_path: Any, params: dict[str, Any], candidate: dict[str, Any], says: str
 ) -> None:
-    asked = settings("xgboost", 1, candidates=[candidate])
-    asked = dataclasses.replace(asked, base=dataclasses.replace(asked.base, params=params))
+    job = search_job(data, "xgboost", 1, [candidate], params=params)
     if not says:
-        assert len(run(data, asked, tmp_path)) == 1
+        assert len(run(job, tmp_path)) == 1
         return
     with pytest.raises(InputError, match=says):
-        run(data, asked, tmp_path)
+        run(job, tmp_path)
 
 
 def test_bins_cannot_be_searched(data: Any, tmp_path: Any) -> None:
     with pytest.raises(InputError, match="one binned matrix"):
-        run(data, settings("lightgbm", 1, candidates=[{"max_bins": 7}]), tmp_path)
+        run(search_job(data, "lightgbm", 1, [{"max_bins": 7}]), tmp_path)
 
 
 def test_the_first_failing_trial_ends_the_search(data: Any, tmp_path: Any) -> None:
     def fail(candidate: Any, fits: Any) -> None:
         raise OSError("no space left")
 
-    found: list[TrialResult] = []
+    results: list[TrialResult] = []
     with pytest.raises(RuntimeError, match="a trial failed: OSError: no space left"):
-        search(data, settings("xgboost", 6), [], found.append, str(tmp_path), keep=fail)
-    assert not found
+        run_trials(search_job(data, "xgboost", 6), [], results.append, str(tmp_path), keep=fail)
+    assert not results
 
 
 @pytest.mark.slow
-def test_a_killed_trial_goes_on_and_changes_nothing(data: Any, tmp_path: Any) -> None:
+def test_a_killed_trial_resumes_and_changes_nothing(data: Any, tmp_path: Any) -> None:
     """kill -9 of a trial's process: Ray Tune starts it again from its last checkpoint."""
-    asked = settings("xgboost", 2, candidates=[{"eta": 0.01, "subsample": 0.5}, {"eta": 0.02, "subsample": 0.6}])
-    base = dataclasses.replace(asked.base, rounds=1500, checkpoint_every=100)
-    asked = dataclasses.replace(asked, base=base, grace_rounds=1500)
-    undisturbed = run(data, asked, tmp_path / "undisturbed")
+    candidates = [{"eta": 0.01, "subsample": 0.5}, {"eta": 0.02, "subsample": 0.6}]
+    job = search_job(data, "xgboost", 2, candidates, rounds=1500, checkpoint_every=100, grace_rounds=1500)
+    undisturbed = run(job, tmp_path / "undisturbed")
     killed = []
 
     def kill() -> None:
@@ -206,7 +212,7 @@ def test_a_killed_trial_goes_on_and_changes_nothing(data: Any, tmp_path: Any) ->
 
     killer = threading.Thread(target=kill)
     killer.start()
-    disturbed = run(data, asked, tmp_path / "disturbed")
+    disturbed = run(job, tmp_path / "disturbed")
     killer.join()
     assert killed
     assert {n: result.log_loss for n, result in disturbed.items()} == {

@@ -23,11 +23,11 @@ STATED = {
     "core/shards.py: num_cpus=cpus": "processes_request, or one",
     "ray_jobs/train_encoder.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "ray_jobs/train_encoder.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
-    "core/placement.py: placement_group([{'CPU': cpus}] * places)": "folds_request",
+    "core/placement.py: placement_group([{'CPU': cpus}] * bundles)": "folds_request",
     "train/finetune/fold_trainer.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
         "workers_request"
     ),
-    "tune/search.py: tune.with_resources(..., {'CPU': settings.base.cpus_per_fold})": "processes_request",
+    "tune/search.py: tune.with_resources(..., {'CPU': job.recipe.settings.cpus_per_worker})": "processes_request",
 }
 ASKING = {"num_cpus", "num_gpus", "memory", "resources_per_worker", "placement_group_config"}
 
@@ -70,7 +70,7 @@ def test_every_job_of_every_configuration_fits_on_the_nodes_of_every_cluster(con
 @pytest.mark.parametrize("cluster", [AWS, GCP, KUBERAY], ids=lambda path: path.name)
 def test_what_no_node_has_does_not_fit(cluster):
     types = may_come(cluster)
-    asks = settings_of(ROOT / "configs/demo.yaml", "boosters.lightgbm.cpus_per_fold=17")
+    asks = settings_of(ROOT / "configs/demo.yaml", "boosters.lightgbm.cpus_per_worker=17")
     assert [each.what for each in requests(asks) if not fits(each, [], types)] == [
         "lightgbm: a fold",
         "lightgbm: a shard",
@@ -90,8 +90,8 @@ def test_what_no_node_has_does_not_fit(cluster):
 def test_requests_are_those_of_the_settings():
     demo = settings_of(
         ROOT / "configs/demo.yaml",
-        "boosters.lightgbm.cpus_per_fold=2",
-        "boosters.lightgbm.actors_per_fold=3",
+        "boosters.lightgbm.cpus_per_worker=2",
+        "boosters.lightgbm.num_workers=3",
         "tune=[{booster: lightgbm}]",
         "llms.gemma.gpus_per_replica=2",
         "llms.gemma.cpus_per_replica=5",
@@ -148,7 +148,7 @@ def cluster(monkeypatch):
     return monkeypatch
 
 
-FOLD = Request("train_boosters", "lightgbm: a fold", {"CPU": 8}, key="boosters.lightgbm.cpus_per_fold")
+FOLD = Request("train_boosters", "lightgbm: a fold", {"CPU": 8}, key="boosters.lightgbm.cpus_per_worker")
 ENGINE = Request("score_llm", "gemma: an engine", {"CPU": 1, "GPU": 1}, key="llms.gemma")
 
 
@@ -157,7 +157,7 @@ def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
     with pytest.raises(InputError) as refused:
         require_room(FOLD)
     assert str(refused.value) == (
-        "boosters.lightgbm.cpus_per_fold: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
+        "boosters.lightgbm.cpus_per_worker: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
         "Fix: ask for less there, or run on a cluster that has them."
     )
 

@@ -149,7 +149,7 @@ def test_what_a_model_learnt_elsewhere_spreads_to_whom_it_teaches_and_whose_reco
     settings = load_settings(
         """
         run: x
-        boosters: [{name: own, engine: two_part}]
+        boosters: [{name: own, engine: linear}]
         encoders: [{name: pupil, teacher: {model: borrowed}}, {name: free}, {name: second, teacher: {model: pupil}}]
         llms:
         - {name: borrowed, checkpoint: m/m}

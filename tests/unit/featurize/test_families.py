@@ -9,6 +9,7 @@ import pytest
 
 from core.registry import FAMILIES
 from core.settings.features import FamilyEntry, Featurize
+from core.stage import SCHEMA_VERSION
 from core.storage import Folder
 from featurize import outputs
 from featurize.blocks import exchange
@@ -16,7 +17,6 @@ from featurize.outputs import family_of, plan
 from tests.helpers.features import fit_entry, shard_file
 from tests.helpers.tables import records
 from votes.records import Records
-from votes.schema import SCHEMA_VERSION
 from votes.swap import swap_records
 
 TABLE = records(

@@ -9,11 +9,11 @@ from core.errors import InputError
 from core.registry import FAMILIES, load_plugins, read_plugin
 from core.run import Run
 from core.settings.loader import load_settings
+from core.stage import SCHEMA_VERSION
 from featurize import make
 from featurize.store import FeatureStore
 from tests.helpers.tables import records
 from votes.records import open_records
-from votes.schema import SCHEMA_VERSION
 
 PLUGIN = '''
 from pydantic import Field

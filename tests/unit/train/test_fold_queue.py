@@ -1,31 +1,41 @@
-"""The board of folds: who lost what, and how often."""
+"""The queue of folds: claims, deaths of workers, and checkpoints."""
 
-from train.boosters.fold_queue import Board, Finished
+from train.boosters.fold_queue import Failed, Finished, FoldQueue
 
 
-def test_a_lost_fold_goes_first_and_its_losses_count_until_a_checkpoint() -> None:
-    board = Board([0, 1])
-    assert board.take(10) == (0, None)
-    assert board.lost(10, with_node=False) == (0, 1)
-    assert board.take(10) is None, "a lost slot gets nothing"
-    assert board.take(11) == (0, None)
-    assert board.lost(11, with_node=True) == (0, 2), "a fold may be what kills its nodes"
-    assert board.take(12) == (0, None)
-    board.save(0, b"half")
-    assert board.lost(12, with_node=False) == (0, 1)
-    assert board.take(13) == (0, b"half")
-    board.post(12, Finished(0, "late"))
-    board.post(13, Finished(0, "done"))
-    events, waiting, at_work = board.look()
+def test_a_dead_workers_fold_goes_first_and_its_deaths_count_until_a_checkpoint() -> None:
+    queue = FoldQueue([0, 1])
+    assert queue.claim(10) == (0, None)
+    assert queue.requeue(10, with_node=False) == (0, 1)
+    assert queue.claim(10) is None, "a dead worker claims nothing"
+    assert queue.claim(11) == (0, None)
+    assert queue.requeue(11, with_node=True) == (0, 2), "a fold may be what kills its nodes"
+    assert queue.claim(12) == (0, None)
+    queue.save(0, b"half")
+    assert queue.requeue(12, with_node=False) == (0, 1)
+    assert queue.claim(13) == (0, b"half")
+    queue.complete(12, Finished(0, "late"))
+    queue.complete(13, Finished(0, "done"))
+    events, waiting, working = queue.poll()
     assert events == [Finished(0, "done")]
     assert waiting == 1
-    assert at_work == {10, 11, 12, 13}
+    assert working == {10, 11, 12, 13}
+    assert queue.poll()[0] == [], "each event is polled once"
 
 
-def test_a_lost_node_is_nothing_against_slots_that_had_not_begun() -> None:
-    board = Board([0])
-    assert [board.lost(slot, with_node=True) for slot in range(10)] == [(None, 0)] * 10
-    assert [board.lost(slot, with_node=False) for slot in (10, 11)] == [(None, 1), (None, 2)]
-    assert board.take(12) == (0, None)
-    board.post(12, Finished(0, None))
-    assert board.lost(13, with_node=False) == (None, 1), "slots could start"
+def test_a_lost_node_does_not_count_against_workers_that_had_no_fold() -> None:
+    queue = FoldQueue([0])
+    assert [queue.requeue(worker, with_node=True) for worker in range(10)] == [(None, 0)] * 10
+    assert [queue.requeue(worker, with_node=False) for worker in (10, 11)] == [(None, 1), (None, 2)]
+    assert queue.claim(12) == (0, None)
+    queue.complete(12, Finished(0, None))
+    assert queue.requeue(13, with_node=False) == (None, 1), "workers could start"
+
+
+def test_a_failed_fold_is_an_event_and_waits_no_more() -> None:
+    queue = FoldQueue([4])
+    queue.claim(0)
+    failure = Failed(4, RuntimeError("disk full"))
+    queue.complete(0, failure)
+    assert queue.poll() == ([failure], 0, {0})
+    assert queue.claim(1) is None

@@ -6,24 +6,19 @@ from scipy.optimize import minimize
 
 from core.errors import InputError
 from metrics.scores import log_loss
-from tests.helpers.boosters import small_data
-from train.boosters.data import BoosterSettings
+from tests.helpers.boosters import make_recipe, small_data
 from train.boosters.engines import linear
-from train.boosters.engines.linear import Columns, TwoPart
+from train.boosters.engines.linear import Columns, TwoPartModel
 from votes.swap import swap_probabilities
 
 PARAMS = {"c_anti": 0.5, "c_tie": 0.5, "clip": 3.0}
 
 
-def settings(**params):
-    return BoosterSettings(1, None, params)
-
-
 def fitted(data, fold=0, weights=None, **params):
-    rest = data.rest(fold)
-    columns = Columns.of(data.permutation, data.signs)
+    rest = data.training_rows(fold)
+    columns = Columns.from_exchange(data.permutation, data.signs)
     dense = linear._dense(data.features)
-    return TwoPart.fit(dense[rest], data.labels[rest], weights, columns, PARAMS | params), dense
+    return TwoPartModel.fit(dense[rest], data.labels[rest], weights, columns, PARAMS | params), dense
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -36,7 +31,7 @@ def test_exchanging_answers_exchanges_probabilities_exactly(sparse):
     assert np.abs(predicted.sum(axis=1) - 1).max() < 1e-12
 
 
-def test_it_learns_who_wins_and_when_nobody_does():
+def test_it_learns_who_wins_and_when_it_is_a_tie():
     data = small_data()
     model, dense = fitted(data)
     held_out = data.held_out(0)
@@ -49,11 +44,11 @@ def test_it_learns_who_wins_and_when_nobody_does():
     assert ties[np.abs(decides) < 0.3].mean() > ties[np.abs(decides) > 1].mean() + 0.1
 
 
-def test_who_wins_is_the_penalised_optimum():
+def test_who_wins_is_the_penalized_optimum():
     """The part for A against B, written out as an optimisation and solved by another method."""
     data = small_data()
     model, dense = fitted(data)
-    rest = data.rest(0)
+    rest = data.training_rows(0)
     x = dense[rest][:, 8:].astype(float)
     x = np.clip(x / np.sqrt((x**2).mean(axis=0)), -3, 3)[data.labels[rest] < 2]
     sign = np.where(data.labels[rest][data.labels[rest] < 2] == 0, 1, -1)
@@ -61,25 +56,25 @@ def test_who_wins_is_the_penalised_optimum():
     def loss(w):
         return np.log1p(np.exp(-sign * (x @ w))).sum() + (w**2).sum() / (2 * PARAMS["c_anti"])
 
-    found = minimize(loss, np.zeros(4), method="BFGS").x
-    assert np.abs(found - model.odd_weights).max() < 1e-3
+    optimum = minimize(loss, np.zeros(4), method="BFGS").x
+    assert np.abs(optimum - model.odd_weights).max() < 1e-3
 
 
 def test_a_weight_counts_like_copies():
     data = small_data()
-    rest = data.rest(0)
-    columns = Columns.of(data.permutation, data.signs)
+    rest = data.training_rows(0)
+    columns = Columns.from_exchange(data.permutation, data.signs)
     twice = np.where(np.arange(len(rest)) % 3 == 0, 2, 1)
-    weighed = TwoPart.fit(data.features.dense[rest], data.labels[rest], twice.astype(np.float32), columns, PARAMS)
+    weighed = TwoPartModel.fit(data.features.dense[rest], data.labels[rest], twice.astype(np.float32), columns, PARAMS)
     copies = np.repeat(rest, twice)
-    copied = TwoPart.fit(data.features.dense[copies], data.labels[copies], None, columns, PARAMS)
+    copied = TwoPartModel.fit(data.features.dense[copies], data.labels[copies], None, columns, PARAMS)
     predicted = [model.predict(data.features.dense) for model in (weighed, copied)]
     assert np.abs(predicted[0] - predicted[1]).max() < 1e-3
 
 
 def test_the_saved_model_predicts_the_same_numbers():
     model, dense = fitted(small_data())
-    again = TwoPart.from_bytes(model.to_bytes())
+    again = TwoPartModel.from_bytes(model.to_bytes())
     assert (again.predict(dense) == model.predict(dense)).all()
 
 
@@ -94,16 +89,26 @@ def test_importances_name_the_column_that_decides_and_constant_columns_say_nothi
 
 
 @pytest.mark.parametrize(
-    ("asked", "says"),
+    ("settings", "says"),
     [
-        (settings(c_antii=1.0), "did you mean 'c_anti'"),
-        (settings(c_tie=-1.0), "not a number above 0"),
-        (BoosterSettings(1, None, {}, actors_per_fold=2), "one process"),
+        ({"params": {"c_antii": 1.0}}, "did you mean 'c_anti'"),
+        ({"params": {"c_tie": -1.0}}, "not a number above 0"),
+        ({"params": {"c_tie": True}}, "not a number above 0"),
+        ({"num_workers": 2}, "one process"),
     ],
 )
-def test_bad_parameters_are_named(asked, says):
+def test_bad_parameters_are_named(settings, says):
     with pytest.raises(InputError, match=says):
-        linear.check(small_data(), asked)
+        make_recipe("linear", **settings)
+
+
+def test_features_that_do_not_tell_a_from_b_are_refused():
+    data = small_data()
+    same = dataclasses.replace(data, signs=np.abs(data.signs))
+    linear.LinearEngine().try_parameters(data, make_recipe("linear"))
+    with pytest.raises(InputError, match="no column tells A from B") as caught:
+        linear.LinearEngine().try_parameters(same, make_recipe("linear"))
+    assert caught.value.where == "boosters.small.features"
 
 
 def test_absurd_features_give_probabilities():
@@ -114,7 +119,7 @@ def test_absurd_features_give_probabilities():
 
 
 @pytest.mark.parametrize("outcomes", [(0, 1), (0,), (2,)])
-def test_votes_without_ties_or_with_one_winner_are_learnt_from(outcomes):
+def test_votes_without_ties_or_with_one_winner_are_learned_from(outcomes):
     data = small_data()
     labels = np.array(outcomes, np.int8)[np.arange(len(data.labels)) % len(outcomes)]
     if outcomes == (0, 1):
@@ -123,7 +128,7 @@ def test_votes_without_ties_or_with_one_winner_are_learnt_from(outcomes):
     predicted = model.predict(dense)
     assert np.isfinite(predicted).all()
     assert predicted.min() > 0
-    records = len(data.rest(0))
+    records = len(data.training_rows(0))
     ties = (records + 1) / (records + 2) if outcomes == (2,) else 1 / (records + 2)
     np.testing.assert_allclose(predicted[:, 2], ties)
     if outcomes == (0, 1):

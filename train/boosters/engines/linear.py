@@ -1,58 +1,150 @@
-"""A linear model in two parts, exactly consistent under exchange of A and B.
+"""A linear model in two parts; exchanging A and B exchanges its predictions exactly.
 
-    P(tie)          logistic in what exchanging A and B leaves as it is: |A - B|, A + B, columns of the prompt
-    P(A | decided)  logistic in what changes sign: A - B and ratios, without intercept
+    P(tie)          logistic in columns that the exchange leaves as they are: |A - B|, A + B, columns of the prompt
+    P(A | decided)  logistic in columns that change sign: A - B and ratios, without intercept
 
-With a few thousand votes it holds its own against boosted trees and errs elsewhere, so that a blend gains from it. It
-trains in well under a second for 1,000 records, on one order of each.
+With a few thousand votes it is as good as boosted trees and makes other errors, so a blend gains from it. It trains in
+well under a second for 1,000 records, on one order of each.
 """
 
 from __future__ import annotations
 
-import difflib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from core.errors import InputError
-from metrics.scores import log_loss
-from train.boosters.data import BoosterData, BoosterSettings, Doubles, Fit, Floats, Labels, Probabilities
+from core.registry import ENGINES
+from core.settings.tune import Dimension, Space
+from train.boosters.engine import BoosterEngine, BoosterRecipe, FoldTrainer, TrainedModel
 
 if TYPE_CHECKING:
+    from core.arrays import Doubles, Floats, Labels, Mask, Probabilities, Rows
+    from train.boosters.data import BoosterData
     from train.boosters.matrix import Matrix
 
-# Inverse strengths of the L2 penalty on standardised columns, and standard deviations at which columns are clipped.
-# Chosen out-of-fold on 1,000 real votes; strong, since there are hundreds of columns.
-DEFAULTS: dict[str, float] = {"c_anti": 0.003, "c_tie": 0.001, "clip": 3.0}
-Indices = npt.NDArray[np.intp]
+# Inverse strengths of the L2 penalty on standardized columns, and standard deviations at which columns are clipped.
+# Chosen out-of-fold on 1,000 real votes; the penalty is strong because there are hundreds of columns.
+_DEFAULTS: Mapping[str, float] = {"c_anti": 0.003, "c_tie": 0.001, "clip": 3.0}
+
+
+@ENGINES.register
+class LinearEngine(BoosterEngine):
+    """Two penalized logistic regressions: who wins, and whether it is a tie."""
+
+    name = "linear"
+    title = "the linear model"
+    summary = "Two logistic regressions, for the winner and for ties; strong with few votes, good in a blend."
+    model_file = "model.json"
+    libraries = ("scikit-learn",)
+    has_rounds = False
+    swap_consistent = True
+    search_spaces: ClassVar[Mapping[str, Space]] = {
+        "default": {
+            "c_anti": Dimension(low=1e-4, high=1.0, log=True),
+            "c_tie": Dimension(low=1e-4, high=1.0, log=True),
+        }
+    }
+
+    def known_parameters(self) -> Collection[str]:
+        """See BoosterEngine."""
+        return _DEFAULTS
+
+    def check_parameters(self, params: Mapping[str, Any], where: str = "params") -> None:
+        """See BoosterEngine. All parameters are numbers above 0."""
+        super().check_parameters(params, where)
+        for name, value in params.items():
+            if isinstance(value, bool | str) or value <= 0:
+                raise InputError(f"{value!r} is not a number above 0", f"{where}.{name}", "give one, such as 0.003.")
+
+    def try_parameters(self, data: BoosterData, recipe: BoosterRecipe) -> None:
+        """See BoosterEngine. Refuse features that are the same for A and B."""
+        super().try_parameters(data, recipe)
+        if not len(Columns.from_exchange(data.permutation, data.signs).odd):
+            raise InputError(
+                "no column tells A from B",
+                recipe.settings.key("features"),
+                "add a family or a block with a difference of the answers.",
+            )
+
+    def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> BoosterData:
+        """See BoosterEngine. There is nothing to prepare."""
+        return data
+
+    def start(self, prepared: BoosterData, recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> FoldTrainer:
+        """See BoosterEngine."""
+        return _LinearTrainer(prepared, recipe, fold)
+
+    def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
+        """See BoosterEngine."""
+        return TwoPartModel.from_bytes(model).predict(_dense(features))
+
+    def importance(self, model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
+        """See BoosterEngine."""
+        return TwoPartModel.from_bytes(model).importance(_dense(features))
+
+
+class _LinearTrainer(FoldTrainer):
+    """The training is one step, so there are no checkpoints."""
+
+    def __init__(self, data: BoosterData, recipe: BoosterRecipe, fold: int) -> None:
+        self._data, self._recipe, self._fold = data, recipe, fold
+        self._model: TwoPartModel | None = None
+        self.done = 0
+        self.finished = False
+
+    def advance(self) -> None:
+        from threadpoolctl import threadpool_limits
+
+        data, settings = self._data, self._recipe.settings
+        features, labels, weights = data.sample(data.training_rows(self._fold), swap=False)
+        columns = Columns.from_exchange(data.permutation, data.signs)
+        params: dict[str, Any] = {**_DEFAULTS, **settings.params}
+        with threadpool_limits(settings.cpus_per_worker):
+            self._model = TwoPartModel.fit(_dense(features), labels, weights, columns, params)
+        self.done, self.finished = 1, True
+
+    @property
+    def best_score(self) -> float:
+        from metrics.scores import log_loss
+
+        assert self._model is not None
+        held_out = self._data.held_out(self._fold)
+        predicted = self._model.predict(_dense(self._data.features.rows(held_out)))
+        return log_loss(predicted, self._data.labels[held_out])
+
+    def checkpoint(self) -> bytes:
+        return b""
+
+    def model(self) -> TrainedModel:
+        assert self._model is not None
+        return TrainedModel(self._model.to_bytes(), 1, 1)
 
 
 @dataclass(frozen=True)
 class Columns:
     """Columns by what exchanging A and B does to them."""
 
-    odd: Indices  # change their sign
-    same: Indices  # stay as they are
-    first: Indices  # change places with `second`
-    second: Indices
+    odd: Rows  # change their sign
+    same: Rows  # stay as they are
+    first: Rows  # change places with `second`
+    second: Rows
 
     @classmethod
-    def of(cls, permutation: Indices, signs: Floats) -> Columns:
-        """Columns from the exchange of train.boosters.data.BoosterData."""
+    def from_exchange(cls, permutation: Rows, signs: Floats) -> Columns:
+        """Return the columns by the exchange of train.boosters.data.BoosterData."""
         index = np.arange(len(permutation))
         stays = permutation == index
         first = np.flatnonzero(permutation > index)
         return cls(np.flatnonzero(stays & (signs < 0)), np.flatnonzero(stays & (signs > 0)), first, permutation[first])
 
     def views(self, features: Floats) -> tuple[Doubles, Doubles]:
-        """What the two parts see of features (n, d): antisymmetric (n, odd), and symmetric (n, odd + first + same).
+        """Return the two parts' views of features (n, d): antisymmetric (n, odd), symmetric (n, odd + first + same).
 
-        The symmetric ones are on a logarithmic scale, where a difference of ten words counts alike for short answers
-        and long ones.
+        Symmetric columns are on a logarithmic scale: ten words more count more between short answers than long ones.
         """
         values = features.astype(np.float64)
         small = np.sign(values) * np.log1p(np.abs(values))
@@ -61,12 +153,12 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class TwoPart:
+class TwoPartModel:
     """A fitted model."""
 
     columns: Columns
     clip: float
-    odd_factor: Doubles  # 1 / standard deviation; 0 for constant columns, which then say nothing
+    odd_factor: Doubles  # 1 / standard deviation; 0 for constant columns, which then count for nothing
     even_mean: Doubles
     even_factor: Doubles
     odd_weights: Doubles
@@ -76,8 +168,8 @@ class TwoPart:
     @classmethod
     def fit(
         cls, features: Floats, labels: Labels, weights: Floats | None, columns: Columns, params: Mapping[str, float]
-    ) -> TwoPart:
-        """Fit on records (n, d) in one order."""
+    ) -> TwoPartModel:
+        """Return the model fitted on records (n, d) in one order."""
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         odd, even = columns.views(features)
         odd_factor = _factor(np.average(odd**2, axis=0, weights=weight))
@@ -85,10 +177,10 @@ class TwoPart:
         even_factor = _factor(np.average((even - even_mean) ** 2, axis=0, weights=weight))
         clip = params["clip"]
         decided = labels < 2
-        of_sides = _clipped(odd[decided] * odd_factor, clip)
-        anti, _ = _logistic(of_sides, labels[decided] == 0, weight[decided], params["c_anti"], intercept=False)
-        of_ties = _clipped((even - even_mean) * even_factor, clip)
-        tie, tie_intercept = _logistic(of_ties, labels == 2, weight, params["c_tie"], intercept=True)
+        sides = _clipped(odd[decided] * odd_factor, clip)
+        anti, _ = _logistic(sides, labels[decided] == 0, weight[decided], params["c_anti"], intercept=False)
+        ties = _clipped((even - even_mean) * even_factor, clip)
+        tie, tie_intercept = _logistic(ties, labels == 2, weight, params["c_tie"], intercept=True)
         return cls(columns, clip, odd_factor, even_mean, even_factor, anti, tie, tie_intercept)
 
     def _contributions(self, features: Floats) -> tuple[Doubles, Doubles]:
@@ -99,14 +191,14 @@ class TwoPart:
         )
 
     def predict(self, features: Floats) -> Probabilities:
-        """Probabilities (n, 3) in the order A, B, tie."""
+        """Return probabilities (n, 3) in the order A, B, tie."""
         odd, even = self._contributions(features)
         a = _sigmoid(odd.sum(axis=1))
         tie = _sigmoid(even.sum(axis=1) + self.even_intercept)
         return np.stack([(1 - tie) * a, (1 - tie) * (1 - a), tie], axis=1)
 
     def importance(self, features: Floats) -> tuple[Doubles, Doubles]:
-        """By column (d,): |weight| of the standardised column, and mean |contribution| to the two scores.
+        """Return by column (d,): |weight| of the standardized column, and mean |contribution| to the two scores.
 
         For a linear model the contributions are its SHAP values (Lundberg and Lee 2017) but for their means.
         """
@@ -116,23 +208,23 @@ class TwoPart:
 
     def _by_column(self, odd: Doubles, even: Doubles, width: int) -> Doubles:
         columns = self.columns
-        found = np.zeros(width)
-        found[columns.odd] = odd + even[: len(columns.odd)]
+        values = np.zeros(width)
+        values[columns.odd] = odd + even[: len(columns.odd)]
         sums = even[len(columns.odd) : len(columns.odd) + len(columns.first)] / 2
-        found[columns.first], found[columns.second] = sums, sums
-        found[columns.same] = even[len(columns.odd) + len(columns.first) :]
-        return found
+        values[columns.first], values[columns.second] = sums, sums
+        values[columns.same] = even[len(columns.odd) + len(columns.first) :]
+        return values
 
     def to_bytes(self) -> bytes:
-        """The model as JSON."""
+        """Return the model as JSON."""
         arrays = {**self.__dict__, **self.columns.__dict__}
         del arrays["columns"]
         lists = {name: value.tolist() if isinstance(value, np.ndarray) else value for name, value in arrays.items()}
         return json.dumps(lists).encode()
 
     @classmethod
-    def from_bytes(cls, model: bytes) -> TwoPart:
-        """The model behind `to_bytes`."""
+    def from_bytes(cls, model: bytes) -> TwoPartModel:
+        """Return the model that `to_bytes` wrote."""
         saved = json.loads(model)
         columns = Columns(**{name: np.array(saved.pop(name), np.intp) for name in Columns.__annotations__})
         arrays: dict[str, Any] = {
@@ -141,13 +233,11 @@ class TwoPart:
         return cls(columns, **arrays)
 
 
-def _logistic(
-    values: Doubles, outcome: npt.NDArray[np.bool_], weight: Doubles, c: float, intercept: bool
-) -> tuple[Doubles, float]:
-    """Weights (d,) and intercept of a penalised logistic regression.
+def _logistic(values: Doubles, outcome: Mask, weight: Doubles, c: float, intercept: bool) -> tuple[Doubles, float]:
+    """Return weights (d,) and intercept of a penalized logistic regression.
 
-    Where all records have one outcome (votes without ties, say) nothing can be learnt of the columns: the intercept
-    is that of the share with one record more of each outcome (Laplace), since no outcome is impossible.
+    Where all records have one outcome (votes without ties, say) the columns teach nothing. The intercept is then that
+    of the share with one more record of each outcome (Laplace), since no outcome is impossible.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -173,112 +263,7 @@ def _sigmoid(scores: Doubles) -> Doubles:
     return np.asarray(expit(scores))
 
 
-def _params(settings: BoosterSettings) -> dict[str, float]:
-    for name, value in settings.params.items():
-        where = f"two_part params.{name}"
-        if name not in DEFAULTS:
-            near = difflib.get_close_matches(name, DEFAULTS, n=1, cutoff=0.0)[0]
-            raise InputError("the two-part model has no such parameter", where=where, fix=f"did you mean {near!r}?")
-        if isinstance(value, bool | str) or value <= 0:
-            raise InputError(f"{value!r} is not a number above 0", where=where, fix="give one, such as 0.003")
-    if settings.actors_per_fold > 1:
-        raise InputError("a linear fold has one process", where="two_part actors_per_fold", fix="leave it out")
-    return {**DEFAULTS, **settings.params}
-
-
-def check(data: BoosterData, settings: BoosterSettings) -> None:
-    """See train.boosters.data.Engine.check."""
-    _params(settings)
-    if not len(Columns.of(data.permutation, data.signs).odd):
-        raise InputError(
-            "no column tells A from B", where="two_part features", fix="give it a family or a block of differences"
-        )
-
-
-def main_name(name: str) -> str:
-    """See train.boosters.data.Engine.main_name."""
-    return name
-
-
-def fixed_by_data(name: str) -> bool:
-    """See train.boosters.data.Engine.fixed_by_data."""
-    return False
-
-
-def host(body: Callable[[], None], settings: BoosterSettings) -> None:
-    """See train.boosters.data.Engine.host. There is no wrapper: folds train in the calling process."""
-    body()
-
-
-def prepare(data: BoosterData, settings: BoosterSettings, keep_folds: bool = False) -> BoosterData:
-    """See train.boosters.data.Engine.prepare. There is nothing to prepare."""
-    return data
-
-
-def start(prepared: BoosterData, fold: int, settings: BoosterSettings, checkpoint: bytes | None) -> TwoPartTrainer:
-    """See train.boosters.data.Engine.start."""
-    return TwoPartTrainer(prepared, fold, settings)
-
-
-def start_distributed(
-    shared: Any,  # noqa: ANN401 - a list with a reference to the data
-    data: BoosterData,
-    fold: int,
-    settings: BoosterSettings,
-    checkpoint: bytes | None,
-) -> TwoPartTrainer:
-    """See train.boosters.data.Engine.start_distributed; `check` refuses it."""
-    return TwoPartTrainer(data, fold, settings)
-
-
-class TwoPartTrainer:
-    """See train.boosters.data.Trainer. It is over in one stretch, so there are no checkpoints."""
-
-    def __init__(self, data: BoosterData, fold: int, settings: BoosterSettings) -> None:
-        self._data, self._fold, self._settings = data, fold, settings
-        self._model: TwoPart | None = None
-        self.done = 0
-        self.finished = False
-
-    def advance(self) -> None:
-        """See train.boosters.data.Trainer."""
-        from threadpoolctl import threadpool_limits
-
-        features, labels, weights = self._data.sample(self._data.rest(self._fold), both_orders=False)
-        columns = Columns.of(self._data.permutation, self._data.signs)
-        with threadpool_limits(self._settings.cpus_per_fold):
-            self._model = TwoPart.fit(_dense(features), labels, weights, columns, _params(self._settings))
-        self.done, self.finished = 1, True
-
-    @property
-    def best_score(self) -> float:
-        """See train.boosters.data.Trainer."""
-        assert self._model is not None
-        held_out = self._data.held_out(self._fold)
-        predicted = self._model.predict(_dense(self._data.features.rows(held_out)))
-        return log_loss(predicted, self._data.labels[held_out])
-
-    def checkpoint(self) -> bytes:
-        """See train.boosters.data.Trainer."""
-        return b""
-
-    def fit(self) -> Fit:
-        """See train.boosters.data.Trainer."""
-        assert self._model is not None
-        return Fit(self._model.to_bytes(), 1, 1, 0)
-
-
-def predict(model: bytes, features: Matrix, threads: int) -> Probabilities:
-    """Probabilities (n, 3) of the JSON `model`."""
-    return TwoPart.from_bytes(model).predict(_dense(features))
-
-
-def importance(model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
-    """See train.boosters.data.Engine.importance."""
-    return TwoPart.from_bytes(model).importance(_dense(features))
-
-
 def _dense(features: Matrix) -> Floats:
-    """All columns as one array: a linear model needs each column's scale, and few n-gram columns."""
+    """Return all columns as one array: a linear model needs each column's scale, and sees few n-gram columns."""
     joined = features.joined()
     return joined if isinstance(joined, np.ndarray) else np.asarray(joined.toarray())
