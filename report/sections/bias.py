@@ -48,7 +48,7 @@ def averages_both_orders(run: Run) -> dict[str, bool]:
     """By model: whether it predicts the mean over both orders, so that exchanging answers exchanges P(A) and P(B)."""
     # A two-part model is linear in differences of the answers, and fine-tuned encoders always predict both orders.
     boosters = {booster.name: booster.both_orders or booster.engine == "two_part" for booster in run.settings.boosters}
-    encoders = {encoder.name: True for encoder in run.settings.encoders}
+    encoders = {encoder.name: True for encoder in run.settings.finetune.encoders}
     found = {**boosters, **encoders}
     for llm in run.settings.llms:  # a cascade's cheaper model, which predicts some of its records, stands before it
         found[llm.name] = llm.swap == "both" and (llm.cascade is None or found[llm.cascade.model])

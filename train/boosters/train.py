@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.progress import Progress, say
-from core.resources import Request, folds_request, held, may_grow, require_room
+from core.resources import Request, folds_request, may_grow, require_room, resource_seconds
 from core.run import Run, StageResult, connect
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
@@ -205,7 +205,7 @@ def _train(
     return outputs.commit(
         rows=rows,
         metrics={
-            **held(of_folds, booster.cpus_per_fold * booster.actors_per_fold, 0),
+            **resource_seconds(of_folds, booster.cpus_per_fold * booster.actors_per_fold, 0),
             "position": position_of_folds([manifest["metrics"].get("position") for manifest in manifests.values()]),
         },
         keep={f"{name}.parquet" for name in rows},

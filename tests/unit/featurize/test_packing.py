@@ -9,21 +9,22 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from core.errors import InputError
+from core.settings.packing import Truncation
 from featurize.tokens.packing import (
     CUE,
     CUT,
-    EMPTY,
+    EMPTY_TEXT,
     HEADINGS,
     MISSING,
     NULL,
-    Fitted,
+    FittedRounds,
     Packer,
     Round,
     check_packing,
     load_packing,
     save_packing,
 )
-from featurize.tokens.truncation import TRUNCATIONS, Truncation, admission, share
+from featurize.tokens.truncation import TRUNCATIONS, admission, share
 from infer.scoring.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
 
 SENTENCES = [
@@ -69,7 +70,7 @@ def ids_of(name: str, text: str) -> list[int]:
     return ids
 
 
-def layout(name: str, fitted: Fitted) -> list[int]:
+def layout(name: str, fitted: FittedRounds) -> list[int]:
     """The documented layout, written down once more."""
     pieces = [
         [
@@ -213,10 +214,10 @@ def test_null_empty_and_missing_turns_differ(name: str) -> None:
     fitted = packer.fit([None, "sort"], ["", "list"], ["values"])
     rounds = fitted.rounds
     assert fitted.gap is None
-    assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY), ids_of(name, "values"))
+    assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY_TEXT), ids_of(name, "values"))
     assert rounds[1] == Round(ids_of(name, "sort"), ids_of(name, "list"), ids_of(name, MISSING))
-    assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY, MISSING)}) == 3
-    assert packer.pack([], [], []) == layout(name, Fitted([Round(*[ids_of(name, MISSING)] * 3)], None))
+    assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY_TEXT, MISSING)}) == 3
+    assert packer.pack([], [], []) == layout(name, FittedRounds([Round(*[ids_of(name, MISSING)] * 3)], None))
 
 
 def test_shares_are_a_fifth_and_two_fifths_and_what_is_unused_is_passed_on() -> None:
