@@ -145,7 +145,7 @@ def _fit(task: FoldTask, storage: Storage) -> None:
                 name=f"fold-{task.fold}-{time.time_ns()}",
                 storage_path=path,
                 storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=0),  # retried below, where losses and errors are told apart
+                failure_config=FailureConfig(max_failures=0),  # retried below, if no worker raised an error
             ),
         )
         try:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import numpy.typing as npt
+
 from core.errors import InputError
 from core.filesystems import resolve
 from core.progress import Progress, say
@@ -13,10 +16,12 @@ from core.run import Run, StageResult, connect
 from featurize.tokens.packed_records import share_tokens, token_counts
 from train.finetune.checkpoints import CHECKPOINT, RunFoldStore
 from train.finetune.data import TokenData
-from train.finetune.notes import training_notes
+from train.finetune.networks import foreign_head
+from train.finetune.sampler import plan_epoch
 from train.finetune.stages import finetune_fold_stage, folds_of
 from train.finetune.task import FoldTask
 from votes import predictions
+from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
@@ -112,6 +117,34 @@ def _train(
     for fold in fine_tune(tasks, storage, at_once, on_progress, functools.partial(say, stage.name)):
         loss = (finetune_fold_stage(stage, fold).manifest() or {})["metrics"]["log_loss"]
         progress.advance(note=f"fold {fold}: held-out log loss {loss:.4f}")
+
+
+def training_notes(run: Run, base: CheckpointRef, model: FinetunedModel, lengths: npt.NDArray[np.int32]) -> list[str]:
+    """Return what a user should know before the first step: notes on data, head and workers.
+
+    `lengths` (n,) are the tokens of a fold's training records.
+    """
+    notes = []
+    if run.settings.data.others:
+        names = ", ".join(source.name for source in run.settings.data.others)
+        notes.append(f"only the first source of votes is used; the other sources ({names}) train boosters only")
+    classes = [] if base.in_run or model.compares_answers else foreign_head(base.header_only())
+    if classes:
+        names = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
+        notes.append(f"{base.location} has a head for {names}; replacing it with one for {', '.join(LABELS)}")
+    microbatches = _mean_microbatches(model, lengths)
+    if microbatches < model.num_workers:
+        notes.append(
+            f"{model.num_workers} workers share {microbatches:.1f} microbatches a step, so some are idle: raise "
+            "global_batch_size, or lower max_tokens_per_microbatch or num_workers"
+        )
+    return notes
+
+
+def _mean_microbatches(model: FinetunedModel, lengths: npt.NDArray[np.int32]) -> float:
+    """Return the mean number of microbatches of a step, over one epoch."""
+    plan = plan_epoch(lengths, model.global_batch_size, model.max_tokens_per_microbatch, model.orders, seed=(0,))
+    return float(np.mean([len(step.microbatches) for step in plan]))
 
 
 def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:

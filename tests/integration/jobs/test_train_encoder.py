@@ -1,4 +1,4 @@
-"""train_encoder in a whole pipeline: an encoder of some folds beside a booster of all."""
+"""train_encoder in a whole pipeline: an encoder of some folds, and a booster of all."""
 
 import csv
 import json

@@ -16,8 +16,8 @@ from featurize.tokens.packing import packing_settings
 from infer.classifier import Classifier
 from tests.helpers.tiny_models import tiny_model
 from train.finetune.base_model import check_bases
-from train.finetune.notes import training_notes
 from train.finetune.stages import model_stage
+from train.finetune.train import training_notes
 from votes.records import Records
 
 
