@@ -105,12 +105,12 @@ def test_bytes_are_counted_while_they_live():
 @pytest.mark.parametrize(
     ("lengths", "max_tokens_per_microbatch", "swap", "global_batch_size", "shapes"),
     [
-        ([64] * 40, 256, True, 20, [(4, 64)]),
-        ([64] * 40, 192, True, 20, [(2, 64)]),
-        ([64] * 40, 192, False, 20, [(3, 64)]),
-        ([64] * 40, 32, True, 20, [(2, 64)]),  # one record at least, however long
+        ([64] * 40, 256, "both", 20, [(4, 64)]),
+        ([64] * 40, 192, "both", 20, [(2, 64)]),
+        ([64] * 40, 192, "random", 20, [(3, 64)]),
+        ([64] * 40, 32, "both", 20, [(2, 64)]),  # one record at least, however long
         ([300, *[200] * 40], 800, "both", 41, [(2, 300), (4, 200)]),  # the longest record has not the most tokens
-        ([60] * 40, 8192, True, 2, [(4, 60)]),  # a step has no more records than that
+        ([60] * 40, 8192, "both", 2, [(4, 60)]),  # a step has no more records than that
     ],
 )
 def test_the_plan_has_the_microbatches_that_the_loop_has(

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.finetune.sampler import learning_rate_at, plan_epoch, share_out, steps_per_epoch
+from tests.helpers.tiny_models import encoder_settings
+from train.finetune.sampler import EpochSampler, learning_rate_at, plan_epoch, share_out, steps_per_epoch
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=120), st.integers(1, 20), st.integers(50, 2000))
@@ -51,3 +52,16 @@ def test_the_learning_rate_rises_and_falls():
     assert rates[10] == 1.0
     assert rates[99] == pytest.approx(1 / 90)
     assert learning_rate_at(0, 100, warmup_ratio=0.0) == 1.0
+
+
+def test_epochs_differ_in_their_steps_and_swaps_and_repeat_for_the_same_seed():
+    lengths = np.random.default_rng(0).integers(10, 500, 100)
+    sampler, again = (EpochSampler(lengths, encoder_settings(swap="random"), seed=1) for _ in range(2))
+    assert sampler.steps_per_epoch == len(sampler.steps(0, 0)) == 7
+    for epoch in range(2):
+        assert (sampler.swaps(0, epoch) == again.swaps(0, epoch)).all()
+        records, others = (np.concatenate(part.steps(0, epoch)[0].microbatches) for part in (sampler, again))
+        assert (records == others).all()
+    assert 30 < sampler.swaps(0, 0).sum() < 70
+    assert (sampler.swaps(0, 0) != sampler.swaps(0, 1)).any()
+    assert (sampler.swaps(0, 0) != sampler.swaps(1, 0)).any()
