@@ -20,7 +20,7 @@ from train.finetune.loop import train_worker
 if TYPE_CHECKING:
     from train.finetune.task import FoldTask
 
-LOSSES_ALLOWED = 3  # of a fold's workers between two of its checkpoints
+WORKER_DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints
 Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
 
 
@@ -129,7 +129,7 @@ def _fit(task: FoldTask, storage: Storage) -> None:
 
     settings = task.settings
     filesystem, path = storage
-    losses = 0
+    deaths = 0
     while not task.store.finished():  # a worker may be lost after the result is written
         before = task.store.progress()
         trainer = TorchTrainer(
@@ -158,9 +158,9 @@ def _fit(task: FoldTask, storage: Storage) -> None:
                 # Errors other than InputError become text, since not every exception can be pickled.
                 is_input = isinstance(own[0], InputError)
                 raise own[0] if is_input else RuntimeError(f"{type(own[0]).__name__}: {own[0]}") from None
-            losses = losses + 1 if task.store.progress() == before else 1
-            if losses > LOSSES_ALLOWED:
-                raise RuntimeError(f"workers were lost {losses} times in one epoch: {failures[0]}") from None
+            deaths = deaths + 1 if task.store.progress() == before else 1
+            if deaths > WORKER_DEATHS_ALLOWED:
+                raise RuntimeError(f"workers died {deaths} times in one epoch: {failures[0]}") from None
             if task.progress is not None:
                 task.progress.post.remote(task.fold, "a worker was lost; resuming from the last checkpoint")
 

@@ -91,7 +91,7 @@ def test_test_predictions_are_the_mean_of_the_folds_models(finished, encoder, fo
         model = Classifier(
             str(run / f"models/{encoder}/fold-{fold}/model"), 1000, 1, False, False, packing_settings(96, "encoder")
         )
-        rows = [[([columns[each][n]], [columns[f"{each}_parts"][n]]) for each in ("ab", "ba")] for n in order]
+        rows = [[([columns[name][n]], [columns[f"{name}_parts"][n]]) for name in ("ab", "ba")] for n in order]
         one_by_one.append(np.concatenate([model.predict(*row) for row in rows]))
     predicted = pq.read_table(run / f"predictions/{encoder}/test.parquet")
     assert predicted["id"].to_pylist() == [tokens["id"][int(n)].as_py() for n in order]
@@ -110,7 +110,7 @@ def test_the_saved_model_predicts_what_training_saw(finished, encoder, fold):
     held_out = pq.read_table(folder / "out_of_fold.parquet")
     tokens = pq.read_table(run / f"tokens/{encoder}/train").sort_by("row").take(held_out["row"])
     lists = {
-        name: [np.array(each) for each in tokens[name].to_pylist()] for name in ("ab", "ba", "ab_parts", "ba_parts")
+        name: [np.array(values) for values in tokens[name].to_pylist()] for name in ("ab", "ba", "ab_parts", "ba_parts")
     }
     predicted = model.predict((lists["ab"], lists["ab_parts"]), (lists["ba"], lists["ba_parts"]))
     np.testing.assert_allclose(

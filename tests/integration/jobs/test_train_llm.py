@@ -74,7 +74,9 @@ def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
 def test_scoring_can_be_planned_before_the_model_is_trained(trained, config, tmp_path):
     run = tmp_path / "run"
     assert run_here("ingest", run, config=str(config)).returncode == 0
-    before, after = (run_here("score_llm", each, config=str(config), flags=["--dry-run"]) for each in (run, trained))
+    before, after = (
+        run_here("score_llm", folder, config=str(config), flags=["--dry-run"]) for folder in (run, trained)
+    )
     assert before.returncode == 0, before.stderr
     assert before.stdout == after.stdout
     assert "operations" in before.stdout

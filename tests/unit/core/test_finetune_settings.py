@@ -38,13 +38,11 @@ def test_settings_are_the_same_in_a_worker(model):
 
 
 def test_encoders_and_language_models_answer_the_loops_questions():
-    encoder, llm = FinetunedEncoder(name="e", head="answers"), FinetunedLlm(name="l", base_4bit=True, gpus_per_worker=1)
-    assert (encoder.layout, encoder.adapters, encoder.is_4bit, encoder.compares_answers) == (
-        "encoder",
-        None,
-        False,
-        True,
-    )
-    assert (llm.layout, llm.adapters, llm.is_4bit, llm.compares_answers) == ("decoder", Lora(), True, False)
+    encoder = FinetunedEncoder(name="e", head="answers")
+    llm = FinetunedLlm(name="l", base_4bit=True, gpus_per_worker=1)
+    assert (encoder.layout, llm.layout) == ("encoder", "decoder")
+    assert (encoder.adapters, llm.adapters) == (None, Lora())
+    assert (encoder.is_4bit, llm.is_4bit) == (False, True)
+    assert (encoder.compares_answers, llm.compares_answers) == (True, False)
     assert (encoder.orders, FinetunedEncoder(name="e", swap="random").orders) == (2, 1)
     assert Finetune(encoders=[encoder], llms=[llm]).models == [encoder, llm]

@@ -122,7 +122,3 @@ def test_a_header_only_copy_has_the_header_and_takes_no_disk(bucket):
 def test_a_hub_id_or_a_folder_is_used_in_place(location):
     checkpoint = CheckpointRef(location, "f")
     assert checkpoint.local() == checkpoint.header_only() == location
-
-
-def test_a_checkpoint_of_a_local_run_is_used_in_place(tmp_path):
-    assert CheckpointRef(Folder(str(tmp_path)).uri, "f", in_run=True).local() == str(tmp_path)

@@ -78,7 +78,9 @@ def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, dtype,
     ids = torch.randint(5, 500, (4, SEQUENCE))
     mask = None if settings.adapters else torch.ones_like(ids)
     gc.collect()
-    with LiveBytes([*model.parameters(), *model.buffers(), *(each.grad for each in parameters.values())]) as live:
+    with LiveBytes(
+        [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in parameters.values())]
+    ) as live:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = model(input_ids=ids, attention_mask=mask).logits
         logits.float().sum().backward()
