@@ -21,16 +21,16 @@ from benchmarks.featurize import ROOT, SHARED
 JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "score_llm", "train_llm"]
 JOBS += ["blend", "report", "predict"]
 LORA = (  # on the model that score_llm makes
-    "trained_llms=[{{name: lora, model: {run}/demo/llm-llama, max_tokens: 128, precision: float32, "
-    "records_per_step: 128, folds: [0], stages: [{{epochs: 1, learning_rate: 1.0e-3}}]}}]"
+    "finetune.llms=[{{name: lora, model: {run}/demo/llm-llama, max_tokens: 128, dtype: float32, "
+    "global_batch_size: 128, folds: [0], stages: [{{epochs: 1, learning_rate: 1.0e-3}}]}}]"
 )
 SEARCH = "tune=[{booster: lightgbm, trials: 2, folds: 2}]"
 TEST_ROWS = 4  # training rows for each
 # Small models, since it is the number of records that counts here.
 SETTINGS = [
     "boosters=[{name: lightgbm, engine: lightgbm, rounds: 5}]",
-    "encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 128, "
-    "records_per_step: 128, folds: [0], stages: [{train: all, epochs: 1, learning_rate: 1.0e-3}]}]",
+    "finetune.encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 128, "
+    "global_batch_size: 128, folds: [0], stages: [{train: all, epochs: 1, learning_rate: 1.0e-3}]}]",
     "llms=[{name: llama, demo: {architecture: llama}, max_tokens: 64}]",
 ]
 

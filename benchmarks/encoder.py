@@ -1,11 +1,11 @@
-"""Token-budget batches of length-sorted records against the Hugging Face Trainer with dynamic padding.
+"""Token-budget batches of length-sorted records, compared with the Hugging Face Trainer with dynamic padding.
 
 Run as: python -m benchmarks.encoder --votes votes.csv
 (300 votes took 8 to 20 minutes on 2 cores)
 
-Both sides fine-tune all of the same model for one epoch on the same token ids on the CPU, in float32, in both orders of
-each record, 32 sequences a step. The Trainer gets its batches from its own sampler and DataCollatorWithPadding. Tokens
-a second count real tokens, not padding; starting processes and loading the model are left out on both sides.
+Both sides fine-tune all parameters of the same model for one epoch on the same token ids: on the CPU, in float32, in
+both orders of each record, 32 sequences a step. The Trainer has its own sampler and DataCollatorWithPadding. Tokens a
+second exclude padding. The start of processes and the loading of the model are not measured.
 """
 
 import argparse
@@ -23,9 +23,10 @@ import yaml
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
+from core.pretrained import locate_model
 from train.finetune.sampler import plan_epoch
 
-THEIRS = """
+TRAINER = """
 import json, sys
 import pyarrow.parquet as pq
 import torch
@@ -43,10 +44,10 @@ padding = {"tokens": 0, "padded": 0}
 collator = DataCollatorWithPadding(AutoTokenizer.from_pretrained(model))
 
 def collate(batch):
-    made = collator(batch)
-    padding["tokens"] += int(made["attention_mask"].sum())
-    padding["padded"] += made["input_ids"].numel()
-    return made
+    inputs = collator(batch)
+    padding["tokens"] += int(inputs["attention_mask"].sum())
+    padding["padded"] += inputs["input_ids"].numel()
+    return inputs
 
 arguments = TrainingArguments(
     folder, num_train_epochs=1, per_device_train_batch_size=32, learning_rate=3e-5, report_to=[], use_cpu=True,
@@ -60,7 +61,7 @@ print(json.dumps(padding | {"seconds": done.metrics["train_runtime"]}))
 
 
 def main() -> None:
-    """Measure both sides and print their tokens a second, the ratio, and each side's share of padding."""
+    """Print the tokens a second and the share of padding of both sides, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--votes", default=str(VOTES))
     parser.add_argument("--rows", type=int, default=300)
@@ -71,21 +72,21 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         _first_rows(Path(options.votes), folder / "votes.csv", options.rows)
-        run = _ours(folder, options)
+        run = _run_tiebreak(folder, options)
         history = json.loads((run / "models/encoder/fold-0/history.json").read_text("utf-8"))
         table = _training_tokens(run)
-        theirs = _theirs(folder, table, options)
+        trainer = _run_trainer(folder, table, options)
     tokens = sum(point["tokens"] for point in history)
-    if tokens != theirs["tokens"]:
-        raise RuntimeError(f"the sides read {tokens} and {theirs['tokens']} tokens")
+    if tokens != trainer["tokens"]:
+        raise RuntimeError(f"the sides read {tokens} and {trainer['tokens']} tokens")
     lengths = table["tokens"].to_numpy()
     plan = plan_epoch(lengths, 16, 8192, 2, (1, 0, 0))
-    padded = 2 * sum(len(batch) * int(lengths[batch].max()) for step in plan for batch in step.micro_batches)
-    rates = {"ours": tokens / history[-1]["seconds_training"], "Trainer": tokens / theirs["seconds"]}
+    padded = 2 * sum(len(batch) * int(lengths[batch].max()) for step in plan for batch in step.microbatches)
+    rates = {"Tiebreak": tokens / history[-1]["seconds_training"], "Trainer": tokens / trainer["seconds"]}
     print(f"{len(table)} records, {tokens:,} tokens in both orders, at most {options.max_tokens} each")
-    print(f"ours     {rates['ours']:8,.0f} tokens/s, {1 - tokens / padded:.1%} of what is computed is padding")
-    print(f"Trainer  {rates['Trainer']:8,.0f} tokens/s, {1 - tokens / theirs['padded']:.1%}")
-    print(f"ratio    {rates['ours'] / rates['Trainer']:8.2f}")
+    print(f"Tiebreak {rates['Tiebreak']:8,.0f} tokens/s, {1 - tokens / padded:.1%} of what is computed is padding")
+    print(f"Trainer  {rates['Trainer']:8,.0f} tokens/s, {1 - tokens / trainer['padded']:.1%}")
+    print(f"ratio    {rates['Tiebreak'] / rates['Trainer']:8.2f}")
 
 
 def _first_rows(votes: Path, target: Path, rows: int) -> None:
@@ -97,24 +98,26 @@ def _first_rows(votes: Path, target: Path, rows: int) -> None:
             writer.writerow(row)
 
 
-def _ours(folder: Path, options: argparse.Namespace) -> Path:
+def _run_tiebreak(folder: Path, options: argparse.Namespace) -> Path:
     run = folder / "run"
     settings = {
         "run": str(run),
         "data": {"train": str(folder / "votes.csv"), "folds": 10},
-        "encoders": [
-            {
-                "name": "encoder",
-                "model": options.model,
-                "max_tokens": options.max_tokens,
-                "folds": [0],
-                "records_per_step": 16,
-                "tokens_per_batch": 8192,
-                "cpus_per_worker": options.threads,
-                "label_smoothing": 0.0,
-                "stages": [{"train": "all", "epochs": 1, "learning_rate": 3e-5}],
-            }
-        ],
+        "finetune": {
+            "encoders": [
+                {
+                    "name": "encoder",
+                    "model": options.model,
+                    "max_tokens": options.max_tokens,
+                    "folds": [0],
+                    "global_batch_size": 16,
+                    "max_tokens_per_microbatch": 8192,
+                    "cpus_per_worker": options.threads,
+                    "label_smoothing": 0.0,
+                    "stages": [{"train": "all", "epochs": 1, "learning_rate": 3e-5}],
+                }
+            ],
+        },
     }
     config = folder / "config.yaml"
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
@@ -130,14 +133,12 @@ def _training_tokens(run: Path) -> pa.Table:
     return table.filter(np.asarray(records["fold"].to_numpy() != 0))
 
 
-def _theirs(folder: Path, table: pa.Table, options: argparse.Namespace) -> dict[str, float]:
-    from train.finetune.networks import locate
-
+def _run_trainer(folder: Path, table: pa.Table, options: argparse.Namespace) -> dict[str, float]:
     pq.write_table(table, folder / "tokens.parquet")
-    line = [locate(options.model), str(folder / "tokens.parquet"), str(folder / "trainer"), str(options.threads)]
-    done = subprocess.run([sys.executable, "-c", THEIRS, *line], check=True, capture_output=True, text=True)
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    line = [locate_model(options.model), str(folder / "tokens.parquet"), str(folder / "trainer"), str(options.threads)]
+    done = subprocess.run([sys.executable, "-c", TRAINER, *line], check=True, capture_output=True, text=True)
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
 
 
 if __name__ == "__main__":

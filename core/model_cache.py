@@ -1,4 +1,9 @@
-"""Model folders of a run as folders on this machine, which is what transformers and vLLM load."""
+"""References to model checkpoints, and the cache on this machine of those in object stores.
+
+transformers and vLLM load folders. A checkpoint in an object store is copied to a folder once for all processes.
+"""
+
+from __future__ import annotations
 
 import contextlib
 import fcntl
@@ -7,6 +12,7 @@ import os
 import shutil
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -18,20 +24,41 @@ from core.private_dir import private_folder
 from core.storage import Folder
 
 _CACHE = "tiebreak-models"
-# The same weights in other formats, of which none is ever read; a hub's folder may hold several.
+# The same weights in other formats, which are never read. A folder of the hub may hold several.
 _NOT_LOADED = (".bin", ".pt", ".pth", ".h5", ".msgpack", ".ot", ".gguf", ".onnx")
-_UNUSED_S = 12 * 3600  # after which a copy makes room for a new one: what works with it has loaded it long before
+_UNUSED_S = 12 * 3600  # after which a copy may be removed: whatever uses it loaded it long before
 
 
-def engine_source(place: str) -> tuple[str, dict[str, str]]:
-    """A model's place as ray.data.llm takes it, and the environment that its engines need to reach it.
+@dataclass(frozen=True)
+class CheckpointRef:
+    """A model's checkpoint: a hub id, a folder on every node, or a folder of an object store or of the run."""
 
-    Engines start on whatever machine has room, so each fetches a model from an object store itself: through pyarrow,
-    as we do, for which ray.data.llm has a prefix. It takes a URI's options from the environment.
+    location: str
+    fingerprint: str
+    in_run: bool = False
+
+    def local(self) -> str:
+        """Return a hub id, or a folder on this machine; copy it from an object store if need be."""
+        return self._cached(header_only=False)
+
+    def header_only(self) -> str:
+        """Return the same, but a copy holds the headers of the weights only; see `local_folder`."""
+        return self._cached(header_only=True)
+
+    def _cached(self, header_only: bool) -> str:
+        is_stored = self.in_run or "://" in self.location
+        return local_folder(Folder(self.location), self.fingerprint, header_only) if is_stored else self.location
+
+
+def engine_source(location: str) -> tuple[str, dict[str, str]]:
+    """Return a model's location as ray.data.llm takes it, and the environment its engines need to reach it.
+
+    Engines start on any machine that has room, so each fetches a model from an object store itself. ray.data.llm has a
+    prefix for doing so through pyarrow, as we do. It takes a URI's options from the environment.
     """
-    if "://" not in place:
-        return place, {}
-    uri, _, query = place.partition("?")
+    if "://" not in location:
+        return location, {}
+    uri, _, query = location.partition("?")
     options = {name: values[-1] for name, values in parse_qs(query).items()}
     environment = {}
     if "endpoint_override" in options:
@@ -43,59 +70,55 @@ def engine_source(place: str) -> tuple[str, dict[str, str]]:
     return f"pyarrow-{uri}", environment
 
 
-def local_place(place: str, fingerprint: str, outline: bool = False) -> str:
-    """A hub id or a local folder as it is; what is in an object store is copied to this machine, if it is not yet."""
-    return local_folder(Folder(place), fingerprint, outline) if "://" in place else place
+def local_folder(folder: Folder, fingerprint: str, header_only: bool = False) -> str:
+    """Return the folder itself if it is on a file system, else a copy on this machine, made once for all processes.
 
+    With `header_only` the copy has everything but the values of the weights, which are nearly all of its bytes. That is
+    enough to check a model, or to use its tokenizer, on a machine that does not run it.
 
-def local_folder(folder: Folder, fingerprint: str, outline: bool = False) -> str:
-    """The folder itself if it is on a file system, else a copy of it on this machine, made once for all processes.
-
-    With `outline` the copy has all but the numbers of the weights, which are nearly all of it: enough to check a model,
-    or to use its tokenizer, on a machine that does not run it.
-    `fingerprint` tells what was asked for, the files' sizes and times what is there, so that a copy of something older
-    is never taken for it. Older copies of the folder are removed, and those of other folders that nobody asked for in
-    twelve hours. Raises InputError where another user may have put something into the place of the copies.
+    A copy is known by `fingerprint` and by the sizes and times of the files, so an outdated copy is never used. Older
+    copies of the folder are removed, and copies of other folders that were not used for twelve hours. Raises InputError
+    if another user may have put something into the cache.
     """
     filesystem, path = resolve(folder.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return path
-    # The user's own, since others could put a model of theirs into a place that everybody may write.
+    # The cache belongs to the user: others could put a model of theirs into a folder that all may write.
     cache = private_folder(Path(tempfile.gettempdir()) / f"{_CACHE}-{os.getuid()}")
-    copies = cache / _digest(folder.uri, *["outline"] * outline)
+    copies = cache / _digest(folder.uri, *["header only"] * header_only)
     with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        copies.mkdir(exist_ok=True)  # under the lock, since others remove what nobody asked for
+        copies.mkdir(exist_ok=True)  # under the lock, since others remove unused folders
         target = copies / _digest(fingerprint, *_contents(filesystem, path))
         if not target.exists():
             for older in copies.iterdir():
                 shutil.rmtree(older)
-            _drop_unused(cache)
+            _remove_unused(cache)
             half = copies / "part"
             for name in folder.files():
                 if name.endswith(_NOT_LOADED):
                     continue
-                copy = folder.copy_outline if outline and name.endswith(".safetensors") else folder.copy_to
+                copy = folder.copy_header if header_only and name.endswith(".safetensors") else folder.copy_to
                 copy(name, half / name)
             half.rename(target)
         os.utime(target)
     return str(target)
 
 
-def _drop_unused(cache: Path) -> None:
-    """Remove copies that nobody has asked for in a while, but for those that are being made."""
+def _remove_unused(cache: Path) -> None:
+    """Remove copies that were not used for `_UNUSED_S`, except those in the making."""
     for copies in [path for path in cache.iterdir() if path.is_dir()]:
         with open(cache / f"{copies.name}.lock", "w") as lock, contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not copies.exists():  # another process was here
+            if not copies.exists():  # another process removed it
                 continue
-            asked = max((each.stat().st_mtime for each in copies.iterdir()), default=0.0)
-            if time.time() - asked > _UNUSED_S:
+            last_use = max((copy.stat().st_mtime for copy in copies.iterdir()), default=0.0)
+            if time.time() - last_use > _UNUSED_S:
                 shutil.rmtree(copies)
 
 
 def stored_fingerprint(uri: str) -> str:
-    """What a model's folder in an object store is: names, sizes and times of change of its files.
+    """Return the fingerprint of a model's folder in an object store: names, sizes and times of its files.
 
     Raises InputError if there are none.
     """
@@ -108,7 +131,7 @@ def stored_fingerprint(uri: str) -> str:
 
 
 def _contents(filesystem: fs.FileSystem, path: str) -> list[str]:
-    """Name, size and time of each file."""
+    """Return name, size and time of each file."""
     infos = filesystem.get_file_info(fs.FileSelector(path, recursive=True, allow_not_found=True))
     return sorted(f"{info.path} {info.size} {info.mtime_ns}" for info in infos if info.type == fs.FileType.File)
 

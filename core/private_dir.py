@@ -1,4 +1,4 @@
-"""Folders in places that everybody may write, such as /tmp, whose contents nobody else may choose."""
+"""Create directories under /tmp that only the current user can write."""
 
 import contextlib
 import os
@@ -10,16 +10,16 @@ from core.errors import InputError
 
 
 def private_folder(path: Path) -> Path:
-    """`path`, which is made if it is not there, as a folder that is this user's and that no other may write.
+    """Create `path` if it is missing, and return it if only the current user owns and may write it.
 
-    Raises InputError where another user may have put something: a folder of theirs, one that others may write, or a
-    link, which could also make us delete what it leads to.
+    Raises InputError for a folder of another user, a folder that others may write, or a link. A link could make us
+    delete what it points to.
     """
     with contextlib.suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    found = path.lstat()
-    theirs = found.st_uid != os.getuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    if theirs or not stat.S_ISDIR(found.st_mode):
+    status = path.lstat()
+    is_shared = status.st_uid != os.getuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    if is_shared or not stat.S_ISDIR(status.st_mode):
         raise InputError(
             f"not a folder that only you may write on {platform.node()}, so another user may have chosen what is in it",
             where=str(path),

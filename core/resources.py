@@ -16,7 +16,7 @@ from infer.scoring.engine_settings import LlmSettings, bundles
 if TYPE_CHECKING:
     from core.settings.boosters import Booster
     from core.settings.features import Featurize
-    from core.settings.finetune import FineTuned
+    from core.settings.finetune import FinetunedModel
     from core.settings.llm import Llm
     from core.settings.schema import Settings
 
@@ -27,8 +27,8 @@ Resources = Mapping[str, float]
 NodeTypes = Sequence[tuple[Resources, int]]
 
 
-def held(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
-    """What work of so many seconds cost, for a manifest: by the settings that it ran with, not those of its report."""
+def resource_seconds(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
+    """Return the core-seconds and GPU-seconds of work that held these CPUs and GPUs, for its manifest."""
     return {"core_seconds": round(seconds * cpus, 1), "gpu_seconds": round(seconds * gpus, 1)}
 
 
@@ -62,7 +62,7 @@ def requests(settings: Settings) -> list[Request]:
         booster = next(each for each in settings.boosters if each.name == search.booster)
         found.append(processes_request("tune", booster))
     found += [folds_request(booster) for booster in settings.boosters]
-    for job, models in (("train_encoder", settings.encoders), ("train_llm", settings.trained_llms)):
+    for job, models in (("train_encoder", settings.finetune.encoders), ("train_llm", settings.finetune.llms)):
         for model in models:
             found += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
     for llm in settings.llms:
@@ -96,11 +96,11 @@ def processes_request(job: str, booster: Booster) -> Request:
     return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_worker}, key=key)
 
 
-def workers_request(job: str, model: FineTuned) -> Request:
-    """One fold's workers; see train.finetune.fold_trainer."""
+def workers_request(job: str, model: FinetunedModel) -> Request:
+    """Return the request for one fold's workers; see train.finetune.fold_trainer."""
     bundle = _resources(model.cpus_per_worker, model.gpus_per_worker)
-    key = f"{'encoders' if job == 'train_encoder' else 'trained_llms'}.{model.name}"
-    return Request(job, f"{model.name}: a fold's workers", bundle, model.workers, key)
+    key = f"finetune.{'encoders' if job == 'train_encoder' else 'llms'}.{model.name}"
+    return Request(job, f"{model.name}: a fold's workers", bundle, model.num_workers, key)
 
 
 def engine_request(llm: Llm) -> Request:

@@ -182,7 +182,7 @@ class Folder:
             while piece := stream.read(_PIECE):
                 file.write(piece)
 
-    def copy_outline(self, name: str, path: str | os.PathLike[str]) -> None:
+    def copy_header(self, name: str, path: str | os.PathLike[str]) -> None:
         """Copy the header of a safetensors file to a local path; its tensors become a hole that takes no disk."""
         filesystem, source = self._open(name)
         os.makedirs(os.path.dirname(path), exist_ok=True)

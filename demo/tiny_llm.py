@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from demo.generator import SyntheticPairs, decode_turns, generate
-from featurize.tokens.packing import CUE, CUT, EMPTY, HEADINGS, MISSING, NULL, Packer, save_packing
+from featurize.tokens.packing import TEMPLATE, Packer, save_packing
 from metrics.scores import log_loss
 from votes.schema import LABELS, TEXTS
 from votes.swap import SWAPPED_LABEL, swap_average
@@ -110,7 +110,7 @@ def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> 
 
     columns = _texts(generate(_TOKENIZER_ROWS, seed, f"llm-{architecture}-tokenizer"))
     corpus = [turn for column in columns for turns in column for turn in turns if turn]
-    corpus += [*HEADINGS, CUE, CUT, NULL, EMPTY, MISSING] * 200  # often enough to become tokens of their own
+    corpus += list(TEMPLATE) * 200  # often enough to become tokens of their own
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()

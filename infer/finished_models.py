@@ -9,19 +9,20 @@ from typing import TYPE_CHECKING
 from core.run import Run, StageResult
 from core.stage import Stage, require_finished
 from featurize.tokens.packed_records import pack_records, packing_of
-from infer.encoders import base_of_encoder, predict_records, predictions_stage, scratch_stage
+from infer.encoders import encoder_predictions_stage, predict_with_encoder
 from infer.scoring.checkpoints import Scorer, check_llm, finished_scorers, packing
 from infer.scoring.score import score_records_with, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
-from train.finetune.folds import fold_stage, folds_of, model_stage
+from train.finetune.base_model import base_of_encoder, scratch_stage
+from train.finetune.stages import finetune_fold_stage, folds_of, model_stage
 from votes.records import Records
 
 if TYPE_CHECKING:
-    from core.settings.finetune import Encoder
+    from core.model_cache import CheckpointRef
+    from core.settings.finetune import FinetunedEncoder
     from core.settings.llm import Llm
     from core.settings.schema import Settings
     from train.boosters.predict import BestParameters
-    from train.finetune.checkpoints import Base
 
 # Makes predictions/<name> of new records, in the folder of another run that has the same settings.
 Predict = Callable[[Run, Records], list[StageResult]]
@@ -35,7 +36,7 @@ def ready(run: Run, records: Records, names: Sequence[str], best_parameters: Bes
     """
     settings = run.settings
     boosters = [booster for booster in settings.boosters if booster.name in names]
-    encoders = [encoder for encoder in settings.encoders if encoder.name in names]
+    encoders = [encoder for encoder in settings.finetune.encoders if encoder.name in names]
     llms = [llm for llm in settings.llms if llm.name in names]
     found: list[Predict] = []
     if boosters:
@@ -57,22 +58,24 @@ def with_cheaper(settings: Settings, names: Sequence[str]) -> list[str]:
     return [name for name in settings.models if name in wanted]
 
 
-def _ready_encoder(run: Run, records: Records, encoder: Encoder) -> Predict:
+def _ready_encoder(run: Run, records: Records, encoder: FinetunedEncoder) -> Predict:
     job = "train_encoder"
     scratch = scratch_stage(run, records, encoder)
     if scratch is not None:
         require_finished(scratch, job)
     base = base_of_encoder(encoder, scratch)
     models = model_stage(run, records, encoder, base, job)
-    folds = [fold_stage(models, fold) for fold in folds_of(run, encoder)]
-    for stage in (models, *folds, predictions_stage(run, records, encoder, models)):
+    folds = [finetune_fold_stage(models, fold) for fold in folds_of(run, encoder)]
+    for stage in (models, *folds, encoder_predictions_stage(run, records, encoder, models)):
         require_finished(stage, job)
     return functools.partial(_predict_encoder, encoder=encoder, base=base, models=models)
 
 
-def _predict_encoder(run: Run, records: Records, encoder: Encoder, base: Base, models: Stage) -> list[StageResult]:
+def _predict_encoder(
+    run: Run, records: Records, encoder: FinetunedEncoder, base: CheckpointRef, models: Stage
+) -> list[StageResult]:
     packed = pack_records(run, records, encoder.name, base, packing_of(encoder))
-    return [packed, predict_records(run, records, encoder, models)]
+    return [packed, predict_with_encoder(run, records, encoder, models)]
 
 
 def _ready_llms(run: Run, records: Records, llms: Sequence[Llm]) -> Predict:

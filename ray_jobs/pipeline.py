@@ -15,7 +15,7 @@ from core.resources import table
 from core.storage import DamagedFileError
 from infer.ensemble.stage import refuse_nothing
 from infer.scoring.checkpoints import check as check_llms
-from train.finetune.folds import check_bases
+from train.finetune.base_model import check_bases
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -27,10 +27,10 @@ def job_names(settings: Settings) -> list[str]:
     names = ["ingest"]
     if settings.boosters:
         names += ["featurize", *(["tune"] if settings.tune else []), "train_boosters"]
-    llms = (["train_llm"] if settings.trained_llms else []) + (["score_llm"] if settings.llms else [])
-    encoders = ["train_encoder"] if settings.encoders else []
+    llms = (["train_llm"] if settings.finetune.llms else []) + (["score_llm"] if settings.llms else [])
+    encoders = ["train_encoder"] if settings.finetune.encoders else []
     # A model that learns from another model's predictions comes after it.
-    teachers = {encoder.teacher.model for encoder in settings.encoders if encoder.teacher is not None}
+    teachers = {encoder.teacher.model for encoder in settings.finetune.encoders if encoder.teacher is not None}
     taught_by_llm = bool(teachers & {llm.name for llm in settings.llms})
     names += [*llms, *encoders] if taught_by_llm else [*encoders, *llms]
     return [*names, "blend", "report"]
@@ -44,7 +44,7 @@ def pipeline(run: Run) -> list[StageResult]:
     # Fail now rather than hours later.
     refuse_nothing(run)
     check_llms(run)
-    check_bases([*run.settings.encoders, *run.settings.trained_llms])
+    check_bases(run.settings.finetune.models)
     removed: set[str] = set()
     while True:
         try:

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from core.cli import Job, main
 from core.progress import say
 from featurize.tokens.packed_records import pack_records, packing_of
-from infer.encoders import base_and_builds, predict_records
-from train.finetune.folds import check_bases, fine_tune_folds, model_stage
+from infer.encoders import predict_with_encoder
+from train.finetune.base_model import build_base, check_bases
+from train.finetune.stages import model_stage
+from train.finetune.train import fine_tune_folds
 from votes.records import open_records
 
 if TYPE_CHECKING:
@@ -23,24 +25,25 @@ if TYPE_CHECKING:
 
 
 def train_encoder(run: Run) -> list[StageResult]:
-    """Make models/<name> and predictions/<name> for every encoder of the settings."""
-    if not run.settings.encoders:
-        say("train_encoder", "nothing to do: the settings name no encoders")
+    """Make models/<name> and predictions/<name> for every model of finetune.encoders."""
+    encoders = run.settings.finetune.encoders
+    if not encoders:
+        say("train_encoder", "nothing to do: finetune.encoders is empty")
         return []
-    check_bases(run.settings.encoders)
+    check_bases(encoders)
     records = open_records(run)
     results = []
-    for encoder in run.settings.encoders:
-        base, built = base_and_builds(run, records, encoder)
+    for encoder in encoders:
+        base, built = build_base(run, records, encoder)
         results += built
         results.append(pack_records(run, records, encoder.name, base, packing_of(encoder)))
-        of = model_stage(run, records, encoder, base, "train_encoder")
-        results.append(fine_tune_folds(run, records, encoder, base, of))
-        results.append(predict_records(run, records, encoder, of))
+        models = model_stage(run, records, encoder, base, "train_encoder")
+        results.append(fine_tune_folds(run, records, encoder, base, models))
+        results.append(predict_with_encoder(run, records, encoder, models))
     return results
 
 
-JOB = Job("train_encoder", __doc__, train_encoder, reads=("seed", "data", "encoders"))
+JOB = Job("train_encoder", __doc__, train_encoder, reads=("seed", "data", "finetune"))
 
 if __name__ == "__main__":
     sys.exit(main(JOB))

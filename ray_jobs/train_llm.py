@@ -2,8 +2,8 @@
 
 Run as: python -m ray_jobs.train_llm --config configs/llm.yaml [--dry-run]
 
-What it leaves in models/<name>/fold-<k>/model is what score_llm loads; name it there with `trained`. The unit of resume
-is the epoch. With --dry-run nothing is trained: it says what training would take.
+score_llm loads the folders models/<name>/fold-<k>/model: name the model in an entry of `llms`. The unit of resume is
+the epoch. --dry-run trains nothing; it prints memory, time and cost of the training.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from core.cli import Job, main
 from core.progress import say
 from featurize.tokens.packed_records import pack_records, packing_of
-from train.finetune.folds import base_of, check_bases, fine_tune_folds, model_stage
-from train.finetune.plan import dry_run
+from train.finetune.base_model import base_of, check_bases
+from train.finetune.plan import training_plan
+from train.finetune.stages import model_stage
+from train.finetune.train import fine_tune_folds
 from votes.records import open_records
 
 if TYPE_CHECKING:
@@ -23,23 +25,29 @@ if TYPE_CHECKING:
 
 
 def train_llm(run: Run) -> list[StageResult]:
-    """Make models/<name> for every model of trained_llms."""
-    if not run.settings.trained_llms:
-        say("train_llm", "nothing to do: the settings name no trained_llms")
+    """Make models/<name> for every model of finetune.llms."""
+    llms = run.settings.finetune.llms
+    if not llms:
+        say("train_llm", "nothing to do: finetune.llms is empty")
         return []
     records = open_records(run)
-    check_bases(run.settings.trained_llms)
+    check_bases(llms)
     results = []
-    for model in run.settings.trained_llms:
-        base = base_of(model.model)
-        results.append(pack_records(run, records, model.name, base, packing_of(model)))
-        stage = model_stage(run, records, model, base, "train_llm")
-        results.append(fine_tune_folds(run, records, model, base, stage))
+    for llm in llms:
+        base = base_of(llm.model)
+        results.append(pack_records(run, records, llm.name, base, packing_of(llm)))
+        models = model_stage(run, records, llm, base, "train_llm")
+        results.append(fine_tune_folds(run, records, llm, base, models))
     return results
 
 
 JOB = Job(
-    "train_llm", __doc__, train_llm, dry_run=dry_run, dry_run_packs=True, reads=("seed", "data", "trained_llms", "plan")
+    "train_llm",
+    __doc__,
+    train_llm,
+    dry_run=training_plan,
+    dry_run_packs=True,
+    reads=("seed", "data", "finetune", "plan"),
 )
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ def _had_a_say(settings: Settings) -> list[tuple[str, str]]:
         if booster.early_stopping_rounds is not None and ENGINES.get(booster.engine).has_rounds
     ]
     searched = [search.booster for search in settings.tune]
-    taught = [model.name for model in (*settings.encoders, *settings.trained_llms) if model.teacher is not None]
+    taught = [model.name for model in settings.finetune.models if model.teacher is not None]
     found = {"when to stop training": stopped, "the search for settings of": searched, "the teacher of": taught}
     return [(what, ", ".join(names)) for what, names in found.items() if names]
 

@@ -50,7 +50,7 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
     """
     job_of = {
         **{booster.name: "train_boosters" for booster in run.settings.boosters},
-        **{encoder.name: "train_encoder" for encoder in run.settings.encoders},
+        **{encoder.name: "train_encoder" for encoder in run.settings.finetune.encoders},
     }
     return {
         model: str(

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from core.settings.base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
-from featurize.tokens.truncation import Truncation
+from core.settings.packing import Truncation
 
 # Arguments of vLLM's engine that change probabilities by rounding at most.
 SPEED_ALONE = (
@@ -42,7 +42,7 @@ class Llm(Strict):
     checkpoint: Annotated[str, Field(min_length=1)] | None = None  # a folder, a hub id, or an s3:// or gs:// URI
     adapter: Annotated[str, Field(min_length=1)] | None = None  # folder or URI of LoRA weights for the checkpoint
     demo: TinyLlm | None = None
-    trained: Name | None = None  # one of trained_llms: each fold's model scores the records it was not trained on
+    trained: Name | None = None  # one of finetune.llms: each fold's model scores the records it was not trained on
     max_tokens: Annotated[int, Field(ge=64)] = 2048
     truncation: Truncation = "right"  # what of a record that is too long is left out
     # Both orders of every record and their mean; one order; or the second order only where the first is least sure.
@@ -90,7 +90,7 @@ class Llm(Strict):
     def _one_source(self) -> "Llm":
         if [self.checkpoint, self.demo, self.trained].count(None) != 2:
             raise ValueError(
-                "give one of checkpoint (a folder, URI or hub id), trained (one of trained_llms) and demo (a tiny "
+                "give one of checkpoint (a folder, URI or hub id), trained (one of finetune.llms) and demo (a tiny "
                 "model built here)"
             )
         if self.mode == "judge" and self.checkpoint is None:

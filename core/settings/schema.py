@@ -1,7 +1,7 @@
 """The schema of settings: one strict model for every job; its sections are in the files beside it."""
 
 import difflib
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, model_validator
 
@@ -11,7 +11,7 @@ from core.settings.boosters import Booster
 from core.settings.cluster import Plan, RayCluster
 from core.settings.data import Data
 from core.settings.features import Featurize
-from core.settings.finetune import Encoder, TrainedLlm
+from core.settings.finetune import Finetune
 from core.settings.llm import Llm
 from core.settings.tune import Search
 
@@ -19,14 +19,15 @@ from core.settings.tune import Search
 class Settings(Strict):
     """Everything a run is made from."""
 
+    renamed: ClassVar[dict[str, str]] = {"encoders": "finetune.encoders", "trained_llms": "finetune.llms"}
+
     run: Annotated[str, Field(min_length=1)]
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
     data: Data = Data()
     featurize: Featurize = Field(default_factory=Featurize)
     boosters: list[Booster] = []
     tune: list[Search] = []
-    encoders: list[Encoder] = []
-    trained_llms: list[TrainedLlm] = []
+    finetune: Finetune = Field(default=Finetune(), description="Models to fine-tune: encoders, and LLMs with LoRA.")
     llms: list[Llm] = []
     blend: Blend = Blend()
     plan: Plan = Plan()
@@ -35,14 +36,17 @@ class Settings(Strict):
     @property
     def models(self) -> list[str]:
         """Names of all models, in the order in which the report shows them."""
-        boosters, encoders = (booster.name for booster in self.boosters), (encoder.name for encoder in self.encoders)
+        boosters, encoders = (
+            (booster.name for booster in self.boosters),
+            (encoder.name for encoder in self.finetune.encoders),
+        )
         return [*boosters, *encoders, *(llm.name for llm in self.llms)]
 
     @property
     def partial(self) -> dict[str, list[int]]:
         """The folds that models predict which do not predict all, by the models' names."""
-        trained = {model.name: model.folds for model in self.trained_llms}
-        folds = {encoder.name: encoder.folds for encoder in self.encoders}
+        trained = {model.name: model.folds for model in self.finetune.llms}
+        folds = {encoder.name: encoder.folds for encoder in self.finetune.encoders}
         folds |= {llm.name: trained[llm.trained] for llm in self.llms if llm.trained is not None}
         return {
             name: sorted(some) for name, some in folds.items() if some is not None and len(set(some)) < self.data.folds
@@ -59,7 +63,7 @@ class Settings(Strict):
 
         Language models that came trained, what they teach, and what is left to them by a cascade.
         """
-        teachers = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
+        teachers = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
         learnt_from = {name: {teacher} for name, teacher in teachers.items()}
         for llm in self.llms:
             learnt_from[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.trained or "", "")}
@@ -70,14 +74,14 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
-        refuse_twice([*self.models, *(model.name for model in self.trained_llms)], "models")
+        refuse_twice([*self.models, *(model.name for model in self.finetune.llms)], "models")
         if "blend" in self.models:
             raise ValueError("no model can be called 'blend': the columns of blend/predictions.parquet are")
         return self
 
     @model_validator(mode="after")
     def _folds_are_there(self) -> "Settings":
-        for model in (*self.encoders, *self.trained_llms):
+        for model in self.finetune.models:
             wrong = [fold for fold in model.folds or [] if fold >= self.data.folds]
             if wrong:
                 raise ValueError(f"{model.name!r} asks for fold {wrong[0]}; there are 0 to {self.data.folds - 1}")
@@ -86,10 +90,10 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _models_are_there(self) -> "Settings":
-        trained = [model.name for model in self.trained_llms]
+        trained = [model.name for model in self.finetune.llms]
         for llm in self.llms:
             if llm.trained is not None and llm.trained not in trained:
-                raise ValueError(f"{llm.name!r} scores with {llm.trained!r}; trained_llms has {trained or 'none'}")
+                raise ValueError(f"{llm.name!r} scores with {llm.trained!r}; finetune.llms has {trained or 'none'}")
             if llm.cascade is not None:
                 after = {each.name for each in self.llms[self.llms.index(llm) :]}
                 names = [name for name in self.models if name not in after and name not in self.partial]
@@ -108,8 +112,8 @@ class Settings(Strict):
         preset = self.blend.preset
         if self.blend.submission == "preset" and self.blended and not any(preset.get(name, 0) for name in self.blended):
             raise ValueError(f"the preset to submit names none of the models {', '.join(self.blended)}")
-        encoders, llms = [model.name for model in self.encoders], [model.name for model in self.llms]
-        taught = {model.name: model.teacher.model for model in (*self.encoders, *self.trained_llms) if model.teacher}
+        encoders, llms = [model.name for model in self.finetune.encoders], [model.name for model in self.llms]
+        taught = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
         by_llm = [name for name in encoders if taught.get(name) in llms]
         by_encoder = [name for name in trained if taught.get(name) in encoders]
         if by_llm and by_encoder:
@@ -117,7 +121,7 @@ class Settings(Strict):
         behind = [llm.name for llm in self.llms if llm.cascade is not None and llm.cascade.model in encoders]
         if by_llm and behind:
             raise ValueError(f"{by_llm[0]!r} would learn from a language model and {behind[0]!r} wait for an encoder")
-        for model in (*self.encoders, *self.trained_llms):
+        for model in self.finetune.models:
             teacher = None if model.teacher is None else model.teacher.model
             if teacher is None:
                 continue
@@ -134,7 +138,7 @@ class Settings(Strict):
 
     def _before(self, student: str) -> list[str]:
         """Names of the models whose predictions there are when `student` is trained; see ray_jobs.pipeline.jobs."""
-        boosters, encoders = [model.name for model in self.boosters], [model.name for model in self.encoders]
+        boosters, encoders = [model.name for model in self.boosters], [model.name for model in self.finetune.encoders]
         if student not in encoders:
             return [*boosters, *encoders]
         return [*boosters, *encoders[: encoders.index(student)], *(llm.name for llm in self.llms)]

@@ -1,19 +1,24 @@
-"""Batches of token ids, cut by a token budget from sequences of like lengths, so that little of a batch is padding."""
+"""Batches of token ids within a token budget, of sequences of similar lengths, so that little is padding."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
-Indices = npt.NDArray[np.int64]
-Ids = Sequence[npt.NDArray[np.integer]]
+if TYPE_CHECKING:
+    from core.arrays import Ints
+
+IdArrays = Sequence[npt.NDArray[np.integer]]
 
 
-def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Indices]:
-    """Indices of sequences with these lengths (n,), longest first, in batches that pad to at most `budget` tokens.
+def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Ints]:
+    """Return batches of indices of sequences with these lengths (n,), padded to at most `budget` tokens each.
 
-    Rows times the longest of a batch stay within the budget; a sequence that exceeds it alone is a batch of its own.
-    Longest first, so that what does not fit into memory shows at once.
+    A batch's rows times its longest sequence stay within the budget; a longer sequence is a batch of its own. The
+    longest sequences come first, so that a lack of memory shows at once.
     """
     order = np.argsort(-lengths.astype(np.int64), kind="stable")
     batches = []
@@ -25,8 +30,8 @@ def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Indice
     return batches
 
 
-def model_inputs(sequences: Ids, pad_id: int, parts: Ids | None = None) -> dict[str, Indices]:
-    """What a model is called with: padded ids, their mask if there is padding, and their parts if it asks for them.
+def model_inputs(sequences: IdArrays, pad_id: int, parts: IdArrays | None = None) -> dict[str, Ints]:
+    """Return a model's inputs: padded ids, their mask, and the part of the record of each id if `parts` are given.
 
     Without padding there is no mask, since attention is faster without one.
     """
@@ -39,8 +44,8 @@ def model_inputs(sequences: Ids, pad_id: int, parts: Ids | None = None) -> dict[
     return inputs
 
 
-def pad(sequences: Ids, pad_id: int) -> tuple[Indices, Indices]:
-    """Right-padded ids and their mask (1 where there is a token), both (sequences, longest)."""
+def pad(sequences: IdArrays, pad_id: int) -> tuple[Ints, Ints]:
+    """Return right-padded ids and their mask (1 for a token, 0 for padding), both (sequences, longest)."""
     longest = max(map(len, sequences))
     ids = np.full((len(sequences), longest), pad_id, np.int64)
     mask = np.zeros_like(ids)

@@ -10,11 +10,10 @@
     Better response:   the cue: always the last tokens, so that a head that reads the last token sees the same one
                        (<sep> behind it for an encoder, whose head reads the first token)
 
-Rounds go in from the first as long as they fit. The round that does not fit shares what is left: a fifth to the prompt,
-two fifths to each answer, and what one of them leaves unused goes to the others; see featurize.tokens.truncation for other
-ways to cut. A judge's record stands between the instruction and the question of infer.scoring.judge_prompt, in its chat
-template. Nothing here treats A and B differently, so packing a record with its answers exchanged is the packing with
-its answers exchanged.
+Rounds are added from the first while they fit. The round that does not fit is truncated: the remaining tokens are split
+20/40/40 between prompt, A and B, and tokens that one text leaves unused go to the others. featurize.tokens.truncation
+has other ways to truncate. A judge's record stands between an instruction and a question, in the model's chat template.
+Nothing here treats A and B differently: packing a swapped record gives the swapped packing.
 """
 
 from __future__ import annotations
@@ -26,45 +25,57 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from core.errors import InputError
-from featurize.tokens.truncation import STRATEGIES, Ids, Truncation, admission, share, shorten, windows
+from featurize.tokens.truncation import STRATEGIES, TokenIds, admission, share, shorten, windows
 
 if TYPE_CHECKING:
-    from infer.scoring.judge_prompt import Frame
+    from core.settings.packing import TokenLayout, Truncation
 
-# Raised whenever the ids of any record change: a checkpoint is never scored with a packing it was not trained on.
+# Raise it whenever the ids of any record change: a checkpoint never scores records packed in another way.
 VERSION: Final = 2
 
 HEADINGS: Final = ("\n\nPrompt:\n", "\n\nResponse A:\n", "\n\nResponse B:\n")
 CUE: Final = "\n\nBetter response:"
 CUT: Final = " […]"
 NULL: Final = "(null)"
-EMPTY: Final = "(empty)"
+EMPTY_TEXT: Final = "(empty)"
 MISSING: Final = "(missing)"
+TEMPLATE: Final = (*HEADINGS, CUE, CUT, NULL, EMPTY_TEXT, MISSING)  # all texts that are not the record's own
 
 MIN_ROUND: Final = 80  # tokens; a round that would be cut to fewer, headings included, is dropped
 FILE_NAME: Final = "packing.json"
 
-# Characters tokenised per token that fits: most texts are settled by the first window, those that are not (long runs of
-# spaces, repeated words) get the second. What lies beyond the second is cut whatever its tokens are.
+# Characters tokenized for each token that fits. The first window settles most texts. The others (long runs of spaces,
+# repeated words) get the second window, and text beyond it is always cut.
 WINDOWS: Final = (8, 64)
 
 Turns = Sequence[str | None]
-Marked = tuple[Ids, list[int]]  # ids, and the part of the record that each belongs to
-Layout = Literal["decoder", "encoder"]  # whether the ids are framed as a causal model's or as an encoder's
+MarkedIds = tuple[TokenIds, list[int]]  # ids, and the part of the record that each belongs to
 
 
 class _Missing:
-    """The turn of a text that has fewer turns than another."""
+    """Stands for a turn of a text that has fewer turns than another."""
 
 
 MISSING_TURN: Final = _Missing()
 
 
+class TextFrame(Protocol):
+    """Texts around a judge's record, with control tokens spelled out, as the model's chat template sets them."""
+
+    @property
+    def before(self) -> str:
+        """The text before the record."""
+
+    @property
+    def behind(self) -> str:
+        """The text after the record, up to the model's answer."""
+
+
 class Tokenizer(Protocol):
-    """What packing needs of a Hugging Face fast tokenizer."""
+    """The part of a Hugging Face fast tokenizer that packing uses."""
 
     bos_token_id: int | None
     cls_token_id: int | None
@@ -75,62 +86,61 @@ class Tokenizer(Protocol):
 
     def encode(
         self, text: str, *, add_special_tokens: bool, split_special_tokens: bool, truncation: bool, verbose: bool
-    ) -> Ids:
-        """Token ids of the text."""
+    ) -> TokenIds:
+        """Return the token ids of the text."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-    """Token ids of one round's texts, cut to what fits."""
+    """Token ids of one round's texts, truncated to what fits."""
 
-    prompt: Ids
-    response_a: Ids
-    response_b: Ids
+    prompt: TokenIds
+    response_a: TokenIds
+    response_b: TokenIds
 
     def swapped(self) -> Round:
-        """The round with A and B exchanged."""
+        """Return the round with A and B swapped."""
         return Round(self.prompt, self.response_b, self.response_a)
 
 
 @dataclasses.dataclass(frozen=True)
-class Fitted:
-    """What of a record is packed. Where rounds are left out, that is before the round with the number `gap`."""
+class FittedRounds:
+    """The rounds of a record that are packed. Omitted rounds stood before the round with the number `gap`."""
 
     rounds: list[Round]
     gap: int | None
 
-    def swapped(self) -> Fitted:
-        """The same with A and B exchanged."""
-        return Fitted([one.swapped() for one in self.rounds], self.gap)
+    def swapped(self) -> FittedRounds:
+        """Return the same with A and B swapped."""
+        return FittedRounds([part.swapped() for part in self.rounds], self.gap)
 
 
 class Packer:
     """Turns records into at most `max_tokens` token ids each.
 
-    A judge's record stands in a `frame`. Raises InputError if `max_tokens` is too few for the headings and a little of
-    each text.
+    A judge's record stands in a `frame`. Raises InputError if `max_tokens` cannot hold the headings and a little text.
     """
 
     def __init__(
         self,
         tokenizer: Tokenizer,
         max_tokens: int,
-        layout: Layout = "decoder",
+        layout: TokenLayout = "decoder",
         truncation: Truncation = "right",
-        frame: Frame | None = None,
+        frame: TextFrame | None = None,
     ) -> None:
         self.max_tokens = max_tokens
-        self.layout: Layout = layout
+        self.layout: TokenLayout = layout
         self.truncation: Truncation = truncation
         self.frame = frame
         self._tokenizer = tokenizer
         self._control = frozenset(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
-        # Between the first character of a control token's spelling and the others.
-        self._spelt = re.compile(
-            "|".join(f"(?<={re.escape(each[0])})(?={re.escape(each[1:])})" for each in tokenizer.all_special_tokens)
+        # Matches between the first character of a control token's spelling and the others.
+        self._spelling = re.compile(
+            "|".join(f"(?<={re.escape(token[0])})(?={re.escape(token[1:])})" for token in tokenizer.all_special_tokens)
         )
-        self._start: Ids = []
-        self._end: Ids = []
+        self._start: TokenIds = []
+        self._end: TokenIds = []
         if frame is not None:
             self._start, self._cue = (self._framing(text) for text in (frame.before, frame.behind))
         else:
@@ -141,8 +151,8 @@ class Packer:
             self._end = [] if last is None else [int(last)]
         self._cut = self._tokens(CUT)
         self._headings = [self._tokens(heading) for heading in HEADINGS]
-        self._null, self._empty, self._missing = (self._tokens(mark) for mark in (NULL, EMPTY, MISSING))
-        # The last mark says that rounds were left out; its place is kept free whether it is needed or not.
+        self._null, self._empty, self._missing = (self._tokens(mark) for mark in (NULL, EMPTY_TEXT, MISSING))
+        # The mark for omitted rounds always has room, whether it is needed or not.
         self._budget = max_tokens - len(self._start) - len(self._cut) - len(self._cue) - len(self._end)
         # With this much room the smallest share, a fifth, holds each mark, or one token of text and the cut mark.
         self._least_room = 5 * max(len(self._cut) + 1, len(self._null), len(self._empty), len(self._missing))
@@ -156,25 +166,25 @@ class Packer:
 
     @property
     def fingerprint(self) -> str:
-        """Hash of all that decides the packing apart from the tokenizer."""
+        """The hash of everything that decides the packing, apart from the tokenizer."""
         return packing_fingerprint(self.max_tokens, self.layout, self.truncation, self.frame)
 
-    def pack(self, prompt: Turns, response_a: Turns, response_b: Turns) -> Ids:
-        """Token ids, never more than `max_tokens`, of a record: the turns of its prompt and of its answers."""
+    def pack(self, prompt: Turns, response_a: Turns, response_b: Turns) -> TokenIds:
+        """Return at most `max_tokens` token ids of a record, given the turns of its prompt and of its answers."""
         return self._assemble(self.fit(prompt, response_a, response_b))[0]
 
-    def pack_both(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[Ids, Ids]:
-        """The packing of a record and of the record with A and B exchanged, for the price of tokenising once."""
+    def pack_both(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[TokenIds, TokenIds]:
+        """Return the packing of a record and of the swapped record. The texts are tokenized once."""
         (ab, _), (ba, _) = self.pack_both_marked(prompt, response_a, response_b)
         return ab, ba
 
-    def pack_both_marked(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[Marked, Marked]:
-        """As `pack_both`, with the part that each id belongs to: 1 the prompt, 2 A, 3 B, and 0 what frames them."""
+    def pack_both_marked(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[MarkedIds, MarkedIds]:
+        """Return the same with the part that each id belongs to: 1 the prompt, 2 A, 3 B, and 0 everything else."""
         fitted = self.fit(prompt, response_a, response_b)
         return self._assemble(fitted), self._assemble(fitted.swapped())
 
-    def fit(self, prompt: Turns, response_a: Turns, response_b: Turns) -> Fitted:
-        """The rounds that fit, at least one, in their order; no text of a round is without tokens."""
+    def fit(self, prompt: Turns, response_a: Turns, response_b: Turns) -> FittedRounds:
+        """Return the rounds that fit, at least one, in their order. Every text of a round has tokens."""
         kept: dict[int, Round] = {}
         left = self._budget
         parts = (prompt, response_a, response_b)
@@ -197,24 +207,24 @@ class Packer:
             kept[number] = Round(*ids)
             left = room - size
         gap = None if len(kept) == total else next(n for n in itertools.count() if n not in kept)
-        return Fitted([kept[number] for number in sorted(kept)], gap)
+        return FittedRounds([kept[number] for number in sorted(kept)], gap)
 
-    def _assemble(self, fitted: Fitted) -> Marked:
+    def _assemble(self, fitted: FittedRounds) -> MarkedIds:
         pieces = [(self._start, 0)]
-        for number, one in enumerate(fitted.rounds):
+        for number, turns in enumerate(fitted.rounds):
             if number == fitted.gap:
                 pieces.append((self._cut, 0))
-            texts = (one.prompt, one.response_a, one.response_b)
+            texts = (turns.prompt, turns.response_a, turns.response_b)
             for part, (heading, text) in enumerate(zip(self._headings, texts, strict=True), start=1):
                 pieces += [(heading, 0), (text, part)]
         if fitted.gap == len(fitted.rounds):
             pieces.append((self._cut, 0))
         pieces += [(self._cue, 0), (self._end, 0)]
-        ids = [each for piece, _ in pieces for each in piece]
+        ids = [token for piece, _ in pieces for token in piece]
         return ids, [part for piece, part in pieces for _ in piece]
 
-    def _text(self, text: str | _Missing | None, room: int) -> Ids:
-        """Token ids of one turn. Those of a turn that is longer than `room` are more than `room`, but not all."""
+    def _text(self, text: str | _Missing | None, room: int) -> TokenIds:
+        """Return the token ids of one turn. For a turn longer than `room` they are more than `room`, but not all."""
         if text is None:
             return self._null
         if isinstance(text, _Missing):
@@ -225,36 +235,36 @@ class Packer:
             if parts == [text]:
                 return pieces[0] or self._empty  # some tokenizers give no tokens for white space
             if all(len(piece) > room for piece in pieces):
-                return [each for piece in pieces for each in piece]
-        # Few tokens for very many characters: what was looked at stands for the text, marked as cut.
+                return [token for piece in pieces for token in piece]
+        # Few tokens for very many characters: the windows stand for the text, marked as cut.
         before, behind = ([], pieces[0]) if self.truncation == "left" else (pieces[0], pieces[1] if pieces[1:] else [])
         return [*before, *self._cut, *behind]
 
-    def _framing(self, text: str) -> Ids:
-        """Ids of a chat template's text, whose control tokens are control tokens."""
-        ids: Ids = self._tokenizer.encode(
+    def _framing(self, text: str) -> TokenIds:
+        """Return the ids of a chat template's text, whose control tokens are control tokens."""
+        ids: TokenIds = self._tokenizer.encode(
             text, add_special_tokens=False, split_special_tokens=False, truncation=False, verbose=False
         )
         return ids
 
-    def _tokens(self, text: str) -> Ids:
-        """Ids without special tokens: a control token spelt out in a text stays text."""
+    def _tokens(self, text: str) -> TokenIds:
+        """Return ids without special tokens: a control token spelled out in a text stays text."""
         text = without_surrogates(text)
         ids = self._encode(text)
         if self._control.isdisjoint(ids):
             return ids
         # A Unigram model, such as DeBERTaV3's, has control tokens among its pieces: it gets their spellings in parts.
-        return [each for part in self._spelt.split(text) for each in self._encode(part)]
+        return [token for part in self._spelling.split(text) for token in self._encode(part)]
 
-    def _encode(self, text: str) -> Ids:
-        ids: Ids = self._tokenizer.encode(
+    def _encode(self, text: str) -> TokenIds:
+        ids: TokenIds = self._tokenizer.encode(
             text, add_special_tokens=False, split_special_tokens=True, truncation=False, verbose=False
         )
         return ids
 
 
 def without_surrogates(text: str) -> str:
-    """The text with surrogate pairs joined and lone surrogates, which no tokenizer takes, replaced by U+FFFD."""
+    """Return the text with surrogate pairs joined. Lone surrogates, which no tokenizer takes, become U+FFFD."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -263,13 +273,13 @@ def without_surrogates(text: str) -> str:
 
 
 def packing_settings(
-    max_tokens: int, layout: Layout = "decoder", truncation: Truncation = "right", frame: Frame | None = None
+    max_tokens: int, layout: TokenLayout = "decoder", truncation: Truncation = "right", frame: TextFrame | None = None
 ) -> dict[str, object]:
-    """All that decides the packing of a record apart from the tokenizer."""
+    """Return everything that decides the packing of a record, apart from the tokenizer."""
     settings: dict[str, object] = {
         "version": VERSION,
         "strategy": STRATEGIES[truncation],
-        "template": [*HEADINGS, CUE, CUT, NULL, EMPTY, MISSING],
+        "template": list(TEMPLATE),
         "min_round": MIN_ROUND,
         "max_tokens": max_tokens,
         "layout": layout,
@@ -278,28 +288,28 @@ def packing_settings(
 
 
 def packing_fingerprint(
-    max_tokens: int, layout: Layout = "decoder", truncation: Truncation = "right", frame: Frame | None = None
+    max_tokens: int, layout: TokenLayout = "decoder", truncation: Truncation = "right", frame: TextFrame | None = None
 ) -> str:
-    """Hash of `packing_settings`."""
+    """Return the hash of `packing_settings`."""
     settings = packing_settings(max_tokens, layout, truncation, frame)
     return hashlib.blake2b(json.dumps(settings).encode(), digest_size=16).hexdigest()
 
 
 def save_packing(packer: Packer, folder: Path) -> None:
-    """Write the packing beside the model trained on it."""
+    """Write the packing to the folder of the model that is trained on it."""
     settings = packing_settings(packer.max_tokens, packer.layout, packer.truncation, packer.frame)
     text = json.dumps(settings, indent=2, ensure_ascii=False)
     (Path(folder) / FILE_NAME).write_text(text + "\n", encoding="utf-8")
 
 
 def load_packing(folder: Path) -> dict[str, object]:
-    """The packing that the checkpoint in `folder` was trained on. Raises InputError if it does not say."""
+    """Read the packing that the checkpoint in `folder` was trained on. Raises InputError if there is none."""
     path = Path(folder) / FILE_NAME
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"the checkpoint has no {FILE_NAME}, so how its records were packed is unknown",
+            f"the checkpoint has no {FILE_NAME}, so the packing of its training records is unknown",
             str(folder),
             "train it with the job train_llm.",
         ) from None

@@ -1,15 +1,13 @@
-"""What of a record that is too long stays: which of its rounds, and which part of a text that is cut."""
+"""What a long record keeps: which of its rounds, and which part of a text that is too long."""
 
-from typing import Final, Literal, get_args
+from typing import Final, get_args
 
-# `right` keeps the first rounds and the heads of texts, `left` the last rounds and the tails. `middle` keeps rounds of
-# both ends, and head and tail of a text. `first-2-last-2` keeps the heads of texts of at most the first two and the
-# last two rounds.
-Truncation = Literal["right", "left", "middle", "first-2-last-2"]
+from core.settings.packing import Truncation
+
 TRUNCATIONS: Final = get_args(Truncation)
-Ids = list[int]
+TokenIds = list[int]
 
-# Named in packing.json: a model is never scored on records cut otherwise than those that it was trained on.
+# Named in packing.json: a model never scores records that were truncated in another way than its training records.
 STRATEGIES: Final[dict[Truncation, str]] = {
     "right": "rounds-from-first, heads of texts, 20/40/40",
     "left": "rounds-from-last, tails of texts, 20/40/40",
@@ -19,9 +17,9 @@ STRATEGIES: Final[dict[Truncation, str]] = {
 
 
 def admission(rounds: int, truncation: Truncation) -> list[int]:
-    """Numbers of the rounds in the order in which they are let in while there is room.
+    """Return the numbers of the rounds in the order in which they are added while there is room.
 
-    Whatever number of them is taken, the rounds left out follow on one another, so that one mark tells of them all.
+    However many are added, the omitted rounds are consecutive, so one mark stands for all of them.
     """
     if truncation == "right":
         return list(range(rounds))
@@ -32,7 +30,7 @@ def admission(rounds: int, truncation: Truncation) -> list[int]:
 
 
 def windows(text: str, size: int, truncation: Truncation) -> list[str]:
-    """The parts of a text, each of at most `size` characters, from which what stays of it can be taken."""
+    """Return the parts of a text that may be kept, each of at most `size` characters."""
     if len(text) <= size or (truncation == "middle" and len(text) <= 2 * size):
         return [text]
     if truncation == "left":
@@ -40,8 +38,8 @@ def windows(text: str, size: int, truncation: Truncation) -> list[str]:
     return [text[:size], text[-size:]] if truncation == "middle" else [text[:size]]
 
 
-def shorten(ids: Ids, most: int, mark: Ids, truncation: Truncation) -> Ids:
-    """At most `most` of these ids, the mark among them where some are left out."""
+def shorten(ids: TokenIds, most: int, mark: TokenIds, truncation: Truncation) -> TokenIds:
+    """Return at most `most` of these ids. The mark stands where ids are omitted."""
     if len(ids) <= most:
         return ids
     room = most - len(mark)
@@ -52,7 +50,7 @@ def shorten(ids: Ids, most: int, mark: Ids, truncation: Truncation) -> Ids:
 
 
 def share(room: int, prompt: int, response_a: int, response_b: int) -> tuple[int, int, int]:
-    """What each text may keep of `room` tokens, given the tokens it has: 20/40/40, unused shares passed on."""
+    """Split `room` tokens 20/40/40 over texts of these lengths. Tokens that one text leaves unused go to the others."""
     prompt = min(prompt, max(room // 5, room - response_a - response_b))
     answers = room - prompt
     half = answers // 2

@@ -14,7 +14,7 @@ from featurize.tokens.packing import check_packing
 from votes.schema import LABELS
 
 if TYPE_CHECKING:
-    from featurize.tokens.truncation import Truncation
+    from core.settings.packing import Truncation
     from infer.scoring.engine_settings import Mode
 
 _RETRAIN: Final = "train it with the job train_llm."

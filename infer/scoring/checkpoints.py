@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
-from core.model_cache import local_place, stored_fingerprint
+from core.model_cache import CheckpointRef, stored_fingerprint
 from core.progress import say
 from core.ray_session import connect
 from core.run import Run, StageResult
@@ -18,8 +18,9 @@ from core.stage import Stage, read_manifest, require_finished
 from core.storage import Folder
 from demo import stages
 from featurize.tokens.packed_records import Packing, packing_of
-from train.finetune.checkpoints import MODEL, TRAINED_ON, Base
-from train.finetune.folds import base_of, model_stage
+from train.finetune.base_model import base_of
+from train.finetune.checkpoints import MODEL, TRAINED_ON
+from train.finetune.stages import model_stage
 
 if TYPE_CHECKING:
     from core.settings.llm import Llm
@@ -38,7 +39,7 @@ class Scorer:
 
     def outline(self) -> str:
         """A hub id, or a folder on this machine that has all but the numbers of the weights."""
-        return local_place(self.place, self.fingerprint, outline=True)
+        return CheckpointRef(self.place, self.fingerprint).header_only()
 
     @property
     def prefix(self) -> str:
@@ -93,17 +94,17 @@ def planned_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:
     try:
         run.finished(f"models/{llm.trained}", "train_llm", records.fingerprint_of("train"))
     except InputError:
-        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        (model,) = (model for model in run.settings.finetune.llms if model.name == llm.trained)
         base = base_of(model.model)
         folds = range(run.settings.data.folds) if model.folds is None else sorted(set(model.folds))
-        return [Scorer(base.place, base.fingerprint, fold) for fold in folds]
+        return [Scorer(base.location, base.fingerprint, fold) for fold in folds]
     return scorers(run, records, llm)[0]
 
 
 def finished_scorers(run: Run, records: Records, llm: Llm) -> list[Scorer]:
     """The checkpoints of a model of a finished run. Raises InputError if one is not there as the settings make it."""
     if llm.trained is not None:
-        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        (model,) = (model for model in run.settings.finetune.llms if model.name == llm.trained)
         require_finished(model_stage(run, records, model, base_of(model.model), "train_llm"), "train_llm")
     elif llm.demo is not None:
         require_finished(stages.checkpoint_stage(run, llm), "score_llm")
@@ -120,19 +121,19 @@ def check_scorers(llm: Llm, found: list[Scorer]) -> None:
         check_checkpoint(scorer.outline(), llm.max_tokens, llm.mode, llm.truncation)
 
 
-def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, Base, Packing]:
+def packing(run: Run, llm: Llm, scorer: Scorer) -> tuple[str, CheckpointRef, Packing]:
     """The name of the stage of tokens, whose tokenizer packs, and how: what training packed serves scoring as it is."""
     if llm.trained is not None:
-        (model,) = (model for model in run.settings.trained_llms if model.name == llm.trained)
+        (model,) = (model for model in run.settings.finetune.llms if model.name == llm.trained)
         return model.name, base_of(model.model), packing_of(model)
     frame = None
     if llm.mode == "judge":
+        from core.pretrained import load_tokenizer
         from infer.scoring.judge_prompt import chat_frame
-        from train.finetune.networks import load_tokenizer
 
         frame = chat_frame(load_tokenizer(scorer.outline()))
     in_store = "://" in scorer.place
-    base = Base(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place))
+    base = CheckpointRef(scorer.place, scorer.fingerprint if in_store else tokenizer_fingerprint(scorer.place))
     return llm.name, base, Packing(llm.max_tokens, truncation=llm.truncation, frame=frame)
 
 
@@ -204,7 +205,7 @@ def _merge_into(llm: Llm, stage: Stage) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         places = [
-            local_place(place, stage.inputs[kind])
+            CheckpointRef(place, stage.inputs[kind]).local()
             for kind, place in (("checkpoint", llm.checkpoint), ("adapter", llm.adapter))
         ]
         merge_adapter(places[0], places[1], folder, llm.mode)
@@ -228,5 +229,5 @@ def _refuse_seen(llm: Llm, records: Records) -> None:
                 f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so that "
                 "its predictions for them say nothing about others",
                 where=f"llms.{llm.name}.{'checkpoint' if place == llm.checkpoint else 'adapter'}",
-                fix="name the entry of trained_llms with `trained` instead, which scores each record out-of-fold.",
+                fix="name the entry of finetune.llms with `trained` instead, which scores each record out-of-fold.",
             )

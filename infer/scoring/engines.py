@@ -94,8 +94,8 @@ def engine_settings(run: Run, llm: Llm, scorer: Scorer) -> LlmSettings:
     source, environment = engine_source(scorer.place)
     answers: tuple[int, ...] = ()
     if llm.mode == "judge":
+        from core.pretrained import load_tokenizer
         from infer.scoring.judge_prompt import answer_ids, chat_frame
-        from train.finetune.networks import load_tokenizer
 
         tokenizer = load_tokenizer(scorer.outline())
         answers = answer_ids(tokenizer, chat_frame(tokenizer))

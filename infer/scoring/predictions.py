@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.progress import say
-from core.resources import held
+from core.resources import resource_seconds
 from infer.scoring.requests import Probabilities, answer_files, least_sure
 from infer.scoring.swap_scoring import Masks, Outcome, model_fingerprint
 from metrics.scores import log_loss
@@ -133,7 +133,7 @@ def _metrics(
         "position": _position(scored),
         "tokens": sum(one.tokens for one in scored),
         "failed": failed,
-        **held(seconds, llm.cpus_per_replica, llm.gpus_per_replica),
+        **resource_seconds(seconds, llm.cpus_per_replica, llm.gpus_per_replica),
     }
     if cheaper is not None and llm.cascade is not None:
         cost = found["gpu_seconds"] or found["core_seconds"]

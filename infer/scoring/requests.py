@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurize.tokens.packed_records import DIGEST_BYTES
+from featurize.tokens.columns import DIGEST_BYTES
 from votes.schema import PROBABILITIES
 
 if TYPE_CHECKING:

@@ -51,7 +51,7 @@ def averages_both_orders(run: Run) -> dict[str, bool]:
     boosters = {
         booster.name: booster.swaps or ENGINES.get(booster.engine).swap_consistent for booster in run.settings.boosters
     }
-    encoders = {encoder.name: True for encoder in run.settings.encoders}
+    encoders = {encoder.name: True for encoder in run.settings.finetune.encoders}
     found = {**boosters, **encoders}
     for llm in run.settings.llms:  # a cascade's cheaper model, which predicts some of its records, stands before it
         found[llm.name] = llm.swap == "both" and (llm.cascade is None or found[llm.cascade.model])

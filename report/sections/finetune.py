@@ -12,7 +12,7 @@ from metrics.intervals import bootstrap_means, interval
 from metrics.scores import record_log_loss
 from report.scores import scores
 from train.finetune.checkpoints import HISTORY
-from train.finetune.folds import folds_of
+from train.finetune.stages import folds_of
 
 if TYPE_CHECKING:
     from core.run import Run
@@ -25,7 +25,7 @@ Floats = npt.NDArray[np.float64]
 def curves(run: Run) -> dict[str, dict[str, dict[str, Any]]]:
     """By model and fold: the loss of training steps, thinned, and the held-out log loss after each epoch."""
     found: dict[str, dict[str, dict[str, Any]]] = {}
-    for model in (*run.settings.encoders, *run.settings.trained_llms):
+    for model in run.settings.finetune.models:
         for fold in folds_of(run, model):
             folder = run.folder / f"models/{model.name}/fold-{fold}"
             if folder.exists(HISTORY):

@@ -34,7 +34,7 @@ def timeline(run: Run) -> list[dict[str, Any]]:
 
 def _stage_folders(run: Run) -> list[str]:
     made = [f"demo/llm-{llm.name}" for llm in run.settings.llms if llm.demo]
-    tuned = [model.name for model in (*run.settings.encoders, *run.settings.trained_llms)]
+    tuned = [model.name for model in run.settings.finetune.models]
     return [
         "demo/pairs",
         "records",
@@ -42,7 +42,7 @@ def _stage_folders(run: Run) -> list[str]:
         *(f"tune/{search.booster}" for search in run.settings.tune),
         *made,
         "sources",
-        *(f"scratch/{encoder.name}" for encoder in run.settings.encoders if encoder.scratch is not None),
+        *(f"scratch/{encoder.name}" for encoder in run.settings.finetune.encoders if encoder.scratch is not None),
         *(f"models/{llm.name}" for llm in run.settings.llms if llm.adapter is not None),
         *(f"tokens/{name}" for name in [*tuned, *(llm.name for llm in run.settings.llms)]),
         *(f"models/{name}" for name in tuned),
@@ -60,7 +60,7 @@ def costs(run: Run) -> dict[str, dict[str, float]]:
     """
     settings = run.settings
     places = {name: [f"predictions/{name}"] for name in settings.models}
-    for encoder in settings.encoders:
+    for encoder in settings.finetune.encoders:
         places[encoder.name].append(f"models/{encoder.name}")
     for llm in settings.llms:
         if llm.trained is not None:

@@ -6,14 +6,36 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from core.pretrained import load_tokenizer
+from core.settings.finetune import FinetunedEncoder, FinetunedLlm, FinetunedModel, Scratch, TrainingStage
+from core.settings.packing import TokenLayout
 from demo.generator import decode_turns, generate
-from featurize.tokens.packing import Layout, Packer
-from train.finetune.data import PACKED, TokenData
-from train.finetune.networks import load_tokenizer
+from featurize.tokens.columns import PACKED
+from featurize.tokens.packing import Packer
+from train.finetune.data import TokenData
 from train.finetune.scratch import build_scratch
 from votes.schema import TEXTS
 
 MAX_TOKENS = 96
+
+
+def encoder_settings(**settings: Any) -> FinetunedEncoder:
+    """Settings of an encoder, by default of one epoch that trains everything, without label smoothing."""
+    stages = [TrainingStage(learning_rate=1e-3)]
+    return FinetunedEncoder(
+        **{"name": "m", "max_tokens": MAX_TOKENS, "label_smoothing": 0.0, "stages": stages, **settings}
+    )
+
+
+def llm_settings(**settings: Any) -> FinetunedLlm:
+    """Settings of a language model with LoRA, by default in float32 and without gradient checkpointing."""
+    plain = {"dtype": "float32", "gradient_checkpointing": False, "stages": [TrainingStage(learning_rate=1e-3)]}
+    return FinetunedLlm(**{"name": "m", "max_tokens": MAX_TOKENS, **plain, **settings})
+
+
+def settings_for(architecture: str, **settings: Any) -> FinetunedModel:
+    """Settings of a tiny model: an encoder, or a language model."""
+    return encoder_settings(**settings) if architecture == "deberta-v2" else llm_settings(**settings)
 
 
 def records(rows: int, seed: int = 3):
@@ -35,7 +57,7 @@ def tiny_model(folder: Path, architecture: str, layers: int = 2) -> Path:
     )
 
     texts = (turn for record in records(60)[0] for turns in record for turn in turns if turn)
-    build_scratch(folder, texts, "deberta-v2", layers, 32, 1, 600, MAX_TOKENS, seed=1)
+    build_scratch(folder, texts, Scratch(layers=layers, hidden=32, heads=1, vocabulary=600), MAX_TOKENS, seed=1)
     if architecture == "deberta-v2":
         config = AutoConfig.from_pretrained(folder)
         config.hidden_dropout_prob = config.attention_probs_dropout_prob = 0.1
@@ -66,15 +88,18 @@ def token_data(folder: Path, architecture: str, rows: int, folds: int = 3) -> To
     import ray
 
     texts, labels = records(rows)
-    layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
+    layout: TokenLayout = "encoder" if architecture == "deberta-v2" else "decoder"
     packer = Packer(load_tokenizer(str(folder)), MAX_TOKENS, layout)
-    packed = [packer.pack_both_marked(*each) for each in texts]
+    packed = [packer.pack_both_marked(*record) for record in texts]
     blocks = []
     for start in range(0, rows, 20):
         part = packed[start : start + 20]
         columns: dict[str, Any] = {"row": np.arange(start, start + len(part))}
         for order, name in enumerate(("ab", "ba")):
-            columns |= {name: [both[order][0] for both in part], f"{name}_parts": [both[order][1] for both in part]}
+            columns |= {
+                name: [orders[order][0] for orders in part],
+                f"{name}_parts": [orders[order][1] for orders in part],
+            }
         blocks.append(ray.put(pa.table(columns, schema=PACKED)))
     lengths = np.array([len(ids) for (ids, _), _ in packed], np.int32)
     return TokenData(blocks, lengths, labels, (np.arange(rows) % folds).astype(np.int16))

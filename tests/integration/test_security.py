@@ -68,7 +68,7 @@ def test_settings_are_data(tmp_path):
 @pytest.mark.parametrize(
     "text",
     [
-        "encoders: [{name: ../../x}]",
+        "finetune: {encoders: [{name: ../../x}]}",
         "llms: [{name: a/b, checkpoint: m}]",
         "boosters: [{name: ../x, engine: lightgbm}]",
         "data: {train: [{name: .., path: a.csv}]}",
@@ -132,11 +132,11 @@ def model(tmp_path) -> Path:
 
 
 def test_pickled_weights_are_refused_and_not_read(model, tmp_path):
+    from tests.helpers.tiny_models import encoder_settings
     from train.finetune.networks import load_network
-    from train.finetune.settings import FineTuning
 
     with pytest.raises(InputError, match="safetensors"):
-        load_network(str(model), FineTuning(()))
+        load_network(str(model), encoder_settings(), seed=0)
     with pytest.raises(InputError, match="safetensors"):
         check_checkpoint(str(model), 90)
     assert not (tmp_path / MARK).exists()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from core.progress import Progress, say
 from core.ray_session import connect
-from core.resources import Request, folds_request, held, may_grow, require_room
+from core.resources import Request, folds_request, may_grow, require_room, resource_seconds
 from core.run import Run, StageResult
 from core.stage import MANIFEST, Stage, require_finished
 from featurize.store import FeatureStore
@@ -211,7 +211,7 @@ class _BoosterTraining:
         positions = [manifest["metrics"].get("position") for manifest in manifests.values()]
         return self.outputs.commit(
             rows=rows,
-            metrics={**held(fold_seconds, self.booster.fold_cpus, 0), "position": position_of_folds(positions)},
+            metrics={**resource_seconds(fold_seconds, self.booster.fold_cpus, 0), "position": position_of_folds(positions)},
             keep={f"{name}.parquet" for name in rows},
             seconds=time.monotonic() - self.started,
         )

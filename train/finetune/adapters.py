@@ -1,24 +1,24 @@
-"""LoRA adapters that come without their base: merged into it once, since vLLM serves none with a head of its own."""
+"""External LoRA adapters: merged into their base once, since vLLM serves none with a head of its own."""
 
 import shutil
 from pathlib import Path
 from typing import Literal
 
 from core.errors import InputError
-from core.safe_weights import SAFE
+from core.pretrained import SAFE, load_tokenizer
 from featurize.tokens.packing import FILE_NAME
-from train.finetune.networks import load_tokenizer, load_whole
+from train.finetune.networks import load_with_head
 from train.finetune.saved_model import SHARD
 
 _WEIGHTS = "adapter_model.safetensors"
 
 
 def merge_adapter(base: str, adapter: str, folder: Path, mode: Literal["classify", "judge"]) -> None:
-    """Write the base with the adapter's weights added to `folder`, tokenizer and packing.json with it.
+    """Write the base with the adapter's weights added to `folder`, with tokenizer and packing.json.
 
-    `adapter` is a folder that peft saved. It needs memory for the whole base in its own precision.
+    `adapter` is a folder that peft saved. The memory must hold the base in its own type.
 
-    Raises InputError if the base cannot be loaded; peft and transformers say what is wrong with an adapter.
+    Raises InputError if the base cannot be loaded. Errors of the adapter are those of peft and transformers.
     """
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
@@ -26,7 +26,7 @@ def merge_adapter(base: str, adapter: str, folder: Path, mode: Literal["classify
     if not (Path(adapter) / _WEIGHTS).exists():
         raise InputError(f"there is no {_WEIGHTS}", adapter, "name the folder that peft saved, as safetensors.")
     if mode == "classify":
-        model = load_whole(base, "auto")
+        model = load_with_head(base, "auto")
     else:
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", **SAFE)
     merged = PeftModel.from_pretrained(model, adapter).merge_and_unload()

@@ -1,12 +1,12 @@
-"""An encoder with a head that compares the answers: for few votes, where a classifier on the first token learns noise.
+"""An encoder with a head that compares the answers: for few votes, of which a classifier on the first token overfits.
 
-The head sees the mean state of the prompt's, A's and B's tokens, which is what sentence encoders were trained to make
-meaningful. One linear score s is shared by both answers, so that exchanging them exchanges their chances:
+The head sees the mean states of the prompt's, A's and B's tokens, which sentence encoders were trained to make
+meaningful. One linear score s is shared by both answers, so swapping them swaps their probabilities:
 
     logits = (d / 2, -d / 2, t)     d = s(a, p) - s(b, p)     t = v |a - b| + u (a * b) + c
 
-It starts from zeros, which is the uniform prediction, and has about four numbers for each of the encoder's dimensions.
-Import this module where a model is loaded only: it needs torch.
+It starts from zeros, which is the uniform prediction, and has about four parameters for each dimension of the encoder.
+Import this module only where a model is loaded: it needs torch.
 """
 
 import os
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from core.errors import InputError
-from core.safe_weights import SAFE
+from core.pretrained import SAFE
 
 HEAD_FILE: Final = "answers_head.safetensors"
 _DROPOUT: Final = 0.1
@@ -26,13 +26,13 @@ _PROMPT, _A, _B = 1, 2, 3  # see featurize.tokens.packing.Packer.pack_both_marke
 
 
 class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
-    """A backbone and the head above, called like a sequence classifier with `parts` beside the ids."""
+    """A backbone and the head above, called like a sequence classifier with `parts` as well as ids."""
 
     base_model_prefix = "backbone"
 
     def __init__(self, backbone: Any) -> None:  # noqa: ANN401 - a model of transformers
         super().__init__()
-        # What pools the first token has no part in this.
+        # A pooler of the first token is not used.
         if getattr(backbone, "pooler", None) is not None:
             backbone.pooler = None
         self.backbone = backbone
@@ -45,29 +45,29 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     @property
     def config(self) -> Any:  # noqa: ANN401 - a configuration of transformers
-        """The backbone's configuration."""
+        """The configuration of the backbone."""
         return self.backbone.config
 
     @property
     def base_model(self) -> Any:  # noqa: ANN401 - a model of transformers
-        """The backbone, as models of transformers call it."""
+        """The backbone, under its name in transformers."""
         return self.backbone
 
     def forward(
         self, input_ids: torch.Tensor, parts: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> SimpleNamespace:
-        """Logits (n, 3) for ids and the part that each belongs to, both (n, longest)."""
+        """Return logits (n, 3) for ids and the part that each belongs to, both (n, longest)."""
         return self.judge(self.pool(input_ids, parts, attention_mask))
 
     def pool(
         self, input_ids: torch.Tensor, parts: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """The mean states (n, 3, dimensions) of prompt, A and B, all that the head sees of what `forward` takes."""
+        """Return the mean states (n, 3, dimensions) of prompt, A and B, which are the head's only input."""
         states = self.backbone(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state.float()
         return torch.stack([_mean(states, parts == part) for part in (_PROMPT, _A, _B)], dim=1)
 
     def judge(self, pooled: torch.Tensor) -> SimpleNamespace:
-        """Logits (n, 3) for what `pool` gave."""
+        """Return logits (n, 3) for the states that `pool` returns."""
         prompt, a, b = pooled.unbind(dim=1)
         with torch.autocast(pooled.device.type, enabled=False):
             scores = [self.score(self.dropout(torch.cat([x, x * prompt], dim=1))) for x in (a, b)]
@@ -80,7 +80,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         self.backbone.gradient_checkpointing_enable(**options)
 
     def save_pretrained(self, folder: str | os.PathLike[str], max_shard_size: str = "4GB") -> None:
-        """Write the backbone as transformers does, and the head beside it."""
+        """Write the backbone as transformers does, and the head to a file of its own."""
         from safetensors.torch import save_file
 
         self.backbone.save_pretrained(folder, max_shard_size=max_shard_size)
@@ -91,16 +91,16 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     @classmethod
     def load(cls, folder: str) -> "AnswersModel":
-        """What `save_pretrained` wrote. Raises InputError for a head of other parameters."""
+        """Load the model that `save_pretrained` wrote. Raises InputError for a head with other parameters."""
         from safetensors.torch import load_file
         from transformers import AutoModel
 
         model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE))
         head = load_file(Path(folder) / HEAD_FILE)
-        wanted = {name for name in model.state_dict() if not name.startswith(f"{cls.base_model_prefix}.")}
-        if head.keys() != wanted:
+        expected = {name for name in model.state_dict() if not name.startswith(f"{cls.base_model_prefix}.")}
+        if head.keys() != expected:
             raise InputError(
-                f"it has {', '.join(sorted(head)) or 'nothing'} where the head has {', '.join(sorted(wanted))}",
+                f"it has {', '.join(sorted(head)) or 'nothing'} where the head has {', '.join(sorted(expected))}",
                 str(Path(folder) / HEAD_FILE),
                 "run the job that trained the model again with --force.",
             )
@@ -109,7 +109,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
 
 def _mean(states: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-    """Mean states (n, dimensions) of the chosen tokens, scaled to components of about 1."""
+    """Return the mean states (n, dimensions) of the chosen tokens, scaled to components of about 1."""
     weights = chosen.unsqueeze(2).to(states.dtype)
     mean = (states * weights).sum(dim=1) / weights.sum(dim=1).clamp_min(1)
     return nn.functional.normalize(mean, dim=1) * mean.shape[1] ** 0.5

@@ -1,4 +1,4 @@
-"""What a fold's fine-tuning leaves in the run: checkpoints while it works, then model, predictions and curves."""
+"""Files of a fold in the run: checkpoints while it trains, then model, predictions and training curves."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from core.model_cache import local_folder
-from core.resources import held
-from core.storage import Folder
+from core.resources import resource_seconds
 from metrics.scores import log_loss
-from train.finetune.task import Point, Rows, TrainingState
+from train.finetune.task import TrainingState
 from votes import predictions
 
 if TYPE_CHECKING:
+    from core.arrays import Labels, Probabilities, Rows
+    from core.model_cache import CheckpointRef
     from core.stage import Stage
-    from train.finetune.data import Probabilities
+    from train.finetune.task import Point
 
 MODEL = "model"  # folders and files of a fold
 TRAINED_ON = "training.json"
@@ -30,36 +30,15 @@ _STATE = f"{CHECKPOINT}/state.json"
 
 
 @dataclass(frozen=True)
-class Base:
-    """The model that training starts from: a hub id, a folder on every node, one in an object store, or of the run."""
-
-    place: str
-    fingerprint: str
-    in_run: bool = False
-
-    def local(self) -> str:
-        """A hub id, or a folder on this machine."""
-        return self._copy(outline=False)
-
-    def outline(self) -> str:
-        """The same without the numbers of the weights where it would be a copy."""
-        return self._copy(outline=True)
-
-    def _copy(self, outline: bool) -> str:
-        is_folder = self.in_run or "://" in self.place
-        return local_folder(Folder(self.place), self.fingerprint, outline) if is_folder else self.place
-
-
-@dataclass(frozen=True)
 class RunFoldStore:
-    """A fold's folder in the run. Files are safetensors and JSON; nothing of them is run when they are read."""
+    """A fold's folder in the run. Files are safetensors and JSON; reading them runs no code."""
 
     stage: Stage
-    start: Base
-    labels: Any  # (held-out records,) in their order
+    start: CheckpointRef
+    labels: Labels  # of the held-out records, in their order
     records: str  # fingerprint of the training records
     votes: list[str]  # digests of the files that they come from
-    cpus: int  # that its workers hold together
+    cpus: int  # of all its workers
     gpus: int
 
     def base(self) -> str:
@@ -84,35 +63,35 @@ class RunFoldStore:
         return self.stage.manifest() is not None
 
     def save(self, state: TrainingState) -> None:
-        """Write the tensors, then the file that names them, and then remove those of the epoch before."""
+        """Write the tensors, then the file that names them. Then remove the tensors of the last epoch."""
         from safetensors.torch import save
 
         folder = self.stage.folder
         names = {}
-        for name in ("parameters", "optimizer"):
+        for name, values in (("parameters", state.parameters), ("optimizer", state.optimizer)):
             names[name] = f"{CHECKPOINT}/{name}-{state.stage}-{state.epochs}.safetensors"
-            tensors = {key: value.detach().cpu().contiguous() for key, value in getattr(state, name).items()}
+            tensors = {key: value.detach().cpu().contiguous() for key, value in values.items()}
             folder.write_bytes(names[name], save(tensors))
-        told = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
-        folder.write_json(_STATE, {**told, **names, "history": state.history, "seconds": state.seconds})
+        position = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
+        folder.write_json(_STATE, {**position, **names, "history": state.history, "seconds": state.seconds})
         folder.write_bytes(EVENTS, _events(state.history))
         for name in folder.files():
             if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
                 folder.delete(name)
 
     def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
-        """Write everything that stays, remove the checkpoint, and commit."""
+        """Write the result, remove the checkpoint, and commit."""
         folder = self.stage.folder
         keep = {HELD_OUT, HISTORY, EVENTS}
         for path in sorted(path for path in model.rglob("*") if path.is_file()):
             name = f"{MODEL}/{path.relative_to(model)}"
             folder.write_file(name, path)
             keep.add(name)
-        # Scoring reads this: a model's predictions for what it was trained on are worth nothing.
+        # Scoring reads this: predictions of a model for its own training records are worthless.
         trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
-        for place in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
-            folder.write_json(f"{place}/{TRAINED_ON}", trained_on)
-            keep.add(f"{place}/{TRAINED_ON}")
+        for parent in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
+            folder.write_json(f"{parent}/{TRAINED_ON}", trained_on)
+            keep.add(f"{parent}/{TRAINED_ON}")
         table = pa.table({"row": rows, **predictions.columns(held_out)})
         folder.write_table(HELD_OUT, table, self.stage.fingerprint)
         folder.write_json(HISTORY, history)
@@ -121,7 +100,7 @@ class RunFoldStore:
             "log_loss": log_loss(held_out, self.labels),
             "tokens": int(sum(point["tokens"] for point in history)),
             "steps": len(history),
-            **held(seconds, self.cpus, self.gpus),
+            **resource_seconds(seconds, self.cpus, self.gpus),
         }
         self.stage.commit(rows={"train": len(rows)}, metrics=metrics, keep=keep, seconds=seconds)
 
@@ -142,7 +121,7 @@ class RunFoldStore:
 
 
 def _events(history: list[Point]) -> bytes:
-    """A TensorBoard event file of the curves; steps count through all stages, at the times when they were done."""
+    """Return a TensorBoard event file of the training curves. Steps count through all stages, with their own times."""
     from tensorboardX import SummaryWriter
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Folds fine-tuned on Ray Train: so many at a time, each with its own group of workers, each resumable by epoch."""
+"""Folds fine-tuned on Ray Train. Each fold has its own group of workers, and is resumable by epoch."""
 
 from __future__ import annotations
 
@@ -14,30 +14,42 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.errors import InputError
 from core.placement import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
-from train.boosters.data import FoldError
-from train.finetune.loop import PeerLostError, train_worker
+from train.finetune.gradients import PeerLostError
+from train.finetune.loop import train_worker
 
 if TYPE_CHECKING:
     from train.finetune.task import FoldTask
 
-DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints; see train.boosters.fold_pool
+WORKER_DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints
 Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
 
 
+class FineTuningError(Exception):
+    """A fold failed; the others were cancelled. The parts are kept so that the error survives pickling."""
+
+    def __init__(self, fold: int, cause: str) -> None:
+        super().__init__(fold, cause)
+        self.fold = fold
+        self.cause = cause
+
+    def __str__(self) -> str:
+        return f"fold {self.fold} of fine-tuning failed: {self.cause}"
+
+
 class Messages:
-    """An actor that holds what workers have to say until somebody asks."""
+    """An actor that keeps the workers' progress lines until the driver fetches them."""
 
     def __init__(self) -> None:
         self._lines: list[tuple[int, str]] = []
         self._begun: set[int] = set()
 
     def post(self, fold: int, text: str) -> None:
-        """Take a line about a fold."""
+        """Keep a line about a fold."""
         self._lines.append((fold, text))
         self._begun.add(fold)
 
     def drain(self) -> tuple[list[tuple[int, str]], set[int]]:
-        """The lines since the last call, and the folds that ever said something."""
+        """Return the lines since the last call, and all folds that ever posted one."""
         lines, self._lines = self._lines, []
         return lines, self._begun
 
@@ -51,15 +63,15 @@ def fine_tune(
 ) -> Iterator[int]:
     """Train the tasks' folds, `at_once` at a time, and yield each fold when its store has its result.
 
-    `storage` is where Ray Train keeps its own notes. A fold that loses a worker goes on from its last checkpoint and
-    ends with the same model. While no worker has started, `on_wait` is told why after 3 s and then every 10 s.
+    `storage` is where Ray Train keeps its own notes. A fold that loses a worker resumes from its last checkpoint and
+    ends with the same model. While no worker has started, `on_wait` gets the reason after 3 s and then every 10 s.
 
-    Raises InputError if a worker raises it, and FoldError for any other failure; either way, and when the caller
-    closes the generator, all folds end.
+    Raises InputError if a worker raises it, and FineTuningError for any other failure. Then, and when the caller closes
+    the generator, all folds end.
     """
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=here).remote()
-    fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=here)(_fit)
+    driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=driver_node).remote()
+    fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=driver_node)(_fit)
     waiting = list(tasks)
     running: dict[ray.ObjectRef[None], FoldTask] = {}
     next_report = time.monotonic() + QUIET_SECONDS
@@ -77,7 +89,7 @@ def fine_tune(
             elif time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
                 settings = tasks[0].settings
-                on_wait(_why_waiting(settings.workers, settings.cpus_per_worker, settings.gpus_per_worker))
+                on_wait(_why_waiting(settings.num_workers, settings.cpus_per_worker, settings.gpus_per_worker))
             for reference in ended:
                 task = running.pop(reference)
                 _raise_failure(reference, task)
@@ -105,27 +117,27 @@ def _raise_failure(reference: ray.ObjectRef[None], task: FoldTask) -> None:
     except RayTaskError as error:
         if isinstance(error.cause, InputError):
             raise error.cause from error
-        raise FoldError("fine-tuning", task.fold, str(error.cause)) from error
+        raise FineTuningError(task.fold, str(error.cause)) from error
     except RayError as error:
-        raise FoldError("fine-tuning", task.fold, f"{type(error).__name__}: {error}") from error
+        raise FineTuningError(task.fold, f"{type(error).__name__}: {error}") from error
 
 
 def _fit(task: FoldTask, storage: Storage) -> None:
-    """Runs in a task of Ray's, since a call of Ray Train's returns only when it ends."""
+    """Train one fold. It runs in a Ray task, since a call of Ray Train's returns only at the end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     settings = task.settings
     filesystem, path = storage
     deaths = 0
-    while not task.store.finished():  # a worker may be lost when all is written
+    while not task.store.finished():  # a worker may be lost after the result is written
         before = task.store.progress()
         trainer = TorchTrainer(
             train_worker,
             train_loop_config={"task": task},
             torch_config=TorchConfig(backend="nccl" if settings.gpus_per_worker else "gloo"),
             scaling_config=ScalingConfig(
-                num_workers=settings.workers,
+                num_workers=settings.num_workers,
                 use_gpu=settings.gpus_per_worker > 0,
                 resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker),
             ),
@@ -133,7 +145,7 @@ def _fit(task: FoldTask, storage: Storage) -> None:
                 name=f"fold-{task.fold}-{time.time_ns()}",
                 storage_path=path,
                 storage_filesystem=filesystem,
-                failure_config=FailureConfig(max_failures=0),  # ours below tells deaths from mistakes
+                failure_config=FailureConfig(max_failures=0),  # retried below, if no worker raised an error
             ),
         )
         try:
@@ -143,14 +155,14 @@ def _fit(task: FoldTask, storage: Storage) -> None:
             failures = [_cause(failure) for failure in error.worker_failures.values()]
             own = [failure for failure in failures if not _is_loss(failure)]
             if own:
-                # As text but for InputError, since not every exception survives the way.
-                refused = isinstance(own[0], InputError)
-                raise own[0] if refused else RuntimeError(f"{type(own[0]).__name__}: {own[0]}") from None
+                # Errors other than InputError become text, since not every exception can be pickled.
+                is_input = isinstance(own[0], InputError)
+                raise own[0] if is_input else RuntimeError(f"{type(own[0]).__name__}: {own[0]}") from None
             deaths = deaths + 1 if task.store.progress() == before else 1
-            if deaths > DEATHS_ALLOWED:
-                raise RuntimeError(f"its workers died {deaths} times in one epoch: {failures[0]}") from None
+            if deaths > WORKER_DEATHS_ALLOWED:
+                raise RuntimeError(f"workers died {deaths} times in one epoch: {failures[0]}") from None
             if task.progress is not None:
-                task.progress.post.remote(task.fold, "a worker was lost; going on from the last checkpoint")
+                task.progress.post.remote(task.fold, "a worker was lost; resuming from the last checkpoint")
 
 
 def _resources(cpus: int, gpus: int) -> dict[str, float]:
@@ -158,7 +170,7 @@ def _resources(cpus: int, gpus: int) -> dict[str, float]:
 
 
 def _cause(failure: BaseException) -> BaseException:
-    """The exception that a worker's code raised, out of Ray Train's wrapping."""
+    """Return the exception that a worker's code raised, without Ray Train's wrappers."""
     while True:
         inner = getattr(failure, "_base_exc", None) or getattr(failure, "cause", None)
         if not isinstance(inner, BaseException):
@@ -167,7 +179,7 @@ def _cause(failure: BaseException) -> BaseException:
 
 
 def _is_loss(failure: BaseException) -> bool:
-    """Whether a worker failed because a process or node was lost, its own or another's."""
+    """Return whether a worker failed because its own or another process or node was lost."""
     return (
         isinstance(failure, PeerLostError | RayActorError | WorkerCrashedError)
         or "WorkerHealthCheck" in type(failure).__name__

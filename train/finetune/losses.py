@@ -7,24 +7,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from train.finetune.settings import FineTuning
+    from core.settings.finetune import FinetunedModel
 
 
-def summed_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: FineTuning) -> Tensor:
-    """Sum over sequences of the loss in nats: logits (n, 3), labels (n,), and a teacher's probabilities (n, 3) or None.
+def summed_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: FinetunedModel) -> Tensor:
+    """Return the sum over sequences of the loss in nats.
 
-    Cross entropy against the votes, smoothed; with a teacher, (1 - w) times that plus w T^2 KL(teacher || model), both
-    at temperature T (Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"). Where the teacher
-    has no prediction (nan), the vote alone counts.
+    Logits are (n, 3), labels (n,), a teacher's probabilities (n, 3) or None. The loss is the smoothed cross entropy
+    against the votes. With a teacher of weight w it is (1 - w) times that plus w T^2 KL(teacher || model), both at
+    temperature T (Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"). If the teacher has no
+    prediction for a record (nan), only the vote is used.
     """
     from torch.nn import functional
 
     votes = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=settings.label_smoothing)
-    asked = settings.distillation
-    if teacher is None or asked is None:
+    source = settings.teacher
+    if teacher is None or source is None:
         return votes.sum()
-    taught = ~teacher.isnan().any(dim=1)
-    wanted = functional.log_softmax(teacher[taught].clamp_min(1e-9).log() / asked.temperature, dim=1)
-    given = functional.log_softmax(logits[taught].float() / asked.temperature, dim=1)
-    apart = functional.kl_div(given, wanted, reduction="sum", log_target=True) * asked.temperature**2
-    return votes[~taught].sum() + (1 - asked.weight) * votes[taught].sum() + asked.weight * apart
+    has_teacher = ~teacher.isnan().any(dim=1)
+    goal = functional.log_softmax(teacher[has_teacher].clamp_min(1e-9).log() / source.temperature, dim=1)
+    student = functional.log_softmax(logits[has_teacher].float() / source.temperature, dim=1)
+    divergence = functional.kl_div(student, goal, reduction="sum", log_target=True) * source.temperature**2
+    return votes[~has_teacher].sum() + (1 - source.weight) * votes[has_teacher].sum() + source.weight * divergence

@@ -1,4 +1,4 @@
-"""What fine-tuning takes before it is tried: parameters, peak memory by part, and floating-point operations."""
+"""Estimates of fine-tuning: parameters, peak memory by part, and floating-point operations."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import numpy as np
 import numpy.typing as npt
 
 from train.finetune.flops import attention_operations, forward_operations, multiplied_parameters
-from train.finetune.networks import forward_options
-from train.finetune.sampler import largest_micro_batches, plan_epoch
+from train.finetune.forward import forward_options
+from train.finetune.networks import add_lora, base_dtype
+from train.finetune.sampler import EpochSampler, largest_microbatches
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-    from train.finetune.settings import FineTuning
+    from core.settings.finetune import FinetunedModel
 
-_FULL = 4  # bytes of a float32: parameters that are trained, their gradients, each of AdamW's two moments
+_FULL = 4  # bytes of a float32: trained parameters, their gradients, each of AdamW's two moments
 _HALF = 2
-# Bytes of a weight, with 0.127 bits for its constants, which are quantised too: Dettmers et al. 2023, section 3.
+# Bytes of a weight, with 0.127 bits for its constants, which are quantized too: Dettmers et al. 2023, section 3.
 _FOUR_BIT = 0.5 + 0.127 / 8
 
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes at the peak of a step on one worker, and what they are made of."""
+    """Bytes at the peak of a step on one worker, by part."""
 
     parameters: int  # of the base and its head
     adapters: int
@@ -38,28 +39,28 @@ class MemoryPlan:
 
     @property
     def peak(self) -> float:
-        """All parts together."""
+        """The sum of all parts."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
-def plan_memory(config: PreTrainedConfig, settings: FineTuning, shapes: Sequence[tuple[int, int]]) -> MemoryPlan:
-    """The peak of a step whose micro-batches have these shapes, in sequences and tokens of each: see `shapes_of`.
+def plan_memory(config: PreTrainedConfig, settings: FinetunedModel, shapes: Sequence[tuple[int, int]]) -> MemoryPlan:
+    """Return the peak of a step whose microbatches have these shapes: sequences, and tokens of each.
 
     Weights, gradients and optimizer are counted: 4 bytes for each trained parameter, its gradient and each of AdamW's
-    moments; frozen weights have their own precision. Activations are not estimated by a formula for one architecture:
-    the model's own forward and backward pass, with autocast and gradient checkpoints as in training, run on tensors
-    that have shapes and no numbers, and the bytes that are alive at the worst moment are counted.
+    moments. Frozen weights have their own type. Activations are measured, not estimated by a formula for one
+    architecture: the model's own forward and backward pass runs on tensors with shapes and no values, with autocast and
+    gradient checkpointing as in training. The peak of the bytes that exist at the same time is counted.
 
-    The stage that trains everything is the one reckoned with. Kernels are chosen as on a CPU: those of GPUs may keep
-    less or more for attention. Not in it: the CUDA context (about 0.5 GiB), kernels' workspaces, and what the
-    allocator leaves unused between blocks.
+    The estimate is for a stage that trains everything. Kernels are chosen as on a CPU; those of GPUs may keep less or
+    more for attention. Not included: the CUDA context (about 0.5 GiB), kernels' workspaces, and unused memory between
+    the allocator's blocks.
     """
     import torch
 
     model = _meta_model(config, settings)
     parameters = sum(parameter.numel() for name, parameter in model.named_parameters() if "lora_" not in name)
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    if settings.lora is None:
+    if settings.adapters is None:
         weights = float(parameters * _FULL)
     else:
         head = sum(p.numel() for name, p in model.named_parameters() if "score" in name and p.requires_grad)
@@ -69,7 +70,7 @@ def plan_memory(config: PreTrainedConfig, settings: FineTuning, shapes: Sequence
             for name, module in model.named_modules()
             if isinstance(module, torch.nn.Linear) and "lora_" not in name and "score" not in name
         )
-        if settings.base_4bit:
+        if settings.is_4bit:
             weights = linear * _FOUR_BIT + (frozen - linear) * _HALF + trained * _FULL
         else:
             weights = float(frozen * _bytes(settings) + trained * _FULL)
@@ -84,48 +85,41 @@ def plan_memory(config: PreTrainedConfig, settings: FineTuning, shapes: Sequence
     )
 
 
-def shapes_of(lengths: npt.NDArray[np.integer], settings: FineTuning) -> list[tuple[int, int]]:
-    """The largest micro-batches of a training on records with these lengths (n,): sequences, and tokens of each."""
+def microbatch_shapes(lengths: npt.NDArray[np.integer], settings: FinetunedModel, seed: int) -> list[tuple[int, int]]:
+    """Return the shapes of the largest microbatches for records with these lengths (n,): sequences, tokens of each."""
+    sampler = EpochSampler(lengths, settings, seed)
     plans = [
-        plan_epoch(
-            lengths,
-            settings.records_per_step,
-            settings.tokens_per_batch,
-            settings.orders,
-            (settings.seed, number, epoch),
-        )
-        for number, stage in enumerate(settings.stages)
-        for epoch in range(stage.epochs)
+        sampler.steps(number, epoch) for number, stage in enumerate(settings.stages) for epoch in range(stage.epochs)
     ]
-    batches = largest_micro_batches(plans, lengths)
+    batches = largest_microbatches(plans, lengths)
     return sorted({(len(batch) * settings.orders, int(lengths[batch].max())) for batch in batches})
 
 
-def flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, settings: FineTuning, sequence: int) -> float:
-    """Floating-point operations of one step for each token, in sequences of so many.
+def flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, settings: FinetunedModel, sequence: int) -> float:
+    """Return the floating-point operations of one training step for each token, in sequences of this many tokens.
 
-    2 per parameter forward, 2 for the gradients of activations, and 2 for those of parameters where they are trained;
-    2 more where the forward pass is done again (gradient checkpointing). Attention takes twice as much backward as
-    forward, since both factors of its products are activations. See train.finetune.flops.
+    For each parameter: 2 forward, 2 for the gradients of activations, 2 for its own gradient if it is trained, and 2
+    more if the forward pass is repeated (gradient checkpointing). Attention takes twice as much backward as forward,
+    since both factors of its products are activations. See train.finetune.flops.
     """
     forward = predicting_flops_per_token(config, plan, sequence)
     multiplied = multiplied_parameters(config, plan.parameters) + plan.adapters
     attention = attention_operations(config, sequence)
-    backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.lora else multiplied)
+    backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.adapters else multiplied)
     return forward * (1 + settings.gradient_checkpointing) + backward
 
 
 def predicting_flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, sequence: int) -> float:
-    """Floating-point operations of a forward pass for each token; adapters are multiplied beside their base."""
+    """Return the floating-point operations of a forward pass for each token. Adapters are multiplied separately."""
     return forward_operations(config, plan.parameters, sequence) + 2.0 * plan.adapters
 
 
-def _bytes(settings: FineTuning) -> int:
-    return _HALF if settings.precision == "bfloat16" else _FULL
+def _bytes(settings: FinetunedModel) -> int:
+    return _HALF if settings.dtype == "bfloat16" else _FULL
 
 
-def _step_bytes(model: Any, settings: FineTuning, rows: int, sequence: int) -> float:  # noqa: ANN401
-    """Bytes at the peak of a forward and backward pass, without parameters and their gradients."""
+def _step_bytes(model: Any, settings: FinetunedModel, rows: int, sequence: int) -> float:  # noqa: ANN401
+    """Return the bytes at the peak of a forward and backward pass, without parameters and their gradients."""
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -137,30 +131,28 @@ def _step_bytes(model: Any, settings: FineTuning, rows: int, sequence: int) -> f
         for parameter in trained:
             parameter.grad = torch.zeros_like(parameter)
         ids = torch.zeros((rows, sequence), dtype=torch.long)
-        # Sequences of equal length need no mask, and causal models look into one, where numbers would be needed.
-        mask = None if settings.lora is not None else torch.ones_like(ids)
-        there = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)]
-        with LiveBytes(there) as live:
-            with torch.autocast("cpu", torch.bfloat16, enabled=settings.precision == "bfloat16"):
+        # Sequences of equal length need no mask, and causal models read the values of a mask, which are absent here.
+        mask = None if settings.adapters is not None else torch.ones_like(ids)
+        existing = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)]
+        with LiveBytes(existing) as live:
+            with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bfloat16"):
                 logits = model(input_ids=ids, attention_mask=mask, **forward_options(settings)).logits
             logits.float().sum().backward()
     return float(live.peak)
 
 
-def _meta_model(config: PreTrainedConfig, settings: FineTuning) -> Any:  # noqa: ANN401 - a model of transformers
-    """The model that train.finetune.networks.load_network loads, with shapes and no numbers."""
+def _meta_model(config: PreTrainedConfig, settings: FinetunedModel) -> Any:  # noqa: ANN401 - a model of transformers
+    """Return the model that train.finetune.networks.load_network loads, with shapes and no values."""
     import torch
     from transformers import AutoModelForSequenceClassification
-
-    from train.finetune.networks import add_lora, base_dtype
 
     attention = "eager" if config.model_type == "gemma2" else None
     with torch.device("meta"):
         model = AutoModelForSequenceClassification.from_config(
             config, dtype=base_dtype(settings), attn_implementation=attention
         )
-        if settings.lora is not None:
-            model = add_lora(model, settings.lora)
+        if settings.adapters is not None:
+            model = add_lora(model, settings.adapters)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return model.train()

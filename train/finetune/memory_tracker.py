@@ -1,4 +1,4 @@
-"""Bytes of tensors that are alive at a time. Import this module where a model is loaded only: it needs torch."""
+"""Bytes of tensors that exist at the same time. Import this module only where a model is loaded: it needs torch."""
 
 import weakref
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
-    """Within it, storages made by any operation count while they live; those of `known` tensors never do."""
+    """Counts the storages that any operation creates while they exist, except those of `known` tensors."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()
@@ -21,12 +21,12 @@ class LiveBytes(TorchDispatchMode):  # type: ignore[misc]  # torch is not follow
         self.peak = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
-        """Let an operation run, and count what it made."""
-        made = func(*args, **(kwargs or {}))
-        for each in tree_leaves(made):
-            if isinstance(each, torch.Tensor):
-                self._count(each.untyped_storage())
-        return made
+        """Run an operation, and count the storages of its results."""
+        results = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(results):
+            if isinstance(leaf, torch.Tensor):
+                self._count(leaf.untyped_storage())
+        return results
 
     def _count(self, storage: torch.UntypedStorage) -> None:
         address = storage._cdata

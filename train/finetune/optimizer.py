@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-    from train.finetune.settings import TrainingStage
+    from core.settings.finetune import TrainingStage
 
 
 def new_optimizer(parameters: dict[str, torch.nn.Parameter], stage: TrainingStage) -> torch.optim.Optimizer:
-    """AdamW without decay of biases and norms, which have one dimension."""
+    """Return AdamW without weight decay of biases and norms, which have one dimension."""
     import torch
 
     groups = [
@@ -24,7 +24,7 @@ def new_optimizer(parameters: dict[str, torch.nn.Parameter], stage: TrainingStag
 def optimizer_state(
     optimizer: torch.optim.Optimizer, parameters: dict[str, torch.nn.Parameter]
 ) -> dict[str, torch.Tensor]:
-    """AdamW's moments and step counts by the parameter's name and their own, joined by a bar."""
+    """Return AdamW's moments and step counts, named by the parameter and the key, joined by a bar."""
     return {
         f"{name}|{key}": value
         for name, parameter in parameters.items()
@@ -37,7 +37,7 @@ def restore_optimizer(
     parameters: dict[str, torch.nn.Parameter],
     saved: dict[str, torch.Tensor],
 ) -> None:
-    """Put what `optimizer_state` gave into a new optimizer of the same parameters."""
+    """Put the result of `optimizer_state` into a new optimizer of the same parameters."""
     for joined, value in saved.items():
         name, key = joined.rsplit("|", 1)
         parameter = parameters[name]

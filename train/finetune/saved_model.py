@@ -1,12 +1,13 @@
-"""What fine-tuning leaves: a folder that transformers and vLLM load, with tokenizer and packing beside the weights."""
+"""The folder that fine-tuning leaves: transformers and vLLM load it, and it has tokenizer and packing in it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from core.pretrained import load_tokenizer
 from featurize.tokens.packing import Packer, save_packing
-from train.finetune.networks import load_tokenizer, load_whole
+from train.finetune.networks import load_with_head
 
 if TYPE_CHECKING:
     from train.finetune.task import FoldTask
@@ -18,31 +19,32 @@ SHARD = "4GB"  # of weights in one file, which is written from memory
 def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write the model to `folder`: safetensors, configuration, tokenizer, packing.json.
 
-    Adapters have to be merged into their base before, since vLLM serves none with a head of its own; into one of 4 bits
-    they cannot be, and a whole base takes those that `save_adapters` wrote.
+    Adapters must be merged into their base before: vLLM serves no adapters with a head of their own. They cannot be
+    merged into a 4-bit base, so the adapters that `save_adapters` wrote are merged into a base that is loaded again.
     """
-    if task.settings.base_4bit:
-        model = _on_a_whole_base(task, folder / ADAPTER)
+    if task.settings.is_4bit:
+        model = _merge_into_full_base(task, folder / ADAPTER)
     model.save_pretrained(folder, max_shard_size=SHARD)
     load_tokenizer(task.store.base()).save_pretrained(folder)
     save_packing(_packer(task), folder)
 
 
 def save_adapters(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
-    """Write adapters, if the model has any, to `folder`/adapter with packing.json: small enough to be passed on."""
-    if task.settings.lora is not None:
+    """Write the model's adapters, if it has any, to `folder`/adapter, with packing.json. They are small to share."""
+    if task.settings.adapters is not None:
         model.save_pretrained(folder / ADAPTER)
         save_packing(_packer(task), folder / ADAPTER)
 
 
 def _packer(task: FoldTask) -> Packer:
-    return Packer(load_tokenizer(task.store.base()), task.max_tokens, task.layout, task.truncation)
+    settings = task.settings
+    return Packer(load_tokenizer(task.store.base()), settings.max_tokens, settings.layout, settings.truncation)
 
 
-def _on_a_whole_base(task: FoldTask, adapter: Path) -> Any:  # noqa: ANN401 - peft has no types
-    # Weights rounded to 4 bits would carry their rounding into the merged model: a whole base takes the adapters.
+def _merge_into_full_base(task: FoldTask, adapter: Path) -> Any:  # noqa: ANN401 - peft has no types
+    # Weights of 4 bits would carry their rounding into the merged model.
     import torch
     from peft import PeftModel
 
-    whole = load_whole(task.store.base(), torch.bfloat16)
-    return PeftModel.from_pretrained(whole, adapter).merge_and_unload()
+    base = load_with_head(task.store.base(), torch.bfloat16)
+    return PeftModel.from_pretrained(base, adapter).merge_and_unload()

@@ -1,40 +1,30 @@
-"""An encoder without pre-training: random weights, and a tokenizer made from the records it will be trained on."""
+"""An encoder without pre-training: random weights, and a tokenizer trained on the training records."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
-from featurize.tokens.packing import CUE, CUT, EMPTY, HEADINGS, MISSING, NULL
+from featurize.tokens.packing import TEMPLATE
 from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-Architecture = Literal["deberta-v2", "bert"]
+    from core.settings.finetune import Scratch
 
 _SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]")
-_PAD, _CLS, _SEP = range(3)
+_PAD = 0
 # Weights of standard deviation 0.1 learn faster in small models than the usual 0.02; see demo.tiny_llm.
 _SPREAD = 0.1
 
 
-def build_scratch(
-    folder: Path,
-    texts: Iterator[str],
-    architecture: Architecture,
-    layers: int,
-    hidden: int,
-    heads: int,
-    vocabulary: int,
-    max_tokens: int,
-    seed: int,
-) -> int:
-    """Write such an encoder to `folder` and return the size of its vocabulary.
+def build_scratch(folder: Path, texts: Iterator[str], settings: Scratch, max_tokens: int, seed: int) -> int:
+    """Write the encoder to `folder`, and return the size of its vocabulary.
 
-    The tokenizer is a byte-level BPE of `texts`. DeBERTa's attention has no absolute positions, BERT's has
-    `max_tokens`. Dropout is off: a model this small has nothing to spare.
+    The tokenizer is a byte-level BPE of `texts`. DeBERTa's attention has no absolute positions; BERT's has `max_tokens`
+    of them. There is no dropout, since a model this small underfits.
     """
     import torch
     from transformers import (
@@ -44,26 +34,26 @@ def build_scratch(
         DebertaV2ForSequenceClassification,
     )
 
-    tokenizer = _train_tokenizer(texts, vocabulary, max_tokens)
+    tokenizer = _train_tokenizer(texts, settings.vocabulary, max_tokens)
     tokenizer.save_pretrained(folder)
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": len(tokenizer),
-        "hidden_size": hidden,
-        "intermediate_size": 4 * hidden,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
+        "hidden_size": settings.hidden,
+        "intermediate_size": 4 * settings.hidden,
+        "num_hidden_layers": settings.layers,
+        "num_attention_heads": settings.heads,
         "max_position_embeddings": max_tokens,
         "pad_token_id": _PAD,
         "initializer_range": _SPREAD,
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
-        "type_vocab_size": 0 if architecture == "deberta-v2" else 1,
+        "type_vocab_size": 0 if settings.architecture == "deberta-v2" else 1,
         "id2label": dict(enumerate(LABELS)),
         "label2id": {label: index for index, label in enumerate(LABELS)},
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if architecture == "bert":
+        if settings.architecture == "bert":
             model = BertForSequenceClassification(BertConfig(**shape))
         else:
             # As in DeBERTaV3: relative positions in logarithmic buckets, shared with the content's projections.
@@ -75,7 +65,7 @@ def build_scratch(
                 "position_biased_input": False,
                 "share_att_key": True,
                 "norm_rel_ebd": "layer_norm",
-                "pooler_hidden_size": hidden,
+                "pooler_hidden_size": settings.hidden,
                 "pooler_dropout": 0.0,
             }
             model = DebertaV2ForSequenceClassification(DebertaV2Config(**shape, **relative))
@@ -88,7 +78,7 @@ def _train_tokenizer(texts: Iterator[str], vocabulary: int, max_tokens: int) -> 
     from transformers import PreTrainedTokenizerFast
 
     def corpus() -> Iterator[str]:
-        yield from [*HEADINGS, CUE, CUT, NULL, EMPTY, MISSING] * 200  # often enough to become tokens of their own
+        yield from list(TEMPLATE) * 200  # often enough to become tokens of their own
         yield from texts
 
     tokenizer = Tokenizer(models.BPE())

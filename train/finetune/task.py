@@ -1,4 +1,4 @@
-"""What the training loop is given: a fold with its records and settings, and where its state and result are kept."""
+"""The input of the training loop: a fold with its records and settings, and the store of its state and result."""
 
 from __future__ import annotations
 
@@ -6,51 +6,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import numpy as np
-import numpy.typing as npt
-
 if TYPE_CHECKING:
     import torch
     from ray.actor import ActorHandle
 
-    from featurize.tokens.packing import Layout
-    from featurize.tokens.truncation import Truncation
-    from train.finetune.data import Probabilities, TokenData
-    from train.finetune.settings import FineTuning
+    from core.arrays import Probabilities, Rows
+    from core.settings.finetune import FinetunedModel
+    from train.finetune.data import TokenData
 
-Point = dict[str, float]
-Rows = npt.NDArray[np.int64]
+Point = dict[str, float]  # of the training curves: one optimizer step
+Example = tuple[int, bool]  # a record, and whether its answers are swapped
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """Where a training stands after an epoch: all that goes on from there as if nothing had happened."""
+    """The state after an epoch: everything that training needs to resume with the same numbers."""
 
     stage: int
-    epochs: int  # of that stage that are done
+    epochs: int  # finished ones of that stage
     parameters: dict[str, torch.Tensor]  # all that any stage has trained so far
     optimizer: dict[str, torch.Tensor]
     history: list[Point]
-    seconds: float  # that it has taken so far
+    seconds: float  # of training so far
 
 
 class FoldStore(Protocol):
-    """Where a fold's checkpoints and its result are kept. Sent to workers; only the first of them writes."""
+    """Keeps a fold's checkpoints and its result. It is sent to all workers; only the first one writes."""
 
     def base(self) -> str:
-        """The model to start from: a folder on this machine, or a hub id."""
+        """Return the model to start from: a folder on this machine, or a hub id."""
 
     def load(self) -> TrainingState | None:
-        """The last state saved, or None."""
+        """Return the last state saved, or None."""
 
     def progress(self) -> tuple[int, int] | None:
-        """Stage and epochs of the last state saved, or None."""
+        """Return stage and finished epochs of the last state saved, or None."""
 
     def finished(self) -> bool:
-        """Whether the result is there."""
+        """Return whether the result is complete."""
 
     def save(self, state: TrainingState) -> None:
-        """Keep a state in place of the one before."""
+        """Replace the saved state."""
 
     def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
         """Keep the trained model (the files of a folder) and its predictions for the held-out records."""
@@ -58,13 +54,11 @@ class FoldStore(Protocol):
 
 @dataclass(frozen=True)
 class FoldTask:
-    """One fold to train: on the records outside it, judged on those inside."""
+    """One fold to train: on the records outside it, scored on the records inside."""
 
     fold: int
-    layout: Layout
-    truncation: Truncation
-    max_tokens: int
+    seed: int
+    settings: FinetunedModel
     data: TokenData
-    settings: FineTuning
     store: FoldStore
     progress: ActorHandle | None = None  # train.finetune.fold_trainer.Messages

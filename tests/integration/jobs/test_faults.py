@@ -156,22 +156,24 @@ def test_killed_in_the_middle_of_fine_tuning(tmp_path):
     settings = {
         "run": "runs/unused",
         "data": {"synthetic": {"train_rows": 240, "test_rows": 10}, "folds": 3, "shard_rows": 100},
-        "encoders": [
-            {
-                "name": "encoder",
-                "scratch": {"architecture": "deberta-v2", "layers": 2, "hidden": 32, "heads": 1, "vocabulary": 600},
-                "max_tokens": 96,
-                "folds": [0],
-                "workers": 2,
-                "records_per_step": 4,
-                "tokens_per_batch": 400,
-                "stages": [
-                    {"train": "head", "epochs": 1, "learning_rate": 1e-3},
-                    {"train": 1, "epochs": 2, "learning_rate": 1e-3},
-                    {"train": "all", "epochs": 1, "learning_rate": 1e-3},
-                ],
-            }
-        ],
+        "finetune": {
+            "encoders": [
+                {
+                    "name": "encoder",
+                    "scratch": {"architecture": "deberta-v2", "layers": 2, "hidden": 32, "heads": 1, "vocabulary": 600},
+                    "max_tokens": 96,
+                    "folds": [0],
+                    "num_workers": 2,
+                    "global_batch_size": 4,
+                    "max_tokens_per_microbatch": 400,
+                    "stages": [
+                        {"train": "head", "epochs": 1, "learning_rate": 1e-3},
+                        {"train": 1, "epochs": 2, "learning_rate": 1e-3},
+                        {"train": "all", "epochs": 1, "learning_rate": 1e-3},
+                    ],
+                }
+            ],
+        },
     }
     runs = undisturbed_and_killed(tmp_path, "train_encoder", settings, "models/encoder/fold-0")
     for split in ("train", "test"):
@@ -183,19 +185,21 @@ def test_killed_in_the_middle_of_fine_tuning_with_adapters(tmp_path, architectur
     settings = {
         "run": "runs/unused",
         "data": {"synthetic": {"train_rows": 96, "test_rows": 10}, "folds": 3, "shard_rows": 50},
-        "trained_llms": [
-            {
-                "name": "lora",
-                "model": str(tiny_model(tmp_path / "model", architecture)),
-                "max_tokens": MAX_TOKENS,
-                "folds": [1],
-                "workers": 2,
-                "records_per_step": 4,
-                "precision": "float32",
-                "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
-                "stages": [{"epochs": 1, "learning_rate": 0.01}, {"epochs": 8, "learning_rate": 0.003}],
-            }
-        ],
+        "finetune": {
+            "llms": [
+                {
+                    "name": "lora",
+                    "model": str(tiny_model(tmp_path / "model", architecture)),
+                    "max_tokens": MAX_TOKENS,
+                    "folds": [1],
+                    "num_workers": 2,
+                    "global_batch_size": 4,
+                    "dtype": "float32",
+                    "lora": {"r": 4, "alpha": 8, "dropout": 0.1},
+                    "stages": [{"epochs": 1, "learning_rate": 0.01}, {"epochs": 8, "learning_rate": 0.003}],
+                }
+            ],
+        },
     }
     runs = undisturbed_and_killed(tmp_path, "train_llm", settings, "models/lora/fold-1")
     assert_same(*(pq.read_table(run / "models/lora/fold-1/out_of_fold.parquet") for run in runs))

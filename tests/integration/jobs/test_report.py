@@ -48,7 +48,7 @@ def made(tmp_path_factory, ray_cluster):
         f"{{name: mine, path: {folder}/train.csv}}, {{name: others, path: {folder}/others.csv, weight: 0.5}}]}}\n"
         "boosters: [{name: good, engine: lightgbm, num_workers: 3}, "
         "{name: poor, engine: xgboost, swap: none}]\n"
-        "encoders: [{name: partly, folds: [0], workers: 2}]\n"
+        "finetune: {encoders: [{name: partly, folds: [0], num_workers: 2}]}\n"
         "llms: [{name: asked, checkpoint: m/m, cascade: {model: good, share: 0.3}}]\n"
         "tune: [{booster: good, folds: 2}]\n"
         "blend: {preset: {good: 3}, length_debias: true}\n"

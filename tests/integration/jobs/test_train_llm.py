@@ -7,11 +7,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
+from core.settings.finetune import Lora, TrainingStage
 from tests.helpers.commands import run_here
-from tests.helpers.tiny_models import MAX_TOKENS, tiny_model
-from train.finetune.memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
+from tests.helpers.tiny_models import MAX_TOKENS, llm_settings, tiny_model
+from train.finetune.memory import flops_per_token, microbatch_shapes, plan_memory, predicting_flops_per_token
 from train.finetune.networks import load_config
-from train.finetune.settings import FineTuning, Lora, TrainingStage
 from votes.schema import PROBABILITIES
 
 
@@ -23,17 +23,19 @@ def config(tmp_path_factory):
     settings = {
         "run": "runs/unused",
         "data": {"synthetic": {"train_rows": 96, "test_rows": 10}, "folds": 3, "shard_rows": 50},
-        "trained_llms": [
-            {
-                "name": "gemma-lora",
-                "model": str(model),
-                "max_tokens": MAX_TOKENS,
-                "folds": [1],
-                "precision": "float32",
-                "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
-                "stages": [{"epochs": 40, "learning_rate": 0.01, "weight_decay": 0.0}],
-            }
-        ],
+        "finetune": {
+            "llms": [
+                {
+                    "name": "gemma-lora",
+                    "model": str(model),
+                    "max_tokens": MAX_TOKENS,
+                    "folds": [1],
+                    "dtype": "float32",
+                    "lora": {"r": 16, "alpha": 32, "dropout": 0.0},
+                    "stages": [{"epochs": 40, "learning_rate": 0.01, "weight_decay": 0.0}],
+                }
+            ],
+        },
         "llms": [{"name": "gemma", "trained": "gemma-lora", "max_tokens": MAX_TOKENS}],
     }
     path = folder / "config.yaml"
@@ -72,7 +74,9 @@ def test_vllm_scores_the_merged_model_as_training_saw_it(trained, config):
 def test_scoring_can_be_planned_before_the_model_is_trained(trained, config, tmp_path):
     run = tmp_path / "run"
     assert run_here("ingest", run, config=str(config)).returncode == 0
-    before, after = (run_here("score_llm", each, config=str(config), flags=["--dry-run"]) for each in (run, trained))
+    before, after = (
+        run_here("score_llm", folder, config=str(config), flags=["--dry-run"]) for folder in (run, trained)
+    )
     assert before.returncode == 0, before.stderr
     assert before.stdout == after.stdout
     assert "operations" in before.stdout
@@ -103,17 +107,17 @@ def test_the_dry_run_counts_what_training_does(trained, config):
 
 
 def _operations(run, history):
-    """Floating-point operations of all steps, and of the prediction of the held-out fold after each epoch."""
-    stages = (TrainingStage("all", 40, 0.01),)
-    settings = FineTuning(stages=stages, lora=Lora(r=16, alpha=32, dropout=0.0), gradient_checkpointing=True)
+    """Return the operations of all steps, and of the predictions of the held-out fold after each epoch."""
+    stages = [TrainingStage(epochs=40, learning_rate=0.01)]
+    settings = llm_settings(stages=stages, lora=Lora(r=16, alpha=32, dropout=0.0), gradient_checkpointing=True)
     config = load_config(str(run / "models/gemma-lora/fold-1/model"))
     counts = (
         pq.read_table(run / "tokens/gemma-lora/train", columns=["row", "tokens"]).sort_by("row")["tokens"].to_numpy()
     )
     folds = pq.read_table(run / "records/train", columns=["position", "fold"]).sort_by("position")["fold"].to_numpy()
-    plan = plan_memory(config, settings, shapes_of(counts[folds != 1], settings))
+    plan = plan_memory(config, settings, microbatch_shapes(counts[folds != 1], settings, seed=1))
     sequence = int((counts**2).sum() / counts.sum())
-    learnt = sum(point["tokens"] for point in history) * flops_per_token(config, plan, settings, sequence)
+    learned = sum(point["tokens"] for point in history) * flops_per_token(config, plan, settings, sequence)
     # After each epoch, and once more with the adapters merged.
     predicted = 41 * 2 * counts[folds == 1].sum() * predicting_flops_per_token(config, plan, sequence)
-    return learnt + predicted
+    return learned + predicted

@@ -9,19 +9,20 @@ import pytest
 import torch
 
 from core.errors import InputError
-from tests.helpers.tiny_models import MAX_TOKENS, tiny_model, token_data
+from core.settings.finetune import TrainingStage
+from tests.helpers.tiny_models import MAX_TOKENS, encoder_settings, tiny_model, token_data
 from train.finetune.fold_trainer import Storage, _fit
-from train.finetune.loop import _Clock, _Worker
-from train.finetune.networks import load_network, set_trained
+from train.finetune.loop import StageTraining, TrainingLoop
+from train.finetune.networks import set_trained
 from train.finetune.optimizer import new_optimizer
-from train.finetune.settings import FineTuning, TrainingStage
+from train.finetune.progress import TokenClock
 from train.finetune.task import FoldTask
 
-STAGE = TrainingStage("all", 3, 1e-3)
-SETTINGS = FineTuning(stages=(STAGE,), records_per_step=6, tokens_per_batch=4 * MAX_TOKENS, seed=1)
+STAGE = TrainingStage(train="all", epochs=3, learning_rate=1e-3)
+SETTINGS = encoder_settings(stages=[STAGE], global_batch_size=6, max_tokens_per_microbatch=4 * MAX_TOKENS)
 
 
-class NoStore:
+class BaseOnly:
     """A store of nothing but the model to start from."""
 
     def __init__(self, base):
@@ -35,74 +36,76 @@ class NoStore:
 def task(ray_cluster, tmp_path_factory):
     folder = tiny_model(tmp_path_factory.mktemp("model"), "deberta-v2")
     data = token_data(folder, "deberta-v2", rows=30)
-    # Of one record a step has a micro-batch of its own, with fewer tokens than three of the others have.
+    # The longest record is a microbatch of its own, with fewer tokens than three of the others have.
     data = dataclasses.replace(data, lengths=np.where(np.arange(30) == 0, MAX_TOKENS + 1, 64))
-    store: Any = NoStore(str(folder))
-    return FoldTask(1, "encoder", "right", max_tokens=MAX_TOKENS, data=data, settings=SETTINGS, store=store)
+    store: Any = BaseOnly(str(folder))
+    return FoldTask(1, seed=1, settings=SETTINGS, data=data, store=store)
 
 
 @pytest.fixture
-def worker(task):
-    """The only worker, with its model loaded and everything in it trained."""
-    made = _Worker(task, 0, 1)
-    made._model = load_network(task.store.base(), SETTINGS)
-    made._pad = 0
-    return made, set_trained(made._model, "all", lora=False)
+def training(task):
+    """The loop of the only worker, with its model loaded, and a stage that trains all of it."""
+    loop = TrainingLoop(task, 0, 1)
+    loop._load_network()
+    parameters = set_trained(loop._network.model, "all", lora=False)
+    return loop, StageTraining(0, STAGE, parameters, new_optimizer(parameters, STAGE))
 
 
-def test_the_largest_micro_batches_are_tried_and_nothing_is_kept(worker, monkeypatch):
-    made, parameters = worker
-    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    tried, real = [], made._loss
+def test_the_memory_check_runs_the_largest_microbatches_and_keeps_nothing(training, monkeypatch):
+    loop, stage = training
+    before = {name: parameter.detach().clone() for name, parameter in stage.parameters.items()}
+    tried, real = [], loop._network.loss
 
-    def loss(pairs):
-        tried.append(pairs)
-        assert all(parameter.grad is not None for parameter in parameters.values()), "as from the second one on"
-        return real(pairs)
+    def loss(examples):
+        tried.append(examples)
+        assert all(parameter.grad is not None for parameter in stage.parameters.values()), "as from the second one on"
+        return real(examples)
 
-    monkeypatch.setattr(made, "_loss", loss)
-    made._rehearse(0, STAGE, parameters)
-    lengths = made._task.data.lengths
-    sizes = [len(batch) * lengths[made._train[batch]].max() * 2 for epoch in range(3) for step in made._plan(0, epoch)
-             for batch in step.micro_batches]  # fmt: skip
-    assert max(len(pairs) * max(lengths[record] for record, _ in pairs) for pairs in tried) == max(sizes)
-    assert max(lengths[record] for record, _ in tried[1]) == lengths[made._train].max()
-    assert all(parameter.grad is None for parameter in parameters.values())
-    torch.testing.assert_close(before, dict(parameters))
+    monkeypatch.setattr(loop._network, "loss", loss)
+    loop._check_memory(0, STAGE, stage.parameters)
+    lengths = loop._task.data.lengths
+    steps = [step for epoch in range(3) for step in loop._sampler.steps(0, epoch)]
+    sizes = [len(batch) * lengths[loop._records[batch]].max() * 2 for step in steps for batch in step.microbatches]
+    assert max(len(examples) * max(lengths[record] for record, _ in examples) for examples in tried) == max(sizes)
+    assert max(lengths[record] for record, _ in tried[1]) == lengths[loop._records].max()
+    assert all(parameter.grad is None for parameter in stage.parameters.values())
+    torch.testing.assert_close(before, dict(stage.parameters))
 
 
-def test_what_does_not_fit_into_memory_names_the_setting(worker, monkeypatch):
-    made, parameters = worker
+def test_a_lack_of_memory_names_the_setting(training, monkeypatch):
+    loop, stage = training
 
-    def loss(pairs):
+    def loss(examples):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    monkeypatch.setattr(made, "_loss", loss)
+    monkeypatch.setattr(loop._network, "loss", loss)
     with pytest.raises(InputError, match="do not fit into the GPU's memory") as caught:
-        made._rehearse(0, STAGE, parameters)
-    assert caught.value.where == "tokens_per_batch"
+        loop._check_memory(0, STAGE, stage.parameters)
+    assert caught.value.where == "max_tokens_per_microbatch"
 
 
 @pytest.mark.parametrize("loss_too", [True, False])
-def test_a_training_that_diverged_ends_before_its_numbers_are_kept(worker, monkeypatch, loss_too):
-    made, parameters = worker
-    made._clock = _Clock(left=0)
-    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+def test_a_training_that_diverged_ends_before_its_parameters_are_kept(training, monkeypatch, loss_too):
+    loop, stage = training
+    loop._clock = TokenClock(tokens_left=0)
+    before = {name: parameter.detach().clone() for name, parameter in stage.parameters.items()}
+    real = loop._backward
 
-    def sum_gradients(values, loss):
-        values[0].grad[0] = math.nan
+    def backward(*arguments):
+        loss = real(*arguments)
+        next(iter(stage.parameters.values())).grad[0] = math.nan
         return math.nan if loss_too else loss
 
-    monkeypatch.setattr(made, "_sum_gradients", sum_gradients)
+    monkeypatch.setattr(loop, "_backward", backward)
     with pytest.raises(InputError, match=r"diverged.* step 1 of stage 1"):
-        made._epoch(0, STAGE, 0, parameters, new_optimizer(parameters, STAGE))
-    torch.testing.assert_close(before, dict(parameters))
+        loop._train_epoch(stage, 0)
+    torch.testing.assert_close(before, dict(stage.parameters))
 
 
 def test_a_fold_that_is_finished_is_not_trained_again(task):
-    """Its worker may be lost behind the manifest; Ray Train would be asked for a storage that is none."""
+    """A worker may be lost after the manifest is written. Ray Train would reject the storage given here."""
 
-    class Finished(NoStore):
+    class Finished(BaseOnly):
         def finished(self):
             return True
 
@@ -110,32 +113,33 @@ def test_a_fold_that_is_finished_is_not_trained_again(task):
     _fit(dataclasses.replace(task, store=Finished("")), storage)
 
 
-def test_what_the_head_alone_sees_is_worked_out_once(task, monkeypatch):
-    asked = dataclasses.replace(SETTINGS, head="answers")
-    made = _Worker(dataclasses.replace(task, settings=asked), 0, 1)
-    made._model, made._pad = load_network(task.store.base(), asked), 0
-    head = TrainingStage("head", 1, 1e-3)
-    set_trained(made._model, "head", lora=False)
-    for weights in (made._model.score.weight, made._model.tie.weight):
+def test_pooled_states_are_computed_once_while_the_head_alone_is_trained(task, monkeypatch):
+    head = TrainingStage(train="head", epochs=1, learning_rate=1e-3)
+    settings = encoder_settings(stages=[head], head="answers")
+    loop = TrainingLoop(dataclasses.replace(task, settings=settings), 0, 1)
+    loop._load_network()
+    network, model = loop._network, loop._network.model
+    set_trained(model, "head", lora=False)
+    for weights in (model.score.weight, model.tie.weight):
         torch.nn.init.normal_(weights)
-    asked_for: list[Any] = []
-    real = made._forward
+    computed: list[Any] = []
+    real = network._forward
 
-    def forward(pairs, model):
-        asked_for.append(pairs)
-        return real(pairs, model)
+    def forward(examples, module):
+        computed.append(examples)
+        return real(examples, module)
 
-    monkeypatch.setattr(made, "_forward", forward)
-    made._keep_pooled(head)
-    made._set_modes(head)
-    made._model.dropout.eval()
-    first = made._logits([(0, False), (1, True)])
+    monkeypatch.setattr(network, "_forward", forward)
+    network.prepare(head)
+    network.train_mode(head)
+    model.dropout.eval()
+    first = network.logits([(0, False), (1, True)])
     first.sum().backward()
-    again = made._logits([(1, True), (2, False), (0, False)])
-    assert asked_for == [[(0, False), (1, True)], [(2, False)]]
+    again = network.logits([(1, True), (2, False), (0, False)])
+    assert computed == [[(0, False), (1, True)], [(2, False)]]
     torch.testing.assert_close(again[[2, 0]], first)
-    assert made._model.score.weight.grad is not None
-    made._keep_pooled(STAGE)
-    torch.testing.assert_close(made._logits([(0, False), (1, True)]), first, atol=1e-5, rtol=1e-5)
-    assert len(asked_for) == 3
+    assert model.score.weight.grad is not None
+    network.prepare(STAGE)
+    torch.testing.assert_close(network.logits([(0, False), (1, True)]), first, atol=1e-5, rtol=1e-5)
+    assert len(computed) == 3
     assert first.std() > 0.1

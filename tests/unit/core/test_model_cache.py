@@ -1,4 +1,4 @@
-"""Copies of model folders that lie in an object store, here a folder seen through a file system that is not local."""
+"""The cache of models from object stores. Here a folder behind a file system that is not local stands for one."""
 
 import os
 from pathlib import Path
@@ -9,24 +9,24 @@ from pyarrow import fs
 
 from core import model_cache, storage
 from core.errors import InputError
-from core.model_cache import local_folder
+from core.model_cache import CheckpointRef, local_folder
 from core.storage import Folder
 
 
 @pytest.fixture
 def bucket(tmp_path, monkeypatch):
     """The folder behind bucket://."""
-    place = tmp_path / "bucket"
-    place.mkdir()
-    seen = fs.SubTreeFileSystem(str(place), fs.LocalFileSystem())
+    root = tmp_path / "bucket"
+    root.mkdir()
+    remote = fs.SubTreeFileSystem(str(root), fs.LocalFileSystem())
 
     def resolve(uri):
-        return seen, uri.removeprefix("bucket://")
+        return remote, uri.removeprefix("bucket://")
 
     for module in (model_cache, storage):
         monkeypatch.setattr(module, "resolve", resolve)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    return place
+    return root
 
 
 def write(bucket, name, text, time):
@@ -36,7 +36,7 @@ def write(bucket, name, text, time):
     os.utime(path, (time, time))
 
 
-def test_a_copy_is_made_once_and_anew_when_the_content_changes(bucket, tmp_path):
+def test_a_copy_is_made_once_and_again_when_the_content_changes(bucket, tmp_path):
     write(bucket, "fold-0/model/a.txt", "one", 1)
     write(bucket, "fold-0/model/deep/b.txt", "two", 1)
     folder, other = Folder("bucket://fold-0/model"), Folder("bucket://fold-1/model")
@@ -58,19 +58,19 @@ def test_a_copy_is_made_once_and_anew_when_the_content_changes(bucket, tmp_path)
     assert neighbour.exists()
 
 
-def test_a_copy_that_nobody_asked_for_in_a_while_makes_room_for_the_next(bucket):
+def test_an_unused_copy_is_removed_for_the_next(bucket):
     for fold in range(3):
         write(bucket, f"fold-{fold}/a.txt", "one", 1)
     first, second = (Path(local_folder(Folder(f"bucket://fold-{fold}"), "f")) for fold in range(2))
     for copy in (first, second):
         os.utime(copy, (1, 1))
-    assert Path(local_folder(Folder("bucket://fold-0"), "f")) == first  # asked for again
+    assert Path(local_folder(Folder("bucket://fold-0"), "f")) == first  # used again
     local_folder(Folder("bucket://fold-2"), "f")
     assert first.exists()
     assert not second.exists()
 
 
-def test_a_link_in_place_of_the_copies_is_refused_and_what_it_leads_to_kept(bucket, tmp_path):
+def test_a_link_in_place_of_the_cache_is_refused_and_its_target_kept(bucket, tmp_path):
     write(bucket, "m/a.txt", "one", 1)
     old = tmp_path / "home/letters"
     old.mkdir(parents=True)
@@ -81,7 +81,7 @@ def test_a_link_in_place_of_the_copies_is_refused_and_what_it_leads_to_kept(buck
     assert list((tmp_path / "home").iterdir()) == [old]
 
 
-def test_half_a_copy_does_not_count(bucket, monkeypatch):
+def test_an_incomplete_copy_is_not_used(bucket, monkeypatch):
     write(bucket, "m/a.txt", "one", 1)
     write(bucket, "m/b.txt", "two", 1)
     real = Folder.copy_to
@@ -98,21 +98,27 @@ def test_half_a_copy_does_not_count(bucket, monkeypatch):
     assert sorted(path.name for path in Path(local_folder(Folder("bucket://m"), "f")).iterdir()) == ["a.txt", "b.txt"]
 
 
-def test_an_outline_has_the_header_and_takes_no_disk(bucket):
+def test_a_header_only_copy_has_the_header_and_takes_no_disk(bucket):
     from safetensors import safe_open
     from safetensors.numpy import save_file
 
     (bucket / "m").mkdir()
     save_file({"score.weight": np.ones((3, 1_000_000), np.float32)}, bucket / "m/model.safetensors")
     write(bucket, "m/tokenizer.json", "{}", 1)
-    outline = Path(local_folder(Folder("bucket://m"), "f", outline=True))
-    assert (outline / "tokenizer.json").read_text() == "{}"
-    weights = outline / "model.safetensors"
+    header_only = Path(CheckpointRef("bucket://m", "f").header_only())
+    assert (header_only / "tokenizer.json").read_text() == "{}"
+    weights = header_only / "model.safetensors"
     assert weights.stat().st_size == (bucket / "m/model.safetensors").stat().st_size
     assert weights.stat().st_blocks * 512 < 100_000
     with safe_open(weights, "numpy") as file:
         assert file.get_slice("score.weight").get_shape() == [3, 1_000_000]
-    whole = Path(local_folder(Folder("bucket://m"), "f"))
-    assert whole != outline
-    assert (whole / "model.safetensors").read_bytes() == (bucket / "m/model.safetensors").read_bytes()
-    assert outline.exists()
+    copy = Path(CheckpointRef("bucket://m", "f").local())
+    assert copy != header_only
+    assert (copy / "model.safetensors").read_bytes() == (bucket / "m/model.safetensors").read_bytes()
+    assert header_only.exists()
+
+
+@pytest.mark.parametrize("location", ["owner/model", "/models/folder"])
+def test_a_hub_id_or_a_folder_is_used_in_place(location):
+    checkpoint = CheckpointRef(location, "f")
+    assert checkpoint.local() == checkpoint.header_only() == location

@@ -12,7 +12,7 @@ from tests.helpers.commands import ROOT
 from tests.integration.clusters.files import AWS, GCP, KUBERAY, may_come
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-PACKAGES = ["featurize", "train", "tune", "infer", "ray_jobs"]
+PACKAGES = ["core", "featurize", "train", "tune", "infer", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
     "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
@@ -21,8 +21,8 @@ STATED = {
     "infer/scoring/engines.py: placement_group(wanted)": "engine_request",
     "core/run.py: num_cpus=int(elsewhere)": "one",
     "core/shards.py: num_cpus=cpus": "processes_request, or one",
-    "ray_jobs/train_encoder.py: num_cpus=encoder.cpus_per_worker": "workers_request",
-    "ray_jobs/train_encoder.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
+    "infer/encoders.py: num_cpus=encoder.cpus_per_worker": "workers_request",
+    "infer/encoders.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
     "core/placement.py: placement_group([{'CPU': cpus}] * bundles)": "folds_request",
     "train/finetune/fold_trainer.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
         "workers_request"
@@ -106,7 +106,9 @@ def test_requests_are_those_of_the_settings():
         "ingest", "featurize", "tune", "train_boosters", "score_llm", "blend", "report", "predict",
     }  # fmt: skip
     encoder = settings_of(
-        ROOT / "configs/encoder.yaml", "encoders.deberta.workers=4", "encoders.deberta.cpus_per_worker=2"
+        ROOT / "configs/encoder.yaml",
+        "finetune.encoders.deberta.num_workers=4",
+        "finetune.encoders.deberta.cpus_per_worker=2",
     )
     stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(encoder)}
     assert stated["train_encoder", "deberta: a fold's workers"] == ({"CPU": 2, "GPU": 1}, 4)

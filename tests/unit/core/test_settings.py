@@ -30,12 +30,12 @@ def test_saved_settings_load_again_as_they_were():
         ("", "boosters.small.roundss=9", "'boosters.small.roundss'", "did you mean 'rounds'"),
         ("seeed: 3\ndatta: {}", "", "'seeed' (also unknown: 'datta')", "did you mean 'seed'"),
         # What is "missing" may be there, misspelt.
-        ("encoders: [{name: e, modle: m}]", "", "'encoders.e.modle'", "did you mean 'model'"),
+        ("finetune: {encoders: [{name: e, modle: m}]}", "", "'finetune.encoders.e.modle'", "did you mean 'model'"),
         ("data: {folds: 1}\ndatta: {}", "", "'data.folds'", "(and unknown: 'datta')"),
         ("data: {trian: x}", "boosters.small.roundss=9", "--set boosters.small.roundss=9: unknown", "'data.trian'"),
         # The --set that the mistake stands in.
         ("", "dat.folds=5", "c.yaml with --set dat.folds=5: unknown setting 'dat'", "'data'"),
-        ("", "encoders=[{name: e, modle: x}]", "--set encoders=", "'encoders.e.modle'"),
+        ("", "finetune.encoders=[{name: e, modle: x}]", "--set finetune.encoders=", "'finetune.encoders.e.modle'"),
         ("", "boosters.0.features=[length, 3]", "--set boosters.0.features=", "string"),
         ("seed: abc", "boosters.small.rounds=9", "c.yaml: setting 'seed'", "integer"),
         ("llms: []", "llms.gemma.swap=both", "'gemma' in this list, which is empty", "whole list"),
@@ -66,12 +66,12 @@ def test_saved_settings_load_again_as_they_were():
         ("llms: [{name: blend, checkpoint: x}]", "", "c.yaml", "called 'blend'"),
         ("featurize: {families: [length, length]}", "", "'featurize'", "share the name 'length'"),
         (
-            "trained_llms: [{name: l, stages: [{train: head, learning_rate: 1}]}]",
+            "finetune: {llms: [{name: l, stages: [{train: head, learning_rate: 1}]}]}",
             "",
-            "'trained_llms.l'",
+            "'finetune.llms.l'",
             "leave `train` out",
         ),
-        ("trained_llms: [{name: l, base_4bit: true}]", "", "'trained_llms.l'", "add gpus_per_worker: 1"),
+        ("finetune: {llms: [{name: l, base_4bit: true}]}", "", "'finetune.llms.l'", "add gpus_per_worker: 1"),
         ("run: again", "", "c.yaml", "given twice"),
         ("x: [", "", "c.yaml", "not valid YAML"),
         ("x: !!python/object/apply:os.getcwd []", "", "c.yaml", "not valid YAML"),
@@ -87,10 +87,11 @@ def test_impossible_settings_name_key_reason_and_fix(text, override, key, hint):
 
 
 STUDENTS = """
-encoders:
-  - {name: first, model: m}
-  - {name: second, model: m}
-trained_llms: [{name: lora}]
+finetune:
+  encoders:
+    - {name: first, model: m}
+    - {name: second, model: m}
+  llms: [{name: lora}]
 llms: [{name: scored, trained: lora}, {name: ready, checkpoint: c}]
 """
 
@@ -98,13 +99,13 @@ llms: [{name: scored, trained: lora}, {name: ready, checkpoint: c}]
 @pytest.mark.parametrize(
     ("student", "teacher", "reason"),
     [
-        ("encoders.first", "second", "'first' would learn from 'second', whose predictions are made after"),
-        ("encoders.second", "second", "'second' would learn from 'second', whose"),
-        ("trained_llms.lora", "scored", "'lora' would learn from 'scored', whose"),  # which is trained from it
-        ("trained_llms.lora", "ready", "'lora' would learn from 'ready', whose"),
-        ("trained_llms.lora", "lora", "'lora' has a teacher 'lora'; models that can be: small, first, second"),
+        ("finetune.encoders.first", "second", "'first' would learn from 'second', whose predictions are made after"),
+        ("finetune.encoders.second", "second", "'second' would learn from 'second', whose"),
+        ("finetune.llms.lora", "scored", "'lora' would learn from 'scored', whose"),  # which is trained from it
+        ("finetune.llms.lora", "ready", "'lora' would learn from 'ready', whose"),
+        ("finetune.llms.lora", "lora", "'lora' has a teacher 'lora'; models that can be: small, first, second"),
         (
-            "encoders.second",
+            "finetune.encoders.second",
             "nobody",
             "'second' has a teacher 'nobody'; models that can be: small, first, scored, ready",
         ),
@@ -119,10 +120,10 @@ def test_a_teacher_that_comes_after_its_student_is_refused(student, teacher, rea
 @pytest.mark.parametrize(
     ("student", "teacher"),
     [
-        ("encoders.second", "first"),
-        ("encoders.first", "ready"),
-        ("encoders.first", "scored"),
-        ("trained_llms.lora", "second"),
+        ("finetune.encoders.second", "first"),
+        ("finetune.encoders.first", "ready"),
+        ("finetune.encoders.first", "scored"),
+        ("finetune.llms.lora", "second"),
     ],
 )
 def test_a_teacher_that_comes_before_its_student_is_taken(student, teacher):
@@ -150,7 +151,8 @@ def test_what_a_model_learnt_elsewhere_spreads_to_whom_it_teaches_and_whose_reco
         """
         run: x
         boosters: [{name: own, engine: linear}]
-        encoders: [{name: pupil, teacher: {model: borrowed}}, {name: free}, {name: second, teacher: {model: pupil}}]
+        finetune:
+          encoders: [{name: pupil, teacher: {model: borrowed}}, {name: free}, {name: second, teacher: {model: pupil}}]
         llms:
         - {name: borrowed, checkpoint: m/m}
         - {name: behind, demo: {architecture: llama}, cascade: {model: borrowed}}

@@ -9,21 +9,22 @@ from tokenizers import ByteLevelBPETokenizer, Tokenizer, models, normalizers, pr
 from transformers import PreTrainedTokenizerFast
 
 from core.errors import InputError
+from core.settings.packing import Truncation
 from featurize.tokens.packing import (
     CUE,
     CUT,
-    EMPTY,
+    EMPTY_TEXT,
     HEADINGS,
     MISSING,
     NULL,
-    Fitted,
+    FittedRounds,
     Packer,
     Round,
     check_packing,
     load_packing,
     save_packing,
 )
-from featurize.tokens.truncation import TRUNCATIONS, Truncation, admission, share
+from featurize.tokens.truncation import TRUNCATIONS, admission, share
 from infer.scoring.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
 
 SENTENCES = [
@@ -69,20 +70,20 @@ def ids_of(name: str, text: str) -> list[int]:
     return ids
 
 
-def layout(name: str, fitted: Fitted) -> list[int]:
+def layout(name: str, fitted: FittedRounds) -> list[int]:
     """The documented layout, written down once more."""
     pieces = [
         [
-            each
-            for heading, text in zip(HEADINGS, (one.prompt, one.response_a, one.response_b), strict=True)
-            for each in (*ids_of(name, heading), *text)
+            token
+            for heading, text in zip(HEADINGS, (turns.prompt, turns.response_a, turns.response_b), strict=True)
+            for token in (*ids_of(name, heading), *text)
         ]
-        for one in fitted.rounds
+        for turns in fitted.rounds
     ]
     if fitted.gap is not None:
         pieces.insert(fitted.gap, ids_of(name, CUT))
     start = [] if TOKENIZERS[name].bos_token_id is None else [TOKENIZERS[name].bos_token_id]
-    return [*start, *(each for piece in pieces for each in piece), *ids_of(name, CUE)]
+    return [*start, *(token for piece in pieces for token in piece), *ids_of(name, CUE)]
 
 
 def least(name: str) -> int:
@@ -121,7 +122,7 @@ def test_packings_fit_hold_every_part_and_treat_both_answers_alike(
     assert len(ids) <= max_tokens
     assert ids == layout(name, fitted)
     assert len(fitted.rounds) >= 1
-    assert all(one.prompt and one.response_a and one.response_b for one in fitted.rounds)
+    assert all(turns.prompt and turns.response_a and turns.response_b for turns in fitted.rounds)
     total = max(len(prompt), len(a), len(b), 1)
     assert (fitted.gap is None) == (len(fitted.rounds) == total)
 
@@ -170,7 +171,7 @@ def test_rounds_are_let_in_from_where_the_truncation_says() -> None:
     cases: list[tuple[Truncation, str, int | None]] = [("left", "0123456", None), ("first-2-last-2", "0156", 2)]
     for truncation, kept, gap in cases:
         fitted = Packer(TOKENIZERS["bpe"], 2000, truncation=truncation).fit(turns, turns, turns)
-        assert [one.prompt for one in fitted.rounds] == [ids_of("bpe", each) for each in kept]
+        assert [turns.prompt for turns in fitted.rounds] == [ids_of("bpe", text) for text in kept]
         assert fitted.gap == gap
 
 
@@ -196,7 +197,7 @@ def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
     assert len(packer.pack(["why " * 900], ["because " * 900], ["so"])) <= 700
     assert packer.fingerprint != Packer(tokenizer, 700).fingerprint
     answers = answer_ids(tokenizer, frame)
-    assert [tokenizer.decode(each) for each in answers] == ["A", "B", "C"]
+    assert [tokenizer.decode(token) for token in answers] == ["A", "B", "C"]
     with pytest.raises(InputError, match="no single token"):
         answer_ids(word_piece(), Frame("", "Answer zzz"))
     tokenizer.chat_template = "{{ strftime_now('%Y') }} {{ messages[0]['content'] }}"
@@ -213,10 +214,10 @@ def test_null_empty_and_missing_turns_differ(name: str) -> None:
     fitted = packer.fit([None, "sort"], ["", "list"], ["values"])
     rounds = fitted.rounds
     assert fitted.gap is None
-    assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY), ids_of(name, "values"))
+    assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY_TEXT), ids_of(name, "values"))
     assert rounds[1] == Round(ids_of(name, "sort"), ids_of(name, "list"), ids_of(name, MISSING))
-    assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY, MISSING)}) == 3
-    assert packer.pack([], [], []) == layout(name, Fitted([Round(*[ids_of(name, MISSING)] * 3)], None))
+    assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY_TEXT, MISSING)}) == 3
+    assert packer.pack([], [], []) == layout(name, FittedRounds([Round(*[ids_of(name, MISSING)] * 3)], None))
 
 
 def test_shares_are_a_fifth_and_two_fifths_and_what_is_unused_is_passed_on() -> None:

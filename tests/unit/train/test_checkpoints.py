@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
+from core.model_cache import CheckpointRef
 from core.stage import Stage
 from core.storage import Folder
-from train.finetune.checkpoints import Base, RunFoldStore
+from train.finetune.checkpoints import RunFoldStore
 from train.finetune.task import TrainingState
 
 
@@ -15,7 +16,7 @@ from train.finetune.task import TrainingState
 def store(tmp_path):
     stage = Stage("train_encoder/e/fold-1", Folder(str(tmp_path / "fold-1")), {"fold": 1}, {"models": "m"})
     return RunFoldStore(
-        stage, Base("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"], cpus=4, gpus=2
+        stage, CheckpointRef("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"], cpus=4, gpus=2
     )
 
 
@@ -27,17 +28,17 @@ def state(stage, epochs):
     return TrainingState(stage, epochs, tensors, moments, [point], 2.5)
 
 
-def test_a_state_comes_back_as_it_was_and_replaces_the_one_before(store, tmp_path):
+def test_a_state_is_restored_and_replaces_the_last_one(store, tmp_path):
     assert store.load() is None
     assert store.progress() is None
     store.save(state(0, 1))
     store.save(state(1, 2))
-    found = store.load()
-    assert (found.stage, found.epochs) == store.progress() == (1, 2)
-    assert found.history == state(1, 2).history
+    loaded = store.load()
+    assert (loaded.stage, loaded.epochs) == store.progress() == (1, 2)
+    assert loaded.history == state(1, 2).history
     for name in ("parameters", "optimizer"):
         for key, value in getattr(state(1, 2), name).items():
-            assert torch.equal(getattr(found, name)[key], value)
+            assert torch.equal(getattr(loaded, name)[key], value)
     files = sorted(path.name for path in (tmp_path / "fold-1/checkpoint").iterdir())
     assert files == ["optimizer-1-2.safetensors", "parameters-1-2.safetensors", "state.json"]
 
@@ -57,10 +58,10 @@ def test_a_state_without_its_tensors_is_none(store, tmp_path, name):
     assert store.progress() is None
 
 
-def test_what_stays_of_a_fold(store, tmp_path):
+def test_files_of_a_finished_fold(store, tmp_path):
     store.save(state(0, 1))
     assert not store.finished()
-    model = tmp_path / "made"
+    model = tmp_path / "trained"
     (model / "adapter").mkdir(parents=True)
     (model / "config.json").write_text("{}")
     (model / "adapter/adapter_config.json").write_text("{}")
@@ -74,24 +75,24 @@ def test_what_stays_of_a_fold(store, tmp_path):
         "out_of_fold.parquet", "history.json", "events.out.tfevents.tiebreak",
     }  # fmt: skip
     trained_on = {"records": "records", "votes": ["a", "b"], "fold": 1}
-    for place in ("model", "model/adapter"):  # adapters are passed on without their base
-        assert json.loads((tmp_path / f"fold-1/{place}/training.json").read_text()) == trained_on
+    for parent in ("model", "model/adapter"):  # adapters are shared without their base
+        assert json.loads((tmp_path / f"fold-1/{parent}/training.json").read_text()) == trained_on
     assert not (tmp_path / "fold-1/checkpoint").exists() or not any((tmp_path / "fold-1/checkpoint").iterdir())
 
 
 def scalars(data):
-    """Values by tag of an event file: records of a length (8 bytes), its checksum (4), an event, and its checksum."""
+    """Return an event file's values by tag. A record: length (8 bytes), checksum (4), event, checksum (4)."""
     from tensorboardX.proto.event_pb2 import Event
 
-    found: dict[str, list[tuple[int, float, float]]] = {}
-    at = 0
-    while at < len(data):
-        (length,) = struct.unpack("<Q", data[at : at + 8])
-        event = Event.FromString(data[at + 12 : at + 12 + length])
-        at += 16 + length
+    values: dict[str, list[tuple[int, float, float]]] = {}
+    start = 0
+    while start < len(data):
+        (length,) = struct.unpack("<Q", data[start : start + 8])
+        event = Event.FromString(data[start + 12 : start + 12 + length])
+        start += 16 + length
         for value in event.summary.value:
-            found.setdefault(value.tag, []).append((event.step, value.simple_value, event.wall_time))
-    return found
+            values.setdefault(value.tag, []).append((event.step, value.simple_value, event.wall_time))
+    return values
 
 
 def test_the_curves_are_in_tensorboards_file(store, tmp_path):
@@ -99,8 +100,8 @@ def test_the_curves_are_in_tensorboards_file(store, tmp_path):
     store.save(state(0, 1))  # while it trains
     after_an_epoch = scalars(file.read_bytes())
     store.finish(tmp_path / "nothing", np.array([1, 4]), np.full((2, 3), 1 / 3), state(0, 1).history, 1.0)
-    found = scalars(file.read_bytes())
-    assert found == after_an_epoch
-    assert found["loss"] == [(0, 1.0, 1.7e9)]
-    assert found["learning_rate"] == [(0, pytest.approx(1e-3), 1.7e9)]
-    assert found["tokens_per_second"] == [(0, 250.0, 1.7e9)]
+    curves = scalars(file.read_bytes())
+    assert curves == after_an_epoch
+    assert curves["loss"] == [(0, 1.0, 1.7e9)]
+    assert curves["learning_rate"] == [(0, pytest.approx(1e-3), 1.7e9)]
+    assert curves["tokens_per_second"] == [(0, 250.0, 1.7e9)]

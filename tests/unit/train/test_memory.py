@@ -8,20 +8,19 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from tests.helpers.tiny_models import tiny_model
-from train.finetune.memory import flops_per_token, plan_memory, predicting_flops_per_token, shapes_of
+from core.settings.finetune import Lora
+from tests.helpers.tiny_models import encoder_settings, settings_for, tiny_model
+from train.finetune.memory import flops_per_token, microbatch_shapes, plan_memory, predicting_flops_per_token
 from train.finetune.memory_tracker import LiveBytes
 from train.finetune.networks import load_config, load_network, set_trained
-from train.finetune.settings import FineTuning, Lora, TrainingStage
 
 SEQUENCE = 64
 SHAPES = [(4, SEQUENCE)]
-ALL = (TrainingStage("all", 1, 1e-3),)
 
 
-def asked(architecture, **changes):
-    lora = None if architecture == "deberta-v2" else Lora(r=4, dropout=0.1)
-    return FineTuning(stages=ALL, lora=lora, **{"tokens_per_batch": 4 * SEQUENCE, **changes})
+def settings_of(architecture, **changes):
+    lora = {} if architecture == "deberta-v2" else {"lora": Lora(r=4, dropout=0.1)}
+    return settings_for(architecture, **{"max_tokens_per_microbatch": 4 * SEQUENCE, **lora, **changes})
 
 
 def kept_by_autograd(model, rows):
@@ -45,10 +44,10 @@ def kept_by_autograd(model, rows):
 @pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", "llama"])
 def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
     folder = str(tiny_model(tmp_path, architecture))
-    settings = asked(architecture)
+    settings = settings_of(architecture)
     plan = plan_memory(load_config(folder), settings, SHAPES)
-    model = load_network(folder, settings).train()
-    parameters = set_trained(model, "all", settings.lora is not None)
+    model = load_network(folder, settings, seed=0).train()
+    parameters = set_trained(model, "all", settings.adapters is not None)
     trained = sum(parameter.numel() for parameter in parameters.values())
     assert plan.trained == trained
     assert plan.gradients == 4 * trained
@@ -60,7 +59,7 @@ def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
 
 
 @pytest.mark.parametrize(
-    ("precision", "checkpoints"),
+    ("dtype", "checkpoints"),
     [
         ("float32", False),
         ("bfloat16", True),
@@ -69,18 +68,20 @@ def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
     ],
 )
 @pytest.mark.parametrize("architecture", ["deberta-v2", "gemma2", "llama"])
-def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, precision, checkpoints):
+def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, dtype, checkpoints):
     folder = str(tiny_model(tmp_path, architecture, layers=4))
-    settings = asked(architecture, precision=precision, gradient_checkpointing=checkpoints)
-    model = load_network(folder, settings).train()
-    parameters = set_trained(model, "all", settings.lora is not None)
+    settings = settings_of(architecture, dtype=dtype, gradient_checkpointing=checkpoints)
+    model = load_network(folder, settings, seed=0).train()
+    parameters = set_trained(model, "all", settings.adapters is not None)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     ids = torch.randint(5, 500, (4, SEQUENCE))
-    mask = None if settings.lora else torch.ones_like(ids)
+    mask = None if settings.adapters else torch.ones_like(ids)
     gc.collect()
-    with LiveBytes([*model.parameters(), *model.buffers(), *(each.grad for each in parameters.values())]) as live:
-        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+    with LiveBytes(
+        [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in parameters.values())]
+    ) as live:
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
             logits = model(input_ids=ids, attention_mask=mask).logits
         logits.float().sum().backward()
     # Measured: 0.1% apart, but 7% for Llama's checkpoints.
@@ -104,28 +105,31 @@ def test_bytes_are_counted_while_they_live():
 
 
 @pytest.mark.parametrize(
-    ("lengths", "tokens_per_batch", "both_orders", "records_per_step", "shapes"),
+    ("lengths", "max_tokens_per_microbatch", "swap", "global_batch_size", "shapes"),
     [
-        ([64] * 40, 256, True, 20, [(4, 64)]),
-        ([64] * 40, 192, True, 20, [(2, 64)]),
-        ([64] * 40, 192, False, 20, [(3, 64)]),
-        ([64] * 40, 32, True, 20, [(2, 64)]),  # one record at least, however long
-        ([300, *[200] * 40], 800, True, 41, [(2, 300), (4, 200)]),  # the longest record has not the most tokens
-        ([60] * 40, 8192, True, 2, [(4, 60)]),  # a step has no more records than that
+        ([64] * 40, 256, "both", 20, [(4, 64)]),
+        ([64] * 40, 192, "both", 20, [(2, 64)]),
+        ([64] * 40, 192, "random", 20, [(3, 64)]),
+        ([64] * 40, 32, "both", 20, [(2, 64)]),  # one record at least, however long
+        ([300, *[200] * 40], 800, "both", 41, [(2, 300), (4, 200)]),  # the longest record has not the most tokens
+        ([60] * 40, 8192, "both", 2, [(4, 60)]),  # a step has no more records than that
     ],
 )
-def test_the_plan_has_the_micro_batches_that_the_loop_has(
-    lengths, tokens_per_batch, both_orders, records_per_step, shapes
+def test_the_plan_has_the_microbatches_that_the_loop_has(
+    lengths, max_tokens_per_microbatch, swap, global_batch_size, shapes
 ):
-    settings = asked(
-        "deberta-v2", tokens_per_batch=tokens_per_batch, both_orders=both_orders, records_per_step=records_per_step
+    settings = settings_of(
+        "deberta-v2",
+        max_tokens_per_microbatch=max_tokens_per_microbatch,
+        swap=swap,
+        global_batch_size=global_batch_size,
     )
-    assert shapes_of(np.array(lengths), settings) == shapes
+    assert microbatch_shapes(np.array(lengths), settings, seed=0) == shapes
 
 
-def test_the_peak_is_that_of_the_largest_micro_batch(tmp_path):
+def test_the_peak_is_that_of_the_largest_microbatch(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "deberta-v2")))
-    settings = asked("deberta-v2")
+    settings = settings_of("deberta-v2")
     small, large = [(2, SEQUENCE)], [(4, SEQUENCE)]
     assert plan_memory(config, settings, [*large, *small]).peak == plan_memory(config, settings, large).peak
     assert plan_memory(config, settings, small).peak < plan_memory(config, settings, large).peak
@@ -134,7 +138,9 @@ def test_the_peak_is_that_of_the_largest_micro_batch(tmp_path):
 def test_four_bits_take_half_a_byte_and_an_eighth_of_a_bit(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama")))
     half, four = (
-        plan_memory(config, asked("llama", precision="bfloat16", base_4bit=base_4bit), SHAPES).weights
+        plan_memory(
+            config, settings_of("llama", dtype="bfloat16", base_4bit=base_4bit, gpus_per_worker=1), SHAPES
+        ).weights
         for base_4bit in (False, True)
     )
     linear = 2 * (4 * 32 * 32 + 3 * 32 * 64)  # of two layers: attention and feed-forward
@@ -143,9 +149,9 @@ def test_four_bits_take_half_a_byte_and_an_eighth_of_a_bit(tmp_path):
 
 def test_checkpoints_save_activations_and_half_precision_halves_frozen_weights(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama", layers=8)))
-    plain = plan_memory(config, asked("llama"), SHAPES)
-    checkpointed = plan_memory(config, asked("llama", gradient_checkpointing=True), SHAPES)
-    half = plan_memory(config, asked("llama", precision="bfloat16"), SHAPES)
+    plain = plan_memory(config, settings_of("llama"), SHAPES)
+    checkpointed = plan_memory(config, settings_of("llama", gradient_checkpointing=True), SHAPES)
+    half = plan_memory(config, settings_of("llama", dtype="bfloat16"), SHAPES)
     assert checkpointed.activations < plain.activations / 3
     assert checkpointed.weights == plain.weights
     assert half.weights - 4 * plain.trained == pytest.approx((plain.weights - 4 * plain.trained) / 2, rel=0.01)
@@ -153,17 +159,17 @@ def test_checkpoints_save_activations_and_half_precision_halves_frozen_weights(t
 
 def test_operations_grow_with_what_is_done_twice_and_trained(tmp_path):
     config = load_config(str(tiny_model(tmp_path, "llama")))
-    plain = asked("llama")
+    plain = settings_of("llama")
     plan = plan_memory(config, plain, SHAPES)
     once = flops_per_token(config, plan, plain, SEQUENCE)
-    again = flops_per_token(config, plan, asked("llama", gradient_checkpointing=True), SEQUENCE)
+    again = flops_per_token(config, plan, settings_of("llama", gradient_checkpointing=True), SEQUENCE)
     assert once < again < 1.6 * once
     # Attention's products: one pass forward, and the gradients of both factors, which are no parameters.
     forward = 4 * 2 * 32  # for each token that is looked at: 4 x layers x hidden
     assert flops_per_token(config, plan, plain, 2 * SEQUENCE) - once == 3 * forward * SEQUENCE
     predicted = [predicting_flops_per_token(config, plan, sequence) for sequence in (SEQUENCE, 2 * SEQUENCE)]
     assert predicted[1] - predicted[0] == forward * SEQUENCE
-    full = FineTuning(stages=ALL)
+    full = encoder_settings()
     without = dataclasses.replace(plan, adapters=0)
     assert flops_per_token(config, without, full, SEQUENCE) == 3 * predicting_flops_per_token(config, without, SEQUENCE)
 
@@ -172,8 +178,8 @@ def test_operations_grow_with_what_is_done_twice_and_trained(tmp_path):
 @pytest.mark.parametrize("architecture", ["gemma2", "llama"])
 def test_operations_are_those_that_a_real_step_does(tmp_path, architecture, rank):
     folder = str(tiny_model(tmp_path, architecture))
-    settings = dataclasses.replace(asked(architecture), lora=Lora(r=rank))
-    model = load_network(folder, settings).train()
+    settings = settings_of(architecture, lora=Lora(r=rank))
+    model = load_network(folder, settings, seed=0).train()
     model.set_attn_implementation("eager")  # what is counted are products of matrices
     config = load_config(folder)
     plan = plan_memory(config, settings, SHAPES)

@@ -1,0 +1,66 @@
+"""Stages of fine-tuned models: models/<name> and its folds, and the out-of-fold predictions in them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.stage import Stage
+from featurize.tokens.packed_records import packing_of
+from train.finetune.checkpoints import HELD_OUT
+from votes import predictions
+from votes.schema import LABELS
+
+if TYPE_CHECKING:
+    from core.arrays import Probabilities
+    from core.model_cache import CheckpointRef
+    from core.run import Run
+    from core.settings.finetune import FinetunedModel
+    from votes.records import Records
+
+VERSION = 1  # part of the fingerprint: raise it when the same settings train another model
+# Settings that decide where and how fast a model is trained, but not its parameters; or that are inputs of the stage.
+_NOT_THE_MODEL = {
+    "name", "folds", "folds_at_once", "num_workers", "cpus_per_worker", "gpus_per_worker", "model", "scratch",
+}  # fmt: skip
+
+
+def folds_of(run: Run, model: FinetunedModel) -> list[int]:
+    """Return the folds that are trained, in ascending order."""
+    return sorted(model.folds) if model.folds is not None else list(range(run.settings.data.folds))
+
+
+def model_stage(run: Run, records: Records, model: FinetunedModel, base: CheckpointRef, job: str) -> Stage:
+    """Return the stage of models/<name>. Its fingerprint is that of all its folds' models."""
+    inputs = {"records": records.fingerprint_of("train"), "base": base.fingerprint}
+    if model.teacher is not None:
+        inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
+    return Stage(
+        f"{job}/{model.name}",
+        run.folder / f"models/{model.name}",
+        settings={
+            "seed": run.settings.seed,
+            "version": VERSION,
+            "packing": packing_of(model).fingerprint,
+            **model.model_dump(mode="json", exclude=_NOT_THE_MODEL),
+        },
+        inputs=inputs,
+    )
+
+
+def finetune_fold_stage(model: Stage, fold: int) -> Stage:
+    """Return the stage of one fold of a model."""
+    return Stage(
+        f"{model.name}/fold-{fold}", model.folder / f"fold-{fold}", {"fold": fold}, {"models": model.fingerprint}
+    )
+
+
+def held_out_predictions(records: Records, model: Stage, folds: list[int]) -> Probabilities:
+    """Return the out-of-fold probabilities (n, 3) of these folds. The records of other folds are nan."""
+    _, fold_of = records.labels_and_folds()
+    result = np.full((len(fold_of), len(LABELS)), np.nan)
+    for fold in folds:
+        table = finetune_fold_stage(model, fold).folder.read_table(HELD_OUT)
+        result[table["row"].to_numpy()] = predictions.probabilities(table)
+    return result
