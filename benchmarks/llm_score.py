@@ -8,7 +8,7 @@ Both sides score the same records, packed to the same token ids, in one order, w
 million parameters) in float32 on the same cores. The plain loop has batches of 8, padded to their longest. Start-up is
 left out on both sides: ours is what all take longer than 8 short ones alone, once imports are done. A third process has
 vLLM's engine alone do the same requests, and times its forward passes: what ours takes beyond them is overhead.
-A number of rows may be given more than once (500 2000 500); the growth is reckoned from the mean of its times.
+A number of rows may be given more than once (500 2000 500); the growth is estimated from the mean of its times.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
+from core.settings.llm import Llm
 from featurize.tokens.packing import Packer
-from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.isolation import Events
+from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.vllm_engine import engine_environment, engine_options
 from votes.schema import TEXTS
 
@@ -155,10 +157,10 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     )
     apart = np.abs(np.load(folder / OURS) - np.load(folder / PLAINS)).max()
     print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}, probabilities at most {apart:.1g} apart")
-    settings = _settings(folder, options)
+    job = _job(folder, options)
     alone = _result(
-        [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(settings))],
-        engine_environment(settings),
+        [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(job, retry_levels(job.llm)[0]))],
+        engine_environment(job),
     )
     print(
         f"engine {rows / alone['seconds']:8.2f} records/s alone, with {alone['forward']:.1f} s in {alone['passes']} "
@@ -178,7 +180,7 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
 
 
 def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 32,000 tokens, learnt from the votes' texts."""
+    """A byte-level BPE of 32,000 tokens, learned from the votes' texts."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -237,8 +239,11 @@ def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tok
     return sum(map(len, ids))
 
 
-def _settings(folder: Path, options: argparse.Namespace) -> LlmSettings:
-    return LlmSettings(str(folder / "model"), options.max_tokens, cpus_per_replica=options.threads)
+def _job(folder: Path, options: argparse.Namespace) -> ScoringJob:
+    model = str(folder / "model")
+    return ScoringJob(
+        Llm(name="model", checkpoint=model, max_tokens=options.max_tokens, cpus_per_worker=options.threads), model
+    )
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -249,10 +254,10 @@ def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     import ray
 
     ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
-    file, settings = folder / TOKENS, _settings(folder, options)
+    file, job = folder / TOKENS, _job(folder, options)
     order = np.argsort(token_counts(file), kind="stable")
     short = np.sort(order[:FEW])
-    _, (few, _), (every, answers) = (score(file, settings, rows) for rows in (short, short, np.arange(len(order))))
+    _, (few, _), (every, answers) = (score(file, job, rows) for rows in (short, short, np.arange(len(order))))
     np.save(folder / OURS, answers)
     return {"seconds": every - few}
 
@@ -265,24 +270,28 @@ def token_counts(file: Path) -> npt.NDArray[np.int32]:
 
 def score(
     file: Path,
-    settings: LlmSettings,
+    job: ScoringJob,
     rows: npt.NDArray[np.int64],
-    tell: Callable[[int, int], None] = lambda requests, tokens: None,
+    on_reply: Callable[[int, int], None] = lambda requests, tokens: None,
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Seconds from start to end, and the probabilities (len(rows), 3), of these rows (ascending) of `pack_votes`' file.
 
-    `tell` is `infer.scoring.isolation.score_shards`' own. Raises RuntimeError if a request fails.
+    `on_reply` is that of `infer.scoring.isolation.Events`. Raises RuntimeError if a request fails.
     """
-    from infer.scoring.isolation import Shard, score_shards
+    from infer.scoring.isolation import score_shards
+    from infer.scoring.requests import RequestShard
+    from infer.scoring.streaming import Stream
+    from infer.scoring.vllm_engine import vllm_engines
 
     lengths = token_counts(file)
     shards = []
     for part in np.array_split(rows, max(1, len(rows) // SHARD_ROWS)):
         part = part[np.argsort(-lengths[part], kind="stable")]
-        shards.append(Shard(str(part[0]), file.name, part.astype(np.int32), np.zeros(len(part), bool), part))
+        shards.append(RequestShard(str(part[0]), file.name, part.astype(np.int32), False, part))
     answers = np.full((len(rows), 3), np.nan)
     started = time.perf_counter()
-    for scores in score_shards(shards, functools.partial(_read, file.parent), settings, tell):
+    ask = Stream(job, functools.partial(_read, file.parent), vllm_engines)
+    for scores in score_shards(shards, ask, retry_levels(job.llm), events=Events(on_reply)):
         if any(scores.reasons):
             raise RuntimeError(next(filter(None, scores.reasons)))
         answers[np.searchsorted(rows, scores.requests)] = scores.probabilities

@@ -91,7 +91,7 @@ encoders:
   - {name: first, model: m}
   - {name: second, model: m}
 trained_llms: [{name: lora}]
-llms: [{name: scored, trained: lora}, {name: ready, checkpoint: c}]
+llms: [{name: scored, finetuned: lora}, {name: ready, checkpoint: c}]
 """
 
 

@@ -1,5 +1,6 @@
 """Heads of other tasks, and how long a record a model can be given."""
 
+import functools
 import json
 
 import pytest
@@ -16,7 +17,7 @@ from transformers import (
 from core.errors import InputError
 from tests.helpers.tiny_models import tiny_model
 from train.finetune.adapters import merge_adapter
-from train.finetune.networks import foreign_head, load_config, load_network, most_tokens
+from train.finetune.networks import foreign_head, load_config, load_network, load_whole, most_tokens
 from train.finetune.settings import FineTuning, Lora
 from votes.schema import LABELS
 
@@ -101,7 +102,7 @@ def test_adapters_on_a_head_of_one_class_are_merged_into_the_base_that_comes_wit
             torch.nn.init.normal_(parameter)
     model.save_pretrained(tmp_path / "adapter")
     (tmp_path / "merged").mkdir()
-    merge_adapter(base, str(tmp_path / "adapter"), tmp_path / "merged", "classify")
+    merge_adapter(base, str(tmp_path / "adapter"), tmp_path / "merged", functools.partial(load_whole, dtype="auto"))
     merged = LlamaForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     ids = torch.randint(5, 100, (2, 9))
     with torch.no_grad():
