@@ -127,27 +127,27 @@ class _Isolation:
         return sum(shard.unanswered for shard in self.pending.values())
 
     @property
-    def _probes(self) -> bool:
+    def _needs_health_check(self) -> bool:
         """Whether the last request, which is the shortest, is to show if engines die of everything."""
         return self._deaths_before_a_reply > 0 and not self._has_replied
 
     def next_requests(self) -> tuple[Shards, RetryLevel]:
         """Return what to ask next, and at which level: the requests with the most deaths."""
-        if self._probes:
+        if self._needs_health_check:
             number, shard = list(self.pending.items())[-1]
             return {number: shard.last()}, self._levels[-1]
         if not self._deaths:
             return {number: shard.first() for number, shard in self.pending.items()}, self._levels[0]
         most = max(self._deaths.values())
-        suspects = {request for request, deaths in self._deaths.items() if deaths == most}
-        return self._select(suspects), self._levels[min(most, len(self._levels) - 1)]
+        requests = {request for request, deaths in self._deaths.items() if deaths == most}
+        return self._select(requests), self._levels[min(most, len(self._levels) - 1)]
 
     def count_reply(self, row: Reply) -> None:
         """Count a reply, before the caller takes it."""
         self._deaths.pop(row["request"], None)
         self._preemptions = 0
-        # A probe's refusal shows life, too, but not a request that passes by the engine because it cannot be packed.
-        self._has_replied |= not row[ERROR] or (self._probes and row["tokens"] > 0)
+        # A health check's refusal shows life, too, but not a request that bypasses the engine as it cannot be packed.
+        self._has_replied |= not row[ERROR] or (self._needs_health_check and row["tokens"] > 0)
 
     def count_death(self, error: Exception, unanswered: int) -> Iterator[Reply]:
         """Count an engine's death among the `unanswered` requests of the last ones asked.
@@ -158,10 +158,10 @@ class _Isolation:
             raise RuntimeError(f"the engine cannot start: {cause(error)}") from error
         if getattr(error, "preempted", False):
             self._count_preemption(error)
-        elif unanswered and self._probes:
-            self._count_probe(error)
+        elif unanswered and self._needs_health_check:
+            self._count_failed_health_check(error)
         elif unanswered:
-            yield from self._count_suspects(error)
+            yield from self._count_in_flight(error)
 
     def _count_preemption(self, error: Exception) -> None:
         self._preemptions += 1
@@ -171,30 +171,29 @@ class _Isolation:
             ) from error
         self._report("the machine of an engine went away; asking again")
 
-    def _count_probe(self, error: Exception) -> None:
+    def _count_failed_health_check(self, error: Exception) -> None:
         self._deaths_before_a_reply += 1
         if self._deaths_before_a_reply == 3:  # machines also go away by themselves, so the last request gets two tries
             raise RuntimeError(f"the engine dies of whatever it is asked, or when it starts: {cause(error)}") from error
         self._report("the engine died of the last request, too; asking it once more")
 
-    def _count_suspects(self, error: Exception) -> Iterator[Reply]:
+    def _count_in_flight(self, error: Exception) -> Iterator[Reply]:
         """Count one death more for each request that was in flight."""
         most = max(self._deaths.values(), default=0)
         last = len(self._levels) - 1
-        suspects = self._first_with(most, self._levels[min(most, last)].in_flight)
-        for request in suspects:
+        in_flight = self._first_with(most, self._levels[min(most, last)].in_flight)
+        for request in in_flight:
             self._deaths[request] = most + 1
         if most > last:
-            yield self._fail(suspects[0], error)
+            yield self._fail(in_flight[0], error)
         elif most == last:  # machines also go away by themselves, so it gets a second try
             self._report("the engine died of a single request; asking it once more")
         elif most == 0 and not self._has_replied and self._unanswered > self._max_poison:
             self._deaths_before_a_reply = 1  # unless so few are left that all of them may be poison
             self._report("the engine died before it answered anything; asking the last request alone")
         else:
-            self._report(
-                f"the engine died, {self._unanswered:,} requests are unanswered; asking {len(suspects):,} one at a time"
-            )
+            state = f"{self._unanswered:,} requests are unanswered; asking {len(in_flight):,} one at a time"
+            self._report(f"the engine died, {state}")
 
     def _fail(self, request: int, error: Exception) -> Reply:
         self._poison += 1

@@ -85,7 +85,7 @@ def run_together(works: Sequence[tuple[Llm, Work]]) -> list[StageResult]:
         thread.join()
     for llm, work in works:
         if isinstance(errors.get(llm.name), NoRoomError):
-            say(f"score_llm/{llm.name}", "there was no room beside the other models; trying again now")
+            say(f"score_llm/{llm.name}", "there was no room while other models were at work; trying again now")
             results[llm.name] = work()
             del errors[llm.name]
     for error in errors.values():

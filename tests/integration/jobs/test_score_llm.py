@@ -253,7 +253,7 @@ def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys)
     found = run_together(list(zip(llms, (first, second), strict=True)))
     assert [result.stage for result in found] == ["first", "second"]
     assert tried == ["beside"]
-    assert "there was no room beside the other models" in capsys.readouterr().err
+    assert "there was no room while other models were at work" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
