@@ -17,13 +17,14 @@ from core.ray_session import connect
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
-from featurize.tokens.packing import Frame, Layout, Marked, Packer, packing_fingerprint
+from featurize.tokens.packing import Layout, Marked, Packer, packing_fingerprint
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
     from core.settings.finetune import FineTuned
     from core.storage import Folder
     from featurize.tokens.truncation import Truncation
+    from infer.scoring.mode import Frame
     from train.finetune.checkpoints import Base
     from votes.records import Records
 

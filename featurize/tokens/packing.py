@@ -12,7 +12,7 @@
 
 Rounds go in from the first as long as they fit. The round that does not fit shares what is left: a fifth to the prompt,
 two fifths to each answer, and what one of them leaves unused goes to the others; see featurize.tokens.truncation for other
-ways to cut. A judge's record stands between the instruction and the question of infer.scoring.modes.judge, in its chat
+ways to cut. A judge's record stands between the instruction and the question of infer.scoring.judge_prompt, in its chat
 template. Nothing here treats A and B differently, so packing a record with its answers exchanged is the packing with
 its answers exchanged.
 """
@@ -26,10 +26,13 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from core.errors import InputError
 from featurize.tokens.truncation import STRATEGIES, Ids, Truncation, admission, share, shorten, windows
+
+if TYPE_CHECKING:
+    from infer.scoring.mode import Frame
 
 # Raised whenever the ids of any record change: a checkpoint is never scored with a packing it was not trained on.
 VERSION: Final = 2
@@ -51,14 +54,6 @@ WINDOWS: Final = (8, 64)
 Turns = Sequence[str | None]
 Marked = tuple[Ids, list[int]]  # ids, and the part of the record that each belongs to
 Layout = Literal["decoder", "encoder"]  # whether the ids are framed as a causal model's or as an encoder's
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """The texts before and behind a record, control tokens written out, as a model's chat template sets them."""
-
-    before: str
-    behind: str
 
 
 class _Missing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
@@ -12,7 +13,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from core.settings.llm import Llm
-    from featurize.tokens.packing import Frame
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The texts before and behind a record, control tokens written out, as a model's chat template sets them."""
+
+    before: str
+    behind: str
 
 
 class ScoringMode(ABC):

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from core.errors import InputError
 from core.registry import MODES
-from featurize.tokens.packing import Frame
-from infer.scoring.mode import ScoringMode
+from infer.scoring.mode import Frame, ScoringMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

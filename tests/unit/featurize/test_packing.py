@@ -17,7 +17,6 @@ from featurize.tokens.packing import (
     MISSING,
     NULL,
     Fitted,
-    Frame,
     Packer,
     Round,
     check_packing,
@@ -25,6 +24,7 @@ from featurize.tokens.packing import (
     save_packing,
 )
 from featurize.tokens.truncation import TRUNCATIONS, Truncation, admission, share
+from infer.scoring.mode import Frame
 from infer.scoring.modes.judge import Judge
 
 SENTENCES = [
