@@ -127,8 +127,8 @@ def main() -> None:
         print(f"{_device()}: {rate / 1e12:,.3g} TFLOP/s in a large matrix product", flush=True)
         for shape in options.shapes:
             model = folder / shape
-            made = _child("make", model, options)
-            print(f"{shape}: {made['parameters'] / 1e9:.3g} billion parameters", flush=True)
+            model_size = _child("make", model, options)
+            print(f"{shape}: {model_size['parameters'] / 1e9:.3g} billion parameters", flush=True)
             done = [backend for backend in options.backends if _measured(backend, model, options, rate)]
             if options.weights:
                 _compare(model, done)
@@ -148,31 +148,31 @@ def _child(step: str, folder: Path, options: argparse.Namespace) -> dict[str, fl
     line += ["--prepared", str(options.prepared), "--child", step, str(folder)]
     environment = os.environ | (engine_environment(_job(folder, options)) if step == "engine" else {})
     done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    found = [text.removeprefix(RESULT) for text in done.stdout.splitlines() if text.startswith(RESULT)]
+    results = [text.removeprefix(RESULT) for text in done.stdout.splitlines() if text.startswith(RESULT)]
     sys.stderr.write("".join(text for text in done.stdout.splitlines(True) if not text.startswith(RESULT)))
-    if not found:
+    if not results:
         raise RuntimeError(f"{step} ended with exit code {done.returncode}")
-    result: dict[str, float] = json.loads(found[-1])
+    result: dict[str, float] = json.loads(results[-1])
     return result
 
 
 def _measured(backend: str, model: Path, options: argparse.Namespace, rate: float) -> bool:
-    """Measure a backend and say what came of it; whether it worked."""
+    """Measure a backend and print the result; return whether it worked."""
     try:
-        found = _child(backend, model, options)
+        cost = _child(backend, model, options)
     except RuntimeError as error:
         print(f"  {backend:12} failed: {error}; standard error says why", flush=True)
         return False
-    _say(backend, found, rate)
+    _say(backend, cost, rate)
     return True
 
 
-def _say(backend: str, found: dict[str, float], rate: float) -> None:
-    seconds = found["seconds"]
+def _say(backend: str, cost: dict[str, float], rate: float) -> None:
+    seconds = cost["seconds"]
     print(
-        f"  {backend:12} {found['records'] / seconds:8.2f} records/s  {found['tokens'] / seconds:9,.0f} tokens/s  "
-        f"{found['operations'] / seconds / rate:6.1%} of the matrix rate, {found['operations'] / seconds / 1e12:,.3g} "
-        f"TFLOP/s, over {found['records']:,.0f} records in {seconds:,.1f} s; {found['whole']:,.0f} s with the start",
+        f"  {backend:12} {cost['records'] / seconds:8.2f} records/s  {cost['tokens'] / seconds:9,.0f} tokens/s  "
+        f"{cost['operations'] / seconds / rate:6.1%} of the matrix rate, {cost['operations'] / seconds / 1e12:,.3g} "
+        f"TFLOP/s, over {cost['records']:,.0f} records in {seconds:,.1f} s; {cost['whole']:,.0f} s with the start",
         flush=True,
     )
 
@@ -180,12 +180,12 @@ def _say(backend: str, found: dict[str, float], rate: float) -> None:
 def _compare(model: Path, backends: list[str]) -> None:
     """How far apart the backends' probabilities are, in pairs."""
     answers = {backend: np.load(_answers(model, backend)) for backend in backends}
-    for number, one in enumerate(backends):
+    for number, first in enumerate(backends):
         for other in backends[number + 1 :]:
-            apart = np.abs(answers[one] - answers[other])
+            apart = np.abs(answers[first] - answers[other])
             print(
-                f"  {one} and {other}: probabilities {apart.mean():.2g} apart in the mean, {apart.max():.2g} at most "
-                f"(their standard deviation over the records: {answers[one].std(0).mean():.2g})",
+                f"  {first} and {other}: probabilities {apart.mean():.2g} apart in the mean, {apart.max():.2g} at most "
+                f"(their standard deviation over the records: {answers[first].std(0).mean():.2g})",
                 flush=True,
             )
 
@@ -339,8 +339,8 @@ def _engine(model: Path, options: argparse.Namespace) -> dict[str, float]:
     answers = np.full((len(ids), len(LABELS)), np.nan)
     ends: list[float] = []
     for part in np.split(order, [_warm(len(ids))]):
-        found = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
-        answers[part] = [answer.outputs.probs for answer in found]
+        outputs = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
+        answers[part] = [answer.outputs.probs for answer in outputs]
         ends += [time.perf_counter()] * len(part)
     np.save(_answers(model, "engine"), answers)
     return _clocked(model, [len(ids[row]) for row in order], ends, started)

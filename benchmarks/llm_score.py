@@ -63,7 +63,7 @@ network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.
 rows = pq.read_table(data)["ab"].to_pylist()
 pad = network.config.pad_token_id
 tokens = padded = 0
-found = []
+answers = []
 with torch.no_grad():
     network(torch.tensor([rows[0][:64]]))
     started = time.perf_counter()
@@ -72,11 +72,11 @@ with torch.no_grad():
         longest = max(map(len, batch))
         ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])
         logits = network(input_ids=ids, attention_mask=(ids != pad).long()).logits
-        found += torch.softmax(logits.double(), dim=1).tolist()
+        answers += torch.softmax(logits.double(), dim=1).tolist()
         tokens += sum(map(len, batch))
         padded += ids.numel()
 seconds = time.perf_counter() - started
-np.save(sys.argv[5], np.array(found))
+np.save(sys.argv[5], np.array(answers))
 print(json.dumps({"seconds": seconds, "tokens": tokens, "padding": 1 - tokens / padded}))
 """
 
@@ -175,8 +175,8 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
+    return result
 
 
 def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
@@ -218,11 +218,11 @@ def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
 
 def _rows(votes: list[str]) -> list[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
-    found: list[dict[str, str]] = []
+    records: list[dict[str, str]] = []
     for path in votes:
         with open(path, newline="", encoding="utf-8") as file:
-            found += csv.DictReader(file)
-    return found
+            records += csv.DictReader(file)
+    return records
 
 
 def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tokens: int) -> int:
@@ -230,10 +230,10 @@ def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tok
     from transformers import AutoTokenizer
 
     packer = Packer(AutoTokenizer.from_pretrained(tokenizer), max_tokens)
-    votes_there = _rows(votes)
-    if len(votes_there) < rows:
-        raise SystemExit(f"{', '.join(votes)} have {len(votes_there)} votes, not {rows}")
-    ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in votes_there[:rows]]
+    records = _rows(votes)
+    if len(records) < rows:
+        raise SystemExit(f"{', '.join(votes)} have {len(records)} votes, not {rows}")
+    ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in records[:rows]]
     column = pa.array(ids, pa.list_(pa.int32()))
     pq.write_table(pa.table({"ab": column, "ba": column, "reason": [""] * rows}), file)
     return sum(map(len, ids))
