@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from core.errors import InputError
 from core.model_cache import local_place, stored_fingerprint
 from core.progress import say
-from core.registry import MODES
 from core.ray_session import connect
+from core.registry import MODES
 from core.run import Run, StageResult
 from core.stage import Stage, read_manifest
 from core.storage import Folder

@@ -13,9 +13,9 @@ import pyarrow.compute as pc
 
 from core.model_cache import engine_source
 from core.progress import Throughput, say
+from core.ray_session import connect
 from core.registry import MODES, plugin_digest
 from core.resources import engine_request, require_room
-from core.ray_session import connect
 from core.run import Run, StageResult
 from core.stage import Stage, fingerprint
 from featurize.tokens.packed_records import pack_records

@@ -16,33 +16,6 @@ from votes import predictions
 
 pytestmark = pytest.mark.slow
 ROWS = 40
-# What a job does with --plugin: members join the registries in this process and in every one of Ray's workers.
-SCRIPT = """
-import sys
-import ray
-from core.registry import load_plugins, read_plugin
-from core.run import Run
-from core.settings.loader import load_settings
-
-plugins = read_plugin(sys.argv[1])
-load_plugins(plugins)
-
-
-def set_up():
-    load_plugins(plugins)
-
-
-ray.init(
-    address="local", num_cpus=2, include_dashboard=False, log_to_driver=False,
-    runtime_env={"worker_process_setup_hook": set_up},
-)
-from ray_jobs.ingest import ingest
-from ray_jobs.score_llm import score_llm
-
-run = Run(load_settings(open(sys.argv[2]).read(), sys.argv[2]))
-ingest(run)
-score_llm(run)
-"""
 
 
 def test_a_mode_in_one_file_scores_through_vllm(tmp_path):
@@ -59,9 +32,11 @@ def test_a_mode_in_one_file_scores_through_vllm(tmp_path):
         f"llms: [{{name: voter, mode: ballot, checkpoint: {judge}, max_tokens: {MAX_TOKENS}, swap: none}}]\n"
         f"data: {{folds: 2, train: {tmp_path}/train.csv, test: {tmp_path}/test.csv}}\n"
     )
-    line = [sys.executable, "-c", SCRIPT, str(tmp_path / "ballot.py"), str(tmp_path / "config.yaml")]
-    done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    options = ["--config", str(tmp_path / "config.yaml"), "--plugin", str(tmp_path / "ballot.py")]
+    for job in ("ingest", "score_llm"):
+        line = [sys.executable, "-m", f"ray_jobs.{job}", *options]
+        done = subprocess.run(line, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
     packed = pq.read_table(tmp_path / "run/tokens/voter/train")
     tokenizer = AutoTokenizer.from_pretrained(judge)
     assert "Vote X for Response A" in tokenizer.decode(packed["ab"][0].as_py())
