@@ -37,7 +37,8 @@ class FakeEngines:
         order = [(index, number) for index, shard in shards.items() for number in shard.requests.tolist()]
         self.starts += 1
         deadly = [place for place, (_, number) in enumerate(order) if self.deaths.get(number)]
-        for index, number in order[: max(0, deadly[0] - self.lost) if deadly else None]:
+        lost = min(self.lost, level.in_flight)
+        for index, number in order[: max(0, deadly[0] - lost) if deadly else None]:
             thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
             if number in self.bypassing:
                 yield {"shard": index, "request": number, "tokens": 0, ERROR: "cannot be packed"}
@@ -90,6 +91,12 @@ def test_poison_requests_are_isolated_though_engines_take_answers_with_them(
     assert failed == dict.fromkeys(poison, DIED_ALONE)
     assert incidents.count("the engine died of a single request again, which counts as failed") == len(poison)
     assert engines.starts < 90
+
+
+def test_one_death_moves_all_that_was_in_flight_to_the_next_level() -> None:
+    engines = FakeEngines({500: [RayActorError()] * 99}, lost=300)
+    assert score_with(engines) == {500: DIED_ALONE}
+    assert engines.starts < 30
 
 
 def test_a_machine_that_goes_away_costs_no_request() -> None:
