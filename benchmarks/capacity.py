@@ -6,7 +6,7 @@ Run as: python -m benchmarks.capacity --rows 1000 5000 20000
 Records are all of a run: four of five have votes, the fifth is scored alone. Stages on CPUs are measured: core-seconds
 of all processes of the job, Ray's among them, their memory, and the bytes that the stage leaves. A straight line
 through the two largest sizes gives what a job costs at all and what each 1,000 records add; the ratio of the two slopes
-tells whether that grows, in which case the line promises too little for sizes far beyond. Language models are reckoned
+tells whether that grows, in which case the line promises too little for sizes far beyond. Language models are estimated
 from their shapes: operations per token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
 """
 
@@ -84,16 +84,16 @@ def _costs(folder: Path, rows: int) -> dict[str, Cost]:
         overrides += [f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
     else:
         overrides += [f"data.synthetic.train_rows={rows - test}", f"data.synthetic.test_rows={test}"]
-    found = {}
+    costs = {}
     for job, folders in LEAVES.items():
         line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(ROOT / "configs/demo.yaml")]
         for override in overrides:
             line += ["--set", override]
         taken = measure(line)
         manifests = [read_manifest(Folder(str(run / each))) or {"files": {}} for each in folders]
-        found[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests), taken.peak_bytes)
+        costs[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests), taken.peak_bytes)
         print(f"{rows:,} records, {job}: {taken.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
-    return found
+    return costs
 
 
 def _slope(costs: dict[int, dict[str, Cost]], job: str, between: Sequence[int], of: str = "core_seconds") -> float:

@@ -4,11 +4,12 @@ Run as: python -m benchmarks.llm_gpu --prepare FOLDER --votes votes.csv     anyw
         python -m benchmarks.llm_gpu --prepared FOLDER          where the GPU is
         python -m benchmarks.llm_gpu --tiny --weights /tmp      the same on CPUs, with tiny models
 
-Gemma-2-9b and Llama-3-8b with a head; real votes, packed to at most --max-tokens by a tokenizer of 32,000 tokens learnt
-from them. Weights are random, in bfloat16: each way's own, or with --weights the same ones, and then it is said how far
-apart the ways' probabilities are. Ways: ours, what `score_llm` runs, vLLM under Ray Data; engine, vLLM alone with the
-same settings and all requests at once, longest first; and transformers, for a machine to which vLLM cannot be brought:
-padded batches of like lengths within a budget of tokens. Of Gemma-2 it leaves out attention's soft capping.
+Gemma-2-9b and Llama-3-8b with a head; real votes, packed to at most --max-tokens by a tokenizer of 32,000 tokens that
+is learned from them. Weights are random, in bfloat16: each backend's own, or the same ones with --weights, which also
+prints how far apart the backends' probabilities are. Backends: `ours` is what `score_llm` runs, vLLM under Ray Data.
+`engine` is vLLM alone with the same settings and all requests at once, longest first. `transformers` is for a machine
+to which vLLM cannot be brought: padded batches of like lengths within a budget of tokens. Of Gemma-2 it leaves out
+attention's soft capping.
 
 Start-up is left out, and so is the quarter of the requests that is answered first. No part of a request is taken from
 one before it (prefix caching), so that all that is counted is computed. Operations are those that a causal model must
@@ -18,7 +19,6 @@ numbers, which vLLM's own random weights are.
 """
 
 import argparse
-import dataclasses
 import json
 import os
 import statistics
@@ -37,8 +37,9 @@ import pyarrow.parquet as pq
 from benchmarks.featurize import ROOT
 from benchmarks.llm_score import REAL, TOKENS, pack_votes, score, token_counts, train_tokenizer
 from benchmarks.search import VOTES
+from core.settings.llm import Llm
 from featurize.tokens.batches import budget_batches, pad
-from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.size import load_shape
 from infer.scoring.vllm_engine import engine_environment, engine_options
 from train.finetune.flops import attention_operations, multiplied_parameters
@@ -96,17 +97,17 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--max-tokens", type=int, default=2048)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
-    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS))
+    parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
     parser.add_argument("--layers", type=int, help="fewer than the model's own")
     parser.add_argument("--tiny", action="store_true", help="two narrow layers")
-    parser.add_argument("--tokens-per-step", type=int, help="of the engine, instead of its default")
+    parser.add_argument("--max-tokens-per-microbatch", type=int, help="of the engine, instead of its default")
     parser.add_argument("--engine", type=json.loads, default={}, help="more of vLLM's engine arguments, as JSON")
-    parser.add_argument("--weights", type=Path, help="write weights (about 18 GB) under this folder, for all ways")
+    parser.add_argument("--weights", type=Path, help="write weights (about 18 GB) under this folder, for all backends")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         step, folder = options.child
-        print(RESULT + json.dumps({"rate": _rate, "make": _make, **WAYS}[step](Path(folder), options)))
+        print(RESULT + json.dumps({"rate": _rate, "make": _make, **BACKENDS}[step](Path(folder), options)))
         return
     if options.prepare:
         _prepare(options.prepare, options)
@@ -126,9 +127,9 @@ def main() -> None:
         print(f"{_device()}: {rate / 1e12:,.3g} TFLOP/s in a large matrix product", flush=True)
         for shape in options.shapes:
             model = folder / shape
-            made = _child("make", model, options)
-            print(f"{shape}: {made['parameters'] / 1e9:.3g} billion parameters", flush=True)
-            done = [way for way in options.ways if _measured(way, model, options, rate)]
+            model_size = _child("make", model, options)
+            print(f"{shape}: {model_size['parameters'] / 1e9:.3g} billion parameters", flush=True)
+            done = [backend for backend in options.backends if _measured(backend, model, options, rate)]
             if options.weights:
                 _compare(model, done)
             for file in model.glob("*.safetensors"):  # the next model's need the room
@@ -145,46 +146,46 @@ def _child(step: str, folder: Path, options: argparse.Namespace) -> dict[str, fl
     """What a process of its own finds; what it says otherwise goes to standard error."""
     line = [sys.executable, "-m", "benchmarks.llm_gpu", *sys.argv[1:]]
     line += ["--prepared", str(options.prepared), "--child", step, str(folder)]
-    environment = os.environ | (engine_environment(_settings(folder, options)) if step == "engine" else {})
+    environment = os.environ | (engine_environment(_job(folder, options)) if step == "engine" else {})
     done = subprocess.run(line, check=False, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
-    found = [text.removeprefix(RESULT) for text in done.stdout.splitlines() if text.startswith(RESULT)]
+    results = [text.removeprefix(RESULT) for text in done.stdout.splitlines() if text.startswith(RESULT)]
     sys.stderr.write("".join(text for text in done.stdout.splitlines(True) if not text.startswith(RESULT)))
-    if not found:
+    if not results:
         raise RuntimeError(f"{step} ended with exit code {done.returncode}")
-    result: dict[str, float] = json.loads(found[-1])
+    result: dict[str, float] = json.loads(results[-1])
     return result
 
 
-def _measured(way: str, model: Path, options: argparse.Namespace, rate: float) -> bool:
-    """Measure a way and say what came of it; whether it worked."""
+def _measured(backend: str, model: Path, options: argparse.Namespace, rate: float) -> bool:
+    """Measure a backend and print the result; return whether it worked."""
     try:
-        found = _child(way, model, options)
+        cost = _child(backend, model, options)
     except RuntimeError as error:
-        print(f"  {way:12} failed: {error}; standard error says why", flush=True)
+        print(f"  {backend:12} failed: {error}; standard error says why", flush=True)
         return False
-    _say(way, found, rate)
+    _say(backend, cost, rate)
     return True
 
 
-def _say(way: str, found: dict[str, float], rate: float) -> None:
-    seconds = found["seconds"]
+def _say(backend: str, cost: dict[str, float], rate: float) -> None:
+    seconds = cost["seconds"]
     print(
-        f"  {way:12} {found['records'] / seconds:8.2f} records/s  {found['tokens'] / seconds:9,.0f} tokens/s  "
-        f"{found['operations'] / seconds / rate:6.1%} of the matrix rate, {found['operations'] / seconds / 1e12:,.3g} "
-        f"TFLOP/s, over {found['records']:,.0f} records in {seconds:,.1f} s; {found['whole']:,.0f} s with the start",
+        f"  {backend:12} {cost['records'] / seconds:8.2f} records/s  {cost['tokens'] / seconds:9,.0f} tokens/s  "
+        f"{cost['operations'] / seconds / rate:6.1%} of the matrix rate, {cost['operations'] / seconds / 1e12:,.3g} "
+        f"TFLOP/s, over {cost['records']:,.0f} records in {seconds:,.1f} s; {cost['whole']:,.0f} s with the start",
         flush=True,
     )
 
 
-def _compare(model: Path, ways: list[str]) -> None:
-    """How far apart the ways' probabilities are, in pairs."""
-    answers = {way: np.load(_answers(model, way)) for way in ways}
-    for number, one in enumerate(ways):
-        for other in ways[number + 1 :]:
-            apart = np.abs(answers[one] - answers[other])
+def _compare(model: Path, backends: list[str]) -> None:
+    """How far apart the backends' probabilities are, in pairs."""
+    answers = {backend: np.load(_answers(model, backend)) for backend in backends}
+    for number, first in enumerate(backends):
+        for other in backends[number + 1 :]:
+            apart = np.abs(answers[first] - answers[other])
             print(
-                f"  {one} and {other}: probabilities {apart.mean():.2g} apart in the mean, {apart.max():.2g} at most "
-                f"(their standard deviation over the records: {answers[one].std(0).mean():.2g})",
+                f"  {first} and {other}: probabilities {apart.mean():.2g} apart in the mean, {apart.max():.2g} at most "
+                f"(their standard deviation over the records: {answers[first].std(0).mean():.2g})",
                 flush=True,
             )
 
@@ -200,17 +201,27 @@ def _on_gpu() -> bool:
     return bool(torch.cuda.is_available())
 
 
-def _settings(model: Path, options: argparse.Namespace) -> LlmSettings:
-    engine = {"enable_prefix_caching": False, **({} if options.weights else {"load_format": "dummy"}), **options.engine}
+def _job(model: Path, options: argparse.Namespace) -> ScoringJob:
+    engine_args = {
+        "enable_prefix_caching": False,
+        **({} if options.weights else {"load_format": "dummy"}),
+        **options.engine,
+    }
     longest = int(token_counts(options.prepared / TOKENS).max())
-    settings = LlmSettings(str(model), longest, tokens_per_step=options.tokens_per_step, engine=engine)
-    if _on_gpu():
-        return dataclasses.replace(settings, gpus_per_replica=1)
-    return dataclasses.replace(settings, cpus_per_replica=os.cpu_count() or 1)
+    llm = Llm(
+        name="model",
+        checkpoint=str(model),
+        max_tokens=longest,
+        max_tokens_per_microbatch=options.max_tokens_per_microbatch,
+        engine_args=engine_args,
+        gpus_per_worker=int(_on_gpu()),
+        cpus_per_worker=1 if _on_gpu() else os.cpu_count() or 1,
+    )
+    return ScoringJob(llm, str(model))
 
 
-def _answers(model: Path, way: str) -> Path:
-    return model / f"{way}.npy"
+def _answers(model: Path, backend: str) -> Path:
+    return model / f"{backend}.npy"
 
 
 def _operations(model: Path, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
@@ -306,12 +317,12 @@ def _ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
     lengths: list[int] = []
     ends: list[float] = []
 
-    def tell(requests: int, tokens: int) -> None:
+    def on_reply(requests: int, tokens: int) -> None:
         lengths.append(tokens)
         ends.append(time.perf_counter())
 
     file = options.prepared / TOKENS
-    _, answers = score(file, _settings(model, options), np.arange(len(token_counts(file))), tell)
+    _, answers = score(file, _job(model, options), np.arange(len(token_counts(file))), on_reply)
     np.save(_answers(model, "ours"), answers)
     return _clocked(model, lengths, ends, started)
 
@@ -322,12 +333,14 @@ def _engine(model: Path, options: argparse.Namespace) -> dict[str, float]:
     started = time.perf_counter()
     ids = pq.read_table(options.prepared / TOKENS)["ab"].to_pylist()
     order = np.argsort([-len(row) for row in ids], kind="stable")
-    llm = LLM(model=str(model), runner="pooling", convert="classify", **engine_options(_settings(model, options)))
+    job = _job(model, options)
+    engine_args = engine_options(job, retry_levels(job.llm)[0])
+    llm = LLM(model=str(model), runner="pooling", convert="classify", **engine_args)
     answers = np.full((len(ids), len(LABELS)), np.nan)
     ends: list[float] = []
     for part in np.split(order, [_warm(len(ids))]):
-        found = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
-        answers[part] = [answer.outputs.probs for answer in found]
+        outputs = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
+        answers[part] = [answer.outputs.probs for answer in outputs]
         ends += [time.perf_counter()] * len(part)
     np.save(_answers(model, "engine"), answers)
     return _clocked(model, [len(ids[row]) for row in order], ends, started)
@@ -361,7 +374,7 @@ def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
     return _clocked(model, lengths, ends, started)
 
 
-WAYS = {"ours": _ours, "engine": _engine, "transformers": _transformers}
+BACKENDS = {"ours": _ours, "engine": _engine, "transformers": _transformers}
 
 if __name__ == "__main__":
     main()

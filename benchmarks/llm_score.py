@@ -8,7 +8,7 @@ Both sides score the same records, packed to the same token ids, in one order, w
 million parameters) in float32 on the same cores. The plain loop has batches of 8, padded to their longest. Start-up is
 left out on both sides: ours is what all take longer than 8 short ones alone, once imports are done. A third process has
 vLLM's engine alone do the same requests, and times its forward passes: what ours takes beyond them is overhead.
-A number of rows may be given more than once (500 2000 500); the growth is reckoned from the mean of its times.
+A number of rows may be given more than once (500 2000 500); the growth is estimated from the mean of its times.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ import pyarrow.parquet as pq
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
+from core.settings.llm import Llm
 from featurize.tokens.packing import Packer
-from infer.scoring.engine_settings import LlmSettings
+from infer.scoring.isolation import Events
+from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.vllm_engine import engine_environment, engine_options
 from votes.schema import TEXTS
 
@@ -61,7 +63,7 @@ network = AutoModelForSequenceClassification.from_pretrained(model, dtype=torch.
 rows = pq.read_table(data)["ab"].to_pylist()
 pad = network.config.pad_token_id
 tokens = padded = 0
-found = []
+answers = []
 with torch.no_grad():
     network(torch.tensor([rows[0][:64]]))
     started = time.perf_counter()
@@ -70,11 +72,11 @@ with torch.no_grad():
         longest = max(map(len, batch))
         ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])
         logits = network(input_ids=ids, attention_mask=(ids != pad).long()).logits
-        found += torch.softmax(logits.double(), dim=1).tolist()
+        answers += torch.softmax(logits.double(), dim=1).tolist()
         tokens += sum(map(len, batch))
         padded += ids.numel()
 seconds = time.perf_counter() - started
-np.save(sys.argv[5], np.array(found))
+np.save(sys.argv[5], np.array(answers))
 print(json.dumps({"seconds": seconds, "tokens": tokens, "padding": 1 - tokens / padded}))
 """
 
@@ -155,10 +157,10 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     )
     apart = np.abs(np.load(folder / OURS) - np.load(folder / PLAINS)).max()
     print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}, probabilities at most {apart:.1g} apart")
-    settings = _settings(folder, options)
+    job = _job(folder, options)
     alone = _result(
-        [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(settings))],
-        engine_environment(settings),
+        [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(job, retry_levels(job.llm)[0]))],
+        engine_environment(job),
     )
     print(
         f"engine {rows / alone['seconds']:8.2f} records/s alone, with {alone['forward']:.1f} s in {alone['passes']} "
@@ -173,12 +175,12 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
     )
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
-    return found
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1].removeprefix("result "))
+    return result
 
 
 def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 32,000 tokens, learnt from the votes' texts."""
+    """A byte-level BPE of 32,000 tokens, learned from the votes' texts."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -216,11 +218,11 @@ def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
 
 def _rows(votes: list[str]) -> list[dict[str, str]]:
     csv.field_size_limit(sys.maxsize)
-    found: list[dict[str, str]] = []
+    records: list[dict[str, str]] = []
     for path in votes:
         with open(path, newline="", encoding="utf-8") as file:
-            found += csv.DictReader(file)
-    return found
+            records += csv.DictReader(file)
+    return records
 
 
 def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tokens: int) -> int:
@@ -228,17 +230,20 @@ def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tok
     from transformers import AutoTokenizer
 
     packer = Packer(AutoTokenizer.from_pretrained(tokenizer), max_tokens)
-    votes_there = _rows(votes)
-    if len(votes_there) < rows:
-        raise SystemExit(f"{', '.join(votes)} have {len(votes_there)} votes, not {rows}")
-    ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in votes_there[:rows]]
+    records = _rows(votes)
+    if len(records) < rows:
+        raise SystemExit(f"{', '.join(votes)} have {len(records)} votes, not {rows}")
+    ids = [packer.pack(*(json.loads(row[name]) for name in TEXTS)) for row in records[:rows]]
     column = pa.array(ids, pa.list_(pa.int32()))
     pq.write_table(pa.table({"ab": column, "ba": column, "reason": [""] * rows}), file)
     return sum(map(len, ids))
 
 
-def _settings(folder: Path, options: argparse.Namespace) -> LlmSettings:
-    return LlmSettings(str(folder / "model"), options.max_tokens, cpus_per_replica=options.threads)
+def _job(folder: Path, options: argparse.Namespace) -> ScoringJob:
+    model = str(folder / "model")
+    return ScoringJob(
+        Llm(name="model", checkpoint=model, max_tokens=options.max_tokens, cpus_per_worker=options.threads), model
+    )
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
@@ -249,10 +254,10 @@ def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
     import ray
 
     ray.init(address="local", num_cpus=options.threads, include_dashboard=False, log_to_driver=False)
-    file, settings = folder / TOKENS, _settings(folder, options)
+    file, job = folder / TOKENS, _job(folder, options)
     order = np.argsort(token_counts(file), kind="stable")
     short = np.sort(order[:FEW])
-    _, (few, _), (every, answers) = (score(file, settings, rows) for rows in (short, short, np.arange(len(order))))
+    _, (few, _), (every, answers) = (score(file, job, rows) for rows in (short, short, np.arange(len(order))))
     np.save(folder / OURS, answers)
     return {"seconds": every - few}
 
@@ -265,24 +270,28 @@ def token_counts(file: Path) -> npt.NDArray[np.int32]:
 
 def score(
     file: Path,
-    settings: LlmSettings,
+    job: ScoringJob,
     rows: npt.NDArray[np.int64],
-    tell: Callable[[int, int], None] = lambda requests, tokens: None,
+    on_reply: Callable[[int, int], None] = lambda requests, tokens: None,
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Seconds from start to end, and the probabilities (len(rows), 3), of these rows (ascending) of `pack_votes`' file.
 
-    `tell` is `infer.scoring.isolation.score_shards`' own. Raises RuntimeError if a request fails.
+    `on_reply` is that of `infer.scoring.isolation.Events`. Raises RuntimeError if a request fails.
     """
-    from infer.scoring.isolation import Shard, score_shards
+    from infer.scoring.isolation import score_shards
+    from infer.scoring.requests import RequestShard
+    from infer.scoring.streaming import Stream
+    from infer.scoring.vllm_engine import vllm_engines
 
     lengths = token_counts(file)
     shards = []
     for part in np.array_split(rows, max(1, len(rows) // SHARD_ROWS)):
         part = part[np.argsort(-lengths[part], kind="stable")]
-        shards.append(Shard(str(part[0]), file.name, part.astype(np.int32), np.zeros(len(part), bool), part))
+        shards.append(RequestShard(str(part[0]), file.name, part.astype(np.int32), False, part))
     answers = np.full((len(rows), 3), np.nan)
     started = time.perf_counter()
-    for scores in score_shards(shards, functools.partial(_read, file.parent), settings, tell):
+    ask = Stream(job, functools.partial(_read, file.parent), vllm_engines)
+    for scores in score_shards(shards, ask, retry_levels(job.llm), events=Events(on_reply)):
         if any(scores.reasons):
             raise RuntimeError(next(filter(None, scores.reasons)))
         answers[np.searchsorted(rows, scores.requests)] = scores.probabilities

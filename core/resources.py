@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +12,6 @@ from typing import TYPE_CHECKING
 from core.errors import InputError
 from core.progress import say
 from core.registry import FAMILIES
-from infer.scoring.engine_settings import LlmSettings, bundles
 
 if TYPE_CHECKING:
     from core.settings.boosters import Booster
@@ -104,10 +104,20 @@ def workers_request(job: str, model: FinetunedModel) -> Request:
 
 
 def engine_request(llm: Llm) -> Request:
-    """One engine; see infer.scoring.engine_settings.bundles."""
-    asked = LlmSettings("", cpus_per_replica=llm.cpus_per_replica, gpus_per_replica=llm.gpus_per_replica)
-    parts = bundles(asked)
-    return Request("score_llm", f"{llm.name}: an engine", parts[0], len(parts), f"llms.{llm.name}")
+    """Return what one engine needs; see `engine_bundles`."""
+    bundles = engine_bundles(llm)
+    return Request("score_llm", f"{llm.name}: an engine", bundles[0], len(bundles), f"llms.{llm.name}")
+
+
+def engine_bundles(llm: Llm) -> list[dict[str, float]]:
+    """Return the bundles of one engine's placement group: one for each GPU, or one of CPUs alone.
+
+    A bundle has a whole CPU at least: the process that Ray starts there takes one.
+    """
+    if llm.gpus_per_worker == 0:
+        return [{"CPU": llm.cpus_per_worker}]
+    cpus = max(1, math.ceil(llm.cpus_per_worker / llm.gpus_per_worker))
+    return [{"CPU": cpus, "GPU": 1} for _ in range(llm.gpus_per_worker)]
 
 
 def fits(request: Request, nodes: Sequence[Resources], to_come: NodeTypes = ()) -> bool:

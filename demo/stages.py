@@ -1,4 +1,4 @@
-"""The demo's own inputs, made inside the run: synthetic pairs and tiny language models."""
+"""The demo's own inputs, which the run makes: synthetic pairs and tiny language models."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TINY_LLM_VERSION = 1
 
 
 def pairs_folder(run: Run) -> Folder:
-    """Where the run keeps its synthetic pairs."""
+    """Return the folder where the run keeps its synthetic pairs."""
     return run.folder / "demo/pairs"
 
 
 def is_synthetic(run: Run) -> bool:
-    """Whether the records are pairs made here: `data.synthetic` is set and no input is."""
+    """Return whether the records are synthetic: `data.synthetic` is set and no input is."""
     data = run.settings.data
     return data.synthetic is not None and data.train is None and data.test is None
 
@@ -42,12 +42,12 @@ def is_synthetic(run: Run) -> bool:
 def make_pairs(run: Run) -> list[StageResult]:
     """Write synthetic train.csv and test.csv, and the true probabilities, if the settings ask for them.
 
-    Otherwise nothing is made and the list is empty.
+    Otherwise nothing is written and the list is empty.
     """
-    wanted = run.settings.data.synthetic
-    if wanted is None or not is_synthetic(run):
+    synthetic = run.settings.data.synthetic
+    if synthetic is None or not is_synthetic(run):
         return []
-    rows = {"train": wanted.train_rows, "test": wanted.test_rows}
+    rows = {"train": synthetic.train_rows, "test": synthetic.test_rows}
     stage = Stage(
         "demo_pairs",
         pairs_folder(run),
@@ -76,7 +76,7 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
 
 
 def truth(run: Run, ids: pa.ChunkedArray) -> predictions.Floats | None:
-    """True probabilities (n, 3) of the training records `ids` if the run made its own pairs, else None."""
+    """Return the true probabilities (n, 3) of the training records `ids` if they are synthetic, else None."""
     if not is_synthetic(run):
         return None
     table = pairs_folder(run).read_table("truth-train.parquet")
@@ -84,12 +84,12 @@ def truth(run: Run, ids: pa.ChunkedArray) -> predictions.Floats | None:
 
 
 def checkpoint_folder(run: Run, llm: Llm) -> Folder:
-    """Where the run keeps a tiny checkpoint that it builds itself."""
+    """Return the folder where the run keeps a tiny checkpoint that it builds itself."""
     return run.folder / f"demo/llm-{llm.name}"
 
 
 def checkpoint_stage(run: Run, llm: Llm) -> Stage:
-    """The stage that builds the tiny checkpoint of a model."""
+    """Return the stage that builds the tiny checkpoint of a model."""
     return Stage(
         f"demo_llm/{llm.name}",
         checkpoint_folder(run, llm),
@@ -104,12 +104,12 @@ def checkpoint_stage(run: Run, llm: Llm) -> Stage:
 
 
 def make_checkpoints(run: Run) -> list[StageResult]:
-    """Build the tiny checkpoints that the settings ask for, side by side as far as there are CPUs."""
+    """Build the tiny checkpoints of the settings, as many at once as there are CPUs."""
     tiny = [llm for llm in run.settings.llms if llm.demo is not None]
     stages = {llm.name: checkpoint_stage(run, llm) for llm in tiny}
     manifests = {name: None if run.force else stage.manifest() for name, stage in stages.items()}
     missing = [llm for llm in tiny if manifests[llm.name] is None]
-    results = [StageResult(stages[name].name, True, found) for name, found in manifests.items() if found is not None]
+    results = [StageResult(stages[name].name, True, manifest) for name, manifest in manifests.items() if manifest]
     if missing:
         import ray
 

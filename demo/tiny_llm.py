@@ -1,13 +1,13 @@
-"""Tiny Gemma-2 and Llama judges for the demo: the real architectures and file formats, trained in seconds."""
+"""Tiny Gemma-2 and Llama classifiers for the demo: the real architectures and file formats, trained in seconds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
-import numpy.typing as npt
 
 from demo.generator import SyntheticPairs, decode_turns, generate
 from featurize.tokens.packing import TEMPLATE, Packer, save_packing
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-Architecture = Literal["gemma2", "llama"]
-Ids = list[int]
+    from core.arrays import Doubles, Ints, Probabilities
+    from core.settings.llm import TinyArchitecture
+    from featurize.tokens.truncation import TokenIds
 
 _TOKENIZER_ROWS: Final = 600
 _HELD_OUT_ROWS: Final = 300
@@ -42,23 +43,29 @@ _SHAPE: Final = {
 }
 
 
+@dataclass(frozen=True)
+class TinyTraining:
+    """How long a tiny model is trained, and on how many records."""
+
+    rows: int = 2400
+    steps: int = 150
+    batch_size: int = 16  # records, each in both orders
+    learning_rate: float = 7e-3
+
+
 def build_tiny_llm(
-    architecture: Architecture,
+    architecture: TinyArchitecture,
     folder: Path,
     seed: int,
     max_tokens: int = 192,
-    train_rows: int = 2400,
-    steps: int = 150,
-    records_per_step: int = 16,
-    learning_rate: float = 7e-3,
+    training: TinyTraining | None = None,
 ) -> dict[str, float]:
-    """Train a tiny judge and save it to `folder`: safetensors, config, tokenizer and packing.json.
+    """Train a tiny model and save it to `folder`: safetensors, config, tokenizer and packing.json.
 
-    It learns from `train_rows` records of the generator's stream "llm-<architecture>", each in both orders, packed to
-    `max_tokens`. Its targets are the true probabilities rather than single votes: that stands in for what a pre-trained
-    model knows, and lets a few seconds of training suffice. The records that it will score are of other streams, so it
-    has seen none of them. The same arguments give the same weights on the same machine; torch is set to one thread
-    meanwhile.
+    It learns from records of the generator's stream "llm-<architecture>", each in both orders, packed to `max_tokens`.
+    Its targets are the true probabilities instead of single votes. That stands in for what a pre-trained model knows,
+    so a few seconds of training suffice. The records that it will score are of other streams: it has seen none of them.
+    The same arguments give the same weights on the same machine. torch is set to one thread meanwhile.
 
     Returns `held_out_log_loss` (swap-averaged, on votes of a stream of its own), `class_prior_log_loss` (of the
     training stream's class shares on the same votes), `best_log_loss` (the truth on the same votes) and `vocabulary`.
@@ -67,6 +74,7 @@ def build_tiny_llm(
     """
     import torch
 
+    training = training or TinyTraining()
     # Threads cost more than they give on matrices this small, and one thread adds up in the same order every time.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -75,10 +83,10 @@ def build_tiny_llm(
             torch.manual_seed(seed)
             tokenizer = _train_tokenizer(architecture, seed, max_tokens)
             packer = Packer(tokenizer, max_tokens)
-            train = generate(train_rows, seed, f"llm-{architecture}")
+            train = generate(training.rows, seed, f"llm-{architecture}")
             held_out = generate(_HELD_OUT_ROWS, seed, f"llm-{architecture}-held-out")
             model = _new_model(architecture, len(tokenizer))
-            _fit(model, _pack(packer, train), train.probabilities, steps, records_per_step, learning_rate, seed)
+            _fit(model, _pack(packer, train), train.probabilities, training, seed)
             predicted = _predict(model, _pack(packer, held_out))
     finally:
         torch.set_num_threads(threads)
@@ -96,12 +104,12 @@ def build_tiny_llm(
 
 
 def _texts(pairs: SyntheticPairs) -> list[list[list[str | None]]]:
-    """Prompts, answers A and answers B, each as lists of turns."""
+    """Return prompts, answers A and answers B, as lists of turns."""
     return [[decode_turns(text) for text in pairs.table[name].to_pylist()] for name in TEXTS]
 
 
-def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer whose tokens may span words, so that a record fits into few tokens.
+def _train_tokenizer(architecture: TinyArchitecture, seed: int, max_tokens: int) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer whose tokens may span words, so that a record fits into few tokens.
 
     With tokens kept within words, answers took 1.5 times as many tokens on average (130 against 88).
     """
@@ -132,8 +140,8 @@ def _train_tokenizer(architecture: Architecture, seed: int, max_tokens: int) -> 
     )
 
 
-def _new_model(architecture: Architecture, vocabulary: int) -> PreTrainedModel:
-    """A model with random weights, float32, with a head for the three labels."""
+def _new_model(architecture: TinyArchitecture, vocabulary: int) -> PreTrainedModel:
+    """Make a model with random weights, float32, with a head for the three labels."""
     from transformers import (
         Gemma2Config,
         Gemma2ForSequenceClassification,
@@ -161,13 +169,13 @@ def _new_model(architecture: Architecture, vocabulary: int) -> PreTrainedModel:
     return Gemma2ForSequenceClassification(gemma)
 
 
-def _pack(packer: Packer, pairs: SyntheticPairs) -> list[tuple[Ids, Ids]]:
-    """Token ids of each record, and of the record with A and B exchanged."""
+def _pack(packer: Packer, pairs: SyntheticPairs) -> list[tuple[TokenIds, TokenIds]]:
+    """Return the token ids of each record, and of the record with A and B exchanged."""
     return [packer.pack_both(*turns) for turns in zip(*_texts(pairs), strict=True)]
 
 
-def _batch(sequences: Sequence[Ids]) -> dict[str, Tensor]:
-    """Right-padded ids and their mask."""
+def _batch(sequences: Sequence[TokenIds]) -> dict[str, Tensor]:
+    """Return right-padded ids and their mask."""
     import torch
 
     longest = max(map(len, sequences))
@@ -179,8 +187,8 @@ def _batch(sequences: Sequence[Ids]) -> dict[str, Tensor]:
     return {"input_ids": ids, "attention_mask": mask}
 
 
-def _batches(lengths: npt.NDArray[np.int64], size: int, seed: int) -> Iterator[npt.NDArray[np.int64]]:
-    """Indices of records for each step, without end: shuffled, with records of like lengths together."""
+def _batches(lengths: Ints, size: int, seed: int) -> Iterator[Ints]:
+    """Yield the indices of each step's records without end: shuffled, with records of similar lengths together."""
     rng = np.random.default_rng(seed)
     while True:
         batches = []
@@ -194,29 +202,29 @@ def _batches(lengths: npt.NDArray[np.int64], size: int, seed: int) -> Iterator[n
 
 def _fit(
     model: PreTrainedModel,
-    packed: list[tuple[Ids, Ids]],
-    targets: npt.NDArray[np.float64],
-    steps: int,
-    size: int,
-    learning_rate: float,
+    packed: list[tuple[TokenIds, TokenIds]],
+    targets: Probabilities,
+    training: TinyTraining,
     seed: int,
 ) -> None:
     """Train with AdamW, a tenth of the steps for warm-up and then a linear decay; both orders are in each step."""
     import torch
 
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
-    warm_up = max(1, steps // 10)
+    steps = training.steps
+
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.learning_rate, betas=(0.9, 0.95), weight_decay=0.01)
+    warmup = max(1, steps // 10)
     schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, (steps - step) / max(1, steps - warm_up))
+        optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
     both = np.stack([targets, targets[:, SWAPPED_LABEL]], axis=1)
-    batches = _batches(np.array([len(ids) for ids, _ in packed]), size, seed)
+    batches = _batches(np.array([len(ids) for ids, _ in packed]), training.batch_size, seed)
     model.train()
     for _ in range(steps):
         chosen = next(batches)
         logits = model(**_batch([ids for index in chosen for ids in packed[index]])).logits
-        wanted = torch.tensor(both[chosen].reshape(-1, len(LABELS)), dtype=torch.float32)
-        loss = torch.nn.functional.cross_entropy(logits, wanted)
+        target = torch.tensor(both[chosen].reshape(-1, len(LABELS)), dtype=torch.float32)
+        loss = torch.nn.functional.cross_entropy(logits, target)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -224,8 +232,8 @@ def _fit(
         schedule.step()
 
 
-def _predict(model: PreTrainedModel, packed: list[tuple[Ids, Ids]], size: int = 32) -> npt.NDArray[np.float64]:
-    """Swap-averaged probabilities (n, 3)."""
+def _predict(model: PreTrainedModel, packed: list[tuple[TokenIds, TokenIds]], size: int = 32) -> Probabilities:
+    """Return swap-averaged probabilities (n, 3)."""
     import torch
 
     result = np.empty((len(packed), len(LABELS)))
@@ -240,8 +248,8 @@ def _predict(model: PreTrainedModel, packed: list[tuple[Ids, Ids]], size: int = 
     return result
 
 
-def _symmetric_shares(pairs: SyntheticPairs) -> npt.NDArray[np.float64]:
-    """Class shares (3,) of the votes in both orders."""
+def _symmetric_shares(pairs: SyntheticPairs) -> Doubles:
+    """Return class shares (3,) of the votes in both orders."""
     shares = np.bincount(pairs.labels, minlength=len(LABELS)) / len(pairs.labels)
-    symmetric: npt.NDArray[np.float64] = (shares + shares[SWAPPED_LABEL]) / 2
+    symmetric: Doubles = (shares + shares[SWAPPED_LABEL]) / 2
     return symmetric

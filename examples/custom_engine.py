@@ -8,17 +8,19 @@ Its folds train next to each other, resume from checkpoints after a kill, and pr
 
 import io
 from collections.abc import Collection, Mapping
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from core.arrays import Doubles, Probabilities
 from core.registry import ENGINES
 from core.settings.tune import Dimension, Space
 from metrics.scores import log_loss
-from train.boosters.data import BoosterData
 from train.boosters.engine import BoosterEngine, BoosterRecipe, EarlyStopping, FoldTrainer, TrainedModel
-from train.boosters.matrix import Matrix
+
+if TYPE_CHECKING:
+    from core.arrays import Doubles, Probabilities
+    from train.boosters.data import BoosterData
+    from train.boosters.matrix import Matrix
 
 _DEFAULTS = {"learning_rate": 0.5, "l2": 0.01}
 
@@ -40,20 +42,20 @@ class GradientDescent(BoosterEngine):
         """Return the names that `params` may hold."""
         return _DEFAULTS
 
-    def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> BoosterData:
+    def prepare(self, data: "BoosterData", recipe: BoosterRecipe, keep_folds: bool = False) -> "BoosterData":
         """Return what all folds of one process share."""
         return data
 
-    def start(self, prepared: BoosterData, recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> FoldTrainer:
+    def start(self, prepared: "BoosterData", recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> FoldTrainer:
         """Return the training of a fold, from its beginning or from a checkpoint."""
         return _Descent(prepared, recipe, fold, checkpoint)
 
-    def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
+    def predict(self, model: bytes, features: "Matrix", threads: int) -> "Probabilities":
         """Return probabilities (n, 3)."""
         arrays = _load(model)
         return _softmax(_standardized(features, arrays) @ arrays["weights"])
 
-    def importance(self, model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:
+    def importance(self, model: bytes, features: "Matrix", threads: int) -> tuple["Doubles", "Doubles"]:
         """Return |weight| (d,) for gain, and the mean |contribution| (d,) of each column."""
         arrays = _load(model)
         weights = np.abs(arrays["weights"][:-1]).mean(axis=1)
@@ -61,7 +63,7 @@ class GradientDescent(BoosterEngine):
 
 
 class _Descent(FoldTrainer):
-    def __init__(self, data: BoosterData, recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> None:
+    def __init__(self, data: "BoosterData", recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> None:
         self._settings = recipe.settings
         self._params = {**_DEFAULTS, **recipe.settings.params}
         sample = data.sample(data.training_rows(fold), recipe.settings.swaps)
@@ -105,29 +107,29 @@ class _Descent(FoldTrainer):
         return TrainedModel(_save(self._arrays), self.done, self.done, self._resumed_at)
 
 
-def _dense(features: Matrix) -> Doubles:
+def _dense(features: "Matrix") -> "Doubles":
     joined: Any = features.joined()
     return np.asarray(joined if isinstance(joined, np.ndarray) else joined.toarray(), np.float64)
 
 
-def _standardized(features: Matrix, arrays: Mapping[str, Doubles]) -> Doubles:
+def _standardized(features: "Matrix", arrays: Mapping[str, "Doubles"]) -> "Doubles":
     """Return standardized features (n, d + 1) with a column of ones at the end."""
     values = (_dense(features) - arrays["mean"]) / arrays["scale"]
     return np.hstack([np.clip(values, -3, 3), np.ones((len(values), 1))])
 
 
-def _softmax(scores: Doubles) -> Probabilities:
+def _softmax(scores: "Doubles") -> "Probabilities":
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
     probabilities: Probabilities = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
 
 
-def _save(arrays: Mapping[str, Doubles]) -> bytes:
+def _save(arrays: Mapping[str, "Doubles"]) -> bytes:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     return buffer.getvalue()
 
 
-def _load(content: bytes) -> dict[str, Doubles]:
+def _load(content: bytes) -> dict[str, "Doubles"]:
     with np.load(io.BytesIO(content), allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -7,11 +7,14 @@ The columns are called hedging_*. Boosters see them, and the report lists them.
 """
 
 import re
+from typing import TYPE_CHECKING
 
 from core.registry import FAMILIES
 from featurize.blocks import Feature
 from featurize.family import TextFamily
-from featurize.text import Text
+
+if TYPE_CHECKING:
+    from featurize.text import Text
 
 _HEDGES = re.compile(r"\b(?:maybe|perhaps|might|could|it depends|I think|not sure)\b", re.IGNORECASE)
 
@@ -28,6 +31,6 @@ class Hedging(TextFamily):
         Feature("hedges", "words", "words such as maybe, perhaps, might"),
     )
 
-    def describe(self, text: Text) -> list[float]:
+    def describe(self, text: "Text") -> list[float]:
         """Return the features of one text, in the order of `text_features`."""
         return [float(text.full.count("?")), float(len(_HEDGES.findall(text.full)))]

@@ -5,11 +5,13 @@
 The section stands in the page and in its navigation; its numbers stand in report/metrics.json.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.registry import SECTIONS
-from report.context import ReportContext
 from report.section import ReportSection
+
+if TYPE_CHECKING:
+    from report.context import ReportContext
 
 
 @SECTIONS.register
@@ -25,7 +27,7 @@ class DecidedVotes(ReportSection):
         "<p>{{ number('.1%', 'decided', 'share') }} of {{ number(',', 'decided', 'votes') }} votes name a winner.</p>"
     )
 
-    def compute(self, context: ReportContext) -> dict[str, Any]:
+    def compute(self, context: "ReportContext") -> dict[str, Any]:
         """Return the numbers of this section; the key is unique among the sections."""
         labels = context.votes.labels
         return {"decided": {"votes": len(labels), "share": float((labels < 2).mean())}}

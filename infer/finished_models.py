@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -10,8 +11,8 @@ from core.run import Run, StageResult
 from core.stage import Stage, require_finished
 from featurize.tokens.packed_records import pack_records, packing_of
 from infer.encoders import encoder_predictions_stage, predict_with_encoder
-from infer.scoring.checkpoints import Scorer, check_llm, finished_scorers, packing
-from infer.scoring.score import score_records_with, score_stage
+from infer.scoring.checkpoints import check_llm, finished_model
+from infer.scoring.score import score_llms, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
 from train.finetune.base_model import base_of_encoder, scratch_stage
 from train.finetune.stages import finetune_fold_stage, folds_of, model_stage
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from core.settings.finetune import FinetunedEncoder
     from core.settings.llm import Llm
     from core.settings.schema import Settings
+    from infer.scoring.checkpoint import ScoringModel
     from train.boosters.predict import BestParameters
 
 # Makes predictions/<name> of new records, in the folder of another run that has the same settings.
@@ -79,16 +81,15 @@ def _predict_encoder(
 
 
 def _ready_llms(run: Run, records: Records, llms: Sequence[Llm]) -> Predict:
-    found: dict[str, list[Scorer]] = {}
+    models: dict[str, ScoringModel] = {}
     for llm in llms:
-        check_llm(run, llm)
-        found[llm.name] = finished_scorers(run, records, llm)
-        _, _, how = packing(run, llm, found[llm.name][0])
-        require_finished(score_stage(run, records, llm, found[llm.name], how), "score_llm")
-    return functools.partial(_predict_llms, llms=llms, found=found)
+        check_llm(llm)
+        models[llm.name] = finished_model(run, records, llm)
+        require_finished(score_stage(run, records, llm, models[llm.name]), "score_llm")
+    return functools.partial(_predict_llms, llms=llms, models=models)
 
 
 def _predict_llms(
-    run: Run, records: Records, llms: Sequence[Llm], found: Mapping[str, list[Scorer]]
+    run: Run, records: Records, llms: Sequence[Llm], models: Mapping[str, ScoringModel]
 ) -> list[StageResult]:
-    return score_records_with(run, records, llms, lambda llm: (found[llm.name], []))
+    return score_llms(run, records, llms, lambda llm: dataclasses.replace(models[llm.name], results=[]))

@@ -102,7 +102,7 @@ def _made(run: Run, models: Sequence[str]) -> dict[str, tuple[Any, Any]]:
 
 def _folder(run: Run, model: str) -> str:
     """Where a model of the run lies; one that came trained lies elsewhere, and no job makes it anew."""
-    trained = {llm.name: llm.trained for llm in run.settings.llms if llm.trained is not None}
+    trained = {llm.name: llm.finetuned for llm in run.settings.llms if llm.finetuned is not None}
     return f"models/{trained.get(model, model)}"
 
 

@@ -14,7 +14,7 @@ from core.progress import say
 from core.resources import table
 from core.storage import DamagedFileError
 from infer.ensemble.stage import refuse_nothing
-from infer.scoring.checkpoints import check as check_llms
+from infer.scoring.checkpoints import check_llms
 from train.finetune.base_model import check_bases
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 Run as: python -m ray_jobs.score_llm --config configs/demo.yaml [--dry-run]
 
-A checkpoint that comes trained scores every record, training and test records alike. Of a model that train_llm trained
-here, each fold's checkpoint scores the training records of its fold and all test records, for which the folds are
+An external checkpoint scores every record, training and test records alike. Of a model that train_llm fine-tuned in
+this run, each fold's checkpoint scores the training records of its fold and all test records, for which the folds are
 averaged. Each distinct text is scored once. As many models work at once as the cluster has room for. The unit of resume
-is the shard. With --dry-run nothing is scored: it says what scoring would take.
+is the shard. With --dry-run nothing is scored: it prints what scoring would take.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING
 from core.cli import Job, main
 from core.progress import say
 from demo import stages
-from infer.scoring.checkpoints import check, scorers
-from infer.scoring.plan import dry_run
-from infer.scoring.score import score_records_with
+from infer.scoring.checkpoints import check_llms, scoring_model
+from infer.scoring.plan import plan_scoring
+from infer.scoring.score import score_llms
 from votes.records import open_records
 
 if TYPE_CHECKING:
@@ -31,13 +31,15 @@ def score_llm(run: Run) -> list[StageResult]:
     if not run.settings.llms:
         say("score_llm", "nothing to do: the settings name no llms")
         return []
-    check(run)
+    check_llms(run)
     records = open_records(run)
-    made = stages.make_checkpoints(run)
-    return made + score_records_with(run, records, run.settings.llms, functools.partial(scorers, run, records))
+    built = stages.make_checkpoints(run)
+    return built + score_llms(run, records, run.settings.llms, functools.partial(scoring_model, run, records))
 
 
-JOB = Job("score_llm", __doc__, score_llm, dry_run=dry_run, dry_run_packs=True, reads=("seed", "data", "llms", "plan"))
+JOB = Job(
+    "score_llm", __doc__, score_llm, dry_run=plan_scoring, dry_run_packs=True, reads=("seed", "data", "llms", "plan")
+)
 
 if __name__ == "__main__":
     sys.exit(main(JOB))

@@ -1,14 +1,19 @@
-"""The part of the schema of settings that is about scoring with language models."""
+"""Settings of scoring with language models."""
 
-from typing import Annotated, Any, Literal
+from __future__ import annotations
+
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from core.errors import InputError
+from core.registry import MODES
 from core.settings.base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
+from core.settings.engine_args import check_engine_args
 from core.settings.packing import Truncation
 
 # Arguments of vLLM's engine that change probabilities by rounding at most.
-SPEED_ALONE = (
+SPEED_ONLY_ARGS = (
     "gpu_memory_utilization",
     "kv_cache_memory_bytes",
     "cpu_offload_gb",
@@ -19,84 +24,155 @@ SPEED_ALONE = (
     "enable_prefix_caching",
 )
 SAFE_FORMATS = ("safetensors", "fastsafetensors", "runai_streamer", "dummy")
+_SECRETS = ("hf_token", "_key", "_secret", "password")  # how an engine argument with a secret ends
+
+TinyArchitecture = Literal["gemma2", "llama"]
+Dtype = Literal["auto", "float32", "bfloat16"]
+EngineArgs = dict[str, bool | int | float | str]
 
 
 class TinyLlm(Strict):
-    """A tiny checkpoint that the demo builds itself: random weights, a few seconds of training."""
+    """A tiny checkpoint that the demo builds itself: random weights, trained for a few seconds."""
 
-    architecture: Literal["gemma2", "llama"]
+    architecture: TinyArchitecture = Field(description="The model's architecture, at a toy size.")
 
 
 class Cascade(Strict):
-    """Which records a model sees: those of which a cheaper one is least sure. The others keep the cheaper one's."""
+    """Limit a model to the records that a cheaper model is least sure of; the others keep the cheaper predictions."""
 
-    model: Name
-    share: Share = 0.3  # of the records of each split, by the entropy of the cheaper model's prediction
+    model: Name = Field(description="The cheaper model: a booster, an encoder, or a language model listed earlier.")
+    share: Share = Field(
+        default=0.3,
+        description="Share of the records of each split that this model scores: those of highest entropy.",
+    )
 
 
 class Llm(Strict):
-    """One language model: with a 3-way head (classify), or asked which answer is better (judge)."""
+    """A language model that scores records through vLLM."""
 
-    name: Name
-    mode: Literal["classify", "judge"] = "classify"
-    checkpoint: Annotated[str, Field(min_length=1)] | None = None  # a folder, a hub id, or an s3:// or gs:// URI
-    adapter: Annotated[str, Field(min_length=1)] | None = None  # folder or URI of LoRA weights for the checkpoint
-    demo: TinyLlm | None = None
-    trained: Name | None = None  # one of finetune.llms: each fold's model scores the records it was not trained on
-    max_tokens: Annotated[int, Field(ge=64)] = 2048
-    truncation: Truncation = "right"  # what of a record that is too long is left out
-    # Both orders of every record and their mean; one order; or the second order only where the first is least sure.
-    swap: Literal["none", "both", "uncertain"] = "both"
-    uncertain_share: Share = 0.33  # of the records of each split, by the entropy of the first order's prediction
-    temperature: Positive = 1.0  # above 1 flattens the probabilities, below sharpens them
-    cascade: Cascade | None = None
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    replicas: PositiveInt | tuple[PositiveInt, PositiveInt] = 1  # or the fewest and the most, as the cluster has room
-    cpus_per_replica: PositiveInt = 1
-    gpus_per_replica: Count = 0
-    batch_size: PositiveInt = 32
-    tokens_per_step: PositiveInt | None = None  # read in a forward pass at most; on GPUs 16,384 if not given
-    # Share of the records that may fail before the job does; those that failed are in the model's quarantine.
-    max_failed: Annotated[float, Field(ge=0, le=1)] = 0.01
-    patience_s: Positive = 1800.0  # without any answer, or without the GPUs asked for, before the job gives up
-    engine: dict[str, bool | int | float | str] = {}
+    renamed: ClassVar[dict[str, str]] = {
+        "replicas": "num_workers",
+        "cpus_per_replica": "cpus_per_worker",
+        "gpus_per_replica": "gpus_per_worker",
+        "tokens_per_step": "max_tokens_per_microbatch",
+        "patience_s": "timeout_s",
+        "engine": "engine_args",
+        "trained": "finetuned",
+    }
+
+    name: Name = Field(description="The model's name in predictions, blend and report.")
+    mode: str = Field(
+        default="classify",
+        description="The scoring mode: classify (a head for A, B and tie), judge (asks which answer is better), or a "
+        "plugin's.",
+    )
+    checkpoint: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="The checkpoint: a folder, a hub id, or an s3:// or gs:// URI."
+    )
+    adapter: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Folder or URI of LoRA weights, which are merged into the checkpoint once."
+    )
+    demo: TinyLlm | None = Field(default=None, description="A tiny checkpoint that the run builds itself.")
+    finetuned: Name | None = Field(
+        default=None,
+        description="Name of a model that train_llm fine-tunes. Each fold's checkpoint scores its held-out records.",
+    )
+    max_tokens: Annotated[int, Field(ge=64)] = Field(
+        default=2048, description="Tokens of a request at most. Longer records are truncated."
+    )
+    truncation: Truncation = Field(default="right", description="What is dropped from a record that is too long.")
+    swap: Literal["none", "both", "uncertain"] = Field(
+        default="both",
+        description="Orders of the answers: both (their mean), none (A before B only), or uncertain (the second order "
+        "only where the first is least sure).",
+    )
+    uncertain_share: Share = Field(
+        default=0.33,
+        description="With swap: uncertain, the share of the records of each split that is scored in both orders: those "
+        "of highest entropy.",
+    )
+    temperature: Positive = Field(
+        default=1.0, description="Divides the logits. Above 1 flattens the probabilities, below 1 sharpens them."
+    )
+    cascade: Cascade | None = Field(
+        default=None, description="Score only the records that a cheaper model is least sure of."
+    )
+    dtype: Dtype = Field(
+        default="auto", description="Precision of the model. auto is the checkpoint's own on GPUs, float32 on CPUs."
+    )
+    num_workers: PositiveInt | tuple[PositiveInt, PositiveInt] = Field(
+        default=1, description="Engines that run at once, or [min, max] to scale with the cluster's free resources."
+    )
+    cpus_per_worker: PositiveInt = Field(default=1, description="CPUs of each engine.")
+    gpus_per_worker: Count = Field(
+        default=0, description="GPUs of each engine; 0 runs on CPUs. More than one splits the model (tensor parallel)."
+    )
+    batch_size: PositiveInt = Field(default=32, description="Requests that are sent to an engine together.")
+    max_tokens_per_microbatch: PositiveInt | None = Field(
+        default=None,
+        description="Tokens of a forward pass at most. The default is 16,384 on GPUs, and vLLM's own on CPUs.",
+    )
+    max_failed: Annotated[float, Field(ge=0, le=1)] = Field(
+        default=0.01, description="Share of the records that may fail before the job fails. They go to the quarantine."
+    )
+    timeout_s: Positive = Field(
+        default=1800.0,
+        description="Seconds without a reply, or without the CPUs and GPUs of an engine, after which the job fails.",
+    )
+    engine_args: EngineArgs = Field(
+        default={}, description="More of vLLM's engine arguments, which win over those set here."
+    )
 
     @property
-    def decisive_engine(self) -> dict[str, bool | int | float | str]:
-        """What of `engine` decides a model's answers: a change of the rest, memory and speed, scores nothing again."""
-        return {name: value for name, value in self.engine.items() if name not in SPEED_ALONE}
+    def decisive_engine_args(self) -> EngineArgs:
+        """Return the engine arguments that decide replies. Changing the others, memory and speed, redoes nothing."""
+        return {name: value for name, value in self.engine_args.items() if name not in SPEED_ONLY_ARGS}
 
     @property
-    def replica_range(self) -> tuple[int, int]:
-        """The fewest and the most engines."""
-        return (self.replicas, self.replicas) if isinstance(self.replicas, int) else self.replicas
+    def worker_range(self) -> tuple[int, int]:
+        """Return the fewest and the most engines."""
+        return (self.num_workers, self.num_workers) if isinstance(self.num_workers, int) else self.num_workers
+
+    @property
+    def effective_dtype(self) -> Dtype:
+        """Return the precision that vLLM is asked for: on CPUs `auto` is float32."""
+        return "float32" if self.dtype == "auto" and self.gpus_per_worker == 0 else self.dtype
 
     @model_validator(mode="before")
     @classmethod
     def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        return tuple_from_list(values, "replicas")
+        return tuple_from_list(values, "num_workers")
 
-    @field_validator("engine")
+    @field_validator("mode")
     @classmethod
-    def _safe(cls, engine: dict[str, Any]) -> dict[str, Any]:
-        if engine.get("load_format", SAFE_FORMATS[0]) not in SAFE_FORMATS:
+    def _mode_is_registered(cls, mode: str) -> str:
+        try:
+            MODES.get(mode)
+        except InputError as error:
+            raise ValueError(f"{error.reason}; {error.fix}") from error
+        return mode
+
+    @field_validator("engine_args")
+    @classmethod
+    def _engine_args_are_safe_and_known(cls, engine_args: EngineArgs) -> EngineArgs:
+        if engine_args.get("load_format", SAFE_FORMATS[0]) not in SAFE_FORMATS:
             raise ValueError(f"load_format is one of {', '.join(SAFE_FORMATS)}: others read pickle, which runs code")
-        for name in engine:
-            if name.endswith(("hf_token", "_key", "_secret", "password")):
+        for name in engine_args:
+            if name.endswith(_SECRETS):
                 raise ValueError(f"{name} would be saved and shown in the report: set it in the nodes' environment")
-        return engine
+        check_engine_args(list(engine_args))
+        return engine_args
 
     @model_validator(mode="after")
-    def _one_source(self) -> "Llm":
-        if [self.checkpoint, self.demo, self.trained].count(None) != 2:
+    def _settings_agree(self) -> Llm:
+        if [self.checkpoint, self.demo, self.finetuned].count(None) != 2:
             raise ValueError(
-                "give one of checkpoint (a folder, URI or hub id), trained (one of finetune.llms) and demo (a tiny "
+                "give one of checkpoint (a folder, URI or hub id), finetuned (a model of train_llm) and demo (a tiny "
                 "model built here)"
             )
-        if self.mode == "judge" and self.checkpoint is None:
-            raise ValueError("a judge needs checkpoint: an instruct model; trained and demo models have a head")
+        MODES.get(self.mode).check_settings(self)
         if self.adapter is not None and self.checkpoint is None:
             raise ValueError("an adapter needs checkpoint: the model whose weights it changes")
-        if self.replica_range[0] > self.replica_range[1]:
-            raise ValueError("replicas go from the fewest to the most")
+        if self.worker_range[0] > self.worker_range[1]:
+            raise ValueError("num_workers goes from the fewest to the most")
         return self

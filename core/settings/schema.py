@@ -47,7 +47,7 @@ class Settings(Strict):
         """The folds that models predict which do not predict all, by the models' names."""
         trained = {model.name: model.folds for model in self.finetune.llms}
         folds = {encoder.name: encoder.folds for encoder in self.finetune.encoders}
-        folds |= {llm.name: trained[llm.trained] for llm in self.llms if llm.trained is not None}
+        folds |= {llm.name: trained[llm.finetuned] for llm in self.llms if llm.finetuned is not None}
         return {
             name: sorted(some) for name, some in folds.items() if some is not None and len(set(some)) < self.data.folds
         }
@@ -66,7 +66,7 @@ class Settings(Strict):
         teachers = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
         learnt_from = {name: {teacher} for name, teacher in teachers.items()}
         for llm in self.llms:
-            learnt_from[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.trained or "", "")}
+            learnt_from[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.finetuned or "", "")}
         came = {llm.name for llm in self.llms if llm.checkpoint is not None}
         for _ in self.models:  # chains are as long as there are models, at most
             came |= {name for name, sources in learnt_from.items() if came & sources}
@@ -92,8 +92,8 @@ class Settings(Strict):
     def _models_are_there(self) -> "Settings":
         trained = [model.name for model in self.finetune.llms]
         for llm in self.llms:
-            if llm.trained is not None and llm.trained not in trained:
-                raise ValueError(f"{llm.name!r} scores with {llm.trained!r}; finetune.llms has {trained or 'none'}")
+            if llm.finetuned is not None and llm.finetuned not in trained:
+                raise ValueError(f"{llm.name!r} scores with {llm.finetuned!r}; finetune.llms has {trained or 'none'}")
             if llm.cascade is not None:
                 after = {each.name for each in self.llms[self.llms.index(llm) :]}
                 names = [name for name in self.models if name not in after and name not in self.partial]

@@ -1,4 +1,4 @@
-"""Whether a checkpoint can score records at all, found out before an engine is started."""
+"""Checks that a checkpoint can score records at all, before an engine is started."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import InputError
+from core.registry import MODES
 from featurize.tokens.packing import FILE_NAME as PACKING
 from featurize.tokens.packing import check_packing
-from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from core.settings.packing import Truncation
-    from infer.scoring.engine_settings import Mode
+    from infer.scoring.mode import ScoringMode
 
-_RETRAIN: Final = "train it with the job train_llm."
-# The name of the head in every ...ForSequenceClassification of a decoder in transformers.
-_HEAD: Final = "score.weight"
+_RESTORE: Final = "restore the file, or name another checkpoint."
 
 
 def require_vllm(gpus: int) -> None:
@@ -30,20 +28,21 @@ def require_vllm(gpus: int) -> None:
 
 
 def check_checkpoint(
-    checkpoint: str, max_tokens: int, mode: Mode = "classify", truncation: Truncation = "right"
+    checkpoint: str, max_tokens: int, mode_name: str = "classify", truncation: Truncation = "right"
 ) -> None:
-    """Raise InputError, saying what is wrong, unless `checkpoint` is a model that scores records packed our way.
+    """Raise InputError with the reason unless `checkpoint` is a model that scores records packed our way.
 
-    A folder must hold config.json, safetensors and tokenizer.json; to classify, the weights of a head of one row per
-    label and the packing.json it was trained on. Of a model on the hub only its JSON files are read.
+    A folder must hold config.json, safetensors, tokenizer.json and whatever the scoring mode needs. Of a model on the
+    hub only its JSON files are read.
     """
+    mode: ScoringMode = MODES.get(mode_name)
     folder = Path(checkpoint)
     if folder.is_dir():
         config = _read_json(folder, "config.json")
-        _check_config(config, checkpoint, max_tokens, mode)
-        shapes = _weights(folder)
-        if mode == "classify":
-            _check_head(folder, shapes)
+        mode.check_config(config, checkpoint)
+        _check_positions(config, checkpoint, max_tokens)
+        mode.check_weights(_weights(folder), folder)
+        if mode.fixed_packing:
             check_packing(folder, max_tokens, truncation)
         _check_vocabulary(folder, config)
     elif folder.is_absolute() or checkpoint.startswith((".", "~")) or checkpoint.count("/") != 1:
@@ -51,8 +50,10 @@ def check_checkpoint(
             "no such folder", checkpoint, "name a checkpoint's folder, or a model on the hub (owner/name)."
         )
     else:
-        _check_config(_hub_config(checkpoint), checkpoint, max_tokens, mode)
-        if mode == "classify":
+        config = _hub_config(checkpoint)
+        mode.check_config(config, checkpoint)
+        _check_positions(config, checkpoint, max_tokens)
+        if mode.fixed_packing:
             check_packing(_hub_folder(checkpoint, PACKING), max_tokens, truncation)
 
 
@@ -62,56 +63,35 @@ def _hub_config(name: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
     except (OSError, ValueError) as error:
-        reason = f"neither a folder nor a model that the hub gives us: {str(error).splitlines()[0]}"
+        reason = f"neither a folder nor a model that can be had from the hub: {str(error).splitlines()[0]}"
         raise InputError(reason, name, "name a checkpoint's folder.") from error
     return config
 
 
 def _hub_folder(name: str, file: str) -> Path:
-    """The folder of this machine that a file of a model on the hub is in."""
+    """Return the folder on this machine that has a file of a model on the hub."""
     from transformers.utils import cached_file
 
     try:
         return Path(cached_file(name, file)).parent
     except OSError as error:
-        reason = f"the hub gives us no {file} of it, so how it read records is not known"
-        raise InputError(f"{reason}: {str(error).splitlines()[0]}", name, _RETRAIN) from error
+        reason = f"the hub has no {file} of it, so how its records were packed is unknown"
+        raise InputError(f"{reason}: {str(error).splitlines()[0]}", name, "train it with the job train_llm.") from error
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:
     try:
         value = json.loads((folder / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"the checkpoint has no {name}", str(folder), _RETRAIN) from None
+        raise InputError(f"the checkpoint has no {name}", str(folder), _RESTORE) from None
     except ValueError as error:
-        raise InputError(f"not valid JSON: {error}", str(folder / name), _RETRAIN) from None
+        raise InputError(f"not valid JSON: {error}", str(folder / name), _RESTORE) from None
     if not isinstance(value, dict):
-        raise InputError("not a JSON object", str(folder / name), _RETRAIN)
+        raise InputError("not a JSON object", str(folder / name), _RESTORE)
     return value
 
 
-def _check_config(config: dict[str, Any], where: str, max_tokens: int, mode: Mode) -> None:
-    architectures = config.get("architectures") or []
-    kind = "ForSequenceClassification" if mode == "classify" else "ForCausalLM"
-    if not any(str(name).endswith(kind) for name in architectures):
-        found = ", ".join(map(str, architectures)) or "no architecture"
-        if mode == "judge":
-            raise InputError(
-                f"not a model that writes, but {found}", where, "name an instruct model, or set mode: classify."
-            )
-        raise InputError(
-            f"not a sequence classifier, but {found}",
-            where,
-            f"{_RETRAIN[:-1]}, or ask an instruct model with mode: judge.",
-        )
-    # transformers leaves id2label out of config.json when there are two labels, its default.
-    labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
-    if mode == "classify" and labels != len(LABELS):
-        raise InputError(f"the head tells {labels} classes apart, not {len(LABELS)} (A, B, tie)", where, _RETRAIN)
-    problem = config.get("problem_type")
-    if mode == "classify" and problem not in (None, "single_label_classification"):
-        # vLLM would give raw scores, or probabilities that do not sum to 1.
-        raise InputError(f"its head is one for {problem}, not for one of three classes", where, _RETRAIN)
+def _check_positions(config: dict[str, Any], where: str, max_tokens: int) -> None:
     positions = config.get("max_position_embeddings")
     # vLLM keeps one position for itself; see infer.scoring.vllm_engine.
     if positions is not None and max_tokens >= positions:
@@ -121,7 +101,7 @@ def _check_config(config: dict[str, Any], where: str, max_tokens: int, mode: Mod
 
 
 def _weights(folder: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors by name."""
+    """Return the shapes of the tensors by name."""
     if (folder / "model.safetensors.index.json").exists():
         weights = _read_json(folder, "model.safetensors.index.json").get("weight_map", {})
         names = sorted(set(weights.values()))
@@ -130,29 +110,22 @@ def _weights(folder: Path) -> dict[str, list[int]]:
     shapes: dict[str, list[int]] = {}
     for name in names:
         if not (folder / name).exists():
-            raise InputError(f"the checkpoint has no {name}", str(folder), _RETRAIN)
+            raise InputError(f"the checkpoint has no {name}", str(folder), _RESTORE)
         shapes |= _shapes(folder / name)
     return shapes
 
 
-def _check_head(folder: Path, shapes: dict[str, list[int]]) -> None:
-    if _HEAD not in shapes:
-        raise InputError(f"the weights have no trained head ({_HEAD})", str(folder), _RETRAIN)
-    if shapes[_HEAD][0] != len(LABELS):
-        raise InputError(f"{_HEAD} has {shapes[_HEAD][0]} rows, not {len(LABELS)}", str(folder), _RETRAIN)
-
-
 def _shapes(path: Path) -> dict[str, list[int]]:
-    """Shapes of the tensors in a safetensors file, from its header alone (a length of 8 bytes, then JSON)."""
+    """Return the shapes of a safetensors file's tensors, from its header alone (a length of 8 bytes, then JSON)."""
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
             header = json.loads(file.read(length) if length <= path.stat().st_size else b"")
         end = 8 + length + max(tensor["data_offsets"][1] for name, tensor in header.items() if name != "__metadata__")
     except (struct.error, ValueError, KeyError, TypeError) as error:
-        raise InputError("not a safetensors file", str(path), "restore the file or train again.") from error
+        raise InputError("not a safetensors file", str(path), _RESTORE) from error
     if end != path.stat().st_size:
-        raise InputError("the file is cut off", str(path), "restore the file or train again.")
+        raise InputError("the file is cut off", str(path), _RESTORE)
     return {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
 
 
@@ -161,13 +134,13 @@ def _check_vocabulary(folder: Path, config: dict[str, Any]) -> None:
 
     path = folder / "tokenizer.json"
     if not path.exists():
-        raise InputError("the checkpoint has no tokenizer.json", str(folder), _RETRAIN)
+        raise InputError("the checkpoint has no tokenizer.json", str(folder), _RESTORE)
     try:
         highest = max(Tokenizer.from_file(str(path)).get_vocab().values())
     except Exception as error:  # what tokenizers raises is a plain Exception
-        raise InputError(f"not a tokenizer: {error}", str(path), "restore the file or train again.") from error
+        raise InputError(f"not a tokenizer: {error}", str(path), _RESTORE) from error
     # An id without an embedding would end the engine, and with it every other request.
     if highest >= config["vocab_size"]:
         raise InputError(
-            f"the tokenizer has ids up to {highest}, the model {config['vocab_size']}", str(path), _RETRAIN
+            f"the tokenizer has ids up to {highest}, the model {config['vocab_size']}", str(path), _RESTORE
         )

@@ -1,35 +1,40 @@
-"""What a process of Ray said before it died, from Ray's logs."""
+"""What a process of Ray logged before it died."""
+
+from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ray
-from ray.exceptions import RayError
 from ray.util import get_node_ip_address
+
+if TYPE_CHECKING:
+    from ray.exceptions import RayError
 
 # "RuntimeError: no room", also where vLLM puts its process's name or its place in the code before it.
 _ERROR = re.compile(r"(?:^|\) |\] )((?:\w+\.)*\w*(?:Error|Exception): \S.*)$", re.MULTILINE)
-_ELSEWHERE = "root cause"  # in what vLLM says of an error that it has printed before
+_ELSEWHERE = "root cause"  # in what vLLM logs of an error that it has logged before
 
 
 def cause(error: RayError) -> str:
-    """Why an actor died: the last error in its log, and what Ray says, if the log is on this machine.
+    """Return why an actor died: the last error in its log, and Ray's message, if the log is on this machine.
 
-    Else the last error in what Ray says, or all of it if there is none.
+    Else return the last error in Ray's message, or all of it if there is none.
     """
-    said = str(error)
-    process, place = (re.search(rf"\b{name}[:=] ?([\w.:]+)", said) for name in ("pid", "ip"))
-    if process and place and ray.is_initialized() and place[1] == get_node_ip_address():
+    message = str(error)
+    process, node = (re.search(rf"\b{name}[:=] ?([\w.:]+)", message) for name in ("pid", "ip"))
+    if process and node and ray.is_initialized() and node[1] == get_node_ip_address():
         context = ray.get_runtime_context()
         folder = Path(context.get_temp_dir(), context.get_session_name(), "logs")
         for file in sorted(folder.glob(f"worker-*-{context.get_job_id()}-{process[1]}.*")):
-            found = last_error(file.read_text("utf-8", errors="replace"))
-            if found:
-                return f"{found} (last in {file}). Ray says: {said}"
-    return last_error(said) or said
+            last = last_error(file.read_text("utf-8", errors="replace"))
+            if last:
+                return f"{last} (last in {file}). Ray says: {message}"
+    return last_error(message) or message
 
 
 def last_error(text: str) -> str:
-    """The last error that a log names; empty if there is none."""
-    found = [line for line in _ERROR.findall(text) if _ELSEWHERE not in line]
-    return found[-1].strip() if found else ""
+    """Return the last error that a log names; empty if there is none."""
+    errors = [line for line in _ERROR.findall(text) if _ELSEWHERE not in line]
+    return errors[-1].strip() if errors else ""

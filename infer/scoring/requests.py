@@ -7,61 +7,57 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from featurize.tokens.columns import DIGEST_BYTES
+from core.arrays import Doubles, Ints, Mask, Probabilities
 from votes.schema import PROBABILITIES
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from core.storage import Folder
     from votes.records import Records
 
-Probabilities = npt.NDArray[np.float64]
-Wanted = Mapping[str, npt.NDArray[np.bool_]]  # by split, (n, 2): whether the orders A, B and B, A are asked for
+RecordMasks = Mapping[str, Mask]  # by split, (n,): which records
+OrderMasks = Mapping[str, Mask]  # by split, (n, 2): which records are asked about in the orders A, B and B, A
 ORDERS = ("ab", "ba")
 
-ANSWERS = pa.schema(
-    [
-        ("text", pa.binary(DIGEST_BYTES)),  # hash of the token ids: what was asked, whatever record it came from
-        *((name, pa.float64()) for name in PROBABILITIES),  # in the order that the model read; null if it failed
-        ("reason", pa.string()),  # why it failed, else empty
-        ("seconds", pa.float64()),  # its share of the wall clock
-    ]
-)
+
+@dataclass(frozen=True)
+class RequestIndex:
+    """The distinct requests that packed records make. Equal texts share one, whatever their record, order and split."""
+
+    numbers: Mapping[str, Ints]  # by split, (n, 2): each record's requests in both orders
+    texts: pa.Array  # (requests,) hashes of their token ids
+    tokens: Ints  # (requests,)
+
+    def count(self, masks: OrderMasks) -> tuple[int, int]:
+        """Return how many distinct requests the masks select, and how many tokens these have."""
+        selected = self.selected(masks)
+        return len(selected), int(self.tokens[selected].sum())
+
+    def selected(self, masks: OrderMasks) -> Ints:
+        """Return the distinct requests that the masks select, ascending."""
+        return np.unique(np.concatenate([self.numbers[split][mask] for split, mask in masks.items()]))
 
 
 @dataclass(frozen=True)
-class Packed:
-    """Packed records without their ids: what tells which requests there are."""
+class RequestShard:
+    """The requests of one shard and order, which are asked in this order and written together.
 
-    requests: Mapping[str, npt.NDArray[np.int64]]  # by split, (n, 2): numbers of both orders; equal texts share one
-    texts: pa.Array  # (requests,) their hashes
-    tokens: npt.NDArray[np.int64]  # (requests,)
+    The longest ones should be first: they show at once whether they fit into memory, and none of them is left running
+    when the others are done.
+    """
 
-    def count(self, wanted: Wanted) -> tuple[int, int]:
-        """How many distinct requests are wanted, and how many tokens they have."""
-        numbers = self.numbers(wanted)
-        return len(numbers), int(self.tokens[numbers].sum())
-
-    def numbers(self, wanted: Wanted) -> npt.NDArray[np.int64]:
-        """The distinct requests that are wanted."""
-        return np.unique(np.concatenate([self.requests[split][mask] for split, mask in wanted.items()]))
+    file: str  # of the replies, in the folder of the predictions
+    tokens: str  # the shard of packed records
+    rows: npt.NDArray[np.int32]  # (n,) of that shard
+    swapped: bool  # whether the order is B, A
+    requests: Ints  # (n,) numbers, of which each is in one shard only
 
 
-@dataclass(frozen=True)
-class Unit:
-    """The requests of one shard and order, which are scored and written together."""
-
-    file: str  # for the answers, in the folder of the predictions
-    shard: str
-    rows: npt.NDArray[np.int32]  # of the shard
-    swapped: bool
-    requests: npt.NDArray[np.int64]
-
-
-def read_packed(tokens: Folder, records: Records) -> Packed:
+def index_requests(tokens: Folder, records: Records) -> RequestIndex:
     """Number the distinct texts of tokens/<name>. In memory: a hash, a length and a number for each request."""
     columns = ["ab_hash", "ba_hash", "tokens"]
     tables = {
@@ -72,103 +68,120 @@ def read_packed(tokens: Folder, records: Records) -> Packed:
         [table[f"{order}_hash"].combine_chunks() for table in tables.values() for order in ORDERS]
     )
     coded = hashes.dictionary_encode()
-    numbers = coded.indices.to_numpy().astype(np.int64)
-    requests, lengths = {}, np.zeros(len(coded.dictionary), np.int64)
+    codes = coded.indices.to_numpy().astype(np.int64)
+    numbers, lengths = {}, np.zeros(len(coded.dictionary), np.int64)
     start = 0
     for split, table in tables.items():
-        both = numbers[start : start + 2 * len(table)].reshape(2, len(table)).T
+        both = codes[start : start + 2 * len(table)].reshape(2, len(table)).T
         lengths[both] = table["tokens"].to_numpy()[:, None]
-        requests[split] = both
+        numbers[split] = both
         start += 2 * len(table)
-    return Packed(requests, coded.dictionary, lengths)
+    return RequestIndex(numbers, coded.dictionary, lengths)
 
 
-def units(packed: Packed, records: Records, wanted: Wanted, answered: npt.NDArray[np.bool_], prefix: str) -> list[Unit]:
-    """Requests for the records wanted that are not `answered` (requests,) yet, by order and shard.
+def request_shards(
+    index: RequestIndex, records: Records, masks: OrderMasks, answered: Mask, prefix: str
+) -> list[RequestShard]:
+    """Return the selected requests that are not `answered` (requests,) yet, by order and shard, the longest first.
 
-    A text is in the first that wants it and in no other.
+    A text is in the first shard that selects it and in no other. Replies are files below `prefix`.
     """
-    found = []
+    shards = []
     taken = answered.copy()
     for order, name in enumerate(ORDERS):
         for split in records.splits:
             first = 0
             for shard in records.shards(split):
-                of_shard = slice(first, first + records.shard_rows(shard))
-                first = of_shard.stop
-                rows = np.flatnonzero(wanted[split][of_shard, order])
-                numbers, places = np.unique(packed.requests[split][of_shard, order][rows], return_index=True)
+                extent = slice(first, first + records.shard_rows(shard))
+                first = extent.stop
+                rows = np.flatnonzero(masks[split][extent, order])
+                numbers, positions = np.unique(index.numbers[split][extent, order][rows], return_index=True)
                 fresh = ~taken[numbers]
-                taken[numbers[fresh]] = True
-                if fresh.any():
-                    of_unit = rows[places[fresh]].astype(np.int32), order == 1, numbers[fresh]
-                    found.append(Unit(f"{prefix}/{name}/{shard}", shard, *of_unit))
-    return found
+                numbers, positions = numbers[fresh], positions[fresh]
+                taken[numbers] = True
+                if len(numbers):
+                    longest = np.argsort(-index.tokens[numbers], kind="stable")
+                    chosen = rows[positions].astype(np.int32)
+                    file = f"{prefix}/{name}/{shard}"
+                    shards.append(RequestShard(file, shard, chosen[longest], order == 1, numbers[longest]))
+    return shards
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a model has answered so far, by the requests' numbers."""
+class Replies:
+    """What a model has replied so far, by the requests' numbers."""
 
     probabilities: Probabilities  # (requests, 3), nan where there are none
-    reasons: Mapping[int, str]  # why those that failed did
-    seconds: npt.NDArray[np.float64]  # (requests,) of wall clock that each took
+    reasons: Mapping[int, str]  # why failed requests failed
+    seconds: Doubles  # (requests,) of wall clock that each took
 
-    def answered(self, failed_too: bool) -> npt.NDArray[np.bool_]:
-        """Which requests (requests,) need not be asked; those that failed may be asked again."""
-        there = ~np.isnan(self.probabilities[:, 0])
+    def answered(self, failed_too: bool) -> Mask:
+        """Return which requests (requests,) need not be asked; failed ones may be asked again."""
+        mask: Mask = ~np.isnan(self.probabilities[:, 0])
         if failed_too:
-            there[list(self.reasons)] = True
-        return there
+            mask[list(self.reasons)] = True
+        return mask
 
 
-def read_answers(folder: Folder, packed: Packed, prefix: str, model: str) -> Answers:
-    """The answers below `prefix` that the model of this fingerprint gave to the texts there are now."""
-    values = np.full((len(packed.texts), len(PROBABILITIES)), np.nan)
+def reply_schema(texts: pa.DataType) -> pa.Schema:
+    """Return the columns of a file of replies, given the type of a text's hash."""
+    return pa.schema(
+        [
+            ("text", texts),  # hash of the token ids: what was asked, whatever record it came from
+            *((name, pa.float64()) for name in PROBABILITIES),  # in the order that the model read; null if it failed
+            ("reason", pa.string()),  # why it failed, else empty
+            ("seconds", pa.float64()),  # its share of the wall clock
+        ]
+    )
+
+
+def read_replies(folder: Folder, index: RequestIndex, prefix: str, model: str) -> Replies:
+    """Return what the model of this fingerprint replied, in files below `prefix`, to texts that the index has."""
+    values = np.full((len(index.texts), len(PROBABILITIES)), np.nan)
     reasons: dict[int, str] = {}
-    seconds = np.zeros(len(packed.texts))
-    for file in answer_files(folder, prefix, model):
+    seconds = np.zeros(len(index.texts))
+    for file in reply_files(folder, prefix, model):
         table = folder.read_table(file)
-        found = pc.index_in(table["text"], packed.texts).combine_chunks()
-        table = table.filter(found.is_valid())
-        numbers = found.drop_null().to_numpy().astype(np.int64)
-        given = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
-        there = ~np.isnan(given[:, 0])
+        positions = pc.index_in(table["text"], index.texts).combine_chunks()
+        table = table.filter(positions.is_valid())
+        numbers = positions.drop_null().to_numpy().astype(np.int64)
+        probabilities = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
+        scored = ~np.isnan(probabilities[:, 0])
         # A text that failed in one file may have been answered in another.
-        values[numbers[there]] = given[there]
+        values[numbers[scored]] = probabilities[scored]
         seconds[numbers] += table["seconds"].to_numpy()
-        why = table["reason"].to_pylist()
-        reasons |= {int(number): reason for number, reason in zip(numbers, why, strict=True) if reason}
+        messages = table["reason"].to_pylist()
+        reasons |= {int(number): reason for number, reason in zip(numbers, messages, strict=True) if reason}
     reasons = {number: reason for number, reason in reasons.items() if np.isnan(values[number, 0])}
-    return Answers(values, reasons, seconds)
+    return Replies(values, reasons, seconds)
 
 
-def answer_files(folder: Folder, prefix: str, model: str) -> list[str]:
-    """Files below `prefix` with answers of the model of this fingerprint."""
-    places = tuple(f"{prefix}/{order}/" for order in ORDERS)
-    names = [name for name in folder.files() if name.startswith(places)]
+def reply_files(folder: Folder, prefix: str, model: str) -> list[str]:
+    """Return the files below `prefix` with replies of the model of this fingerprint."""
+    folders = tuple(f"{prefix}/{order}/" for order in ORDERS)
+    names = [name for name in folder.files() if name.startswith(folders)]
     return [name for name, made_by in zip(names, folder.table_fingerprints(names), strict=True) if made_by == model]
 
 
-def entropy(probabilities: Probabilities) -> npt.NDArray[np.float64]:
-    """Entropy (n,) of probabilities (n, 3) in nats: how unsure a prediction is. nan rows stay nan."""
+def entropy(probabilities: Probabilities) -> Doubles:
+    """Return the entropy (n,) of probabilities (n, 3) in nats: how unsure a prediction is. nan rows stay nan."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
-    result: npt.NDArray[np.float64] = -(probabilities * logs).sum(axis=1)
+    result: Doubles = -(probabilities * logs).sum(axis=1)
     return result
 
 
-def least_sure(probabilities: Probabilities, share: float) -> npt.NDArray[np.bool_]:
-    """The mask (n,) of exactly round(share * n) records of highest entropy among those that have a prediction."""
+def least_sure(probabilities: Probabilities, share: float) -> Mask:
+    """Return the mask (n,) of exactly round(share * n) predictions of highest entropy. nan rows do not count."""
     unsure = entropy(probabilities)
-    there = np.flatnonzero(~np.isnan(unsure))
-    chosen = there[np.argsort(-unsure[there], kind="stable")[: round(share * len(there))]]
+    scored = np.flatnonzero(~np.isnan(unsure))
+    chosen = scored[np.argsort(-unsure[scored], kind="stable")[: round(share * len(scored))]]
     mask = np.zeros(len(probabilities), bool)
     mask[chosen] = True
     return mask
 
 
 def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """Probabilities (n, 3) as if the logits had been divided by the temperature before the softmax."""
+    """Return probabilities (n, 3) as if the logits had been divided by the temperature before the softmax."""
     if temperature == 1:
         return probabilities
     scores = np.log(np.maximum(probabilities, 1e-300)) / temperature

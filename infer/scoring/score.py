@@ -1,152 +1,227 @@
-"""Score training and test records with language models: vLLM actors under Ray Data.
-
-A checkpoint that comes trained scores every record, training and test records alike. Of a model that train_llm trained
-here, each fold's checkpoint scores the training records of its fold and all test records, for which the folds are
-averaged. Each distinct text is scored once. As many models work at once as the cluster has room for. The unit of resume
-is the shard. With --dry-run nothing is scored: it says what scoring would take.
-"""
+"""Scoring with language models, from packed records to predictions/<name>. The unit of resume is the shard."""
 
 from __future__ import annotations
 
-import dataclasses
-import threading
+import functools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from core.progress import say
+from core.model_cache import engine_source
+from core.progress import Throughput, say
 from core.ray_session import connect
-from core.resources import engine_request, room_for_all
+from core.registry import MODES, plugin_digest
+from core.resources import engine_request, require_room
 from core.run import Run, StageResult
-from core.settings.llm import Llm
 from core.stage import Stage, fingerprint
-from featurize.tokens.packed_records import Packing, pack_records
-from infer.scoring.checkpoints import Scorer, check_scorers, packing
-from infer.scoring.engine_settings import effective_dtype
-from infer.scoring.engines import NoRoomError, Scoring
-from infer.scoring.predictions import Cheaper, commit, read_cheaper
-from infer.scoring.requests import read_packed
-from infer.scoring.swap_scoring import Masks, score_records
+from featurize.tokens.packed_records import pack_records
+from infer.scoring.checkpoint_checks import check_checkpoint
+from infer.scoring.job import ScoringJob, retry_levels
+from infer.scoring.predictions import CheaperModel, ScoredModel, commit_predictions, read_cheaper
+from infer.scoring.requests import index_requests, read_replies, reply_schema, request_shards
+from infer.scoring.room import Work, fit_together, run_together, wait_for_room
+from infer.scoring.swap import score_records
 from votes import predictions
 
 if TYPE_CHECKING:
+    from core.settings.llm import Llm
+    from core.storage import Folder
+    from infer.scoring.checkpoint import ScoringCheckpoint, ScoringModel
+    from infer.scoring.isolation import ShardScores
+    from infer.scoring.requests import OrderMasks, RecordMasks, Replies, RequestIndex, RequestShard
     from votes.records import Records
 
-Work = Callable[[], list[StageResult]]
-Checkpoints = Callable[[Llm], tuple[list[Scorer], list[StageResult]]]  # see infer.scoring.checkpoints.scorers
+Resolve = Callable[["Llm"], "ScoringModel"]  # such as infer.scoring.checkpoints.scoring_model
+_MIN_POISON_LIMIT = 3
 
 
-def score_records_with(run: Run, records: Records, llms: Sequence[Llm], checkpoints: Checkpoints) -> list[StageResult]:
-    """Make predictions/<name> for some language models, whose checkpoints may be those of another run."""
+def score_llms(run: Run, records: Records, llms: Sequence[Llm], resolve: Resolve) -> list[StageResult]:
+    """Make predictions/<name> for some language models, whose checkpoints may be those of another run.
+
+    As many work at once as the cluster has room for.
+    """
     results: list[StageResult] = []
     waiting: list[tuple[Llm, Work]] = []
     for llm in llms:
-        beside = [one for one, _ in waiting]
-        needs_one = llm.cascade is not None and llm.cascade.model in [one.name for one in beside]
-        if needs_one or not _fits(run, beside, llm):
-            results += _at_once(waiting)
+        needs_one = llm.cascade is not None and llm.cascade.model in [each.name for each, _ in waiting]
+        if waiting and (needs_one or not _fits_beside(run, [each for each, _ in waiting], llm)):
+            results += run_together(waiting)
             waiting = []
-        done, work = _prepare(run, records, llm, checkpoints)
+        done, work = _prepare(run, records, llm, resolve(llm))
         results += done
         if work is not None:
             waiting.append((llm, work))
-    return results + _at_once(waiting)
+    return results + run_together(waiting)
 
 
-def score_stage(run: Run, records: Records, llm: Llm, found: Sequence[Scorer], how: Packing) -> Stage:
-    """The stage of predictions/<name>, given a model's checkpoints and how records are packed for them."""
-    inputs = {"records": records.fingerprint, "checkpoint": fingerprint([scorer.fingerprint for scorer in found])}
+def score_stage(run: Run, records: Records, llm: Llm, model: ScoringModel) -> Stage:
+    """Return the stage of predictions/<name>."""
+    checkpoints = fingerprint([checkpoint.ref.fingerprint for checkpoint in model.checkpoints])
+    inputs = {"records": records.fingerprint, "checkpoint": checkpoints}
     if llm.cascade is not None:
         inputs["cascade"] = predictions.model_fingerprints(run, records, [llm.cascade.model])[llm.cascade.model]
-    chosen = {"mode", "swap", "uncertain_share", "temperature", "cascade"}
+    plugin = plugin_digest(MODES.get(llm.mode))
     return Stage(
         f"score_llm/{llm.name}",
         run.folder / f"predictions/{llm.name}",
         settings={
-            "packing": how.fingerprint,
-            "dtype": effective_dtype(llm.dtype, llm.gpus_per_replica),
-            "engine": llm.decisive_engine,
-            **llm.model_dump(mode="json", include=chosen),
+            "packing": model.packing.fingerprint,
+            "dtype": llm.effective_dtype,
+            "engine_args": llm.decisive_engine_args,
+            **llm.model_dump(mode="json", include={"mode", "swap", "uncertain_share", "temperature", "cascade"}),
+            **({"plugin": plugin} if plugin else {}),
         },
         inputs=inputs,
     )
 
 
-def _prepare(run: Run, records: Records, llm: Llm, checkpoints: Checkpoints) -> tuple[list[StageResult], Work | None]:
-    """What is there of a model's predictions already, and how to make them if they are not there whole."""
-    found, results = checkpoints(llm)
-    name, base, how = packing(run, llm, found[0])
-    stage = score_stage(run, records, llm, found, how)
+def _fits_beside(run: Run, others: list[Llm], llm: Llm) -> bool:
+    connect(run)
+    return fit_together([*others, llm])
+
+
+def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple[list[StageResult], Work | None]:
+    """Return what is finished of a model's predictions already, and the work that makes the rest."""
+    stage = score_stage(run, records, llm, model)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
-        return [*results, StageResult(stage.name, True, manifest)], None
-    check_scorers(llm, found)
-    results.append(pack_records(run, records, name, base, how))
+        return [*model.results, StageResult(stage.name, True, manifest)], None
+    for checkpoint in model.checkpoints:
+        check_checkpoint(checkpoint.ref.header_only(), llm.max_tokens, llm.mode, llm.truncation)
+    packed = pack_records(run, records, model.tokens, model.tokenizer, model.packing)
 
     def work() -> list[StageResult]:
         stage.begin()
         if run.force:
             (stage.folder / "shards").delete_all()
-        tokens = run.folder / f"tokens/{name}"
-        scoring = Scoring(run, records, llm, stage, tokens, read_packed(tokens, records))
-        cheaper = read_cheaper(run, records, llm)
-        scored = score_records(scoring, found, [_mask(records, scorer, cheaper) for scorer in found])
-        return [StageResult(stage.name, False, commit(scoring, found, scored, cheaper))]
+        tokens = run.folder / f"tokens/{model.tokens}"
+        scoring = _Scoring(run, records, llm, stage, tokens, index_requests(tokens, records))
+        return [StageResult(stage.name, False, scoring.score(model.checkpoints))]
 
-    return results, work
+    return [*model.results, packed], work
 
 
-def _mask(records: Records, scorer: Scorer, cheaper: Cheaper | None) -> Masks:
-    """Which records a checkpoint is to score."""
+def _masks(records: Records, checkpoint: ScoringCheckpoint, cheaper: CheaperModel | None) -> RecordMasks:
+    """Return which records a checkpoint is to score."""
     masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
-    if scorer.fold is not None and "train" in masks:
+    if checkpoint.fold is not None and "train" in masks:
         _, folds = records.labels_and_folds()
-        masks["train"] &= folds == scorer.fold
+        masks["train"] &= folds == checkpoint.fold
     if cheaper is not None:
         masks = {split: mask & cheaper.passed_on[split] for split, mask in masks.items()}
     return masks
 
 
-def _fits(run: Run, beside: list[Llm], llm: Llm) -> bool:
-    """Whether the cluster, as it is or may become, has room for the engines of a model beside those of others."""
-    if not beside:
-        return True
-    connect(run)
-    one_engine = [(one, engine_request(one)) for one in [*beside, llm]]
-    return room_for_all(
-        [dataclasses.replace(each, count=each.count * one.replica_range[1]) for one, each in one_engine]
-    )
+@dataclass(frozen=True)
+class _Scoring:
+    """The scoring of one language model."""
+
+    run: Run
+    records: Records
+    llm: Llm
+    stage: Stage
+    tokens: Folder  # packed records
+    index: RequestIndex
+
+    def score(self, checkpoints: Sequence[ScoringCheckpoint]) -> dict[str, object]:
+        """Ask what is not answered yet, write the predictions, and return the stage's manifest."""
+        cheaper = read_cheaper(self.run, self.records, self.llm)
+        masks = [_masks(self.records, checkpoint, cheaper) for checkpoint in checkpoints]
+        scores = score_records(self.llm, self.index, checkpoints, masks, self._ask)
+        folds = [checkpoint.fold for checkpoint in checkpoints if checkpoint.fold is not None]
+        replies = {checkpoint.reply_folder: self._model(checkpoint) for checkpoint in checkpoints}
+        return commit_predictions(self.stage, ScoredModel(self.llm, self.records, scores, folds, cheaper), replies)
+
+    def _model(self, checkpoint: ScoringCheckpoint) -> str:
+        """Return the fingerprint of what decides a checkpoint's reply to a text."""
+        settings = self.stage.settings
+        plugin = {"plugin": settings["plugin"]} if "plugin" in settings else {}
+        return fingerprint(
+            {
+                "checkpoint": checkpoint.ref.fingerprint,
+                "dtype": settings["dtype"],
+                "mode": settings["mode"],
+                "engine": settings["engine_args"],  # under its former name, so that replies given then still count
+                **plugin,
+            }
+        )
+
+    def _ask(self, checkpoint: ScoringCheckpoint, masks: OrderMasks, second_round: bool) -> Replies:
+        """See infer.scoring.swap.AskCheckpoint."""
+        model, folder = self._model(checkpoint), checkpoint.reply_folder
+        before = read_replies(self.stage.folder, self.index, folder, model)
+        answered = before.answered(failed_too=second_round)
+        missing = request_shards(self.index, self.records, masks, answered, folder)
+        count = self.index.count(masks)[0]
+        answered_count = count - sum(len(shard.requests) for shard in missing)
+        if answered_count and not second_round:
+            state = "resuming" if missing else "none left to ask"
+            say(self.stage.name, f"{answered_count:,} requests found answered, {state}")
+        elif missing and second_round:
+            say(self.stage.name, "asking for the second order of the records that it is least sure of")
+        if missing:
+            # To isolate one takes some starts of an engine: no more than may fail, or a few of a small run.
+            max_poison = max(_MIN_POISON_LIMIT, int(self.llm.max_failed * count))
+            self._score_shards(checkpoint, missing, model, max_poison)
+        return read_replies(self.stage.folder, self.index, folder, model)
+
+    def _score_shards(
+        self, checkpoint: ScoringCheckpoint, shards: list[RequestShard], model: str, max_poison: int
+    ) -> None:
+        """Score the shards, and write each as soon as it is answered."""
+        connect(self.run)
+        require_room(engine_request(self.llm))
+        job = scoring_job(self.llm, checkpoint, self.run.settings.seed)
+        wait_for_room(self.stage.name, self.llm)
+        from infer.scoring.isolation import Events, score_shards
+        from infer.scoring.streaming import Stream
+        from infer.scoring.vllm_engine import vllm_engines
+
+        count = sum(len(shard.requests) for shard in shards)
+        tokens = int(sum(self.index.tokens[shard.requests].sum() for shard in shards))
+        progress = Throughput(self.stage.name, "requests", count, tokens)
+        say(self.stage.name, f"starting the engine for {count:,} requests")
+        ask = Stream(job, functools.partial(_read_tokens, folder=self.tokens), vllm_engines)
+        events = Events(progress.add, functools.partial(say, self.stage.name))
+        for scores in score_shards(shards, ask, retry_levels(self.llm), max_poison, events):
+            self._write(scores, model)
+        progress.end()
+
+    def _write(self, scores: ShardScores, model: str) -> None:
+        """Add a shard's replies to those of the same model that its file has."""
+        schema = reply_schema(self.index.texts.type)
+        table = pa.table(
+            {
+                "text": self.index.texts.take(pa.array(scores.requests)),
+                **predictions.columns(scores.probabilities),
+                "reason": scores.reasons,
+                "seconds": np.full(len(scores.requests), scores.seconds / len(scores.requests)),
+            }
+        ).cast(schema)
+        folder = self.stage.folder
+        if folder.table_fingerprint(scores.file) == model:
+            before = folder.read_table(scores.file)
+            repeated = pc.is_in(before["text"], table["text"].combine_chunks())
+            table = pa.concat_tables([before.filter(pc.invert(repeated)).cast(schema), table])
+        folder.write_table(scores.file, table, model)
 
 
-def _at_once(waiting: list[tuple[Llm, Work]]) -> list[StageResult]:
-    """Do the work of several models side by side. Where one fails, the others go on, and its error is raised then.
+def scoring_job(llm: Llm, checkpoint: ScoringCheckpoint, seed: int) -> ScoringJob:
+    """Return what the engines of a checkpoint need to know."""
+    from core.pretrained import load_tokenizer
 
-    One for which the cluster did not grow has its turn when the others are done.
-    """
-    if len(waiting) < 2:
-        return [result for _, work in waiting for result in work()]
-    done: dict[str, list[StageResult]] = {}
-    failed: dict[str, BaseException] = {}
+    mode = MODES.get(llm.mode)
+    answer_ids: tuple[int, ...] = ()
+    if mode.task_type == "generate":
+        tokenizer = load_tokenizer(checkpoint.ref.header_only())
+        answer_ids = mode.answer_ids(tokenizer, mode.frame(tokenizer))
+    source, environment = engine_source(checkpoint.ref.location)
+    return ScoringJob(llm, source, seed, answer_ids, environment)
 
-    def do(llm: Llm, work: Work) -> None:
-        try:
-            done[llm.name] = work()
-        except BaseException as error:
-            say(f"score_llm/{llm.name}", f"failed: {error}")
-            failed[llm.name] = error
 
-    # Daemons, so that an interrupted job ends without waiting for them.
-    threads = [threading.Thread(target=do, args=each, daemon=True) for each in waiting]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    for llm, work in waiting:
-        if isinstance(failed.get(llm.name), NoRoomError):
-            say(f"score_llm/{llm.name}", "there was no room beside the other models; now there may be")
-            done[llm.name] = work()
-            del failed[llm.name]
-    for error in failed.values():
-        raise error
-    return [result for llm, _ in waiting for result in done[llm.name]]
+def _read_tokens(shard: str, folder: Folder) -> pa.Table:
+    return folder.read_table(shard, ["ab", "ba", "reason"])

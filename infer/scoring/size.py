@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from infer.scoring.engine_settings import Mode
+from core.registry import MODES
 
 
-def load_shape(checkpoint: str, mode: Mode) -> tuple[Any, int]:
-    """The configuration of a folder or hub id, and its number of parameters.
+def load_shape(checkpoint: str, mode: str) -> tuple[Any, int]:
+    """Return the configuration of a folder or hub id, and its number of parameters in a scoring mode.
 
-    The model is made on torch's meta device, which has shapes and no numbers, so that no weights are read.
+    The model is made on torch's meta device, which has shapes and no numbers, so no weights are read.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
-
-    from votes.schema import LABELS
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(checkpoint, trust_remote_code=False)
-    kind = AutoModelForSequenceClassification if mode == "classify" else AutoModelForCausalLM
-    if mode == "classify":
-        config.num_labels = len(LABELS)
     with torch.device("meta"):
-        model = kind.from_config(config)
+        model = MODES.get(mode).new_model(config)
     return config, sum(parameter.numel() for parameter in model.parameters())

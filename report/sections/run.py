@@ -63,8 +63,8 @@ def costs(run: Run) -> dict[str, dict[str, float]]:
     for encoder in settings.finetune.encoders:
         places[encoder.name].append(f"models/{encoder.name}")
     for llm in settings.llms:
-        if llm.trained is not None:
-            places[llm.name].append(f"models/{llm.trained}")
+        if llm.finetuned is not None:
+            places[llm.name].append(f"models/{llm.finetuned}")
     found: dict[str, dict[str, float]] = {}
     for model, names in places.items():
         metrics = [(read_manifest(run.folder / name) or {"metrics": {}})["metrics"] for name in names]

@@ -55,3 +55,20 @@ def make_checkpoint(
     tokenizer.save_pretrained(folder)
     save_packing(Packer(tokenizer, MAX_TOKENS), folder)
     return str(folder)
+
+
+# A scoring mode in a plugin's file: a judge with a question and answers of its own.
+BALLOT = '''
+from core.registry import MODES
+from infer.scoring.modes.judge import Judge
+
+
+@MODES.register
+class Ballot(Judge):
+    """Ask for a vote."""
+
+    name = "ballot"
+    summary = "A judge that votes X, Y or Z."
+    question = "\\n\\nVote X for Response A, Y for Response B, Z for neither."
+    answers = ("X", "Y", "Z")
+'''

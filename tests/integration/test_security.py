@@ -155,6 +155,7 @@ def test_a_models_own_code_is_refused_and_not_run(model, tmp_path):
 
 
 def test_a_pickled_adapter_is_refused_and_not_read(model, tmp_path):
+    from infer.scoring.modes.classify import Classify
     from train.finetune.adapters import merge_adapter
 
     adapter = tmp_path / "adapter"
@@ -162,7 +163,7 @@ def test_a_pickled_adapter_is_refused_and_not_read(model, tmp_path):
     (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "r": 1, "target_modules": ["query"]}')
     shutil.copy(model / "pytorch_model.bin", adapter / "adapter_model.bin")
     with pytest.raises(InputError, match="safetensors"):
-        merge_adapter(str(model), str(adapter), tmp_path / "merged", "classify")
+        merge_adapter(str(model), str(adapter), tmp_path / "merged", Classify().load_model)
     assert not (tmp_path / MARK).exists()
 
 

@@ -211,7 +211,10 @@ class _BoosterTraining:
         positions = [manifest["metrics"].get("position") for manifest in manifests.values()]
         return self.outputs.commit(
             rows=rows,
-            metrics={**resource_seconds(fold_seconds, self.booster.fold_cpus, 0), "position": position_of_folds(positions)},
+            metrics={
+                **resource_seconds(fold_seconds, self.booster.fold_cpus, 0),
+                "position": position_of_folds(positions),
+            },
             keep={f"{name}.parquet" for name in rows},
             seconds=time.monotonic() - self.started,
         )

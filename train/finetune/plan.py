@@ -63,8 +63,7 @@ def _plan(run: Run, records: Records, model: FinetunedLlm) -> str:
         ("operations", f"{operations:.3g} a fold"),
         (
             "GPU-hours",
-            f"{hours:.2f} a fold, {hours * len(folds):.2f} in all, at {plan.mfu:.0%} of "
-            f"{plan.peak_tflops:g} TFLOP/s",
+            f"{hours:.2f} a fold, {hours * len(folds):.2f} in all, at {plan.mfu:.0%} of {plan.peak_tflops:g} TFLOP/s",
         ),
         ("cost", f"{hours * len(folds) * plan.price_per_gpu_hour:.2f} at {plan.price_per_gpu_hour:g} a GPU-hour"),
     ]

@@ -3,23 +3,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from core.settings.llm import TinyArchitecture
 from demo.generator import decode_turns, generate
-from demo.tiny_llm import Architecture, build_tiny_llm
+from demo.tiny_llm import TinyTraining, build_tiny_llm
 from featurize.tokens.packing import Packer, check_packing
 from votes.schema import TEXTS
 
-ARCHITECTURES: tuple[Architecture, ...] = ("gemma2", "llama")
+ARCHITECTURES: tuple[TinyArchitecture, ...] = ("gemma2", "llama")
 
 
 # The pipeline's test makes a Gemma 2.
 @pytest.mark.parametrize("architecture", [pytest.param("gemma2", marks=pytest.mark.slow), "llama"])
-def test_checkpoint_loads_and_repeats(architecture: Architecture, tmp_path: Path) -> None:
+def test_checkpoint_loads_and_repeats(architecture: TinyArchitecture, tmp_path: Path) -> None:
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     for noise, name in enumerate(("one", "two")):
         torch.manual_seed(noise)  # the weights must not depend on what drew random numbers before
-        metrics = build_tiny_llm(architecture, tmp_path / name, seed=3, train_rows=64, steps=2)
+        metrics = build_tiny_llm(architecture, tmp_path / name, seed=3, training=TinyTraining(rows=64, steps=2))
         assert np.isfinite(list(metrics.values())).all()
     weights = "model.safetensors"
     assert (tmp_path / "one" / weights).read_bytes() == (tmp_path / "two" / weights).read_bytes()
@@ -47,6 +48,6 @@ def test_checkpoint_loads_and_repeats(architecture: Architecture, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-def test_a_few_seconds_of_training_beat_the_class_prior(architecture: Architecture, tmp_path: Path) -> None:
+def test_a_few_seconds_of_training_beat_the_class_prior(architecture: TinyArchitecture, tmp_path: Path) -> None:
     metrics = build_tiny_llm(architecture, tmp_path, seed=1)
     assert metrics["best_log_loss"] < metrics["held_out_log_loss"] < metrics["class_prior_log_loss"] - 0.03

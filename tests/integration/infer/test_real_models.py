@@ -1,14 +1,16 @@
 """Scoring of 200 real records at 512 tokens, against transformers on the same token ids."""
 
+import dataclasses
+
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from infer.scoring.engine_settings import LlmSettings
-from infer.scoring.judge_prompt import answer_ids, chat_frame
+from core.registry import MODES
+from infer.scoring.job import ScoringJob
 from tests.helpers.tables import real_records
 from tests.helpers.tiny_llms import MAX_TOKENS, make_checkpoint
-from tests.integration.infer.test_isolation import pack, reference, score
+from tests.integration.infer.test_isolation import pack, reference, score, scoring_job
 from votes.swap import swap_average, swap_probabilities, swap_records
 
 pytest.importorskip("vllm", reason="scoring with language models is an extra")
@@ -17,8 +19,8 @@ ROWS = 200
 CLOSE = 1e-4
 
 
-def both_orders(packed: pa.Table, settings: LlmSettings) -> list[np.ndarray]:
-    came = {one.key: one for one in score({"real": packed}, settings)}
+def both_orders(packed: pa.Table, job: ScoringJob) -> list[np.ndarray]:
+    came = {one.file: one for one in score({"real": packed}, job)}
     assert not any(reason for one in came.values() for reason in one.reasons)
     return [came[f"real-{swapped}"].probabilities for swapped in (False, True)]
 
@@ -30,13 +32,13 @@ def test_a_head_gives_transformers_probabilities_and_its_mean_over_orders_is_ant
     model = make_checkpoint(tmp_path, architecture)
     records = real_records(ROWS)
     packed, exchanged = pack(model, records), pack(model, swap_records(records))
-    settings = LlmSettings(model, MAX_TOKENS)
-    ours = both_orders(packed, settings)
+    job = scoring_job(model)
+    ours = both_orders(packed, job)
     for found, column in zip(ours, ("ab", "ba"), strict=True):
         np.testing.assert_allclose(found, reference(model, packed, column), atol=CLOSE)
     assert max(len(ids) for ids in packed["ab"].to_pylist()) == pytest.approx(MAX_TOKENS, abs=10)
     assert np.abs(ours[0] - swap_probabilities(ours[1])).max() > 0.01, "the model must care about the order"
-    theirs = both_orders(exchanged, settings)
+    theirs = both_orders(exchanged, job)
     np.testing.assert_allclose(swap_average(*theirs), swap_probabilities(swap_average(*ours)), atol=1e-6)
 
 
@@ -47,7 +49,8 @@ def test_a_judge_gives_transformers_softmax_over_the_answers_tokens(architecture
     model = make_checkpoint(tmp_path, architecture, "ForCausalLM")
     packed = pack(model, real_records(ROWS), judge=True)
     tokenizer = AutoTokenizer.from_pretrained(model)
-    answers = answer_ids(tokenizer, chat_frame(tokenizer))
-    ours = both_orders(packed, LlmSettings(model, MAX_TOKENS, mode="judge", answers=answers))
+    mode = MODES.get("judge")
+    answers = mode.answer_ids(tokenizer, mode.frame(tokenizer))
+    ours = both_orders(packed, dataclasses.replace(scoring_job(model, mode="judge"), answer_ids=answers))
     for found, column in zip(ours, ("ab", "ba"), strict=True):
         np.testing.assert_allclose(found, reference(model, packed, column, answers), atol=CLOSE)

@@ -24,8 +24,8 @@ from votes import predictions
 from votes.schema import TEXTS
 
 pytestmark = pytest.mark.slow
-ROWS, TEST_ROWS, POISONED = 800, 200, 437
-KILLER = 612
+ROWS, TEST_ROWS, TOO_LONG = 800, 200, 437
+POISON = 612
 PLUGIN = """
 import collections, os, signal
 
@@ -52,8 +52,8 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for text in TEXTS:
             table[text] = [json.dumps([turn and turn[:40] for turn in json.loads(turns)[:1]]) for turns in table[text]]
         if split == "train":
-            table.loc[POISONED, "response_a"] = json.dumps(["word " * 400])
-            table.loc[KILLER, "response_a"] = json.dumps(["z" * 200])
+            table.loc[TOO_LONG, "response_a"] = json.dumps(["word " * 400])
+            table.loc[POISON, "response_a"] = json.dumps(["z" * 200])
         table.to_csv(folder / f"{split}.csv", index=False, quoting=csv.QUOTE_ALL)
     settings = {
         "run": "set by the test",
@@ -71,7 +71,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 "swap": "none",
                 "batch_size": 16,
                 # One sequence at a time, so that there is a middle; fewer tokens than the poisoned record has.
-                "engine": {"max_num_seqs": 1, "max_model_len": 450},
+                "engine_args": {"max_num_seqs": 1, "max_model_len": 450},
             }
         ],
         "ray": {"cpus": 2},
@@ -127,7 +127,7 @@ def workers(job: "subprocess.Popen[str]", wanted: Callable[[str], bool]) -> list
 
 def check_complete(config: Path, run: Path, more: Mapping[int, str] | None = None) -> None:
     """Each record is scored once, but for those in quarantine with their reason: the poisoned one, and more."""
-    failing = {POISONED: "450", **(more or {})}
+    failing = {TOO_LONG: "450", **(more or {})}
     for split in ("train", "test"):
         with open(config.parent / f"{split}.csv", encoding="utf-8", newline="") as file:
             ids = [row["id"] for row in csv.DictReader(file)]
@@ -206,7 +206,7 @@ def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
     _, told = job.communicate(timeout=1400)
     assert job.returncode == 0, told
     assert told.count("the engine died of a single request again") == 1
-    check_complete(config, run, {KILLER: "the engine died twice"})
+    check_complete(config, run, {POISON: "the engine died twice"})
     ours, expected = (pq.read_table(each / "predictions/llm/train.parquet") for each in (run, undisturbed))
     kept = pc.is_in(expected["id"], ours["id"].combine_chunks())
     np.testing.assert_allclose(

@@ -13,12 +13,11 @@ from core.run import Run, StageResult
 from core.settings.llm import Llm
 from core.settings.loader import load_settings
 from featurize.tokens.packing import Packer, save_packing
-from infer.scoring.checkpoints import check, checkpoint_fingerprint
-from infer.scoring.engine_settings import effective_dtype
-from infer.scoring.engines import NoRoomError
-from infer.scoring.plan import dry_run
+from infer.scoring.checkpoint_files import checkpoint_fingerprint
+from infer.scoring.checkpoints import check_llms
+from infer.scoring.plan import plan_scoring
 from infer.scoring.requests import entropy
-from infer.scoring.score import _at_once, _fits
+from infer.scoring.room import NoRoomError, fit_together, run_together
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -122,7 +121,7 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     output = job(score_llm, f"[{one.replace('none', 'both')}]")
     assert "cached" in output.out
 
-    output = job(score_llm, f"[{one.replace('none', 'both')[:-1]}, engine: {{max_num_seqs: 8}}}}]")
+    output = job(score_llm, f"[{one.replace('none', 'both')[:-1]}, engine_args: {{max_num_seqs: 8}}}}]")
     assert "cached" in output.out, "what changes speed alone scores nothing again"
 
     job(score_llm, f"[{one.replace('none', 'both')[:-1]}, temperature: 3.0}}]")
@@ -134,7 +133,7 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
 def test_a_record_that_fails_is_in_quarantine_and_the_blend_goes_on_without_it(job, llama, tmp_path):
     # Row 50 has more tokens than this engine takes.
     shared = f"checkpoint: {llama}, max_tokens: {MAX_TOKENS}, swap: none"
-    poisoned = f"{{name: one, {shared}, engine: {{max_model_len: 400}}, max_failed: 0.0}}"
+    poisoned = f"{{name: one, {shared}, engine_args: {{max_model_len: 400}}, max_failed: 0.0}}"
     output = job(score_llm, f"[{poisoned}]", code=1)
     assert f"1 of {ROWS + TEST_ROWS} records could not be scored, first 50: " in output.err
     assert "max_failed lets a share of 0 fail" in output.err
@@ -161,7 +160,7 @@ def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(j
         f"{{name: two, mode: judge, checkpoint: {judge}, max_tokens: {MAX_TOKENS}, swap: both, "
         "cascade: {model: one, share: 0.2}}"
     )
-    text = job(score_llm, f"[{one}, {two}]", dry=dry_run).out
+    text = job(score_llm, f"[{one}, {two}]", dry=plan_scoring).out
     assert f"two ({judge}), judge, swap: both" in text
     # Both orders of a fifth of the records; of all of them, row 7 and the test records have texts of others.
     asked, distinct = 0.4 * (ROWS + TEST_ROWS), (ROWS - 1) / (ROWS + TEST_ROWS)
@@ -205,14 +204,14 @@ def test_an_adapter_is_merged_into_its_checkpoint(job, llama, tmp_path):
 
 def test_gpus_that_never_come_end_the_job_with_what_is_missing(job, llama, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that may grow")
-    llm = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, gpus_per_replica: 1, patience_s: 2.0}}"
+    llm = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, gpus_per_worker: 1, timeout_s: 2.0}}"
     error = job(score_llm, f"[{llm}]", code=2).err
     assert "waits for 1 CPUs and 1 GPUs" in error
     assert "0 of 0 GPUs free" in error
     assert "llms.one" in error
 
 
-def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
+def test_models_work_run_together_as_far_as_there_is_room(ray_cluster):
     def work(name):
         def do():
             started.append(name)
@@ -226,15 +225,13 @@ def test_models_work_side_by_side_as_far_as_there_is_room(ray_cluster):
     started: list[str] = []
     both = threading.Barrier(2)
     llms = [Llm(name=name, checkpoint="m/m") for name in ("good", "other", "bad")]
-    found = _at_once([(llm, work(llm.name)) for llm in llms[:2]])
+    found = run_together([(llm, work(llm.name)) for llm in llms[:2]])
     assert [result.stage for result in found] == ["good", "other"]
     with pytest.raises(ValueError, match="no"):
-        _at_once([(llm, work(llm.name)) for llm in llms[1:]])
+        run_together([(llm, work(llm.name)) for llm in llms[1:]])
     assert sorted(started) == ["bad", "good", "other", "other"]
-    run = object.__new__(Run)
-    assert _fits(run, [], Llm(name="large", checkpoint="m/m", cpus_per_replica=99))
-    assert _fits(run, llms[:1], llms[1])
-    assert not _fits(run, llms[:2], llms[2]), "the tests' cluster has two CPUs"
+    assert fit_together(llms[:2])
+    assert not fit_together(llms), "the tests' cluster has two CPUs"
 
 
 def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys):
@@ -253,22 +250,22 @@ def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys)
 
     tried: list[str] = []
     llms = [Llm(name=name, checkpoint="m/m") for name in ("first", "second")]
-    found = _at_once(list(zip(llms, (first, second), strict=True)))
+    found = run_together(list(zip(llms, (first, second), strict=True)))
     assert [result.stage for result in found] == ["first", "second"]
     assert tried == ["beside"]
-    assert "there was no room beside the other models" in capsys.readouterr().err
+    assert "there was no room while other models were at work" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("llms", "message"),
     [
         ("[{name: a, checkpoint: m/m, cascade: {model: b}}, {name: b, checkpoint: m/m}]", "'a' is to see what 'b'"),
-        ("[{name: a, trained: x, mode: judge}]", "a judge needs checkpoint"),
+        ("[{name: a, finetuned: x, mode: judge}]", "a judge needs checkpoint"),
         ("[{name: a, demo: {architecture: llama}, adapter: x}]", "an adapter needs checkpoint"),
-        ("[{name: a, checkpoint: m/m, replicas: [3, 2]}]", "from the fewest to the most"),
+        ("[{name: a, checkpoint: m/m, num_workers: [3, 2]}]", "from the fewest to the most"),
         ("[{name: a, checkpoint: m/m, truncation: top}]", "truncation"),
-        ("[{name: a, checkpoint: m/m, engine: {load_format: pt}}]", "pickle"),
-        ("[{name: a, checkpoint: m/m, engine: {hf_token: hf_x}}]", "saved and shown"),
+        ("[{name: a, checkpoint: m/m, engine_args: {load_format: pt}}]", "pickle"),
+        ("[{name: a, checkpoint: m/m, engine_args: {hf_token: hf_x}}]", "saved and shown"),
     ],
 )
 def test_impossible_settings_are_refused(llms, message):
@@ -287,6 +284,9 @@ def test_checkpoints_that_differ_in_their_last_byte_alone_are_told_apart(tmp_pat
 
 
 def test_moving_between_cpu_and_gpu_changes_auto_precision_only():
+    def effective_dtype(dtype, gpus):
+        return Llm(name="m", checkpoint="m/m", dtype=dtype, gpus_per_worker=gpus).effective_dtype
+
     assert effective_dtype("auto", 0) == "float32"
     assert effective_dtype("auto", 1) == "auto"
     assert effective_dtype("bfloat16", 0) == "bfloat16"
@@ -297,4 +297,4 @@ def test_what_would_stop_the_scoring_stops_the_pipeline_at_its_start():
     run = object.__new__(Run)  # without asking the bucket
     run.settings = settings
     with pytest.raises(InputError, match="/none/such"):
-        check(run)
+        check_llms(run)

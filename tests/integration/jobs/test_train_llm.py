@@ -86,7 +86,7 @@ def test_scoring_can_be_planned_before_the_model_is_trained(trained, config, tmp
 def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(trained, config):
     model = trained / "models/gemma-lora/fold-1/model"
     done = run_here(
-        "score_llm", trained, "llms.gemma.trained=null", f"llms.gemma.checkpoint={model}", config=str(config)
+        "score_llm", trained, "llms.gemma.finetuned=null", f"llms.gemma.checkpoint={model}", config=str(config)
     )
     assert done.returncode == 2
     assert "was trained on these records, all but those of fold 1" in done.stderr

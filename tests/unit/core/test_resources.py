@@ -15,10 +15,10 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = ["core", "featurize", "train", "tune", "infer", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
-    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles(settings)}": "engine_request",
+    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': engine_bundles(llm)}": "engine_request",
     "featurize/families/embeddings.py: num_cpus=settings.cpus_per_worker": "family_requests",
     "featurize/families/embeddings.py: num_gpus=settings.gpus_per_worker or None": "family_requests",
-    "infer/scoring/engines.py: placement_group(wanted)": "engine_request",
+    "infer/scoring/room.py: placement_group(bundles)": "engine_request",
     "core/run.py: num_cpus=int(elsewhere)": "one",
     "core/shards.py: num_cpus=cpus": "processes_request, or one",
     "infer/encoders.py: num_cpus=encoder.cpus_per_worker": "workers_request",
@@ -93,8 +93,8 @@ def test_requests_are_those_of_the_settings():
         "boosters.lightgbm.cpus_per_worker=2",
         "boosters.lightgbm.num_workers=3",
         "tune=[{booster: lightgbm}]",
-        "llms.gemma.gpus_per_replica=2",
-        "llms.gemma.cpus_per_replica=5",
+        "llms.gemma.gpus_per_worker=2",
+        "llms.gemma.cpus_per_worker=5",
     )
     stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(demo)}
     assert stated["train_boosters", "lightgbm: a fold"] == ({"CPU": 2}, 3)

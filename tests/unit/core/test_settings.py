@@ -92,7 +92,7 @@ finetune:
     - {name: first, model: m}
     - {name: second, model: m}
   llms: [{name: lora}]
-llms: [{name: scored, trained: lora}, {name: ready, checkpoint: c}]
+llms: [{name: scored, finetuned: lora}, {name: ready, checkpoint: c}]
 """
 
 

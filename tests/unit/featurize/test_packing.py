@@ -25,7 +25,8 @@ from featurize.tokens.packing import (
     save_packing,
 )
 from featurize.tokens.truncation import TRUNCATIONS, admission, share
-from infer.scoring.judge_prompt import INSTRUCTION, QUESTION, Frame, answer_ids, chat_frame
+from infer.scoring.mode import Frame
+from infer.scoring.modes.judge import Judge
 
 SENTENCES = [
     "How do I sort a list in Python?",
@@ -176,16 +177,17 @@ def test_rounds_are_let_in_from_where_the_truncation_says() -> None:
 
 
 def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
+    judge = Judge()
     tokenizer = byte_level_bpe()
     with pytest.raises(InputError, match="no chat template"):
-        chat_frame(tokenizer)
+        judge.frame(tokenizer)
     tokenizer.chat_template = (
         "{{ bos_token }}{% for m in messages %}<pad>{{ m['role'] }}\n{{ m['content'] | trim }}<pad>\n{% endfor %}"
         "{% if add_generation_prompt %}<pad>model\n{% endif %}"
     )
-    frame = chat_frame(tokenizer)
-    assert frame.before == f"<s><pad>user\n{INSTRUCTION}"
-    assert frame.behind == f"{QUESTION}<pad>\n<pad>model\n"
+    frame = judge.frame(tokenizer)
+    assert frame.before == f"<s><pad>user\n{judge.instruction}"
+    assert frame.behind == f"{judge.question}<pad>\n<pad>model\n"
     packer = Packer(tokenizer, 700, frame=frame)
     ids = packer.pack(["why <pad>?"], ["because"], ["so"])
     assert ids[0] == tokenizer.bos_token_id
@@ -196,16 +198,16 @@ def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
     assert "why <pad>?" in text
     assert len(packer.pack(["why " * 900], ["because " * 900], ["so"])) <= 700
     assert packer.fingerprint != Packer(tokenizer, 700).fingerprint
-    answers = answer_ids(tokenizer, frame)
-    assert [tokenizer.decode(token) for token in answers] == ["A", "B", "C"]
+    answers = judge.answer_ids(tokenizer, frame)
+    assert [tokenizer.decode(each) for each in answers] == ["A", "B", "C"]
     with pytest.raises(InputError, match="no single token"):
-        answer_ids(word_piece(), Frame("", "Answer zzz"))
+        judge.answer_ids(word_piece(), Frame("", "Answer zzz"))
     tokenizer.chat_template = "{{ strftime_now('%Y') }} {{ messages[0]['content'] }}"
-    assert chat_frame(tokenizer).before.startswith("2024 "), "the same tomorrow"
+    assert judge.frame(tokenizer).before.startswith("2024 "), "the same tomorrow"
 
     tokenizer.chat_template = "{{ messages[0]['role'] }}"
     with pytest.raises(InputError, match="leaves out"):
-        chat_frame(tokenizer)
+        judge.frame(tokenizer)
 
 
 @BOTH

@@ -55,7 +55,7 @@ BREAKS: list[tuple[str, Callable[[Path], object]]] = [
     ("not valid JSON", lambda folder: (folder / "config.json").write_text("{")),
     ("not a JSON object", lambda folder: (folder / "config.json").write_text("[]")),
     ("LlamaForCausalLM", lambda folder: change(folder, architectures=["LlamaForCausalLM"])),
-    ("tells 2 classes apart", lambda folder: change(folder, id2label=None)),
+    ("has 2 classes", lambda folder: change(folder, id2label=None)),
     ("at most 511 tokens", lambda folder: change(folder, max_position_embeddings=512)),
     ("no model.safetensors", lambda folder: (folder / "model.safetensors").unlink()),
     ("not a safetensors file", lambda folder: (folder / "model.safetensors").write_bytes(b"\xff" * 20)),

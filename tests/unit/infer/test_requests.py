@@ -4,19 +4,20 @@ import pytest
 
 from core.storage import Folder
 from infer.scoring.requests import (
-    ANSWERS,
     ORDERS,
-    Packed,
-    answer_files,
+    RequestIndex,
     entropy,
+    index_requests,
     least_sure,
-    read_answers,
-    read_packed,
+    read_replies,
+    reply_files,
+    reply_schema,
+    request_shards,
     tempered,
-    units,
 )
 from votes.records import Records
 
+SCHEMA = reply_schema(pa.binary(16))
 # By split and shard, the texts of both orders; equal letters are equal texts.
 TEXTS = {
     "train/part-0": [("a", "A"), ("b", "B"), ("a", "A")],
@@ -26,7 +27,7 @@ TEXTS = {
 
 
 @pytest.fixture
-def packed(tmp_path) -> tuple[Packed, Records]:
+def indexed(tmp_path) -> tuple[RequestIndex, Records]:
     tokens = Folder(f"{tmp_path}/tokens")
     rows = {"train": 5, "test": 2}
     records = Records(Folder(f"{tmp_path}/records"), {"rows": rows, "shards": {k: len(v) for k, v in TEXTS.items()}})
@@ -36,78 +37,78 @@ def packed(tmp_path) -> tuple[Packed, Records]:
             for n, order in enumerate(ORDERS)
         }
         tokens.write_table(shard, pa.table({**table, "tokens": [ord(text[0].lower()) for text in both]}))
-    return read_packed(tokens, records), records
+    return index_requests(tokens, records), records
 
 
 def everything(second: bool) -> dict[str, np.ndarray]:
     return {split: np.repeat([[True, second]], rows, axis=0) for split, rows in (("train", 5), ("test", 2))}
 
 
-def test_equal_texts_share_a_request_whatever_order_and_split_they_are_in(packed):
-    found, _ = packed
-    assert len(found.tokens) == 7  # a A b B c d D
-    numbers = found.requests
+def test_equal_texts_share_a_request_whatever_order_and_split_they_are_in(indexed):
+    index, _ = indexed
+    assert len(index.tokens) == 7  # a A b B c d D
+    numbers = index.numbers
     assert (numbers["train"][0] == numbers["train"][2]).all()
     assert (numbers["train"][3] == numbers["train"][1][::-1]).all()
     assert numbers["train"][4][0] == numbers["train"][4][1] == numbers["test"][0][0]
-    assert found.tokens[numbers["test"][1][1]] == ord("d")
-    assert found.count(everything(True)) == (7, 2 * ord("a") + 2 * ord("b") + ord("c") + 2 * ord("d"))
-    assert found.count(everything(False))[0] == 5  # a b B c d
+    assert index.tokens[numbers["test"][1][1]] == ord("d")
+    assert index.count(everything(True)) == (7, 2 * ord("a") + 2 * ord("b") + ord("c") + 2 * ord("d"))
+    assert index.count(everything(False))[0] == 5  # a b B c d
 
 
-def nothing(packed: Packed) -> np.ndarray:
-    return np.zeros(len(packed.texts), bool)
+def nothing(index: RequestIndex) -> np.ndarray:
+    return np.zeros(len(index.texts), bool)
 
 
-def test_each_request_is_in_one_unit_and_what_is_answered_in_none(packed):
-    found, records = packed
-    both = units(found, records, everything(True), nothing(found), "shards")
-    asked = np.concatenate([unit.requests for unit in both])
+def test_each_request_is_in_one_shard_and_what_is_answered_in_none(indexed):
+    index, records = indexed
+    both = request_shards(index, records, everything(True), nothing(index), "shards")
+    asked = np.concatenate([shard.requests for shard in both])
     assert sorted(asked) == list(range(7))
-    assert {unit.file for unit in both if unit.swapped} == {"shards/ba/train/part-0", "shards/ba/test/part-0"}
-    for unit in both:
-        split, _, _ = unit.shard.partition("/")
-        start = 3 if unit.shard == "train/part-1" else 0
-        numbers = found.requests[split][start + unit.rows, int(unit.swapped)]
-        assert (numbers == unit.requests).all()
-    first = units(found, records, everything(False), nothing(found), "shards")
-    answered = np.isin(np.arange(7), np.concatenate([unit.requests for unit in first]))
-    rest = units(found, records, everything(True), answered, "shards")
-    assert all(unit.swapped for unit in rest)
-    assert sum(len(unit.requests) for unit in rest) == 7 - answered.sum()
+    assert {shard.file for shard in both if shard.swapped} == {"shards/ba/train/part-0", "shards/ba/test/part-0"}
+    for shard in both:
+        split, _, _ = shard.tokens.partition("/")
+        start = 3 if shard.tokens == "train/part-1" else 0
+        numbers = index.numbers[split][start + shard.rows, int(shard.swapped)]
+        assert (numbers == shard.requests).all()
+    first = request_shards(index, records, everything(False), nothing(index), "shards")
+    answered = np.isin(np.arange(7), np.concatenate([shard.requests for shard in first]))
+    rest = request_shards(index, records, everything(True), answered, "shards")
+    assert all(shard.swapped for shard in rest)
+    assert sum(len(shard.requests) for shard in rest) == 7 - answered.sum()
 
 
-def test_answers_belong_to_texts_whatever_the_records_are_now(packed, tmp_path):
-    found, _ = packed
+def test_replies_belong_to_texts_whatever_the_records_are_now(indexed, tmp_path):
+    index, _ = indexed
     folder = Folder(f"{tmp_path}/predictions")
-    texts = pa.concat_arrays([found.texts.slice(2, 3), pa.array([b"?" * 16], pa.binary(16))])  # one is of no record now
+    texts = pa.concat_arrays([index.texts.slice(2, 3), pa.array([b"?" * 16], pa.binary(16))])  # one is of no record now
     values = {"p_a": [0.2, 0.4, np.nan, 0.9], "p_b": [0.1] * 4, "p_tie": [0.0] * 4}
     table = {"text": texts, **values, "reason": ["", "", "bad", ""], "seconds": np.full(4, 0.5)}
-    folder.write_table("shards/ab/train/part-0", pa.table(table).cast(ANSWERS), "model")
-    folder.write_table("shards/ab/train/part-1", pa.table(table).cast(ANSWERS), "another")
-    folder.write_table("shards/fold-1/ab/train/part-0", pa.table(table).cast(ANSWERS), "model")
-    assert answer_files(folder, "shards", "model") == ["shards/ab/train/part-0"]
-    answers = read_answers(folder, found, "shards", "model")
-    assert answers.probabilities[2:4, 0].tolist() == [0.2, 0.4]
-    assert np.isnan(answers.probabilities[[0, 1, 4, 5, 6], 0]).all()
-    assert answers.reasons == {4: "bad"}
-    assert answers.seconds.tolist() == [0, 0, 0.5, 0.5, 0.5, 0, 0]
-    assert np.flatnonzero(answers.answered(failed_too=False)).tolist() == [2, 3]
-    assert np.flatnonzero(answers.answered(failed_too=True)).tolist() == [2, 3, 4]
+    folder.write_table("shards/ab/train/part-0", pa.table(table).cast(SCHEMA), "model")
+    folder.write_table("shards/ab/train/part-1", pa.table(table).cast(SCHEMA), "another")
+    folder.write_table("shards/fold-1/ab/train/part-0", pa.table(table).cast(SCHEMA), "model")
+    assert reply_files(folder, "shards", "model") == ["shards/ab/train/part-0"]
+    replies = read_replies(folder, index, "shards", "model")
+    assert replies.probabilities[2:4, 0].tolist() == [0.2, 0.4]
+    assert np.isnan(replies.probabilities[[0, 1, 4, 5, 6], 0]).all()
+    assert replies.reasons == {4: "bad"}
+    assert replies.seconds.tolist() == [0, 0, 0.5, 0.5, 0.5, 0, 0]
+    assert np.flatnonzero(replies.answered(failed_too=False)).tolist() == [2, 3]
+    assert np.flatnonzero(replies.answered(failed_too=True)).tolist() == [2, 3, 4]
 
 
 @pytest.mark.parametrize("order", [1, -1])
-def test_an_answer_counts_wherever_else_its_text_failed(packed, tmp_path, order):
-    found, _ = packed
+def test_an_answer_counts_wherever_else_its_text_failed(indexed, tmp_path, order):
+    index, _ = indexed
     folder = Folder(f"{tmp_path}/predictions")
     for number, (value, reason) in enumerate([(0.2, ""), (np.nan, "bad")][::order]):
         values = {"p_a": [value], "p_b": [value], "p_tie": [value]}
-        table = {"text": found.texts.slice(2, 1), **values, "reason": [reason], "seconds": [0.5]}
-        folder.write_table(f"shards/ab/train/part-{number}", pa.table(table).cast(ANSWERS), "model")
-    answers = read_answers(folder, found, "shards", "model")
-    assert answers.probabilities[2, 0] == 0.2
-    assert answers.reasons == {}
-    assert answers.seconds[2] == 1
+        table = {"text": index.texts.slice(2, 1), **values, "reason": [reason], "seconds": [0.5]}
+        folder.write_table(f"shards/ab/train/part-{number}", pa.table(table).cast(SCHEMA), "model")
+    replies = read_replies(folder, index, "shards", "model")
+    assert replies.probabilities[2, 0] == 0.2
+    assert replies.reasons == {}
+    assert replies.seconds[2] == 1
 
 
 def test_the_least_sure_are_exactly_the_share_asked_for():

@@ -1,5 +1,6 @@
 """Heads of other tasks, and how long a record a model can be given."""
 
+import functools
 import json
 
 import pytest
@@ -17,7 +18,7 @@ from core.errors import InputError
 from core.settings.finetune import Lora
 from tests.helpers.tiny_models import encoder_settings, llm_settings, tiny_model
 from train.finetune.adapters import merge_adapter
-from train.finetune.networks import foreign_head, load_config, load_network, most_tokens
+from train.finetune.networks import foreign_head, load_config, load_network, load_with_head, most_tokens
 from votes.schema import LABELS
 
 SHAPE = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -101,7 +102,7 @@ def test_adapters_on_a_head_of_one_class_are_merged_into_the_base_that_comes_wit
             torch.nn.init.normal_(parameter)
     model.save_pretrained(tmp_path / "adapter")
     (tmp_path / "merged").mkdir()
-    merge_adapter(base, str(tmp_path / "adapter"), tmp_path / "merged", "classify")
+    merge_adapter(base, str(tmp_path / "adapter"), tmp_path / "merged", functools.partial(load_with_head, dtype="auto"))
     merged = LlamaForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
     ids = torch.randint(5, 100, (2, 9))
     with torch.no_grad():

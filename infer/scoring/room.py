@@ -1,0 +1,93 @@
+"""Room on the cluster for engines: waiting for one, and working with several models side by side."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from core.errors import InputError
+from core.progress import say
+from core.resources import engine_bundles, engine_request, room_for_all
+
+if TYPE_CHECKING:
+    from core.run import StageResult
+    from core.settings.llm import Llm
+
+Work = Callable[[], list["StageResult"]]
+_POLL_S = 10.0
+
+
+class NoRoomError(InputError):
+    """The cluster had no room for an engine in time."""
+
+
+def wait_for_room(stage: str, llm: Llm) -> None:
+    """Wait until the cluster has the GPUs and CPUs of one engine, and log it; the request makes an autoscaler add them.
+
+    Raises NoRoomError after `timeout_s` seconds.
+    """
+    import ray
+    from ray.util import placement_group, remove_placement_group
+
+    bundles = engine_bundles(llm)
+    total = {name: sum(bundle.get(name, 0) for bundle in bundles) for name in bundles[0]}
+    needed = " and ".join(f"{count:g} {name}s" for name, count in total.items())
+    group = placement_group(bundles)
+    ready = group.ready()
+    started = time.monotonic()
+    try:
+        while not ray.wait([ready], timeout=min(_POLL_S, llm.timeout_s))[0]:
+            free, capacity = ray.available_resources(), ray.cluster_resources()
+            state = ", ".join(f"{free.get(name, 0):g} of {capacity.get(name, 0):g} {name}s free" for name in total)
+            say(stage, f"waits for {needed}: {state}")
+            waited = time.monotonic() - started
+            if waited >= llm.timeout_s:
+                raise NoRoomError(
+                    f"the cluster had no room for an engine ({needed}) for {waited:.0f} s: {state}",
+                    where=f"llms.{llm.name}",
+                    fix="ask for less, run where there is more, or raise timeout_s.",
+                )
+    finally:
+        remove_placement_group(group)
+
+
+def fit_together(llms: Sequence[Llm]) -> bool:
+    """Return whether the cluster, as it is or may become, has room for the engines of all these models at once."""
+    requests = [(llm, engine_request(llm)) for llm in llms]
+    return room_for_all([replace(request, count=request.count * llm.worker_range[1]) for llm, request in requests])
+
+
+def run_together(works: Sequence[tuple[Llm, Work]]) -> list[StageResult]:
+    """Do the work of several models at once. If one fails, the others finish before its error is raised.
+
+    A model that found no room, because the cluster did not grow, is done after the others.
+    """
+    if len(works) < 2:
+        return [result for _, work in works for result in work()]
+    results: dict[str, list[StageResult]] = {}
+    errors: dict[str, BaseException] = {}
+
+    def do(llm: Llm, work: Work) -> None:
+        try:
+            results[llm.name] = work()
+        except BaseException as error:
+            say(f"score_llm/{llm.name}", f"failed: {error}")
+            errors[llm.name] = error
+
+    # Daemons, so that an interrupted job ends without waiting for them.
+    threads = [threading.Thread(target=do, args=item, daemon=True) for item in works]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for llm, work in works:
+        if isinstance(errors.get(llm.name), NoRoomError):
+            say(f"score_llm/{llm.name}", "there was no room while other models were at work; trying again now")
+            results[llm.name] = work()
+            del errors[llm.name]
+    for error in errors.values():
+        raise error
+    return [result for llm, _ in works for result in results[llm.name]]
