@@ -11,7 +11,7 @@ from core.storage import Folder
 from infer.ensemble.blender import Blender
 from infer.ensemble.calibration import METHODS
 from infer.ensemble.fallbacks import CASES, case_of
-from infer.ensemble.record_facts import read_answers
+from infer.ensemble.record_facts import RecordFacts, read_record_facts
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -73,7 +73,7 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
             values += sharpness * np.eye(3)[table["label"].to_numpy()]
         values /= values.sum(axis=1, keepdims=True)
         folds = table["fold"].to_numpy() if split == "train" else None
-        made = predictions.table(table["id"], values, folds)
+        made = predictions.predictions_table(table["id"], values, folds)
         folder.write_table(f"{split}.parquet", made.slice(0, len(made) - drop))
     stage.commit(rows={})
 
@@ -88,9 +88,9 @@ def lose(tmp_path, model, split, positions):
         {"split": split, "id": record_id, "reason": "too long", "replaced": False}
         for record_id in table["id"].filter(pa.array(lost)).to_pylist()
     ]
-    if folder.exists(predictions.QUARANTINE):
-        rows += folder.read_table(predictions.QUARANTINE).to_pylist()
-    folder.write_table(predictions.QUARANTINE, pa.Table.from_pylist(rows))
+    if folder.exists(predictions.QUARANTINE_FILE):
+        rows += folder.read_table(predictions.QUARANTINE_FILE).to_pylist()
+    folder.write_table(predictions.QUARANTINE_FILE, pa.Table.from_pylist(rows))
 
 
 def probabilities_of(table, name):
@@ -108,7 +108,7 @@ def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
     assert header == ["id", "winner_model_a", "winner_model_b", "winner_tie"]
     assert np.allclose(np.array(rows)[:, 1:].astype(float).sum(axis=1), 1, atol=1e-9)
     weights = json.loads((tmp_path / "run/blend/weights.json").read_text())["weights"]
-    assert weights["learnt"]["good"] > 0.9
+    assert weights["learned"]["good"] > 0.9
     assert weights["preset"] == {"good": 1.0, "poor": 0.0}
     assert weights["equal"] == {"good": 0.5, "poor": 0.5}
 
@@ -119,22 +119,22 @@ def test_without_records_to_score_the_summary_says_that_there_is_no_submission(t
     predict(tmp_path, "poor", 0.1)
     code, said = job(blend, "data.test=null")
     assert code == 0
-    assert "no submission, since data.test gives no records to score" in said.out
+    assert "no submission: data.test has no records to score" in said.out
     assert not (tmp_path / "run/blend/submission.csv").exists()
 
 
-@pytest.mark.parametrize(("sharpness", "told"), [(1.0, "better than"), (0.0, "not told apart from")])
-def test_a_blend_is_called_better_than_the_class_prior_only_if_its_interval_says_so(tmp_path, job, sharpness, told):
+@pytest.mark.parametrize(("sharpness", "verdict"), [(1.0, "better than"), (0.0, "not clearly different from")])
+def test_a_blend_is_called_better_than_the_class_prior_only_if_its_interval_says_so(tmp_path, job, sharpness, verdict):
     predict(tmp_path, "good", sharpness)
     predict(tmp_path, "poor", 0.0)
     code, said = job(blend)
     assert code == 0
     manifest = Folder(f"{tmp_path}/run/blend").read_json("manifest.json")
     prior, found = manifest["metrics"]["class_prior"], manifest["metrics"]["analysis"]["over_class_prior"]
-    assert found["gain"] == pytest.approx(prior - manifest["metrics"]["oof_log_loss"]["learnt"])
+    assert found["gain"] == pytest.approx(prior - manifest["metrics"]["oof_log_loss"]["learned"])
     assert found["gain_ci95"][0] <= found["gain"] <= found["gain_ci95"][1]
-    assert (found["gain_ci95"][0] > 0) == (told == "better than")
-    assert f"{told} the class prior's {prior:.4f}: {found['gain']:+.4f} gained" in said.out
+    assert (found["gain_ci95"][0] > 0) == (verdict == "better than")
+    assert f"{verdict} the class prior's {prior:.4f}: gain {found['gain']:+.4f}" in said.out
 
 
 def test_the_submission_follows_the_chosen_blend(tmp_path, job):
@@ -184,12 +184,13 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
     manifest = folder.read_json("manifest.json")
     assert manifest["metrics"]["analysis"] == found
     assert set(found) == {
-        "in_sample_log_loss", "nested_log_loss", "over_class_prior", "without", "calibration", "guards", "length_debias"
+        "in_sample_log_loss", "nested_log_loss", "over_class_prior", "without", "calibration", "fallbacks",
+        "length_debias",
     }  # fmt: skip
     labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
-    nested = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    nested = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
     assert found["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
-    assert found["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learnt"]
+    assert found["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learned"]
     assert found["in_sample_log_loss"] < found["nested_log_loss"]
     without = found["without"]
     assert set(without) == {"good", "poor"}
@@ -207,7 +208,7 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
     assert debias["coefficient"] > 0  # the longer answer wins in these votes
     assert job(blend)[0] == 0
     assert folder.read_json("analysis.json")["length_debias"] is None
-    before = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    before = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
     assert debias["cost"] == pytest.approx(nested - before, abs=1e-12)
 
 
@@ -216,18 +217,19 @@ def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
     assert job(blend, "data.shard_rows=7")[0] == 0
-    found = {guard["case"]: guard for guard in Folder(f"{tmp_path}/run/blend").read_json("analysis.json")["guards"]}
+    analysis = Folder(f"{tmp_path}/run/blend").read_json("analysis.json")
+    found = {fallback["case"]: fallback for fallback in analysis["fallbacks"]}
     assert list(found) == list(CASES[1:])
-    for guard in found.values():
-        assert (guard["train_records"], guard["test_records"]) == (6, 2)
-        assert sum(guard["probabilities"]) == pytest.approx(1)
-        assert guard["reason"]
+    for fallback in found.values():
+        assert (fallback["train_records"], fallback["test_records"]) == (6, 2)
+        assert sum(fallback["probabilities"]) == pytest.approx(1)
+        assert fallback["reason"]
     records = Folder(f"{tmp_path}/run/records")
-    answers = read_answers(Records(records, records.read_json("manifest.json")), ["test", "train"])
-    assert answers["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
-    assert answers["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
+    facts = read_record_facts(Records(records, records.read_json("manifest.json")), ["test", "train"])
+    assert facts["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
+    assert facts["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
     # Of 90 records the longer answer is A's, B's and nobody's in turn, but for empty ones.
-    signs = np.sign(answers["train"].differences)
+    signs = np.sign(facts["train"].length_differences)
     assert (signs[:40:3] == 1).all()
     assert (signs[1:40:3] == -1).all()
     assert signs[40:45].tolist()[:4] == [-1, 1, 0, 0]
@@ -249,7 +251,7 @@ def test_weights_json_blends_the_test_records_again(tmp_path, job):
     rows = list(csv.DictReader((tmp_path / "test.csv").open(newline="")))
     texts = [[(json.loads(row[name])[0] or "").strip() for name in ("response_a", "response_b")] for row in rows]
     cases = np.array([case_of(a, b) for a, b in texts], np.int8)
-    again = blender.predict(given, cases, np.zeros(len(rows)))
+    again = blender.predict(given, RecordFacts(cases, np.zeros(len(rows))))
     submitted = np.array(list(csv.reader((tmp_path / "run/blend/submission.csv").open(newline=""))))[1:, 1:].astype(
         float
     )
@@ -266,7 +268,7 @@ def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
     folder = Folder(f"{tmp_path}/run")
     made = {
         name: predictions.probabilities(folder.read_table(f"blend/train-{name}.parquet"))
-        for name in ("equal", "learnt")
+        for name in ("equal", "learned")
     }
     assert all(np.isfinite(each).all() for each in made.values())
     poor = predictions.probabilities(folder.read_table("predictions/poor/train.parquet"))
@@ -281,7 +283,7 @@ def test_what_are_no_probabilities_is_exit_2_with_the_ids(tmp_path, job):
     table = folder.read_table("train.parquet")
     values = predictions.probabilities(table)
     values[3], values[8] = np.nan, [0.5, 0.5, 0.5]
-    made = predictions.table(table["id"], values, table["fold"].to_numpy())
+    made = predictions.predictions_table(table["id"], values, table["fold"].to_numpy())
     folder.write_table("train.parquet", made)
     code, captured = job(blend)
     assert code == 2

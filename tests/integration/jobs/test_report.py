@@ -98,9 +98,9 @@ def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):
         if split == "train":
             there = np.isin(table["fold"].to_numpy(), folds)
             ids, fold_of = table["id"].filter(pa.array(there)), table["fold"].to_numpy()[there]
-            target.write_table("train.parquet", predictions.table(ids, values[there], fold_of))
+            target.write_table("train.parquet", predictions.predictions_table(ids, values[there], fold_of))
         else:
-            target.write_table("test.parquet", predictions.table(table["id"], values))
+            target.write_table("test.parquet", predictions.predictions_table(table["id"], values))
     position = {"records": 90, "flip_rate": 0.25, "first_share": 0.625} if model == "poor" else None
     stage.commit(rows={}, metrics={"core_seconds": 36.0, "gpu_seconds": 0.0, "position": position})
 
@@ -113,7 +113,7 @@ def ask(folder):
     (lost,) = table.slice(10, 1)["id"].to_pylist()
     target.write_table("train.parquet", pa.concat_tables([table.slice(0, 10), table.slice(11)]))
     row = {"split": "train", "id": lost, "reason": "VLLMValidationError: <b>4097</b> tokens", "replaced": False}
-    target.write_table(predictions.QUARANTINE, pa.Table.from_pylist([row]))
+    target.write_table(predictions.QUARANTINE_FILE, pa.Table.from_pylist([row]))
     points = [{"share": 0.0, "log_loss": 1.05, "seconds": 0.0}, {"share": 0.3, "log_loss": 1.01, "seconds": 21.5}]
     counts = {"requests": 184, "distinct_requests": 182, "records_in_both_orders": 92, "tokens": 12345, "failed": 1}
     metrics = {
@@ -165,7 +165,7 @@ def test_every_number_of_the_page_stands_in_metrics_json(made):
     assert page.unmarked == []
     sections = {number.key.split("/")[1] for number in page.numbers}
     assert sections == set(metrics)  # every part of the file is shown
-    assert any(number.key.startswith("/blend/analysis/guards/0/") for number in page.numbers)
+    assert any(number.key.startswith("/blend/analysis/fallbacks/0/") for number in page.numbers)
 
 
 def test_models_are_scored_side_by_side(made):
@@ -182,7 +182,7 @@ def test_models_are_scored_side_by_side(made):
         assert values["ci95"][0] - 1e-9 <= values["oof_log_loss"] <= values["ci95"][1] + 1e-9
         by_vote = sum(values["log_loss_by_vote"][label] * count for label, count in metrics["labels"].items())
         assert np.isclose(by_vote / metrics["rows"], values["oof_log_loss"])
-    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learnt"]["oof_log_loss"]
+    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learned"]["oof_log_loss"]
     assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
     assert metrics["models"]["good"]["cost"] == {"core_seconds": 36.0, "gpu_seconds": 0.0}
     summary = metrics["summary"]
@@ -191,7 +191,7 @@ def test_models_are_scored_side_by_side(made):
     with_prior = 89 * metrics["models"]["asked"]["oof_log_loss"] + loss_of_the_lost(made)
     assert np.isclose(summary["over_best_model"]["gain"], with_prior / 90 - metrics["blend"]["oof_log_loss"])
     assert "asked (not all records)" in page
-    assert "<b>But <bdi data-text>asked</bdi> came trained, or learnt from what did</b>" in page
+    assert "<b>Warning: <bdi data-text>asked</bdi> may have been trained on these votes.</b>" in page
 
 
 def loss_of_the_lost(made):
@@ -284,7 +284,7 @@ def test_the_blend_is_reported_as_it_was_submitted_and_columns_are_made_once(mad
     columns = {path: path.stat().st_mtime_ns for path in (made / "run/report/columns").rglob("*.parquet")}
     assert len(columns) == 4
     assert job(made, report, "ray.cpus=2") == 0
-    assert metrics_of(made)["blend"]["submission"] == "learnt"
+    assert metrics_of(made)["blend"]["submission"] == "learned"
     assert {path: path.stat().st_mtime_ns for path in columns} == columns
     assert job(made, report) == 0
 
