@@ -61,7 +61,7 @@ def finished(tmp_path_factory, ray_cluster):
     """A folder with a finished run, its configuration, and its test records."""
     folder = tmp_path_factory.mktemp("predict")
     write_votes(folder / "train.csv", [pair(n) for n in range(90)])
-    # Empty and equal answers are the blend's to guard.
+    # Empty and equal answers get fallback probabilities.
     test = [pair(n) for n in range(200, 220)]
     test[3] |= {"response_a": "[null]"}
     test[7] |= {"response_b": test[7]["response_a"]}

@@ -40,7 +40,7 @@ COPIES = {80: 20, 81: 21}  # these records are those with A and B exchanged
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, ray_cluster):
-    """The folder of a run with hostile and copied records, two models' predictions and an analysed blend."""
+    """The folder of a run with hostile and copied records, two models' predictions and an analyzed blend."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "config.yaml").write_text(
         f"run: {folder}/run\n"
@@ -54,9 +54,9 @@ def made(tmp_path_factory, ray_cluster):
         "blend: {preset: {good: 3}, length_debias: true}\n"
     )
     rows = [vote(n, **HOSTILE.get(n, {})) for n in range(90)]
-    for copy, of in COPIES.items():
-        rows[copy] |= {"prompt": rows[of]["prompt"], "response_a": rows[of]["response_b"]}
-        rows[copy] |= {"response_b": rows[of]["response_a"]}
+    for copy, original in COPIES.items():
+        rows[copy] |= {"prompt": rows[original]["prompt"], "response_a": rows[original]["response_b"]}
+        rows[copy] |= {"response_b": rows[original]["response_a"]}
     write_votes(folder / "train.csv", [*rows, vote(99, winner_tie="maybe")])
     write_votes(folder / "others.csv", [vote(300)])
     write_votes(folder / "test.csv", [vote(200), rows[7]], [COLUMNS[0], *COLUMNS[3:6]])
@@ -227,7 +227,7 @@ def test_slices_calibration_and_bias_count_every_record(made):
     both = {name: each["both_orders"] for name, each in position.items()}
     assert both == {"good": True, "poor": False, "partly": True, "asked": True, "blend": False}
     style = {each["feature"]: each for each in metrics["bias"]["style"]}
-    assert set(style) == {"length", "position"}  # nobody wrote headers, lists or bold
+    assert set(style) == {"length", "position"}  # no answer has headers, lists or bold
     assert style["length"]["votes_ci95"][0] > 0  # these votes go to the longer answer
 
 

@@ -61,12 +61,12 @@ def test_calibrated_probabilities_are_open_equivariant_and_survive_json(method):
     raw = predictions[1].copy()
     raw[:3] = np.eye(3) * (1 - 3e-7) + 1e-7  # as pools give certainties
     fitted = fit_calibration(method, raw, labels)
-    made = fitted.apply(raw)
-    assert ((made > 0) & (made < 1)).all()
-    assert np.allclose(made.sum(axis=1), 1, atol=1e-12)
+    calibrated = fitted.apply(raw)
+    assert ((calibrated > 0) & (calibrated < 1)).all()
+    assert np.allclose(calibrated.sum(axis=1), 1, atol=1e-12)
     swapped = fit_calibration(method, swap_probabilities(raw), swap_labels(labels))
-    assert np.allclose(swapped.apply(swap_probabilities(raw)), swap_probabilities(made), atol=1e-6)
-    assert np.allclose(fitted.apply(swap_probabilities(raw)), swap_probabilities(made), atol=1e-12)
+    assert np.allclose(swapped.apply(swap_probabilities(raw)), swap_probabilities(calibrated), atol=1e-6)
+    assert np.allclose(fitted.apply(swap_probabilities(raw)), swap_probabilities(calibrated), atol=1e-12)
     read = Calibration.from_json(json.loads(json.dumps(dataclasses.asdict(fitted))))
     assert read == fitted
 
@@ -76,10 +76,10 @@ def test_scaling_keeps_the_order_of_predictions_whatever_the_votes():
     against = ((labels + 1) % 3).astype(np.int8)
     fitted = fit_calibration("temperature", predictions[0], against)
     assert fitted.power_answer >= 0
-    made = fitted.apply(predictions[0])
+    calibrated = fitted.apply(predictions[0])
     order = np.argsort(predictions[0][:, 0] / predictions[0][:, 1])
-    assert (np.diff(np.log(made[order, 0] / made[order, 1])) >= -1e-9).all()
-    assert ((made[:, 0] - made[:, 1]) * (predictions[0][:, 0] - predictions[0][:, 1]) >= -1e-12).all()
+    assert (np.diff(np.log(calibrated[order, 0] / calibrated[order, 1])) >= -1e-9).all()
+    assert ((calibrated[:, 0] - calibrated[:, 1]) * (predictions[0][:, 0] - predictions[0][:, 1]) >= -1e-12).all()
 
 
 def test_cross_calibration_never_saw_its_own_part():

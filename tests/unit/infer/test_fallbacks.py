@@ -33,30 +33,30 @@ def test_cases_of_answers():
 
 
 def test_many_records_speak_for_themselves():
-    found = by_case(fit_fallbacks(*records({0: 500, EMPTY_A: 400, EMPTY_B: 200, BOTH_EMPTY: 400, IDENTICAL: 400})))
+    fallbacks = by_case(fit_fallbacks(*records({0: 500, EMPTY_A: 400, EMPTY_B: 200, BOTH_EMPTY: 400, IDENTICAL: 400})))
     for code, shares in SHARES.items():
-        fallback = found[CASES[code]]
+        fallback = fallbacks[CASES[code]]
         assert fallback.applied
         assert "helps" in fallback.reason
         assert np.allclose(fallback.vote_shares, shares, atol=0.06)
         assert np.allclose(fallback.probabilities, fallback.vote_shares, atol=0.02)
         assert np.isclose(sum(fallback.probabilities), 1)
-    assert (found["empty_a"].records, found["empty_b"].records) == (400, 200)
+    assert (fallbacks["empty_a"].records, fallbacks["empty_b"].records) == (400, 200)
 
 
 def test_few_records_hardly_move_the_prior():
     predictions, votes, cases = records({0: 500, EMPTY_A: 3, IDENTICAL: 1})
-    found = by_case(fit_fallbacks(predictions, votes, cases))
+    fallbacks = by_case(fit_fallbacks(predictions, votes, cases))
     for code, count in ((EMPTY_A, 3), (IDENTICAL, 1)):
-        fallback = found[CASES[code]]
+        fallback = fallbacks[CASES[code]]
         assert not fallback.applied
         assert "at least 5 are needed" in fallback.reason
-        shares, prior, made = (
+        shares, prior, shrunken = (
             np.array(each) for each in (fallback.vote_shares, fallback.prior, fallback.probabilities)
         )
-        assert np.allclose(made - prior, (shares - prior) * count / (count + PRIOR_VOTES))
-        assert np.abs(made - prior).max() < 0.25 * np.abs(shares - prior).max()
-    assert np.allclose(found["empty_a"].prior, predictions[cases == EMPTY_A].mean(axis=0))
+        assert np.allclose(shrunken - prior, (shares - prior) * count / (count + PRIOR_VOTES))
+        assert np.abs(shrunken - prior).max() < 0.25 * np.abs(shares - prior).max()
+    assert np.allclose(fallbacks["empty_a"].prior, predictions[cases == EMPTY_A].mean(axis=0))
 
 
 def test_a_case_without_records_is_left_alone():
@@ -92,8 +92,8 @@ def test_exchanging_a_and_b_exchanges_the_fallbacks():
 
 
 def test_many_votes_on_one_prompt_are_no_evidence():
-    made = records({0: 100, IDENTICAL: 100})
-    predictions, votes, cases = made
+    shrunken = records({0: 100, IDENTICAL: 100})
+    predictions, votes, cases = shrunken
     one_prompt = dataclasses.replace(votes, groups=np.where(cases == IDENTICAL, 0, votes.groups))
-    assert by_case(fit_fallbacks(*made))["identical"].applied
+    assert by_case(fit_fallbacks(*shrunken))["identical"].applied
     assert not by_case(fit_fallbacks(predictions, one_prompt, cases))["identical"].applied

@@ -49,7 +49,7 @@ def test_no_part_of_a_blend_saw_the_votes_it_is_scored_on(name, calibration):
     pairs += [(before.calibrated[method], after.calibrated[method]) for method in before.calibrated]
     for one, other in pairs:
         assert (one[own] == other[own]).all()
-    if name not in ("equal", "preset"):  # of which little or nothing is learned
+    if name not in ("equal", "preset"):  # little or nothing is learned of these
         assert (before.blend[~own] != after.blend[~own]).any()
 
 
@@ -105,8 +105,8 @@ def test_noise_gets_no_weight_and_a_mis_scaled_model_its_best():
 def test_a_calibration_that_is_asked_for_is_used():
     truth, labels, _ = votes(800)
     data = training(truth[None], labels)
-    made = {name: fit_blend(data, recipe("linear", name)).blender.calibration.method for name in ("none", "vector")}
-    assert made == {"none": "none", "vector": "vector"}
+    methods = {name: fit_blend(data, recipe("linear", name)).blender.calibration.method for name in ("none", "vector")}
+    assert methods == {"none": "none", "vector": "vector"}
 
 
 def test_fallbacks_reach_predictions_and_only_theirs():
@@ -115,11 +115,11 @@ def test_fallbacks_reach_predictions_and_only_theirs():
     labels = np.where(data.facts.cases == IDENTICAL, 2, labels).astype(np.int8)
     fitted = fit_blend(relabeled(data, labels), recipe("linear", "none"))
     assert fitted.blender.fallbacks.keys() >= {"identical"}
-    made = fitted.blender.predict(data.predictions, data.facts)
-    assert len(np.unique(made[data.facts.cases == IDENTICAL], axis=0)) == 1
-    assert made[data.facts.cases == IDENTICAL][0, 2] > 0.8
+    blended = fitted.blender.predict(data.predictions, data.facts)
+    assert len(np.unique(blended[data.facts.cases == IDENTICAL], axis=0)) == 1
+    assert blended[data.facts.cases == IDENTICAL][0, 2] > 0.8
     bare = dataclasses.replace(fitted.blender, fallbacks={}).predict(data.predictions, data.facts)
-    assert (made[data.facts.cases == 0] == bare[data.facts.cases == 0]).all()
+    assert (blended[data.facts.cases == 0] == bare[data.facts.cases == 0]).all()
     one = dataclasses.replace(fitted.blender, fallbacks={"empty_b": (0.7, 0.1, 0.2)})
     by_one = one.predict(data.predictions, data.facts)
     assert (by_one[data.facts.cases == EMPTY_B] == [0.7, 0.1, 0.2]).all()
@@ -177,9 +177,9 @@ def test_what_only_the_left_out_model_predicts_gets_the_class_prior():
     predictions[1:, :20] = np.nan
     data = training(predictions, labels)
     prior = class_prior(labels, data.votes.folds)
-    made = predict_nested_without(data, recipe("linear"), "m0")
-    assert (made[:20] == prior[:20]).all()
-    assert (made[20:] != prior[20:]).all()
+    blended = predict_nested_without(data, recipe("linear"), "m0")
+    assert (blended[:20] == prior[:20]).all()
+    assert (blended[20:] != prior[20:]).all()
     assert (predict_nested_without(data.only(("m0",)), recipe("linear"), "m0") == prior).all()
     only_named = Recipe("preset", "none", preset={"m0": 1.0})
     assert (predict_nested_without(data, only_named, "m0") == prior).all()

@@ -101,11 +101,11 @@ def importance_of(**shares):
 
 def test_claims_are_judged_by_boosters_that_see_them_all():
     seeing = importance_of(length=0.5, words=0.2, vocabulary=0.19, style=0.06, entities=0.04, tone=0.01)
-    found = judge_claims({"all": seeing, "few": importance_of(words=1.0)})
-    assert found is not None
-    assert found["first"] == "length"
-    assert found["families"] == 6
-    assert [(each["family"], each["rank"], each["confirmed"]) for each in found["claims"]] == [
+    judged = judge_claims({"all": seeing, "few": importance_of(words=1.0)})
+    assert judged is not None
+    assert judged["first"] == "length"
+    assert judged["families"] == 6
+    assert [(each["family"], each["rank"], each["confirmed"]) for each in judged["claims"]] == [
         ("length", 1, True), ("vocabulary", 3, True), ("entities", 5, False),
     ]  # fmt: skip
     equal = importance_of(length=0.16, vocabulary=0.16, entities=0.16, style=0.16, tone=0.16, words=0.2)
@@ -133,17 +133,17 @@ def test_slices_are_set_against_all_records():
     )
     names = [None if n % 2 else "m" for n in range(count)]
     votes = pa.table({"label": rng.integers(0, 3, count), "model_a": names, "model_b": [None] * count})
-    found = {
+    by_slice = {
         (each["by"], each["slice"]): each for each in score_slices(records, votes, losses, np.arange(count), seed=1)
     }
-    two = found["turns", "two"]
+    two = by_slice["turns", "two"]
     assert np.isclose(two["oof_log_loss"], 1.5, atol=0.01)
     assert np.isclose(two["difference"], two["oof_log_loss"] - losses.mean())
     assert two["difference_ci95"][0] > 0.3
-    assert found["language", "English"]["difference"] == 0
-    assert ("language", "other or none") not in found  # there is none
-    assert ("turns", "three or more") not in found
-    assert found["model", "m"]["rows"] == 100
+    assert by_slice["language", "English"]["difference"] == 0
+    assert ("language", "other or none") not in by_slice  # there is none
+    assert ("turns", "three or more") not in by_slice
+    assert by_slice["model", "m"]["rows"] == 100
     # A slice of 19 prompts is left out, however often each was asked.
     assert score_slices(records, votes, losses, np.arange(count) % 19, seed=1) == []
 
@@ -166,10 +166,10 @@ def test_the_score_without_duplicates_leaves_out_the_copies():
     losses = np.array([1.0, 1.0, 1.0, 3.0, 1.0, 4.0])
     folds = np.array([0, 1, 0, 1, 2, 2], np.int16)
     votes = Votes(np.zeros(6, np.int8), folds, np.arange(6))
-    found = count_duplicates({"train": table(0, 6), "test": table(6, 8)}, losses, votes, seed=0)
-    assert found["exact"] == {"train": 2, "test_in_train": 0}
-    assert found["near"] == {"train": 4, "clusters": 2, "across_folds": 2, "test_in_train": 1}
-    one, apart = found["without"]
+    counts = count_duplicates({"train": table(0, 6), "test": table(6, 8)}, losses, votes, seed=0)
+    assert counts["exact"] == {"train": 2, "test_in_train": 0}
+    assert counts["near"] == {"train": 4, "clusters": 2, "across_folds": 2, "test_in_train": 1}
+    one, apart = counts["without"]
     assert (one["rows"], one["oof_log_loss"]) == (4, 1.0)
     assert (apart["rows"], apart["oof_log_loss"]) == (4, 1.75)
     assert np.isclose(one["difference"], 1.0 - losses.mean())
