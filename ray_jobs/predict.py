@@ -2,9 +2,9 @@
 
 Run as: python -m ray_jobs.predict --config runs/demo/settings.json --set data.test=NEW.csv
 
-Only data.test may differ from the settings of the finished run. `predict` checks all parts of the run before it predicts
-anything, and changes none of them. Predictions go to predict/<name> of the run, a small run of its own, named after the
-file of pairs and a digest of its contents. The unit of resume is the shard.
+Only data.test may differ from the settings of the finished run. `predict` checks all parts of the run before it
+predicts anything, and changes none of them. Predictions go to predict/<name> of the run, a small run of its own, named
+after the file of pairs and a digest of its contents. The unit of resume is the shard.
 """
 
 from __future__ import annotations
@@ -50,18 +50,17 @@ def predict(run: Run) -> list[StageResult]:
     blender = load_blender(finished)
     models = new_pairs.weighted_models(blender)
     needed = with_cheaper_models(settings, models)
-    stamped = with_cheaper_models(settings, blender.models)
-    stamps = stamps_of(finished, stamped)
+    stamps = stamps_of(finished, stamped := with_cheaper_models(settings, blender.models))
     predictors = _predictors(finished, records, needed)
 
     digests = digests_of("test", files)
     name = new_pairs.prediction_name(location, digests)
     new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
     with locked(new.folder, "predict", run.take_over):
-        inputs = {**new_pairs.training_digests(records), **digests}
-        ingested = ingest_files(new, records_stage(new, inputs), {"test": location}, {"test": files})
+        stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
+        ingested = ingest_files(new, stage, {"test": location}, {"test": files})
         pairs = Records(new.folder / "records", ingested.manifest)
-        results = [ingested, *(result for each in predictors for result in each(new, pairs))]
+        results = [ingested, *(result for predictor in predictors for result in predictor(new, pairs))]
         if len(models) < len(blender.models) and not new_pairs.all_predicted(new, pairs, models):
             say("predict", f"some records have no prediction from {', '.join(models)}; the other models predict, too")
             others = [model for model in stamped if model not in needed]
@@ -80,11 +79,11 @@ def _predictors(run: Run, records: Records, names: Sequence[str]) -> list[Predic
     Raises InputError with the first part that is missing, or was built with other settings, records or schema version.
     """
     boosters = [booster for booster in run.settings.boosters if booster.name in names]
+    encoders = [encoder for encoder in run.settings.encoders if encoder.name in names]
     llms = [llm for llm in run.settings.llms if llm.name in names]
     predictors: list[Predictor] = []
     if boosters:
         predictors.append(functools.partial(predict_boosters, finished=finished_boosters(run, records, boosters)))
-    encoders = [encoder for encoder in run.settings.encoders if encoder.name in names]
     predictors += [_encoder_predictor(run, records, encoder) for encoder in encoders]
     return [*predictors, _llms_predictor(run, records, llms)] if llms else predictors
 
@@ -98,7 +97,6 @@ def _encoder_predictor(run: Run, records: Records, encoder: Encoder) -> Predicto
     folds = [fold_stage(models, fold) for fold in folds_of(run, encoder)]
     for stage in (models, *folds, predictions_stage(run, records, encoder, models)):
         require_finished(stage, "train_encoder")
-
     return lambda new, pairs: [
         pack_records(new, pairs, encoder.name, base, packing_of(encoder)),
         predict_records(new, pairs, encoder, models),
