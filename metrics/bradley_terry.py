@@ -1,7 +1,7 @@
 """Fit Bradley-Terry models of pairwise votes on features of the answers.
 
-The model (Bradley and Terry 1952) says P(A wins) = 1 / (1 + exp(-(x_a - x_b) · beta)) if the strength of an answer is
-a linear function of its features x. The arena's style control (Li, Angelopoulos and Chiang 2024, "Does style matter?
+The strength of an answer is a linear function of its features x: P(A wins) = 1 / (1 + exp(-(x_a - x_b) · beta))
+(Bradley and Terry 1952). The arena's style control (Li, Angelopoulos and Chiang 2024, "Does style matter?
 Disentangling style and substance in Chatbot Arena") fits it to four features of style: length in tokens, headers, list
 items and bold spans. Each feature is the normalized difference (a - b) / (a + b), divided by its standard deviation.
 The arena's model also has a strength for each model. This one has none, because predictions never know model names.

@@ -148,8 +148,8 @@ def compare_methods(losses: Mapping[Method, Doubles], groups: Groups) -> dict[Me
 def choose_method(scores: Mapping[Method, MethodScore]) -> Method:
     """Return the simplest method within one standard error of the best (Breiman et al. 1984, section 3.4.3).
 
-    The standard error is that of the difference. Losses of single records differ far more than the losses of two
-    methods on one record, and with their standard error no calibration would ever be chosen.
+    The standard error is that of the difference. The losses of single records have a far larger one, with which no
+    calibration would ever be chosen.
     """
     least = min(score.log_loss for score in scores.values())
     return next(

@@ -102,9 +102,9 @@ def drop_idle_models(learn: LearnWeights, pool: PoolFunction, predictions: Proba
     """Return the weights (models,) that `learn` finds, with 0 for models whose weight may be chance.
 
     A useless model gets a weight of about the standard error of weights, which reads as a share of the blend. So
-    models of less than a fifth of the weight are dropped, the least one first. A model is dropped if this costs less
-    of the votes' log-likelihood than half the logarithm of their number, in nats (the Bayesian information criterion;
-    Schwarz 1978). With 2,000 votes noise is worth more than that less than once in 100 times. Models of more weight
+    models of less than a fifth of the weight are candidates, the least one first. A model is dropped if this costs less
+    log-likelihood than half the logarithm of the number of votes, in nats. This is the Bayesian information criterion
+    (Schwarz 1978). With 2,000 votes noise is worth more than that less than once in 100 times. Models of more weight
     stay: with few votes the criterion would also drop one of two equal partners, whose blend is better than either.
     """
     weights = learn(predictions, labels)
