@@ -9,7 +9,6 @@ after the file of pairs and a digest of its contents. The unit of resume is the 
 
 from __future__ import annotations
 
-import functools
 import sys
 from typing import TYPE_CHECKING
 
@@ -83,7 +82,8 @@ def _predictors(run: Run, records: Records, names: Sequence[str]) -> list[Predic
     llms = [llm for llm in run.settings.llms if llm.name in names]
     predictors: list[Predictor] = []
     if boosters:
-        predictors.append(functools.partial(predict_boosters, finished=finished_boosters(run, records, boosters)))
+        trained = finished_boosters(run, records, boosters)
+        predictors.append(lambda new, pairs: predict_boosters(new, pairs, trained))
     predictors += [_encoder_predictor(run, records, encoder) for encoder in encoders]
     return [*predictors, _llms_predictor(run, records, llms)] if llms else predictors
 
