@@ -54,7 +54,7 @@ def test_every_section_keeps_the_contract(name):
 
 
 def test_sections_have_an_order_and_names_of_their_own():
-    sections = sections_in_order()
+    sections = [section for section in sections_in_order() if type(section).__module__.startswith("report.sections.")]
     assert [section.name for section in sections] == [
         "summary", "models", "blend", "calibration", "bias", "slices", "drivers", "search", "training", "scoring",
         "worst", "data", "features", "run",
