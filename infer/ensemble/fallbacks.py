@@ -111,7 +111,7 @@ def _decide(predictions: Probabilities, votes: Votes, symmetric: bool, overall: 
         return False, "no training record has this case"
     if count < MIN_RECORDS:
         kind = "" if symmetric else " with an empty A or B"
-        return False, f"{count} training records{kind}; at least {MIN_RECORDS} are needed to show that it helps"
+        return False, f"only {count} in training{kind}; at least {MIN_RECORDS} are needed to show that it helps"
     held_out_estimates = np.empty_like(predictions)
     for fold in np.unique(votes.folds):
         held_out = votes.folds == fold
@@ -121,4 +121,4 @@ def _decide(predictions: Probabilities, votes: Votes, symmetric: bool, overall: 
     gain, error = float(gains.mean()), standard_error(gains, votes.groups)
     applied = gain > error
     verdict = "it helps" if applied else "no clear gain"
-    return applied, f"{verdict}: log loss of {count} records falls by {gain:+.4f}, standard error {error:.4f}"
+    return applied, f"{verdict}: gain {gain:+.4f} nats on {count} records, standard error {error:.4f}"
