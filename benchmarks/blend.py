@@ -1,18 +1,19 @@
-"""What the blend recovers where the truth is known: noise without weight, scale set right, intervals that hold.
+"""Check the blend on data with known probabilities: the weight of noise, calibration, and coverage of intervals.
 
 Run as: python -m benchmarks.blend
 (about 5 minutes on a free core)
 
-Each repetition draws 2,000 records from the demo's generator, of which the true probabilities are known, and makes
-three predictors: the truth with noise, the truth mis-scaled (to the power of 2.5 or 0.4, by turns), and pure noise.
-Printed are the share of the learnt blend's weights that noise gets, how far calibration leaves the mis-scaled one from
-its best (the truth), nested, and how often the 95% interval of the nested loss, drawn by prompts, covers the loss of
-the very blend on 20,000 fresh records.
+Each repetition draws 2,000 records from the demo's generator, whose true probabilities are known. It makes three
+predictors: the truth with noise, the truth mis-scaled (to the power of 2.5 or 0.4, in turn), and pure noise.
+The benchmark prints three things:
+- the share of the learned blend's weights that noise gets;
+- the nested loss of the calibrated mis-scaled predictor, less the loss of the truth;
+- how often the 95% interval of the nested loss, drawn by prompts, covers the loss of the blend on 20,000 fresh records.
 
-A nested loss is that of blends learnt on nine tenths of the records, and fresh records scatter too: with 20,000 of
-them the loss on their votes alone would leave an exact interval at 93.8%. So coverage is also printed for the
-expected loss on the fresh records, which their true probabilities give, and for the true probabilities as predictions:
-these learn nothing, so whatever their intervals lack is the luck of the draws.
+Blends of a nested loss are learned on nine tenths of the records, and the loss on fresh records scatters, too. With
+20,000 fresh records an exact interval would cover the loss on their votes in 93.8% of cases. So the benchmark also
+prints the coverage of the expected loss on the fresh records, from their true probabilities. It prints the coverage
+of the true probabilities as predictions, too: they learn nothing, so they show the luck of the draws.
 """
 
 import argparse
@@ -20,13 +21,15 @@ import sys
 import time
 
 import numpy as np
-import numpy.typing as npt
 
+from core.arrays import Groups, Probabilities
 from demo.generator import SyntheticPairs, decode_turns, generate
-from infer.ensemble.fit import Recipe, Training, blend_parts, fit, nested
-from infer.ensemble.pools import Floats, open_simplex
+from infer.ensemble.fit import Recipe, Training, blend_parts, fit_blend, predict_nested
+from infer.ensemble.pools import open_simplex
+from infer.ensemble.record_facts import RecordFacts
 from metrics.intervals import bootstrap_means, interval
 from metrics.scores import log_loss, record_log_loss
+from votes.arrays import Votes
 from votes.folds import assign_folds, prompt_group
 
 ROWS, FRESH, REPETITIONS, FOLDS = 2000, 20_000, 100, 10
@@ -34,11 +37,11 @@ POWERS = (2.5, 0.4)
 
 
 def main() -> None:
-    """Measure and print; exit 1 if noise keeps weight or the mis-scaled predictor stays off."""
+    """Measure and print. Exit 1 if noise keeps weight, or if calibration does not fix the mis-scaled predictor."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--repetitions", type=int, default=REPETITIONS)
     parser.add_argument("--rows", type=int, default=ROWS)
-    parser.add_argument("--seed", type=int, default=0, help="of the first repetition; the next ones count up from it")
+    parser.add_argument("--seed", type=int, default=0, help="of the first repetition; later ones count up from it")
     options = parser.parse_args()
     start = time.monotonic()
     fresh = generate(FRESH, seed=0, stream="fresh")
@@ -60,35 +63,37 @@ def main() -> None:
     chance = 1.96 * np.sqrt(0.95 * 0.05 / len(rows))
     print(
         f"95% intervals of the nested loss: {covered.mean():.0%} cover the loss on {FRESH:,} fresh records, "
-        f"{covered_expected.mean():.0%} the expected loss there, {covered_truth.mean():.0%} that of the truth itself "
-        f"(exact ones: 95% but for chance, {chance:.1%} either way); "
+        f"{covered_expected.mean():.0%} the expected loss there, {covered_truth.mean():.0%} the loss of the truth "
+        f"(exact intervals: 95%, plus or minus {chance:.1%} by chance); "
         f"nested less expected {gap.mean():+.4f}, standard error {gap.std(ddof=1) / np.sqrt(len(gap)):.4f}"
     )
     sys.exit(0 if share.mean() < 0.02 and distance.mean() < 0.003 else 1)
 
 
 def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tuple[float, ...]:
-    """Share of noise, distance of the calibrated one, coverage of the loss and of its expectation, nested less expected
-    loss, and coverage of the truth's loss.
+    """Return the weight of noise, the distance from the truth's loss, and three coverages of losses.
+
+    The coverages are of the loss, of its expectation and of the truth's loss; before the last, nested less expected.
     """
     rng = np.random.default_rng(repetition)
     power = POWERS[repetition % len(POWERS)]
     data = _training(pairs, _predictors(pairs, power, rng), seed=repetition)
-    blender = fit(data, Recipe("learnt")).blender
-    of_blend = record_log_loss(nested(data, Recipe("learnt")).predictions, data.labels)
-    of_truth = record_log_loss(pairs.probabilities, data.labels)
-    means = bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.groups, seed=repetition)
+    labels = data.votes.labels
+    blender = fit_blend(data, Recipe("learned")).blender
+    of_blend = record_log_loss(predict_nested(data, Recipe("learned")).blend, labels)
+    of_truth = record_log_loss(pairs.probabilities, labels)
+    means = bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.votes.groups, seed=repetition)
     (low, high), (low_truth, high_truth) = (interval(column) for column in means.T)
-    ordinary, equal = np.zeros(FRESH, np.int8), np.zeros(FRESH)
-    predicted = blender.predict(_predictors(fresh, power, rng), ordinary, equal)
-    # Votes of their own for every repetition: one draw's luck would shift all of them alike.
+    facts = RecordFacts(np.zeros(FRESH, np.int8), np.zeros(FRESH))
+    predicted = blender.predict(_predictors(fresh, power, rng), facts)
+    # Every repetition draws votes of its own: one draw for all would shift all of them alike.
     votes = (rng.random(FRESH)[:, None] > fresh.probabilities.cumsum(axis=1)[:, :2]).sum(axis=1).astype(np.int8)
     on_votes = log_loss(predicted, votes)
     expected = float(-(fresh.probabilities * np.log(predicted)).sum(axis=1).mean())
-    alone = nested(data.only(("mis-scaled",)), Recipe("linear")).predictions
+    alone = predict_nested(data.only(("mis-scaled",)), Recipe("linear")).blend
     return (
         blender.weights[2] / sum(blender.weights),
-        log_loss(alone, data.labels) - of_truth.mean(),
+        log_loss(alone, labels) - of_truth.mean(),
         float(low <= on_votes <= high),
         float(low <= expected <= high),
         of_blend.mean() - expected,
@@ -96,21 +101,22 @@ def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tu
     )
 
 
-def _predictors(pairs: SyntheticPairs, power: float, rng: np.random.Generator) -> Floats:
-    """Probabilities (3, n, 3): the truth with noise on its logarithms, mis-scaled, and pure noise."""
+def _predictors(pairs: SyntheticPairs, power: float, rng: np.random.Generator) -> Probabilities:
+    """Return probabilities (3, n, 3): the truth with noise on its logarithms, mis-scaled, and pure noise."""
     truth = pairs.probabilities
     noisy = np.log(truth) + rng.normal(0, 0.5, truth.shape)
     scaled = [np.exp(noisy), truth**power, rng.dirichlet([1, 1, 1], size=len(truth))]
     return np.stack([open_simplex(each / each.sum(axis=1, keepdims=True)) for each in scaled])
 
 
-def _training(pairs: SyntheticPairs, predictions: Floats, seed: int) -> Training:
+def _training(pairs: SyntheticPairs, predictions: Probabilities, seed: int) -> Training:
     prompts = pairs.table["prompt"].to_pylist()
-    groups: npt.NDArray[np.int64] = np.array([prompt_group(decode_turns(prompt)) for prompt in prompts])
+    groups: Groups = np.array([prompt_group(decode_turns(prompt)) for prompt in prompts])
     rows = len(groups)
     parts = blend_parts(assign_folds(pairs.labels, groups, FOLDS, seed), groups)
     names = ("noisy", "mis-scaled", "noise")
-    return Training(names, predictions, pairs.labels, parts, groups, np.zeros(rows, np.int8), np.zeros(rows))
+    facts = RecordFacts(np.zeros(rows, np.int8), np.zeros(rows))
+    return Training(names, predictions, Votes(pairs.labels, parts, groups), facts)
 
 
 if __name__ == "__main__":

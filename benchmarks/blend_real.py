@@ -1,10 +1,10 @@
-"""Whether the learnt blend keeps up with the best single model on every corpus at hand, out-of-fold.
+"""Compare the learned blend with the best single model on every available corpus, out-of-fold.
 
 Run as: python -m benchmarks.blend_real --data ../shared/data
 (about 5 minutes on 2 cores)
 
-Each corpus goes through the pipeline with configs/best.yaml without its embeddings, so that nothing needs torch: a
-forest, boosted trees and a linear model. `demo` is made by the run itself; a corpus whose file is absent is skipped.
+Each corpus goes through the pipeline with configs/best.yaml without embeddings, so that nothing needs torch: a forest,
+boosted trees and a linear model. The run itself makes `demo`. A corpus without its file is skipped.
 """
 
 import argparse
@@ -31,19 +31,21 @@ AIM = 0.001
 
 
 def main() -> None:
-    """Run the pipeline on each corpus and print a line; exit 1 if the learnt blend falls behind on one."""
+    """Run the pipeline on each corpus and print a line. Exit 1 if the learned blend falls behind on one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default=str(ROOT.parent / "shared/data"), help="folder of the corpora")
     parser.add_argument("--corpora", nargs="+", default=list(CORPORA), choices=list(CORPORA))
-    parser.add_argument("--runs", help="folder to keep the runs in: what is finished there is not made again")
+    parser.add_argument("--runs", help="folder to keep the runs in; finished stages there are skipped")
     options = parser.parse_args()
-    print(f"{'corpus':<12}{'best single':>22}{'learnt':>10}{'behind':>10}  95% interval         calibration  in-sample")
+    print(
+        f"{'corpus':<12}{'best single':>22}{'learned':>10}{'behind':>10}  95% interval         calibration  in-sample"
+    )
     missed = 0
     for name in options.corpora:
         file = CORPORA[name]
         path = Path(options.data) / str(file)
         if file is not None and not path.exists():
-            print(f"{name:<12}skipped: {path} is not there")
+            print(f"{name:<12}skipped: {path} does not exist")
             continue
         with tempfile.TemporaryDirectory() as temporary:
             line, kept_up = _line(name, Path(options.runs or temporary) / name, None if file is None else path)
@@ -53,13 +55,13 @@ def main() -> None:
 
 
 def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
-    """What is printed of a corpus, and whether the learnt blend keeps up there."""
+    """Return the line of a corpus, and whether the learned blend keeps up there."""
     votes_or_none = "data.synthetic={train_rows: 2000, test_rows: 100}" if votes is None else f"data.train={votes}"
     features = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
     overrides = [
         f"run={folder}",
         votes_or_none,
-        "blend.submission=learnt",
+        "blend.submission=learned",
         "featurize.families.embeddings=null",
         f"boosters.forest.features={features}",
         f"boosters.boosted.features={features}",
@@ -78,24 +80,24 @@ def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
     run = Run(load_settings((ROOT / CONFIG).read_text("utf-8"), CONFIG, overrides))
     records = open_records(run)
     columns = records.read("train", ["label", "group"])
-    labels, groups = (columns[each].to_numpy() for each in ("label", "group"))
+    labels, groups = (columns[column].to_numpy() for column in ("label", "group"))
     losses = {
         model: record_log_loss(read_predictions(run, records, model, "train"), labels) for model in run.settings.blended
     }
     best = min(losses, key=lambda model: float(losses[model].mean()))
     blend = run.folder / "blend"
-    learnt = record_log_loss(probabilities(blend.read_table("train-learnt.parquet")), labels)
-    behind = learnt - losses[best]
+    learned = record_log_loss(probabilities(blend.read_table("train-learned.parquet")), labels)
+    behind = learned - losses[best]
     low, high = interval(bootstrap_means(behind[:, None], groups)[:, 0])
-    found: dict[str, Any] = blend.read_json("analysis.json")
+    analysis: dict[str, Any] = blend.read_json("analysis.json")
     kept_up = bool(behind.mean() <= AIM)
     verdict = "" if kept_up else f"  MORE THAN {AIM} BEHIND"
-    told = (
-        f"{name:<12}{best:>14} {losses[best].mean():.4f}{learnt.mean():>11.4f}{behind.mean():>+10.4f}"
-        f"  ({low:+.4f} to {high:+.4f})  {found['calibration']['chosen']:<12} {found['in_sample_log_loss']:.4f}"
+    line_of_corpus = (
+        f"{name:<12}{best:>14} {losses[best].mean():.4f}{learned.mean():>11.4f}{behind.mean():>+10.4f}"
+        f"  ({low:+.4f} to {high:+.4f})  {analysis['calibration']['chosen']:<12} {analysis['in_sample_log_loss']:.4f}"
         f"  {len(np.unique(groups))} prompts, {time.monotonic() - start:.0f} s{verdict}"
     )
-    return told, kept_up
+    return line_of_corpus, kept_up
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
-"""Baselines: uniform, class prior, and length only, which a model has to beat to have read anything."""
+"""Baselines: uniform, class prior, and length only. A model that does not beat length only may have read nothing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-from metrics.bradley_terry import normalised_difference
+from metrics.differences import normalized_difference
 
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from core.arrays import Doubles, Folds, Labels, Probabilities
 
-_RIDGE = 1e-3  # bounds the weights where few votes are separable
+_RIDGE = 1e-3  # bounds the weights if few votes are separable
 _STEPS = 50
 
 
-def uniform(count: int) -> Floats:
-    """The prediction (count, 3) of someone who knows nothing."""
+def uniform(count: int) -> Probabilities:
+    """Return the prediction (count, 3) that gives each class the same probability."""
     return np.full((count, 3), 1 / 3)
 
 
-def class_prior(labels: npt.NDArray[np.int8], folds: npt.NDArray[np.int16]) -> Floats:
-    """Out-of-fold class shares (n, 3): each record gets those of the other folds, with one vote added to each class."""
+def class_prior(labels: Labels, folds: Folds) -> Probabilities:
+    """Return out-of-fold class shares (n, 3): of the other folds' votes, with one vote added to each class."""
     prior = np.empty((len(labels), 3))
     for fold in np.unique(folds):
         counts = np.bincount(labels[folds != fold], minlength=3) + 1.0
@@ -25,15 +29,13 @@ def class_prior(labels: npt.NDArray[np.int8], folds: npt.NDArray[np.int16]) -> F
     return prior
 
 
-def length_only(
-    lengths_a: Floats, lengths_b: Floats, labels: npt.NDArray[np.int8], folds: npt.NDArray[np.int16]
-) -> Floats:
-    """Out-of-fold probabilities (n, 3) of a logistic regression on x = (a - b) / (a + b) of the answers' lengths (n,).
+def length_only(lengths_a: Doubles, lengths_b: Doubles, labels: Labels, folds: Folds) -> Probabilities:
+    """Return out-of-fold probabilities (n, 3) of a logistic regression on x = (a - b) / (a + b) of lengths (n,).
 
-    Its scores for A, B and tie are beta x, -beta x and gamma + delta |x|, so that exchanging the answers exchanges
-    their probabilities. Each fold's three weights are fitted to the votes of the others.
+    Its scores for A, B and tie are beta x, -beta x and gamma + delta |x|, so exchanging the answers exchanges their
+    probabilities. The three weights of a fold are fitted to the votes of the other folds.
     """
-    x = normalised_difference(lengths_a, lengths_b)
+    x = normalized_difference(lengths_a, lengths_b)
     zero, one = np.zeros_like(x), np.ones_like(x)
     design = np.stack(
         [np.stack(row, axis=1) for row in ((x, zero, zero), (-x, zero, zero), (zero, one, np.abs(x)))], axis=1
@@ -45,14 +47,14 @@ def length_only(
     return predicted
 
 
-def _fit(design: Floats, labels: npt.NDArray[np.int8]) -> Floats:
-    """Weights (3,) of the conditional logit with `design` (n, 3 classes, 3), by Newton's method: its loss is convex."""
+def _fit(design: Doubles, labels: Labels) -> Doubles:
+    """Return the weights (3,) of a conditional logit with `design` (n, 3 classes, 3). Newton's method: it is convex."""
     weights = np.zeros(design.shape[2])
-    chosen = design[np.arange(len(labels)), labels].sum(axis=0)
+    observed = design[np.arange(len(labels)), labels].sum(axis=0)
     for _ in range(_STEPS):
         chances = _softmax(design @ weights)
         means = np.einsum("nc,ncw->nw", chances, design)
-        gradient = chosen - means.sum(axis=0) - _RIDGE * weights
+        gradient = observed - means.sum(axis=0) - _RIDGE * weights
         squares = np.einsum("nc,ncw,ncv->wv", chances, design, design) - means.T @ means
         step = np.linalg.solve(squares + _RIDGE * np.eye(len(weights)), gradient)
         weights += step
@@ -61,7 +63,7 @@ def _fit(design: Floats, labels: npt.NDArray[np.int8]) -> Floats:
     return weights
 
 
-def _softmax(scores: Floats) -> Floats:
+def _softmax(scores: Doubles) -> Probabilities:
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    chances: Floats = powers / powers.sum(axis=1, keepdims=True)
+    chances: Probabilities = powers / powers.sum(axis=1, keepdims=True)
     return chances

@@ -1,50 +1,46 @@
-"""Bradley-Terry models of pairwise votes on what the answers look like.
+"""Fit Bradley-Terry models of pairwise votes on features of the answers.
 
-The model (Bradley and Terry 1952) says P(A wins) = 1 / (1 + exp(-(x_a - x_b) · beta)) when each answer's strength is a
-linear function of its features x. The arena's style control (Li, Angelopoulos and Chiang 2024, "Does style matter?
+The strength of an answer is a linear function of its features x: P(A wins) = 1 / (1 + exp(-(x_a - x_b) · beta))
+(Bradley and Terry 1952). The arena's style control (Li, Angelopoulos and Chiang 2024, "Does style matter?
 Disentangling style and substance in Chatbot Arena") fits it to four features of style: length in tokens, headers, list
-items and bold spans, each as the normalised difference (a - b) / (a + b), divided by its standard deviation. Theirs
-has a strength for each model as well; ours has none, because a prediction never knows the models' names.
+items and bold spans. Each feature is the normalized difference (a - b) / (a + b), divided by its standard deviation.
+The arena's model also has a strength for each model. This one has none, because predictions never know model names.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from core.arrays import Doubles, Groups
 
 _NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
-_RIDGE = 1e-2  # on half the squared length of beta: nothing beside the votes, but bounds it where they are separable
+_RIDGE = 1e-2  # on half the squared length of beta: negligible next to the votes, but bounds beta if they are separable
 _STEPS = 50
 
 
 @dataclass(frozen=True)
-class Fit:
+class BradleyTerryFit:
     """Coefficients (d,) in log-odds of a win of A for each unit of the features, and their standard errors (d,)."""
 
-    coefficients: Floats
-    standard_errors: Floats
+    coefficients: Doubles
+    standard_errors: Doubles
 
     def interval(self, n: int) -> tuple[float, float]:
-        """95% interval of the n-th coefficient, by its normal approximation."""
+        """Return the 95% interval of the n-th coefficient, by its normal approximation."""
         half = _NORMAL_95 * self.standard_errors[n]
         return float(self.coefficients[n] - half), float(self.coefficients[n] + half)
 
 
-def normalised_difference(a: Floats, b: Floats) -> Floats:
-    """(a - b) / (a + b) of counts (n,) from 0 up, as in the arena's style control; 0 where neither has any."""
-    total = a + b
-    difference: Floats = np.where(total > 0, a - b, 0.0) / np.maximum(total, 1.0)
-    return difference
-
-
-def fit(differences: Floats, wins: Floats, groups: npt.NDArray[np.int64]) -> Fit:
+def fit_bradley_terry(differences: Doubles, wins: Doubles, groups: Groups) -> BradleyTerryFit:
     """Fit by maximum likelihood: `differences` (n, d) of the features, `wins` (n,) of A from 0 to 1.
 
-    Newton's method on the logistic log-likelihood, in which half a win is half a record of either outcome (fractional
-    logit: Papke and Wooldridge 1996). The standard errors are the cluster-robust ones over `groups` (n,), the records
-    of one prompt (Liang and Zeger 1986): those of the Hessian alone would take half a win for as noisy as a whole one.
+    Newton's method runs on the logistic log-likelihood, in which half a win is half a record of either outcome
+    (fractional logit: Papke and Wooldridge 1996). The standard errors are cluster-robust over `groups` (n,), the
+    records of one prompt (Liang and Zeger 1986). Those of the Hessian would take half a win for as noisy as a win.
     """
     size = differences.shape[1]
     beta = np.zeros(size)
@@ -62,15 +58,15 @@ def fit(differences: Floats, wins: Floats, groups: npt.NDArray[np.int64]) -> Fit
     by_group = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in scores.T], axis=1)
     bread = np.linalg.inv(_hessian(differences, chance))
     covariance = bread @ (by_group.T @ by_group) @ bread * count / max(count - 1, 1)
-    return Fit(beta, np.sqrt(np.diag(covariance)))
+    return BradleyTerryFit(beta, np.sqrt(np.diag(covariance)))
 
 
-def _logistic(scores: Floats) -> Floats:
-    chance: Floats = 1 / (1 + np.exp(-np.clip(scores, -30, 30)))
+def _logistic(scores: Doubles) -> Doubles:
+    chance: Doubles = 1 / (1 + np.exp(-np.clip(scores, -30, 30)))
     return chance
 
 
-def _hessian(differences: Floats, chance: Floats) -> Floats:
+def _hessian(differences: Doubles, chance: Doubles) -> Doubles:
     weighted = differences * (chance * (1 - chance))[:, None]
-    hessian: Floats = weighted.T @ differences + _RIDGE * np.eye(differences.shape[1])
+    hessian: Doubles = weighted.T @ differences + _RIDGE * np.eye(differences.shape[1])
     return hessian

@@ -1,17 +1,22 @@
 """Intervals of means: the cluster bootstrap, and standard errors of grouped values."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-_DRAWS = 32  # bootstrap draws at a time
+if TYPE_CHECKING:
+    from core.arrays import Doubles, Groups, Mask
+
+_BATCH = 32  # bootstrap draws in one product of matrices
 
 
-def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: int = 2000, seed: int = 0) -> Floats:
-    """Bootstrap distribution (repetitions, columns) of the column means of `values` (n, columns).
+def bootstrap_means(values: Doubles, groups: Groups, repetitions: int = 2000, seed: int = 0) -> Doubles:
+    """Return bootstrap samples (repetitions, columns) of the column means of `values` (n, columns).
 
-    Whole groups are drawn (records of one prompt are not independent), so each mean is a ratio of drawn sums to drawn
-    sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
+    Whole groups are drawn, because records of one prompt are not independent. Each mean is a ratio of drawn sums to
+    drawn sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
     """
     from threadpoolctl import threadpool_limits
 
@@ -21,39 +26,35 @@ def bootstrap_means(values: Floats, groups: npt.NDArray[np.int64], repetitions: 
     sizes = np.bincount(group_of, minlength=count).astype(np.float64)
     rng = np.random.default_rng(seed)
     means = np.empty((repetitions, values.shape[1]))
-    # The products are small: BLAS's threads would mostly wait for each other, on a busy machine for seconds.
+    # The products are small. BLAS threads would mostly wait for each other: for seconds on a busy machine.
     with threadpool_limits(1, "blas"):
-        for start in range(0, repetitions, _DRAWS):
-            # Several draws in one product of matrices: alone, each would read all the sums again.
-            drawn = np.empty((min(_DRAWS, repetitions - start), count))
+        for start in range(0, repetitions, _BATCH):
+            # One product for several draws reads the sums once.
+            drawn = np.empty((min(_BATCH, repetitions - start), count))
             for row in drawn:
                 row[:] = np.bincount(rng.integers(0, count, size=count), minlength=count)
-            means[start : start + _DRAWS] = (drawn @ sums) / (drawn @ sizes)[:, None]
+            means[start : start + _BATCH] = (drawn @ sums) / (drawn @ sizes)[:, None]
     return means
 
 
-def bootstrap_parts(
-    values: Floats, parts: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64], repetitions: int = 2000, seed: int = 0
-) -> Floats:
-    """Bootstrap distribution (repetitions, k + 1) of the means of `values` (n,) over k `parts` (n, k), then over all.
+def bootstrap_parts(values: Doubles, parts: Mask, groups: Groups, repetitions: int = 2000, seed: int = 0) -> Doubles:
+    """Return bootstrap samples (repetitions, k + 1) of the means of `values` (n,) over k `parts` (n, k), then over all.
 
-    The draws of groups are those of `bootstrap_means`, so a part's mean can be set against the whole's. Where a draw
-    has none of a part's records, the part's mean is nan; a part that has records in few groups knows little anyway.
+    The draws of groups are those of `bootstrap_means`, so the mean of a part can be compared with the mean of all. A
+    sample is nan if its draw has no record of the part.
     """
-    everything = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
-    means = bootstrap_means(
-        np.concatenate([everything * values[:, None], everything], axis=1), groups, repetitions, seed
-    )
+    members = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
+    means = bootstrap_means(np.concatenate([members * values[:, None], members], axis=1), groups, repetitions, seed)
     sums, sizes = np.split(means, 2, axis=1)
     with np.errstate(invalid="ignore"):
-        parted: Floats = sums / sizes
-    return parted
+        part_means: Doubles = sums / sizes
+    return part_means
 
 
-def standard_error(values: Floats, groups: npt.NDArray[np.int64]) -> float:
-    """Standard error of the mean of `values` (n,) where whole groups are independent; infinite for a single group.
+def standard_error(values: Doubles, groups: Groups) -> float:
+    """Return the standard error of the mean of `values` (n,) if whole groups are independent; inf for a single group.
 
-    The cluster-robust one with its small-sample factor (Cameron, Gelbach and Miller 2008, section II).
+    It is cluster-robust, with the small-sample factor (Cameron, Gelbach and Miller 2008, section II).
     """
     _, group_of = np.unique(groups, return_inverse=True)
     sums = np.bincount(group_of, weights=values - values.mean())
@@ -62,7 +63,7 @@ def standard_error(values: Floats, groups: npt.NDArray[np.int64]) -> float:
     return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(values))
 
 
-def interval(samples: Floats, level: float = 0.95) -> tuple[float, float]:
-    """Percentile interval of bootstrap samples (repetitions,) without those that are nan, draws that had no value."""
+def interval(samples: Doubles, level: float = 0.95) -> tuple[float, float]:
+    """Return the percentile interval of bootstrap samples (repetitions,), without samples that are nan."""
     low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

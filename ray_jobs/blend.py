@@ -1,27 +1,83 @@
-"""Blend the models' predictions, calibrate the blend, guard degenerate answers, and write the submission.
+"""Blend the models' predictions, calibrate the blend, and write the submission.
 
 Run as: python -m ray_jobs.blend --config configs/demo.yaml
 
-Every blend is made: weights learnt for a weighted mean (linear), a weighted geometric mean (log) and the better of the
-two (learnt), greedy ensemble selection (greedy), equal weights, and the published weights (preset). They are scored by
-nested folds: whatever is learnt for a record's blend has not seen its vote.
+All blends are fitted: weights learned for a weighted mean (linear) or a weighted geometric mean (log), the better of
+these two (learned), greedy ensemble selection (greedy), equal weights, and the published weights (preset). Records with
+empty or identical answers get fallback probabilities. Blends are scored with nested folds: nothing that is learned for
+a record's blend has seen its vote.
 """
 
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Any
 
 from core.cli import Job, main
-from infer.ensemble.stage import make_blend
+from core.ray_session import on_worker
+from core.run import StageResult
+from infer.ensemble import outputs
+from infer.ensemble.analysis import analyze_submission, score_blends
+from infer.ensemble.messages import blend_notes, warn_about_blend
+from infer.ensemble.record_facts import read_record_facts
+from infer.ensemble.stage import blend_stage, read_models, read_training, recipes_of, require_blended_models
+from metrics.baselines import class_prior
+from votes.predictions import predictions_table
+from votes.records import open_records
 
 if TYPE_CHECKING:
-    from core.run import Run, StageResult
+    from core.run import Run
+    from core.stage import Stage
+    from votes.records import Records
 
 
 def blend(run: Run) -> list[StageResult]:
     """Make blend/: weights, analysis, the blends' predictions, and a submission if there are test records."""
-    return make_blend(run)
+    records = open_records(run)
+    require_blended_models(run)
+    stage = blend_stage(run, records)
+    manifest = None if run.force else stage.manifest()
+    cached = manifest is not None
+    if manifest is None:
+        warn_about_blend(run.settings)
+        manifest = on_worker(run, _make_blend, run, records, stage)
+    return [StageResult("blend", cached, manifest, blend_notes(run.settings, manifest))]
+
+
+def _make_blend(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
+    """Fit and score the blends, and write them. Return the manifest."""
+    started = time.monotonic()
+    submission = run.settings.blend.submission
+    facts = read_record_facts(records, records.splits)
+    training = read_training(run, records, facts["train"])
+    of_test = read_models(run, records, training.models, "test") if "test" in records.splits else None
+    scored = score_blends(training, recipes_of(run.settings), submission)
+    labels, folds = training.votes.labels, records.labels_and_folds()[1]
+    prior = class_prior(labels, folds)
+    fitted = scored.blends[submission].fitted
+    analysis = {
+        **analyze_submission(scored, training, prior, seed=run.settings.seed),
+        "fallbacks": outputs.describe_fallbacks(fitted.fallbacks, facts.get("test")),
+    }
+    metrics = outputs.blend_metrics(scored, training, prior)
+
+    stage.begin()
+    weights = {"submission": submission, **metrics, "blender": fitted.blender.to_json()}
+    stage.folder.write_json(outputs.WEIGHTS, weights)
+    stage.folder.write_json(outputs.ANALYSIS, analysis)
+    written = {outputs.WEIGHTS, outputs.ANALYSIS, *outputs.write_oof_predictions(stage, records, folds, scored)}
+    if of_test is not None:
+        blended = outputs.write_test_predictions(stage, records, fitted.blender, of_test, facts["test"])
+        ids = records.read("test", ["id"])["id"]
+        stage.folder.write_table("test.parquet", predictions_table(ids, blended), stage.fingerprint)
+        written |= {"test.parquet", "predictions.parquet", "submission.csv"}
+    return stage.commit(
+        rows={split: records.rows(split) for split in records.splits},
+        metrics={**metrics, "analysis": analysis},
+        keep=written,
+        seconds=time.monotonic() - started,
+    )
 
 
 JOB = Job("blend", __doc__, blend, reads=("seed", "data", "blend"))

@@ -13,7 +13,7 @@ from core.cli import Job, input_error, main
 from core.progress import say
 from core.resources import table
 from core.storage import DamagedFileError
-from infer.ensemble.stage import refuse_nothing
+from infer.ensemble.stage import require_blended_models
 from infer.scoring.checkpoints import check_llms
 from train.finetune.base_model import check_bases
 
@@ -42,7 +42,7 @@ def pipeline(run: Run) -> list[StageResult]:
     A corrupt file of the run is removed, and the job that wrote it writes it again.
     """
     # Fail now rather than hours later.
-    refuse_nothing(run)
+    require_blended_models(run)
     check_llms(run)
     check_bases(run.settings.finetune.models)
     removed: set[str] = set()
@@ -71,7 +71,7 @@ def _run_jobs(run: Run) -> list[StageResult]:
 
 def dry_run(run: Run) -> str:
     """Return what each job needs of the cluster, as a table."""
-    refuse_nothing(run)
+    require_blended_models(run)
     return table(run.settings)
 
 

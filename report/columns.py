@@ -1,4 +1,4 @@
-"""Small columns about each record that the report needs, gathered shard by shard: the driver sees no texts."""
+"""Gather small columns about each record for the report, shard by shard: the driver sees no texts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from core.storage import Folder
     from votes.records import Records
 
-# Part of the columns' fingerprint: raise it when they come out differently.
+# Part of the fingerprint of the columns. Raise it when they change.
 VERSION = 1
 STYLE = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
 _LENGTH = {feature.name: n for n, feature in enumerate(LengthFamily.text_features)}
@@ -33,20 +33,20 @@ _ENGLISH = [feature.name for feature in LanguageFamily.text_features].index("eng
 
 
 def gather_columns(run: Run, records: Records, folder: Folder) -> dict[str, pa.Table]:
-    """The columns of each split in the order of its records, made where they are not there yet.
+    """Return the columns of each split in the order of its records. Write missing ones first.
 
-    They are kept in columns/ of the report's folder, a file for each shard, and made again only for other records.
+    They are in columns/ of the report's folder, a file for each shard. They are written again only for other records.
     """
-    made_from = {
+    fingerprints = {
         split: fingerprint([VERSION, duplicates.VERSION, records.fingerprint_of(split)]) for split in records.splits
     }
     items = [
-        {"split": split, "shard": shard, "fingerprint": made_from[split]}
+        {"split": split, "shard": shard, "fingerprint": fingerprints[split]}
         for split in records.splits
         for shard in records.shards(split)
     ]
-    made_by = folder.table_fingerprints([column_file(item["shard"]) for item in items])
-    missing = [item for item, made in zip(items, made_by, strict=True) if run.force or made != item["fingerprint"]]
+    stored = folder.table_fingerprints([column_file(item["shard"]) for item in items])
+    missing = [item for item, digest in zip(items, stored, strict=True) if run.force or digest != item["fingerprint"]]
     if missing:
         connect(run)
         progress = Progress("report", "shards", total=len(missing))
@@ -60,21 +60,21 @@ def gather_columns(run: Run, records: Records, folder: Folder) -> dict[str, pa.T
 
 
 def column_file(shard: str) -> str:
-    """The file of a shard's columns in the report's folder."""
+    """Return the name of the file with a shard's columns, in the report's folder."""
     return f"columns/{shard}"
 
 
 def _describe_shard(item: Item, records: Folder, target: Folder) -> Iterator[Item]:
     table = records.read_table(item["shard"], ["id", "prompt", "response_a", "response_b"])
-    columns = describe(table) if item["split"] == "train" else {}
+    columns = describe_records(table) if item["split"] == "train" else {}
     target.write_table(
         column_file(item["shard"]), pa.table({"id": table["id"], **columns, **_hashes(table)}), item["fingerprint"]
     )
     yield {"rows": len(table)}
 
 
-def describe(records: pa.Table) -> dict[str, Any]:
-    """Columns (n,) about records: turns and language of the prompt, code, and the answers' lengths and style."""
+def describe_records(records: pa.Table) -> dict[str, Any]:
+    """Return columns (n,): turns and language of the prompt, code, and the lengths and style of the answers."""
     distinct = Distinct.of(records)
     prompts, *answers = (
         [distinct.texts[n] for n in distinct.index[part]] for part in ("prompt", "response_a", "response_b")
@@ -111,8 +111,8 @@ def _hashes(records: pa.Table) -> dict[str, Any]:
     return {"text_hash": pa.array(exact, pa.int64()), "signature": signatures}
 
 
-def signatures(columns: pa.Table) -> duplicates.Signatures:
-    """The MinHash signatures (n, 128) among the columns of a split."""
+def signatures_of(columns: pa.Table) -> duplicates.Signatures:
+    """Return the MinHash signatures (n, 128) among the columns of a split."""
     flat = pa.concat_arrays([chunk.flatten() for chunk in columns["signature"].chunks])
-    found: duplicates.Signatures = flat.to_numpy().reshape(-1, duplicates.PERMUTATIONS)
-    return found
+    rows: duplicates.Signatures = flat.to_numpy().reshape(-1, duplicates.PERMUTATIONS)
+    return rows

@@ -1,4 +1,4 @@
-"""The report's page from its numbers: one self-contained HTML file."""
+"""Render the page from its numbers: one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -6,22 +6,30 @@ import functools
 import time
 from typing import TYPE_CHECKING, Any
 
-from core.registry import ENGINES
-from core.stage import read_manifest
-from report import numbers, svg
-from report.figures import plots
-from report.sections.worst import read_texts
+from report.build import sections_in_order
+from report.numbers import clean, marked_interval, marked_name, marked_names, marked_number
+from report.svg import legend
 
 if TYPE_CHECKING:
-    from core.run import Run
-    from core.settings.schema import Settings
-    from votes.records import Records
+    import jinja2
+    from markupsafe import Markup
 
-LONG = 700  # characters of a text above which it is folded away
+    from report.context import ReportContext
+    from report.section import Metrics, ReportSection
 
 
-def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
-    """The page. Whatever texts, names and settings hold is escaped, and what HTML cannot hold is replaced."""
+def render_page(context: ReportContext, metrics: Metrics) -> str:
+    """Return the page. Texts, names and settings are escaped, and what HTML cannot hold is replaced."""
+    environment = _environment(metrics)
+    sections = [
+        {"name": section.name, "title": section.title, "html": html}
+        for section in sections_in_order()
+        if (html := _render_section(section, environment, context, metrics))
+    ]
+    return clean(environment.get_template("page.html").render(sections=sections))
+
+
+def _environment(metrics: Metrics) -> jinja2.Environment:
     import jinja2
 
     environment = jinja2.Environment(
@@ -31,40 +39,25 @@ def page(run: Run, records: Records, metrics: dict[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    rendered = environment.get_template("report.html").render(
-        m=metrics,
-        n=functools.partial(numbers.number, metrics),
-        between=functools.partial(numbers.interval, metrics),
-        name=numbers.name,
-        plot=plots(metrics),
-        legend=svg.legend,
-        texts=read_texts(records, [each["row"] for each in metrics["worst"]]),
-        long=LONG,
-        settings=run.settings.model_dump_json(indent=2),
-        catalogue=_catalogue(read_manifest(run.folder / "features") or {}),
-        had_a_say=_had_a_say(run.settings),
-        came_trained=run.settings.came_trained,
-        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    environment.globals.update(
+        metrics=metrics,
+        number=functools.partial(marked_number, metrics),
+        interval=functools.partial(marked_interval, metrics),
+        name=marked_name,
+        names=marked_names,
+        legend=legend,
+        created=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
-    return numbers.clean(rendered)
+    return environment
 
 
-def _had_a_say(settings: Settings) -> list[tuple[str, str]]:
-    """What the votes that models are scored on did decide, and of which models."""
-    stopped = [
-        booster.name
-        for booster in settings.boosters
-        if booster.early_stopping_rounds is not None and ENGINES.get(booster.engine).has_rounds
-    ]
-    searched = [search.booster for search in settings.tune]
-    taught = [model.name for model in settings.finetune.models if model.teacher is not None]
-    found = {"when to stop training": stopped, "the search for settings of": searched, "the teacher of": taught}
-    return [(what, ", ".join(names)) for what, names in found.items() if names]
+def _render_section(
+    section: ReportSection, environment: jinja2.Environment, context: ReportContext, metrics: Metrics
+) -> Markup:
+    """Return the HTML of a section; empty if it has nothing to show."""
+    from markupsafe import Markup
 
-
-def _catalogue(features: dict[str, Any]) -> dict[str, list[dict[str, Any]]]:
-    """The entries of the feature catalogue by family."""
-    families: dict[str, list[dict[str, Any]]] = {}
-    for entry in features.get("catalogue", []):
-        families.setdefault(entry["family"], []).append(entry)
-    return families
+    figures: dict[str, Any] = {name: functools.partial(draw, metrics) for name, draw in section.figures.items()}
+    details = section.details(context, metrics)
+    html = environment.from_string(section.template).render(figures=figures, **details)
+    return Markup(html.strip())

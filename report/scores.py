@@ -1,71 +1,73 @@
-"""Scores of every baseline, model and blend on the training records, all out-of-fold."""
+"""Score sets of predictions on the training records, all out-of-fold."""
 
-from collections.abc import Mapping
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from metrics.calibration_curves import confusion, histogram, reliability
 from metrics.intervals import bootstrap_means, bootstrap_parts, interval
 from metrics.scores import accuracy, expected_calibration_error, record_log_loss
 from votes.schema import LABELS
 
-Floats = npt.NDArray[np.float64]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from core.arrays import Doubles, Groups, Labels, Mask, Probabilities
+    from votes.arrays import Votes
 
 
-def side_by_side(
-    sets: Mapping[str, Mapping[str, Floats]], labels: npt.NDArray[np.int8], groups: npt.NDArray[np.int64], seed: int
+def score_sets(
+    sets: Mapping[str, Mapping[str, Probabilities]], votes: Votes, seed: int
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores by kind and name of probabilities (n, 3), with 95% intervals of the log loss.
+    """Return scores of probabilities (n, 3) by kind and name, with 95% intervals of the log loss.
 
-    One bootstrap for all, so that every interval rests on the same draws of prompts.
+    There is one bootstrap for all sets, so that every interval rests on the same draws of prompts.
     """
     losses = {
-        (kind, name): record_log_loss(values, labels) for kind, named in sets.items() for name, values in named.items()
+        (kind, name): record_log_loss(values, votes.labels)
+        for kind, by_name in sets.items()
+        for name, values in by_name.items()
     }
-    means = bootstrap_means(np.stack(list(losses.values()), axis=1), groups, seed=seed)
+    means = bootstrap_means(np.stack(list(losses.values()), axis=1), votes.groups, seed=seed)
     scored: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in sets}
     for n, (kind, name) in enumerate(losses):
-        scored[kind][name] = {**scores(sets[kind][name], labels), "ci95": list(interval(means[:, n]))}
+        scored[kind][name] = {**score_predictions(sets[kind][name], votes.labels), "ci95": list(interval(means[:, n]))}
     return scored
 
 
-def scores(probabilities: Floats, labels: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Scores of probabilities (n, 3) against votes (n,); the loss by vote is the mean over the records of that vote."""
+def score_predictions(probabilities: Probabilities, labels: Labels) -> dict[str, Any]:
+    """Return scores of probabilities (n, 3) against votes (n,). The loss by vote is the mean over its records."""
     losses = record_log_loss(probabilities, labels)
     by_vote = {label: losses[labels == n] for n, label in enumerate(LABELS)}
     return {
         "oof_log_loss": float(losses.mean()),
         "accuracy": accuracy(probabilities, labels),
         "ece": expected_calibration_error(probabilities, labels),
-        "log_loss_by_vote": {label: float(some.mean()) if len(some) else None for label, some in by_vote.items()},
+        "log_loss_by_vote": {label: float(values.mean()) if len(values) else None for label, values in by_vote.items()},
     }
 
 
-def gains(
-    blend: Floats,
-    others: Mapping[str, Floats],
-    labels: npt.NDArray[np.int8],
-    groups: npt.NDArray[np.int64],
-    seed: int,
+def gains_over(
+    others: Mapping[str, Probabilities], blend: Probabilities, votes: Votes, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """By how much each of the other predictions' log loss exceeds the blend's, with 95% intervals; above 0 it gains."""
-    ours = record_log_loss(blend, labels)
-    more = np.stack([record_log_loss(values, labels) - ours for values in others.values()], axis=1)
-    means = bootstrap_means(more, groups, seed=seed)
+    """Return by how much the log loss of each other set exceeds the blend's, with 95% intervals.
+
+    A gain above 0 means that the blend is better.
+    """
+    blend_losses = record_log_loss(blend, votes.labels)
+    excess = np.stack([record_log_loss(values, votes.labels) - blend_losses for values in others.values()], axis=1)
+    means = bootstrap_means(excess, votes.groups, seed=seed)
     return {
-        name: {"gain": float(more[:, n].mean()), "gain_ci95": list(interval(means[:, n]))}
+        name: {"gain": float(excess[:, n].mean()), "gain_ci95": list(interval(means[:, n]))}
         for n, name in enumerate(others)
     }
 
 
-def on_parts(
-    parts: npt.NDArray[np.bool_], losses: Floats, groups: npt.NDArray[np.int64], seed: int
-) -> list[dict[str, Any]]:
-    """For each part (n, k) of the records the mean of their losses (n,), and by how much it exceeds that of all.
+def score_parts(parts: Mask, losses: Doubles, groups: Groups, seed: int) -> list[dict[str, Any]]:
+    """Return for each part (n, k) of the records its mean loss (n,), and its difference from the mean of all.
 
-    With 95% intervals that draw whole prompts; that of the difference draws both parts of it together.
+    The 95% intervals draw whole prompts. The interval of the difference draws both means together.
     """
     means = bootstrap_parts(losses, parts, groups, seed=seed)
     return [
@@ -78,15 +80,3 @@ def on_parts(
         }
         for n, rows in enumerate(parts.T)
     ]
-
-
-def calibration(blend: Floats, labels: npt.NDArray[np.int8]) -> dict[str, Any]:
-    """Reliability diagram and histogram of each class's probabilities, and the confusion of votes and predictions."""
-    return {
-        "reliability": {label: reliability(blend[:, n], labels == n) for n, label in enumerate(LABELS)},
-        "histogram": {label: histogram(blend[:, n]) for n, label in enumerate(LABELS)},
-        "confusion": {
-            vote: dict(zip(LABELS, row, strict=True))
-            for vote, row in zip(LABELS, confusion(blend, labels).tolist(), strict=True)
-        },
-    }

@@ -1,8 +1,10 @@
-"""Figures as inline SVG: small functions that turn numbers into marks.
+"""Draw figures as inline SVG: small functions that turn numbers into marks.
 
-A figure is 400 units wide and shown at about that many pixels, so that its text has the size of the page's on a phone
-as on a desk. Colours come from the page's style sheet by class; each series has a shape of its own as well.
+A figure is 400 units wide and is shown at about 400 pixels. So its text has the size of the page's text on any screen.
+Colors come from the page's style sheet by class. Each series has a shape of its own, too.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Sequence
@@ -11,41 +13,41 @@ from dataclasses import dataclass, field
 from markupsafe import Markup
 
 WIDTH = 400
-_EDGE = 12  # free room at the right of plots, for half a tick's text
+_EDGE = 12  # free space at the right of plots, for half the text of a tick
 _LABEL = 44  # characters of a row's label
-_ISOLATE, _END = "\u2068", "\u2069"  # keep names that run right to left from moving what stands beside them
+_ISOLATE, _END = "\u2068", "\u2069"  # keep names that run right to left from moving their neighbors
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis spans and is called, its unit in the name; ticks are percentages where `percent` says so."""
+    """The range and name of an axis, with its unit in the name. With `percent`, ticks are percentages."""
 
     low: float
     high: float
     name: str
     percent: bool = False
 
-    def ticks(self, wanted: int = 5) -> list[tuple[float, str]]:
-        """Round numbers on the axis with their texts, about as many as `wanted`."""
-        step = _step(self.high - self.low, wanted)
+    def ticks(self, count: int = 5) -> list[tuple[float, str]]:
+        """Return round numbers on the axis with their texts, about `count` of them."""
+        step = _step(self.high - self.low, count)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        places = max(0, -math.floor(math.log10(step * (100 if self.percent else 1)) + 1e-9))
-        found = []
+        decimals = max(0, -math.floor(math.log10(step * (100 if self.percent else 1)) + 1e-9))
+        ticks = []
         for n in range(first, last + 1):
             value = n * step * (100 if self.percent else 1)
-            text = f"{value + 0.0:,.{places}f}".replace("-", "\u2212")
-            found.append((n * step, text + "%" * self.percent))
-        return found
+            text = f"{value + 0.0:,.{decimals}f}".replace("-", "\u2212")
+            ticks.append((n * step, text + "%" * self.percent))
+        return ticks
 
 
-def _step(span: float, wanted: int) -> float:
-    """The round number (1, 2 or 5 times a power of ten) that divides `span` into at most `wanted` parts."""
-    power = 10.0 ** math.floor(math.log10(span / wanted))
-    return next(factor * power for factor in (1, 2, 5, 10, 20) if span / (factor * power) <= wanted + 1e-9)
+def _step(span: float, count: int) -> float:
+    """Return the round number (1, 2 or 5 times a power of ten) that divides `span` into at most `count` parts."""
+    power = 10.0 ** math.floor(math.log10(span / count))
+    return next(factor * power for factor in (1, 2, 5, 10, 20) if span / (factor * power) <= count + 1e-9)
 
 
 def spanning(values: Sequence[float], name: str, percent: bool = False, whole_steps: bool = False) -> Axis:
-    """An axis around values, with a little room, or out to the next round numbers."""
+    """Return an axis around values, with a small margin, or with `whole_steps` out to the next round numbers."""
     low, high = min(values), max(values)
     span = max(high - low, 1e-6)
     if whole_steps:
@@ -65,7 +67,7 @@ class Plot:
     left: float = 52
 
     def at(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point lies, in units of the figure."""
+        """Return the position of a point, in units of the figure."""
         return _along(self.x, x, self.left, WIDTH - _EDGE), _along(self.y, y, self.bottom, self.top)
 
 
@@ -74,17 +76,17 @@ def _along(axis: Axis, value: float, start: float, end: float) -> float:
 
 
 def figure(key: str, title: str, text: Markup, height: float, *marks: Markup) -> Markup:
-    """An image with its title and a description for those who do not see it; `key` names it within the page."""
+    """Return an image with its title and a text description; `key` is its name in the page."""
     return Markup(
         '<svg viewBox="0 0 {} {}" role="img" aria-labelledby="{}-title {}-text"><title id="{}-title">{}</title>'
         '<desc id="{}-text">{}</desc>{}</svg>'
     ).format(WIDTH, height, key, key, key, title, key, text, Markup("").join(marks))
 
 
-def axes(plot: Plot, x_ticks: bool = True, y_wanted: int = 5) -> Markup:
-    """Lines, ticks and names of a plot's axes; the y axis's name stands above it, to be read without a turned head."""
+def axes(plot: Plot, x_ticks: bool = True, y_ticks: int = 5) -> Markup:
+    """Return lines, ticks and names of a plot's axes. The name of the y axis stands above it, so it is horizontal."""
     parts = []
-    for value, text in plot.y.ticks(y_wanted):
+    for value, text in plot.y.ticks(y_ticks):
         _, y = plot.at(plot.x.low, value)
         parts.append(_line("grid", plot.left, y, WIDTH - _EDGE, y))
         parts.append(_text("tick", plot.left - 6, y + 4, text, "end"))
@@ -100,7 +102,7 @@ def axes(plot: Plot, x_ticks: bool = True, y_wanted: int = 5) -> Markup:
 
 
 def legend(*series: tuple[str, str], bars: bool = False) -> Markup:
-    """What the series' marks mean, as HTML to stand beside a figure: class and name of each."""
+    """Return a legend as HTML, from the class and the name of each series."""
     items = []
     for kind, name in series:
         key = _bar(kind, 1, 2, 18, 8) if bars else _line(f"whisker {kind}", 1, 6, 19, 6) + marker(kind, 10, 6)
@@ -113,7 +115,7 @@ def legend(*series: tuple[str, str], bars: bool = False) -> Markup:
 
 
 def marker(kind: str, x: float, y: float) -> Markup:
-    """A series' mark: a diamond for what is predicted, a square for baselines, else a dot."""
+    """Return the mark of a series: a diamond for predictions, a square for baselines, otherwise a dot."""
     if kind in ("predicted", "gain"):
         path = f"M{x:g},{y - 5:g}L{x + 5:g},{y:g}L{x:g},{y + 5:g}L{x - 5:g},{y:g}Z"
         return Markup('<path class="dot {}" d="{}"/>').format(kind, path)
@@ -123,12 +125,12 @@ def marker(kind: str, x: float, y: float) -> Markup:
 
 
 def points(plot: Plot, kind: str, values: Sequence[tuple[float, float]]) -> Markup:
-    """A mark at each point."""
+    """Return a mark at each point."""
     return Markup("").join(marker(kind, *plot.at(x, y)) for x, y in values)
 
 
 def whiskers(plot: Plot, kind: str, values: Sequence[tuple[float, float, float]]) -> Markup:
-    """An upright interval at each x, from y to y."""
+    """Return a vertical interval at each x, from y to y."""
     parts = []
     for at, low, high in values:
         (x, start), (_, end) = plot.at(at, low), plot.at(at, high)
@@ -137,13 +139,13 @@ def whiskers(plot: Plot, kind: str, values: Sequence[tuple[float, float, float]]
 
 
 def path(plot: Plot, kind: str, values: Sequence[tuple[float, float]]) -> Markup:
-    """A line through points."""
-    places = " ".join("{:g},{:g}".format(*plot.at(x, y)) for x, y in values)
-    return Markup('<polyline class="path {}" points="{}"/>').format(kind, places)
+    """Return a line through points."""
+    coordinates = " ".join("{:g},{:g}".format(*plot.at(x, y)) for x, y in values)
+    return Markup('<polyline class="path {}" points="{}"/>').format(kind, coordinates)
 
 
-def columns(plot: Plot, kind: str, edges: Sequence[float], heights: Sequence[float]) -> Markup:
-    """Upright bars between neighbouring edges."""
+def bars(plot: Plot, kind: str, edges: Sequence[float], heights: Sequence[float]) -> Markup:
+    """Return vertical bars between neighboring edges."""
     parts = []
     for low, high, value in zip(edges[:-1], edges[1:], heights, strict=True):
         (left, top), (right, bottom) = plot.at(low, value), plot.at(high, plot.y.low)
@@ -153,7 +155,7 @@ def columns(plot: Plot, kind: str, edges: Sequence[float], heights: Sequence[flo
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark of a row: a point with its interval from low to high, or with no point a bar."""
+    """One mark of a row: a point with its interval from low to high, or a bar if there is no point."""
 
     kind: str
     ends: Sequence[float]
@@ -161,8 +163,8 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of a figure of rows: its label, the number that stands at its right, and its marks."""
+class FigureRow:
+    """One row of a figure: its label, the number at its right, and its marks."""
 
     label: str
     marks: Sequence[Mark]
@@ -170,15 +172,17 @@ class Row:
     strong: bool = False
 
 
-def rows(key: str, title: str, text: Markup, of: Sequence[Row], x: Axis, reference: float | None = None) -> Markup:
-    """A figure with a row for each thing compared: the label above its marks, so that both have the whole width.
+def row_figure(
+    key: str, title: str, text: Markup, rows: Sequence[FigureRow], x: Axis, reference: float | None = None
+) -> Markup:
+    """Return a figure of rows. Labels stand above the marks, so both have the full width.
 
-    `reference` draws an upright line at the value that things are compared with.
+    `reference` draws a vertical line at the value to compare with.
     """
     plot = Plot(x, Axis(0, 1, ""), top=0, bottom=1, left=_EDGE)
     marks, behind = [], []
     top = 4.0
-    for row in of:
+    for row in rows:
         marks.append(_text("label strong" if row.strong else "label", 0, top + 12, _short(row.label), of_run=True))
         marks.append(_text("value", WIDTH, top + 12, row.number, "end"))
         for n, mark in enumerate(row.marks):
@@ -218,7 +222,7 @@ def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
 
 
 def _text(kind: str, x: float, y: float, text: str, anchor: str = "start", of_run: bool = False) -> Markup:
-    """Text at a place; what is `of_run`, such as a model's name, may show digits that are no results."""
+    """Return a text at a position. A text `of_run`, such as a model's name, may show digits that are no results."""
     return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}"{}>{}</text>').format(
         kind, x, y, anchor, Markup(" data-text") if of_run else "", text
     )

@@ -1,27 +1,33 @@
 """Folds stratified by label and grouped by prompt, assigned once at ingest."""
 
+from __future__ import annotations
+
 import functools
 import hashlib
 import sys
 import unicodedata
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.arrays import Folds, Groups, Ints, Labels
 
 
 @functools.cache
 def _ignored() -> dict[int, None]:
-    """Translation table that drops punctuation, separators and control characters, but keeps the turn separator."""
+    """Return a table for str.translate that drops punctuation, separators and control characters, not turn ends."""
     dropped = {code: None for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code))[0] in "PZC"}
     del dropped[0x1F]
     return dropped
 
 
-def normalise_prompt(turns: Sequence[str | None]) -> str:
-    """The prompt reduced to what makes two prompts the same question.
+def normalize_prompt(turns: Sequence[str | None]) -> str:
+    """Return a prompt reduced to what makes two prompts the same question.
 
-    Compatibility forms, case, white space and punctuation are dropped, so that near-copies compare equal. A prompt
+    It drops compatibility forms, case, white space and punctuation, so that near-copies compare equal. A prompt
     without any letter, digit or symbol keeps its punctuation: "?" and "!" stay different questions.
     """
     joined = "\x1f".join(turn or "" for turn in turns)
@@ -31,22 +37,20 @@ def normalise_prompt(turns: Sequence[str | None]) -> str:
 
 
 def prompt_group(turns: Sequence[str | None]) -> int:
-    """A stable 63-bit hash of the normalised prompt; records of one group never straddle folds."""
-    text = normalise_prompt(turns).encode("utf-8", "surrogatepass")
+    """Return a stable 63-bit hash of the normalized prompt. Records of one group never straddle folds."""
+    text = normalize_prompt(turns).encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-def assign_folds(
-    labels: npt.NDArray[np.int8], groups: npt.NDArray[np.int64], folds: int, seed: int
-) -> npt.NDArray[np.int16]:
-    """Fold (n,) of each record: groups stay whole, and each fold gets its share of each label as nearly as they allow.
+def assign_folds(labels: Labels, groups: Groups, folds: int, seed: int) -> Folds:
+    """Return the fold (n,) of each record. Groups stay whole, and folds are stratified by label as far as they allow.
 
-    Groups of several records go first, the largest before the others, each to the fold where it leaves the label
-    counts closest to even (the greedy rule of scikit-learn's StratifiedGroupKFold). Single records are then dealt
-    label by label to the folds that lack most. Only the groups of several records cost a Python loop: 57,477 prompts
-    take a fraction of a second where StratifiedGroupKFold takes minutes.
+    Groups of several records go first, the largest first. Each goes to the fold where it leaves the label counts
+    closest to even (the greedy rule of scikit-learn's StratifiedGroupKFold). Single records are then dealt label by
+    label to the folds that lack most. Only groups of several records cost a Python loop: 57,477 prompts take a
+    fraction of a second, and StratifiedGroupKFold takes minutes.
 
-    Raises ValueError if there are fewer groups than folds, or if their sizes leave a fold empty.
+    Raises ValueError if there are fewer groups than folds, or if the sizes of groups leave a fold empty.
     """
     unique_groups, group_of, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     if len(unique_groups) < folds:
@@ -62,11 +66,11 @@ def assign_folds(
 
     several = shuffled[sizes[shuffled] > 1]
     for group in several[np.argsort(-sizes[several], kind="stable")]:
-        # Adding the group changes only one fold's squared distance from the target, so compare those changes; times
-        # `folds`, to stay in whole numbers, where ties are ties.
+        # Adding the group changes the squared distance of one fold from its target, so these changes are compared.
+        # The factor `folds` keeps them whole numbers, in which equal values are exactly equal.
         before = ((counts * folds - total) ** 2).sum(axis=1)
         after = (((counts + label_counts[group]) * folds - total) ** 2).sum(axis=1)
-        # Among equals the smallest fold, so that none stays empty while another has two groups.
+        # The smallest of equal folds wins, so that no fold stays empty while another has two groups.
         fold = int(np.lexsort((counts.sum(axis=1), after - before))[0])
         fold_of_group[group] = fold
         counts[fold] += label_counts[group]
@@ -83,14 +87,14 @@ def assign_folds(
     return fold_of_group[group_of]
 
 
-def _deal(counts: npt.NDArray[np.int64], cards: int, order: npt.NDArray[np.int64]) -> npt.NDArray[np.int16]:
-    """Folds (cards,) that bring `counts` (folds,) as level as `cards` single records can.
+def _deal(counts: Ints, cards: int, order: Ints) -> Folds:
+    """Return folds (cards,) that bring `counts` (folds,) as level as `cards` single records can.
 
-    What does not divide evenly goes to the first folds in `order`, the smallest ones.
+    A remainder goes to the first folds in `order`, the smallest ones.
     """
-    # The k-th card goes where the fold's next record has the k-th smallest ordinal.
-    wanted = -(-(cards + int(counts.sum())) // len(counts)) + 1
-    ordinals = [(np.arange(counts[fold], max(wanted, counts[fold])), fold) for fold in order]
+    # The k-th card goes to the fold whose next record has the k-th smallest ordinal.
+    level = -(-(cards + int(counts.sum())) // len(counts)) + 1
+    ordinals = [(np.arange(counts[fold], max(level, counts[fold])), fold) for fold in order]
     heights = np.concatenate([height for height, _ in ordinals])
     owners = np.concatenate([np.full(len(height), fold, dtype=np.int16) for height, fold in ordinals])
     return owners[np.argsort(heights, kind="stable")[:cards]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,39 +13,43 @@ from core.errors import InputError
 from votes.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from core.arrays import Doubles, Folds, Mask, Probabilities
     from core.run import Run
     from votes.records import Records
 
-Floats = npt.NDArray[np.float64]
-QUARANTINE = "quarantine.parquet"  # beside a model's predictions: the records it could not score
-# `replaced`: a cheaper model's prediction stands in for its own.
-QUARANTINED = pa.schema(
+QUARANTINE_FILE = "quarantine.parquet"  # next to a model's predictions: the records that the model could not score
+# `replaced`: the prediction of a cheaper model stands in for the model's own.
+QUARANTINE_COLUMNS = pa.schema(
     [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
 )
+_TOLERANCE = 1e-4  # of a sum of probabilities, which float32 models do not bring to exactly 1
+_IDS_SHOWN = 5
 
 
-def table(ids: pa.ChunkedArray, values: Floats, folds: npt.NDArray[np.int16] | None = None) -> pa.Table:
-    """A prediction table: ids and probabilities (n, 3); with folds (n,) for training records."""
-    named = {"id": ids, **columns(values)}
+def predictions_table(ids: pa.ChunkedArray, probabilities: Probabilities, folds: Folds | None = None) -> pa.Table:
+    """Return ids and probabilities (n, 3) as a prediction table; with folds (n,) for training records."""
+    columns = {"id": ids, **probability_columns(probabilities)}
     if folds is None:
-        return pa.table(named).cast(TEST_PREDICTIONS)
-    return pa.table({**named, "fold": folds}).cast(TRAIN_PREDICTIONS)
+        return pa.table(columns).cast(TEST_PREDICTIONS)
+    return pa.table({**columns, "fold": folds}).cast(TRAIN_PREDICTIONS)
 
 
-def columns(values: Floats) -> dict[str, Floats]:
-    """Probabilities (n, 3) as the columns of a prediction table."""
-    return {name: values[:, n] for n, name in enumerate(PROBABILITIES)}
+def probability_columns(probabilities: Probabilities) -> dict[str, Doubles]:
+    """Return probabilities (n, 3) as the columns of a prediction table."""
+    return {name: probabilities[:, n] for n, name in enumerate(PROBABILITIES)}
 
 
-def probabilities(found: pa.Table) -> Floats:
-    """Probabilities (n, 3) from the columns of a prediction table."""
-    return np.stack([found[name].to_numpy() for name in PROBABILITIES], axis=1)
+def probabilities(predictions: pa.Table) -> Probabilities:
+    """Return the probabilities (n, 3) of a prediction table."""
+    return np.stack([predictions[name].to_numpy() for name in PROBABILITIES], axis=1)
 
 
 def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dict[str, str]:
-    """Fingerprint of each model's finished predictions.
+    """Return the fingerprint of each model's finished predictions.
 
-    Raises InputError naming a model that has none, or whose predictions are for other records or folds.
+    Raises InputError with the name of a model that has no predictions, or predictions of other records or folds.
     """
     job_of = {
         **{booster.name: "train_boosters" for booster in run.settings.boosters},
@@ -60,64 +63,80 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
     }
 
 
-def read_predictions(run: Run, records: Records, model: str, split: str) -> Floats:
-    """Probabilities (n, 3) of a model in the order of the records.
+def read_predictions(run: Run, records: Records, model: str, split: str) -> Probabilities:
+    """Return the probabilities (n, 3) of a model in the order of the records.
 
-    Raises InputError if ids are missing, or what stands there is no probability.
+    Rows are nan in folds that the settings leave out for this model, and for records in the model's quarantine.
 
-    The rows of training records of folds that the settings leave out for this model, and of records in its quarantine,
-    are nan.
+    Raises InputError if ids are missing, if folds differ, or if the file holds values that are not probabilities.
     """
-    columns_read = ["id", "fold"] if split == "train" else ["id"]
-    wanted = records.read(split, columns_read)
-    there = np.ones(len(wanted), bool)
-    if split == "train" and model in run.settings.partial:
-        there = np.isin(wanted["fold"].to_numpy(), run.settings.partial[model])
-    there &= ~pc.is_in(wanted["id"], quarantined(run, model, split)).to_numpy()
-    ids = wanted["id"].filter(pa.array(there))
-    where = str(run.folder / f"predictions/{model}/{split}.parquet")
+    expected = records.read(split, ["id", "fold"] if split == "train" else ["id"])
+    scored = _scored_rows(run, model, split, expected)
+    folder = run.folder / f"predictions/{model}"
+    where = str(folder / f"{split}.parquet")
     try:
-        found = (run.folder / f"predictions/{model}").read_table(f"{split}.parquet")
+        predictions = folder.read_table(f"{split}.parquet")
     except FileNotFoundError:
-        raise InputError("the file is gone", where=where, fix="run the model's job again.") from None
-    if not found["id"].equals(ids):
-        raise InputError(_what_differs(ids, found["id"]), where=where, fix="run the model's job again with --force.")
-    if split == "train" and not found["fold"].to_numpy().tolist() == wanted["fold"].to_numpy()[there].tolist():
+        raise InputError("the file is missing", where=where, fix="run the model's job again.") from None
+    _check_rows(predictions, expected.filter(pa.array(scored)), where)
+    values = probabilities(predictions)
+    valid = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= _TOLERANCE)  # False for nan, too
+    if not valid.all():
         raise InputError(
-            "its folds are not those of the records, so its models may have been trained on what they predict",
+            f"no probabilities for {_first_ids(predictions['id'].filter(pa.array(~valid)))}",
             where=where,
-            fix="run the model's job again with --force.",
+            fix="check whether the model's training diverged, then run its job again with --force.",
         )
-    values = probabilities(found)
-    wrong = ~((values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= 1e-4))  # nan is wrong, too
-    if wrong.any():
-        raise InputError(
-            f"no probabilities for {_some(ids.filter(pa.array(wrong)))}",
-            where=where,
-            fix="see whether the model's training diverged, then run its job again with --force.",
-        )
-    result = np.full((len(wanted), len(PROBABILITIES)), np.nan)
-    result[there] = values
+    result = np.full((len(expected), len(PROBABILITIES)), np.nan)
+    result[scored] = values
     return result
 
 
-def _what_differs(wanted: pa.ChunkedArray, found: pa.ChunkedArray) -> str:
-    missing, extra = pc.invert(pc.is_in(wanted, found)), pc.invert(pc.is_in(found, wanted))
-    for what, ids in (("ids without a prediction", wanted.filter(missing)), ("ids of no record", found.filter(extra))):
+def _scored_rows(run: Run, model: str, split: str, records: pa.Table) -> Mask:
+    """Return which records (n,) the model should predict: those of its folds that are not in its quarantine."""
+    scored = np.ones(len(records), bool)
+    if split == "train" and model in run.settings.partial:
+        scored = np.isin(records["fold"].to_numpy(), run.settings.partial[model])
+    scored &= ~pc.is_in(records["id"], quarantined(run, model, split)).to_numpy()
+    return scored
+
+
+def _check_rows(predictions: pa.Table, expected: pa.Table, where: str) -> None:
+    """Raise InputError if predictions have other ids or other folds than expected."""
+    if not predictions["id"].equals(expected["id"]):
+        reason = _id_difference(expected["id"], predictions["id"])
+        raise InputError(reason, where=where, fix="run the model's job again with --force.")
+    if "fold" in expected.column_names and predictions["fold"].to_pylist() != expected["fold"].to_pylist():
+        raise InputError(
+            "its folds differ from the records', so its models may have been trained on what they predict",
+            where=where,
+            fix="run the model's job again with --force.",
+        )
+
+
+def _id_difference(expected: pa.ChunkedArray, predicted: pa.ChunkedArray) -> str:
+    missing = expected.filter(pc.invert(pc.is_in(expected, predicted)))
+    extra = predicted.filter(pc.invert(pc.is_in(predicted, expected)))
+    for what, ids in (("ids without a prediction", missing), ("ids of no record", extra)):
         if len(ids):
-            return f"{what}: {_some(ids)}"
-    return "the ids are not in the order of the records, or stand there twice"
+            return f"{what}: {_first_ids(ids)}"
+    return "the ids are in another order than the records, or repeated"
 
 
-def _some(ids: pa.ChunkedArray) -> str:
-    return f"{', '.join(sorted(ids.to_pylist())[:5])}{' and more' if len(ids) > 5 else ''}"
+def _first_ids(ids: pa.ChunkedArray) -> str:
+    return f"{', '.join(sorted(ids.to_pylist())[:_IDS_SHOWN])}{' and more' if len(ids) > _IDS_SHOWN else ''}"
 
 
 def quarantined(run: Run, model: str, split: str) -> pa.Array:
-    """Ids of the records that a model could not score and that no cheaper model's prediction stands in for."""
+    """Return the ids of records that a model could not score and that no cheaper model's prediction replaces."""
     folder = run.folder / f"predictions/{model}"
-    if not folder.exists(QUARANTINE):
+    if not folder.exists(QUARANTINE_FILE):
         return pa.array([], pa.string())
-    table = folder.read_table(QUARANTINE)
-    there = pc.and_(pc.equal(table["split"], split), pc.invert(table["replaced"]))
-    return table["id"].filter(there).combine_chunks()
+    table = folder.read_table(QUARANTINE_FILE)
+    unscored = pc.and_(pc.equal(table["split"], split), pc.invert(table["replaced"]))
+    return table["id"].filter(unscored).combine_chunks()
+
+
+# Old names, for rooms that are renamed on other branches. Remove them after the merge.
+table, columns, QUARANTINE, QUARANTINED = predictions_table, probability_columns, QUARANTINE_FILE, QUARANTINE_COLUMNS
+Floats = npt.NDArray[np.float64]

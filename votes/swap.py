@@ -1,32 +1,39 @@
-"""Exchanging A and B: the symmetry that labels, probabilities and records share."""
+"""Exchange A and B: the symmetry that labels, probabilities and records share."""
 
-from typing import TypedDict
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+
+if TYPE_CHECKING:
+    from core.arrays import Doubles, Labels, Probabilities
 
 SWAPPED_LABEL = np.array([1, 0, 2], dtype=np.int8)
 
 
-def half_wins(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """What A wins of each record (n,), from probabilities or one-hot votes (n, 3): a tie is half a win for either."""
-    wins: npt.NDArray[np.float64] = probabilities[:, 0] + probabilities[:, 2] / 2
+def half_wins(probabilities: Probabilities) -> Doubles:
+    """Return the share (n,) of each record that A wins, from probabilities or one-hot votes (n, 3).
+
+    A tie counts as half a win for either answer.
+    """
+    wins: Doubles = probabilities[:, 0] + probabilities[:, 2] / 2
     return wins
 
 
-def swap_labels(labels: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """Labels (n,) of the records with A and B exchanged."""
+def swap_labels(labels: Labels) -> Labels:
+    """Return the labels (n,) of the records with A and B exchanged."""
     return SWAPPED_LABEL[labels]
 
 
-def swap_probabilities(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Probabilities (n, 3) in the order A, B, tie, with A and B exchanged."""
+def swap_probabilities(probabilities: Probabilities) -> Probabilities:
+    """Return probabilities (n, 3) in the order A, B, tie, with A and B exchanged."""
     return probabilities[:, SWAPPED_LABEL]
 
 
-def swap_average(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Mean of the predictions (n, 3) for both orders of each record; `swapped` holds those for the exchanged order.
+def swap_average(probabilities: Probabilities, swapped: Probabilities) -> Probabilities:
+    """Return the mean of the predictions (n, 3) for both orders; `swapped` holds those for the exchanged order.
 
     The result is exactly antisymmetric: exchanging the arguments exchanges its columns A and B.
     """
@@ -34,15 +41,15 @@ def swap_average(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np
 
 
 class PositionEffect(TypedDict):
-    """What the order of the answers does to a model, over the records that it reads in both."""
+    """What the order of the answers does to a model, over the records that it reads in both orders."""
 
     records: int
-    flip_rate: float  # share whose most probable outcome is another one when the answers change places
-    first_share: float  # mean share of wins, ties as halves, of the answer that stands first; 0.5 if it does not matter
+    flip_rate: float  # share of records whose most probable outcome changes when the answers change places
+    first_share: float  # mean share of wins of the answer in first place; 0.5 if the place does not matter
 
 
-def position_effect(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray[np.float64]) -> PositionEffect:
-    """The effect on predictions (n, 3), n at least 1; `swapped` holds those for the exchanged order."""
+def position_effect(probabilities: Probabilities, swapped: Probabilities) -> PositionEffect:
+    """Return the effect on predictions (n, 3), n at least 1; `swapped` holds those for the exchanged order."""
     flipped = probabilities.argmax(axis=1) != swap_probabilities(swapped).argmax(axis=1)
     return {
         "records": len(probabilities),
@@ -52,10 +59,10 @@ def position_effect(probabilities: npt.NDArray[np.float64], swapped: npt.NDArray
 
 
 def swap_records(records: pa.Table) -> pa.Table:
-    """The same records with A and B exchanged, labels too where there are any."""
-    renamed = {"response_a": "response_b", "response_b": "response_a", "model_a": "model_b", "model_b": "model_a"}
+    """Return the same records with A and B exchanged, labels too if the table has any."""
+    counterpart = {"response_a": "response_b", "response_b": "response_a", "model_a": "model_b", "model_b": "model_a"}
     names = records.column_names
-    swapped = records.rename_columns([renamed.get(name, name) for name in names]).select(names)
+    swapped = records.rename_columns([counterpart.get(name, name) for name in names]).select(names)
     if "label" in names:
         labels = swap_labels(records["label"].to_numpy())
         swapped = swapped.set_column(names.index("label"), records.schema.field("label"), pa.array(labels))

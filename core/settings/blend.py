@@ -1,27 +1,48 @@
-"""The part of the schema of settings that is about the blend."""
+"""Settings of the blend."""
 
-from typing import Annotated, Literal
+from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, field_validator, model_validator
 
 from core.settings.base import Name, Strict, refuse_twice
 
 
 class Blend(Strict):
-    """How predictions are combined; `submission` names the blend that the submission file holds."""
+    """How predictions are combined into the submission."""
 
-    models: Annotated[list[Name], Field(min_length=1)] | None = None  # all that predict every record if not given
-    # learnt is the better one out-of-fold of linear (a weighted mean) and log (a weighted geometric mean); greedy is
-    # ensemble selection.
-    submission: Literal["learnt", "linear", "log", "greedy", "equal", "preset"] = "learnt"
-    # auto is the simplest within one standard error of the best out-of-fold.
-    calibration: Literal["auto", "none", "temperature", "vector", "isotonic"] = "auto"
-    length_debias: bool = False  # predict as if both answers were equally long
-    # The published blend, by model name: Gemma 50, Llama 42, LightGBM 0.5.
-    preset: dict[Name, Annotated[float, Field(ge=0)]] = {"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5}
+    renamed: ClassVar[dict[str, str]] = {}
+
+    models: Annotated[list[Name], Field(min_length=1)] | None = Field(
+        default=None, description="Models to blend. Default: all models that predict every fold."
+    )
+    submission: Literal["learned", "linear", "log", "greedy", "equal", "preset"] = Field(
+        default="learned",
+        description="Blend that the submission file holds. `linear` is a weighted mean, `log` a weighted geometric "
+        "mean. `learned` is the one of these two with the lower out-of-fold log loss. `greedy` is ensemble selection. "
+        "`equal` gives all models the same weight. `preset` has the weights of `preset`.",
+    )
+    calibration: Literal["auto", "none", "temperature", "vector", "isotonic"] = Field(
+        default="auto",
+        description="Calibration of the blend. `auto` is the simplest method within one standard error of the best "
+        "out-of-fold log loss.",
+    )
+    length_debias: bool = Field(default=False, description="Whether to predict as if both answers had the same length.")
+    preset: dict[Name, Annotated[float, Field(ge=0)]] = Field(
+        default={"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5},
+        description="Weights of the blend `preset`, by model. Default: the weights of the published Kaggle solution.",
+    )
+
+    @field_validator("submission", mode="before")
+    @classmethod
+    def _name_new_spelling(cls, value: Any) -> Any:  # noqa: ANN401 - raw YAML
+        if value == "learnt":
+            raise ValueError("'learnt' is now called 'learned'")
+        return value
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Blend":
+    def _check_preset_and_models(self) -> Blend:
         refuse_twice(self.models or [], "models of the blend")
         if self.submission == "preset" and (self.length_debias or self.calibration not in ("auto", "none")):
             key = "length_debias" if self.length_debias else "calibration"

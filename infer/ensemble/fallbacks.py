@@ -1,13 +1,14 @@
-"""Records whose answers leave nothing to compare: empty ones and identical ones.
+"""Fallback probabilities for records whose answers are empty or identical: there is nothing to compare.
 
-A model that has seen few of them may say anything, and their votes have little to do with the texts. A guard gives all
-records of one case the same probabilities, estimated from the training records of that case. A with B exchanged: an
-empty A and an empty B share their records, each seen from its own side, and cases that exchange leaves as they are
-have as much P(A) as P(B).
+A model has seen few of these degenerate records, so its predictions for them are arbitrary. A fallback gives all
+records of one case the same probabilities, estimated from the training records of that case. Exchanging A and B
+exchanges them: an empty A and an empty B share their records, each seen from its own side. Where the exchange changes
+nothing, P(A) and P(B) are equal.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -19,27 +20,28 @@ from metrics.scores import record_log_loss
 from votes.swap import swap_labels, swap_probabilities
 
 if TYPE_CHECKING:
-    from infer.ensemble.pools import Floats, Labels
+    from core.arrays import Doubles, Labels, Probabilities
+    from votes.arrays import Votes
 
 Case = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
 CASES: Final[tuple[Case, ...]] = get_args(Case)  # a record's code is the position of its case; 0 is ordinary
 EMPTY_A, EMPTY_B, BOTH_EMPTY, IDENTICAL = range(1, 5)
-Codes = npt.NDArray[np.int8]
+CaseCodes = npt.NDArray[np.int8]
 
-# Votes that the prior is worth. The prior is the blend's own mean prediction on the case, which is known to be good
-# elsewhere: ten votes let the true share of a class of a third lie within about 0.14 of it (one standard deviation of
-# a Dirichlet distribution, sqrt(1/3 * 2/3 / 11)), and fewer than ten records move it less than half of the way.
-STRENGTH: Final = 10.0
-# Fewer records say nothing reliable about whether a guard helps: their losses' own spread is too uncertain.
-LEAST_RECORDS: Final = 5
+# Votes that the prior counts as. The prior is the blend's own mean prediction on the case. With ten votes the true
+# share of a class of a third lies within about 0.14 of it: one standard deviation of a Dirichlet distribution,
+# sqrt(1/3 * 2/3 / 11). Fewer than ten records move it less than half of the way.
+PRIOR_VOTES: Final = 10.0
+# With fewer records the spread of their losses is too uncertain to show whether a fallback helps.
+MIN_RECORDS: Final = 5
 
 
 @dataclass(frozen=True)
-class Guard:
-    """What is known of one case, and whether its records get these probabilities in place of the blend's."""
+class Fallback:
+    """The estimate for one case, and whether its records get these probabilities instead of the blend's."""
 
     case: Case
-    records: int  # training records of this very case
+    records: int  # training records of this case alone
     vote_shares: tuple[float, ...]
     prior: tuple[float, ...]
     probabilities: tuple[float, ...]
@@ -48,81 +50,75 @@ class Guard:
 
 
 def case_of(response_a: str, response_b: str) -> int:
-    """The code of a record by its answers' texts, white space at their ends stripped."""
+    """Return the code of a record from its answers' texts, stripped of white space at both ends."""
     if not response_a or not response_b:
         return BOTH_EMPTY if response_a == response_b else EMPTY_A if not response_a else EMPTY_B
     return IDENTICAL if response_a == response_b else 0
 
 
-def fit_guards(
-    predictions: Floats, labels: Labels, cases: Codes, parts: npt.NDArray[np.int16], groups: npt.NDArray[np.int64]
-) -> list[Guard]:
-    """A guard for each case, from the blend's predictions (n, 3) that did not see their labels.
+def fit_fallbacks(predictions: Probabilities, votes: Votes, cases: CaseCodes) -> list[Fallback]:
+    """Return a fallback for each case, from the blend's predictions (n, 3) that did not see their votes.
 
-    A guard is applied if it lowers the loss of its records by more than one standard error, each record's guard made
-    without the records of its part; else the simpler thing, no guard, stands. Only records of different `groups`,
-    prompts, are independent.
+    A fallback is applied if it lowers the loss of its records by more than one standard error. For this test, the
+    fallback of a record is estimated without the records of its fold. Otherwise the simpler blend stands.
     """
-    guards = []
+    fallbacks = []
     for codes in ((EMPTY_A, EMPTY_B), (BOTH_EMPTY,), (IDENTICAL,)):
-        chosen = np.isin(cases, codes)
-        turned = cases[chosen] == EMPTY_B
-        raw = np.where(turned[:, None], swap_probabilities(predictions[chosen]), predictions[chosen])
-        votes = np.where(turned, swap_labels(labels[chosen]), labels[chosen]).astype(np.int8)
+        members = np.isin(cases, codes)
+        turned = cases[members] == EMPTY_B
+        of_case = votes.take(members)
+        labels = np.where(turned, swap_labels(of_case.labels), of_case.labels).astype(np.int8)
+        of_case = dataclasses.replace(of_case, labels=labels)
+        raw = np.where(turned[:, None], swap_probabilities(predictions[members]), predictions[members])
         symmetric = codes[0] != EMPTY_A
-        elsewhere = _evened(predictions.mean(axis=0))
-        shares, prior, probabilities = _estimate(raw, votes, symmetric, elsewhere)
-        applied, reason = _decide(raw, votes, symmetric, elsewhere, parts[chosen], groups[chosen])
+        overall = _symmetrized(predictions.mean(axis=0))
+        estimate = _estimate(raw, labels, symmetric, overall)
+        applied, reason = _decide(raw, of_case, symmetric, overall)
         for code in codes:
-            seen = [shares, prior, probabilities]
-            if code == EMPTY_B:
-                seen = [swap_probabilities(values[None])[0] for values in seen]
-            shares_seen, prior_seen, probabilities_seen = (tuple(values.tolist()) for values in seen)
+            shares, prior, probabilities = (
+                tuple((swap_probabilities(values[None])[0] if code == EMPTY_B else values).tolist())
+                for values in estimate
+            )
             records = int((cases == code).sum())
-            guards.append(Guard(CASES[code], records, shares_seen, prior_seen, probabilities_seen, applied, reason))
-    return guards
+            fallbacks.append(Fallback(CASES[code], records, shares, prior, probabilities, applied, reason))
+    return fallbacks
 
 
-def _estimate(predictions: Floats, votes: Labels, symmetric: bool, elsewhere: Floats) -> tuple[Floats, Floats, Floats]:
-    """Vote shares, prior and shrunken probabilities, each (3,).
+def _estimate(
+    predictions: Probabilities, labels: Labels, symmetric: bool, overall: Doubles
+) -> tuple[Doubles, Doubles, Doubles]:
+    """Return vote shares, prior and shrunken probabilities, each (3,).
 
-    The prior is the mean of the predictions, or without any that of all records, `elsewhere`.
+    The prior is the mean of the predictions. Without predictions it is `overall`, the mean over all records.
     """
-    prior = predictions.mean(axis=0) if len(votes) else elsewhere
-    counts = np.bincount(votes, minlength=3).astype(np.float64)
+    prior = predictions.mean(axis=0) if len(labels) else overall
+    counts = np.bincount(labels, minlength=3).astype(np.float64)
     if symmetric:
-        prior, counts = _evened(prior), _evened(counts)
-    return counts / max(len(votes), 1), prior, (STRENGTH * prior + counts) / (STRENGTH + len(votes))
+        prior, counts = _symmetrized(prior), _symmetrized(counts)
+    return counts / max(len(labels), 1), prior, (PRIOR_VOTES * prior + counts) / (PRIOR_VOTES + len(labels))
 
 
-def _evened(values: Floats) -> Floats:
-    """Values (3,) with those of A and B replaced by their mean."""
-    evened: Floats = (values + swap_probabilities(values[None])[0]) / 2
-    return evened
+def _symmetrized(values: Doubles) -> Doubles:
+    """Return values (3,) with the mean of A and B in place of both."""
+    symmetrized: Doubles = (values + swap_probabilities(values[None])[0]) / 2
+    return symmetrized
 
 
-def _decide(
-    predictions: Floats,
-    votes: Labels,
-    symmetric: bool,
-    elsewhere: Floats,
-    parts: npt.NDArray[np.int16],
-    groups: npt.NDArray[np.int64],
-) -> tuple[bool, str]:
-    """Whether a guard helps, and why."""
+def _decide(predictions: Probabilities, votes: Votes, symmetric: bool, overall: Doubles) -> tuple[bool, str]:
+    """Return whether a fallback helps, and the reason."""
     count = len(votes)
     if count == 0:
-        return False, "no training record is like this"
-    if count < LEAST_RECORDS:
-        also = "" if symmetric else " with an empty A or B"
-        return False, f"{count} in training{also}; fewer than {LEAST_RECORDS} cannot show that it helps"
-    guarded = np.empty_like(predictions)
-    for part in np.unique(parts):
-        held_out = parts == part
-        _, _, probabilities = _estimate(predictions[~held_out], votes[~held_out], symmetric, elsewhere)
-        guarded[held_out] = probabilities
-    gains = record_log_loss(predictions, votes) - record_log_loss(guarded, votes)
-    gain, error = float(gains.mean()), standard_error(gains, groups)
+        return False, "no training record has this case"
+    if count < MIN_RECORDS:
+        kind = "" if symmetric else " with an empty A or B"
+        return False, f"only {count} in training{kind}; at least {MIN_RECORDS} are needed to show that it helps"
+    held_out_estimates = np.empty_like(predictions)
+    for fold in np.unique(votes.folds):
+        held_out = votes.folds == fold
+        _, _, probabilities = _estimate(predictions[~held_out], votes.labels[~held_out], symmetric, overall)
+        held_out_estimates[held_out] = probabilities
+    gains = record_log_loss(predictions, votes.labels) - record_log_loss(held_out_estimates, votes.labels)
+    gain, error = float(gains.mean()), standard_error(gains, votes.groups)
     applied = gain > error
     verdict = "it helps" if applied else "no clear gain"
-    return applied, f"{verdict}: it takes {gain:+.4f} off the log loss of {count} records, standard error {error:.4f}"
+    return applied, f"{verdict}: gain {gain:+.4f} nats on {count} records, standard error {error:.4f}"

@@ -1,9 +1,8 @@
-"""What blending asks of the answers' texts, gathered shard by shard: degenerate cases, and differences in length."""
+"""Gather what blending needs to know of each record's texts: degenerate cases, and differences in length."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -11,39 +10,45 @@ import numpy as np
 
 from core.shards import Item, map_shards
 from featurize.text import Text
-from infer.ensemble.fallbacks import Codes, case_of
+from infer.ensemble.fallbacks import case_of
 from infer.ensemble.length_debias import length_differences
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from core.arrays import Doubles, Mask, Rows
     from core.storage import Folder
-    from infer.ensemble.pools import Floats
+    from infer.ensemble.fallbacks import CaseCodes
     from votes.records import Records
 
 
 @dataclass(frozen=True)
-class Answers:
-    """The answers of a split, in input order."""
+class RecordFacts:
+    """Facts about the answers of some records, in their order."""
 
-    cases: Codes  # (n,) see infer.ensemble.fallbacks
-    differences: Floats  # (n,) of their lengths; see infer.ensemble.length_debias
+    cases: CaseCodes  # (n,) see infer.ensemble.fallbacks
+    length_differences: Doubles  # (n,) see infer.ensemble.length_debias
+
+    def take(self, rows: Mask | Rows) -> RecordFacts:
+        """Return the facts of some records."""
+        return RecordFacts(self.cases[rows], self.length_differences[rows])
 
 
-def read_answers(records: Records, splits: Sequence[str]) -> dict[str, Answers]:
-    """The answers of each split. Needs Ray; texts stay with its tasks."""
-    shards = [name for split in splits for name in records.shards(split)]
-    look = functools.partial(_look, folder=records.folder)
-    found = {row["shard"]: row for row in map_shards([{"shard": name} for name in shards], look)}
+def read_record_facts(records: Records, splits: Sequence[str]) -> dict[str, RecordFacts]:
+    """Return the facts of each split. Needs Ray: its tasks read the texts, and only facts come back."""
+    items: list[Item] = [{"shard": name} for split in splits for name in records.shards(split)]
+    by_shard = {row["shard"]: row for row in map_shards(items, functools.partial(_read_shard, folder=records.folder))}
     return {
-        split: Answers(
-            np.frombuffer(b"".join(found[name]["cases"] for name in records.shards(split)), np.int8),
-            np.frombuffer(b"".join(found[name]["differences"] for name in records.shards(split)), np.float64),
+        split: RecordFacts(
+            np.frombuffer(b"".join(by_shard[name]["cases"] for name in records.shards(split)), np.int8),
+            np.frombuffer(b"".join(by_shard[name]["differences"] for name in records.shards(split)), np.float64),
         )
         for split in splits
     }
 
 
-def _look(item: Item, folder: Folder) -> Iterator[Item]:
-    """The cases and length differences of one shard, as bytes: one small cell each for Ray."""
+def _read_shard(item: Item, folder: Folder) -> Iterator[Item]:
+    """Yield the cases and length differences of one shard, as bytes: one small cell each for Ray."""
     table = folder.read_table(item["shard"], ["response_a", "response_b"])
     pairs = [
         tuple(Text(turns).full.strip() for turns in pair)

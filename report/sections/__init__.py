@@ -1,1 +1,1 @@
-"""Sections of the report."""
+"""The sections of the report, one package each. Each registers itself with core.registry.SECTIONS."""

@@ -2,18 +2,21 @@
 
 import numpy as np
 
+from core.arrays import Labels, Probabilities
 from demo.generator import generate
 from infer.ensemble.fit import Training, blend_parts
-from infer.ensemble.pools import Floats, Labels, open_simplex
+from infer.ensemble.pools import open_simplex
+from infer.ensemble.record_facts import RecordFacts
+from votes.arrays import Votes
 
 
-def draw(truth: Floats, rng: np.random.Generator) -> Labels:
+def draw(truth: Probabilities, rng: np.random.Generator) -> Labels:
     """A vote from each row of probabilities (n, 3)."""
     labels: Labels = (rng.random(len(truth))[:, None] > truth.cumsum(axis=1)[:, :2]).sum(axis=1).astype(np.int8)
     return labels
 
 
-def votes(rows: int, seed: int = 0) -> tuple[Floats, Labels, Floats]:
+def votes(rows: int, seed: int = 0) -> tuple[Probabilities, Labels, Probabilities]:
     """True probabilities, votes drawn from them, and three predictors: near the truth, blurred, and pure noise."""
     rng = np.random.default_rng(seed)
     truth = rng.dirichlet([1.5, 1.5, 1.0], size=rows)
@@ -23,24 +26,25 @@ def votes(rows: int, seed: int = 0) -> tuple[Floats, Labels, Floats]:
     return truth, draw(truth, rng), np.stack([near, blurred, noise])
 
 
-def demo_votes(rows: int, seed: int) -> tuple[Floats, Labels]:
+def demo_votes(rows: int, seed: int) -> tuple[Probabilities, Labels]:
     """True probabilities and votes of the demo's generator."""
     pairs = generate(rows, seed)
     return pairs.probabilities, pairs.labels
 
 
-def sharpened(probabilities: Floats, power: float) -> Floats:
-    """Probabilities to a power, renormalised: mis-scaled by a temperature of 1 / power."""
+def sharpened(probabilities: Probabilities, power: float) -> Probabilities:
+    """Probabilities to a power, renormalized: mis-scaled by a temperature of 1 / power."""
     powers = probabilities**power
     return open_simplex(powers / powers.sum(axis=1, keepdims=True))
 
 
-def training(predictions: Floats, labels: Labels, seed: int = 0, degenerate: int = 0) -> Training:
-    """The predictions as out-of-fold ones of ten folds; the first `degenerate` records are of cases 1 to 4 in turn."""
+def training(predictions: Probabilities, labels: Labels, seed: int = 0, degenerate: int = 0) -> Training:
+    """Training records with these out-of-fold predictions of ten folds; the first `degenerate` have cases 1 to 4."""
     rows = len(labels)
     rng = np.random.default_rng(seed)
     groups = np.arange(rows)
     cases = np.where(groups < degenerate, groups // 10 % 4 + 1, 0).astype(np.int8)
     names = tuple(f"m{n}" for n in range(len(predictions)))
     parts = blend_parts((groups % 10).astype(np.int16), groups)
-    return Training(names, predictions, labels, parts, groups, cases, rng.uniform(-1, 1, rows))
+    facts = RecordFacts(cases, rng.uniform(-1, 1, rows))
+    return Training(names, predictions, Votes(labels, parts, groups), facts)

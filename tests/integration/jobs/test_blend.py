@@ -11,7 +11,7 @@ from core.storage import Folder
 from infer.ensemble.blender import Blender
 from infer.ensemble.calibration import METHODS
 from infer.ensemble.fallbacks import CASES, case_of
-from infer.ensemble.record_facts import read_answers
+from infer.ensemble.record_facts import RecordFacts, read_record_facts
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -57,11 +57,11 @@ def job(tmp_path, capsys):
     return run
 
 
-def predict(tmp_path, model, sharpness, drop=0, of=""):
+def predict(tmp_path, model, sharpness, drop=0, fingerprint=""):
     """Write predictions that lean towards the vote by `sharpness`, for all but the last `drop` records."""
     records, folder = Folder(f"{tmp_path}/run/records"), Folder(f"{tmp_path}/run/predictions/{model}")
-    of = of or records.read_json("manifest.json")["fingerprint"]
-    stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop}, {"records": of})
+    fingerprint = fingerprint or records.read_json("manifest.json")["fingerprint"]
+    stage = Stage(model, folder, {"sharpness": sharpness, "drop": drop}, {"records": fingerprint})
     rng = np.random.default_rng(list(model.encode()))
     for split in ("train", "test"):
         shards = [name for name in records.files() if name.startswith(f"{split}/")]
@@ -73,8 +73,8 @@ def predict(tmp_path, model, sharpness, drop=0, of=""):
             values += sharpness * np.eye(3)[table["label"].to_numpy()]
         values /= values.sum(axis=1, keepdims=True)
         folds = table["fold"].to_numpy() if split == "train" else None
-        made = predictions.table(table["id"], values, folds)
-        folder.write_table(f"{split}.parquet", made.slice(0, len(made) - drop))
+        predicted = predictions.predictions_table(table["id"], values, folds)
+        folder.write_table(f"{split}.parquet", predicted.slice(0, len(predicted) - drop))
     stage.commit(rows={})
 
 
@@ -88,9 +88,9 @@ def lose(tmp_path, model, split, positions):
         {"split": split, "id": record_id, "reason": "too long", "replaced": False}
         for record_id in table["id"].filter(pa.array(lost)).to_pylist()
     ]
-    if folder.exists(predictions.QUARANTINE):
-        rows += folder.read_table(predictions.QUARANTINE).to_pylist()
-    folder.write_table(predictions.QUARANTINE, pa.Table.from_pylist(rows))
+    if folder.exists(predictions.QUARANTINE_FILE):
+        rows += folder.read_table(predictions.QUARANTINE_FILE).to_pylist()
+    folder.write_table(predictions.QUARANTINE_FILE, pa.Table.from_pylist(rows))
 
 
 def probabilities_of(table, name):
@@ -108,7 +108,7 @@ def test_submission_has_every_test_id_once_in_input_order(tmp_path, job):
     assert header == ["id", "winner_model_a", "winner_model_b", "winner_tie"]
     assert np.allclose(np.array(rows)[:, 1:].astype(float).sum(axis=1), 1, atol=1e-9)
     weights = json.loads((tmp_path / "run/blend/weights.json").read_text())["weights"]
-    assert weights["learnt"]["good"] > 0.9
+    assert weights["learned"]["good"] > 0.9
     assert weights["preset"] == {"good": 1.0, "poor": 0.0}
     assert weights["equal"] == {"good": 0.5, "poor": 0.5}
 
@@ -117,36 +117,36 @@ def test_without_records_to_score_the_summary_says_that_there_is_no_submission(t
     assert job(ingest, "data.test=null")[0] == 0
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
-    code, said = job(blend, "data.test=null")
+    code, output = job(blend, "data.test=null")
     assert code == 0
-    assert "no submission, since data.test gives no records to score" in said.out
+    assert "no submission: data.test has no records to score" in output.out
     assert not (tmp_path / "run/blend/submission.csv").exists()
 
 
-@pytest.mark.parametrize(("sharpness", "told"), [(1.0, "better than"), (0.0, "not told apart from")])
-def test_a_blend_is_called_better_than_the_class_prior_only_if_its_interval_says_so(tmp_path, job, sharpness, told):
+@pytest.mark.parametrize(("sharpness", "verdict"), [(1.0, "better than"), (0.0, "not clearly different from")])
+def test_a_blend_is_called_better_than_the_class_prior_only_if_its_interval_says_so(tmp_path, job, sharpness, verdict):
     predict(tmp_path, "good", sharpness)
     predict(tmp_path, "poor", 0.0)
-    code, said = job(blend)
+    code, output = job(blend)
     assert code == 0
     manifest = Folder(f"{tmp_path}/run/blend").read_json("manifest.json")
-    prior, found = manifest["metrics"]["class_prior"], manifest["metrics"]["analysis"]["over_class_prior"]
-    assert found["gain"] == pytest.approx(prior - manifest["metrics"]["oof_log_loss"]["learnt"])
-    assert found["gain_ci95"][0] <= found["gain"] <= found["gain_ci95"][1]
-    assert (found["gain_ci95"][0] > 0) == (told == "better than")
-    assert f"{told} the class prior's {prior:.4f}: {found['gain']:+.4f} gained" in said.out
+    prior, gain = manifest["metrics"]["class_prior"], manifest["metrics"]["analysis"]["over_class_prior"]
+    assert gain["gain"] == pytest.approx(prior - manifest["metrics"]["oof_log_loss"]["learned"])
+    assert gain["gain_ci95"][0] <= gain["gain"] <= gain["gain_ci95"][1]
+    assert (gain["gain_ci95"][0] > 0) == (verdict == "better than")
+    assert f"{verdict} the class prior's {prior:.4f}: gain {gain['gain']:+.4f}" in output.out
 
 
 def test_the_submission_follows_the_chosen_blend(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
-    made = []
+    submissions = []
     for name in ("linear", "preset", "equal", "log"):
         assert job(blend, f"blend.submission={name}", "blend.calibration=none")[0] == 0
-        made.append((tmp_path / "run/blend/submission.csv").read_text())
-    assert made[2] != made[1]
-    assert made[2] != made[0]
-    assert made[3] not in made[:3]
+        submissions.append((tmp_path / "run/blend/submission.csv").read_text())
+    assert submissions[2] != submissions[1]
+    assert submissions[2] != submissions[0]
+    assert submissions[3] not in submissions[:3]
 
 
 def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
@@ -160,7 +160,7 @@ def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
 def test_predictions_for_other_records_are_exit_2(tmp_path, job):
     """Their ids may agree, but not their folds: a score over the wrong folds would not be out-of-fold."""
     predict(tmp_path, "good", 1.0)
-    predict(tmp_path, "poor", 0.1, of="another ingest")
+    predict(tmp_path, "poor", 0.1, fingerprint="another ingest")
     code, captured = job(blend)
     assert code == 2
     assert "predictions/poor was made from other records" in captured.err
@@ -180,34 +180,35 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
     predict(tmp_path, "poor", 0.1)
     assert job(blend, "blend.length_debias=true")[0] == 0
     folder = Folder(f"{tmp_path}/run/blend")
-    found = folder.read_json("analysis.json")
+    analysis = folder.read_json("analysis.json")
     manifest = folder.read_json("manifest.json")
-    assert manifest["metrics"]["analysis"] == found
-    assert set(found) == {
-        "in_sample_log_loss", "nested_log_loss", "over_class_prior", "without", "calibration", "guards", "length_debias"
+    assert manifest["metrics"]["analysis"] == analysis
+    assert set(analysis) == {
+        "in_sample_log_loss", "nested_log_loss", "over_class_prior", "without", "calibration", "fallbacks",
+        "length_debias",
     }  # fmt: skip
     labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
-    nested = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
-    assert found["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
-    assert found["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learnt"]
-    assert found["in_sample_log_loss"] < found["nested_log_loss"]
-    without = found["without"]
+    nested = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
+    assert analysis["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
+    assert analysis["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learned"]
+    assert analysis["in_sample_log_loss"] < analysis["nested_log_loss"]
+    without = analysis["without"]
     assert set(without) == {"good", "poor"}
     for each in without.values():
-        assert each["gain"] == pytest.approx(each["oof_log_loss"] - found["nested_log_loss"])
+        assert each["gain"] == pytest.approx(each["oof_log_loss"] - analysis["nested_log_loss"])
         assert each["gain_ci95"][0] <= each["gain"] <= each["gain_ci95"][1]
     assert without["good"]["gain_ci95"][0] > 0.1
     assert abs(without["poor"]["gain"]) < 0.05
-    methods = found["calibration"]["methods"]
+    methods = analysis["calibration"]["methods"]
     assert tuple(methods) == METHODS
-    assert found["calibration"]["chosen"] in METHODS
+    assert analysis["calibration"]["chosen"] in METHODS
     assert min(each["standard_error"] for each in methods.values()) == 0
-    debias = found["length_debias"]
+    debias = analysis["length_debias"]
     assert debias["cost_ci95"][0] <= debias["cost"] <= debias["cost_ci95"][1]
     assert debias["coefficient"] > 0  # the longer answer wins in these votes
     assert job(blend)[0] == 0
     assert folder.read_json("analysis.json")["length_debias"] is None
-    before = log_loss(predictions.probabilities(folder.read_table("train-learnt.parquet")), labels)
+    before = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
     assert debias["cost"] == pytest.approx(nested - before, abs=1e-12)
 
 
@@ -216,18 +217,19 @@ def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     predict(tmp_path, "poor", 0.1)
     assert job(blend, "data.shard_rows=7")[0] == 0
-    found = {guard["case"]: guard for guard in Folder(f"{tmp_path}/run/blend").read_json("analysis.json")["guards"]}
-    assert list(found) == list(CASES[1:])
-    for guard in found.values():
-        assert (guard["train_records"], guard["test_records"]) == (6, 2)
-        assert sum(guard["probabilities"]) == pytest.approx(1)
-        assert guard["reason"]
+    analysis = Folder(f"{tmp_path}/run/blend").read_json("analysis.json")
+    fallbacks = {fallback["case"]: fallback for fallback in analysis["fallbacks"]}
+    assert list(fallbacks) == list(CASES[1:])
+    for fallback in fallbacks.values():
+        assert (fallback["train_records"], fallback["test_records"]) == (6, 2)
+        assert sum(fallback["probabilities"]) == pytest.approx(1)
+        assert fallback["reason"]
     records = Folder(f"{tmp_path}/run/records")
-    answers = read_answers(Records(records, records.read_json("manifest.json")), ["test", "train"])
-    assert answers["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
-    assert answers["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
-    # Of 90 records the longer answer is A's, B's and nobody's in turn, but for empty ones.
-    signs = np.sign(answers["train"].differences)
+    facts = read_record_facts(Records(records, records.read_json("manifest.json")), ["test", "train"])
+    assert facts["train"].cases.tolist() == [0] * 40 + [1, 2, 3, 4, 0] * 6 + [0] * 20
+    assert facts["test"].cases.tolist() == [0] * 20 + [0, 4, 3, 2, 1] * 2
+    # Of 90 records the longer answer is A's, B's and neither's in turn, but for empty ones.
+    signs = np.sign(facts["train"].length_differences)
     assert (signs[:40:3] == 1).all()
     assert (signs[1:40:3] == -1).all()
     assert signs[40:45].tolist()[:4] == [-1, 1, 0, 0]
@@ -241,20 +243,20 @@ def test_weights_json_blends_the_test_records_again(tmp_path, job):
     folder = Folder(f"{tmp_path}/run/blend")
     blender = Blender.from_json(folder.read_json("weights.json")["blender"])
     assert blender.calibration.method == "vector"
-    beside = folder.read_table("predictions.parquet")
+    side_by_side = folder.read_table("predictions.parquet")
     columns = [f"{name}_{column}" for name in ("good", "poor", "blend") for column in ("p_a", "p_b", "p_tie")]
-    assert beside.column_names == ["id", *columns]
-    assert beside["good_p_a"].null_count == 2
-    given = np.stack([probabilities_of(beside, name) for name in blender.models])
+    assert side_by_side.column_names == ["id", *columns]
+    assert side_by_side["good_p_a"].null_count == 2
+    of_models = np.stack([probabilities_of(side_by_side, name) for name in blender.models])
     rows = list(csv.DictReader((tmp_path / "test.csv").open(newline="")))
     texts = [[(json.loads(row[name])[0] or "").strip() for name in ("response_a", "response_b")] for row in rows]
     cases = np.array([case_of(a, b) for a, b in texts], np.int8)
-    again = blender.predict(given, cases, np.zeros(len(rows)))
+    again = blender.predict(of_models, RecordFacts(cases, np.zeros(len(rows))))
     submitted = np.array(list(csv.reader((tmp_path / "run/blend/submission.csv").open(newline=""))))[1:, 1:].astype(
         float
     )
     assert np.abs(again - submitted).max() < 1e-9
-    assert np.abs(probabilities_of(beside, "blend") - submitted).max() < 1e-9
+    assert np.abs(probabilities_of(side_by_side, "blend") - submitted).max() < 1e-9
 
 
 def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
@@ -264,14 +266,14 @@ def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
     lose(tmp_path, "good", "test", [0])
     assert job(blend, "blend.calibration=none")[0] == 0
     folder = Folder(f"{tmp_path}/run")
-    made = {
+    blends = {
         name: predictions.probabilities(folder.read_table(f"blend/train-{name}.parquet"))
-        for name in ("equal", "learnt")
+        for name in ("equal", "learned")
     }
-    assert all(np.isfinite(each).all() for each in made.values())
+    assert all(np.isfinite(values).all() for values in blends.values())
     poor = predictions.probabilities(folder.read_table("predictions/poor/train.parquet"))
-    np.testing.assert_allclose(made["equal"][:3], poor[:3], atol=1e-9)
-    assert (np.abs(made["equal"][3:10] - poor[3:10]).max(axis=1) > 1e-3).all()
+    np.testing.assert_allclose(blends["equal"][:3], poor[:3], atol=1e-9)
+    assert (np.abs(blends["equal"][3:10] - poor[3:10]).max(axis=1) > 1e-3).all()
 
 
 def test_what_are_no_probabilities_is_exit_2_with_the_ids(tmp_path, job):
@@ -281,8 +283,7 @@ def test_what_are_no_probabilities_is_exit_2_with_the_ids(tmp_path, job):
     table = folder.read_table("train.parquet")
     values = predictions.probabilities(table)
     values[3], values[8] = np.nan, [0.5, 0.5, 0.5]
-    made = predictions.table(table["id"], values, table["fold"].to_numpy())
-    folder.write_table("train.parquet", made)
+    folder.write_table("train.parquet", predictions.predictions_table(table["id"], values, table["fold"].to_numpy()))
     code, captured = job(blend)
     assert code == 2
     assert "no probabilities for 3, 8" in captured.err

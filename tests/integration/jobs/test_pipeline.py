@@ -57,7 +57,7 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
     metrics = json.loads((run / "report/metrics.json").read_text())
     assert set(metrics["models"]) == {"lightgbm", "xgboost", "gemma"}
     assert {"uniform", "class prior"} <= set(metrics["baselines"])
-    assert set(metrics["blend"]["variants"]) == {"learnt", "linear", "log", "greedy", "equal", "preset"}
+    assert set(metrics["blend"]["variants"]) == {"learned", "linear", "log", "greedy", "equal", "preset"}
     page = (run / "report/index.html").read_text()
     assert f"{metrics['models']['gemma']['oof_log_loss']:.4f}" in page
     assert "://" not in page
@@ -143,6 +143,6 @@ def test_readme_command_on_real_votes_beats_the_class_prior(tmp_path):
     run = tmp_path / "runs/mine"
     assert_submission_is_sound(run, [row["id"] for row in rows])
     metrics = json.loads((run / "report/metrics.json").read_text())
-    prior, learnt = metrics["baselines"]["class prior"], metrics["blend"]["variants"]["learnt"]
-    assert learnt["oof_log_loss"] < prior["oof_log_loss"]
-    assert learnt["ci95"][1] < prior["oof_log_loss"]
+    prior, learned = metrics["baselines"]["class prior"], metrics["blend"]["variants"]["learned"]
+    assert learned["oof_log_loss"] < prior["oof_log_loss"]
+    assert learned["ci95"][1] < prior["oof_log_loss"]

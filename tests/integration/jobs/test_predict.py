@@ -14,14 +14,13 @@ import yaml
 
 from core import cli
 from core.lock import Lease, this_machine
-from infer import finished_models
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.train_boosters import train_boosters
 from tests.helpers.commands import run_job
 from tests.helpers.votes import COLUMNS, vote, write_votes
-from train.boosters.predict import predict_boosters
+from train.boosters import predict as booster_predictions
 from votes import predictions
 from votes.schema import PROBABILITIES
 
@@ -64,7 +63,7 @@ def finished(tmp_path_factory, ray_cluster):
     """A folder with a finished run, its configuration, and its test records."""
     folder = tmp_path_factory.mktemp("predict")
     write_votes(folder / "train.csv", [pair(n) for n in range(90)])
-    # Empty and equal answers are the blend's to guard.
+    # Empty and equal answers get fallback probabilities.
     test = [pair(n) for n in range(200, 220)]
     test[3] |= {"response_a": "[null]"}
     test[7] |= {"response_b": test[7]["response_a"]}
@@ -174,7 +173,7 @@ def blend_again(run, override):
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("blend.submission=preset", "the blend gives it no weight"),
+        ("blend.submission=preset", "its weight in the blend is zero"),
         ("blend.models=[trees]", "it is not among the models of the blend"),
     ],
 )
@@ -200,9 +199,9 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
     # A worker would not see it.
-    monkeypatch.setattr("core.ray_session.on_worker", lambda run, work, *arguments: work(*arguments))
+    monkeypatch.setattr("infer.new_pairs.on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
-    assert "some records are predicted by none of trees" in output.err
+    assert "some records have no prediction from trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
     assert first["trees_p_a"] is None
     assert first["blend_p_a"] == pytest.approx(first["linear_p_a"], abs=1e-9)
@@ -257,17 +256,17 @@ def test_a_model_that_is_not_what_was_written_is_exit_2_with_its_name(job, a_cop
     assert f"{path}: the file is not what was written" in job(f"run={a_copy}", code=2).err
 
 
-def test_a_run_that_is_made_anew_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_copy, monkeypatch):
-    real = predict_boosters
+def test_a_run_that_is_rebuilt_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_copy, monkeypatch):
+    real = booster_predictions.predict_boosters
 
-    def then_trained_anew(*arguments, **named):
+    def then_trained_again(*arguments, **named):
         results = real(*arguments, **named)
         (a_copy / "models/trees/manifest.json").unlink()
         return results
 
-    monkeypatch.setattr(finished_models, "predict_boosters", then_trained_anew)
-    told = job(f"run={a_copy}", code=2).err
-    assert "another job has made this anew in the meantime: models/trees" in told
+    monkeypatch.setattr(booster_predictions, "predict_boosters", then_trained_again)
+    error = job(f"run={a_copy}", code=2).err
+    assert "another job has rebuilt this in the meantime: models/trees" in error
     (left,) = (a_copy / "predict").iterdir()
     assert [path.parent.name for path in left.glob("predictions/*/*.parquet")] == ["linear"]
 

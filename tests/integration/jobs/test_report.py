@@ -40,7 +40,7 @@ COPIES = {80: 20, 81: 21}  # these records are those with A and B exchanged
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory, ray_cluster):
-    """The folder of a run with hostile and copied records, two models' predictions and an analysed blend."""
+    """The folder of a run with hostile and copied records, two models' predictions and an analyzed blend."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "config.yaml").write_text(
         f"run: {folder}/run\n"
@@ -54,9 +54,9 @@ def made(tmp_path_factory, ray_cluster):
         "blend: {preset: {good: 3}, length_debias: true}\n"
     )
     rows = [vote(n, **HOSTILE.get(n, {})) for n in range(90)]
-    for copy, of in COPIES.items():
-        rows[copy] |= {"prompt": rows[of]["prompt"], "response_a": rows[of]["response_b"]}
-        rows[copy] |= {"response_b": rows[of]["response_a"]}
+    for copy, original in COPIES.items():
+        rows[copy] |= {"prompt": rows[original]["prompt"], "response_a": rows[original]["response_b"]}
+        rows[copy] |= {"response_b": rows[original]["response_a"]}
     write_votes(folder / "train.csv", [*rows, vote(99, winner_tie="maybe")])
     write_votes(folder / "others.csv", [vote(300)])
     write_votes(folder / "test.csv", [vote(200), rows[7]], [COLUMNS[0], *COLUMNS[3:6]])
@@ -98,9 +98,9 @@ def predict(folder, model, sharpness, lean=0.0, folds=(0, 1, 2)):
         if split == "train":
             there = np.isin(table["fold"].to_numpy(), folds)
             ids, fold_of = table["id"].filter(pa.array(there)), table["fold"].to_numpy()[there]
-            target.write_table("train.parquet", predictions.table(ids, values[there], fold_of))
+            target.write_table("train.parquet", predictions.predictions_table(ids, values[there], fold_of))
         else:
-            target.write_table("test.parquet", predictions.table(table["id"], values))
+            target.write_table("test.parquet", predictions.predictions_table(table["id"], values))
     position = {"records": 90, "flip_rate": 0.25, "first_share": 0.625} if model == "poor" else None
     stage.commit(rows={}, metrics={"core_seconds": 36.0, "gpu_seconds": 0.0, "position": position})
 
@@ -113,7 +113,7 @@ def ask(folder):
     (lost,) = table.slice(10, 1)["id"].to_pylist()
     target.write_table("train.parquet", pa.concat_tables([table.slice(0, 10), table.slice(11)]))
     row = {"split": "train", "id": lost, "reason": "VLLMValidationError: <b>4097</b> tokens", "replaced": False}
-    target.write_table(predictions.QUARANTINE, pa.Table.from_pylist([row]))
+    target.write_table(predictions.QUARANTINE_FILE, pa.Table.from_pylist([row]))
     points = [{"share": 0.0, "log_loss": 1.05, "seconds": 0.0}, {"share": 0.3, "log_loss": 1.01, "seconds": 21.5}]
     counts = {"requests": 184, "distinct_requests": 182, "records_in_both_orders": 92, "tokens": 12345, "failed": 1}
     metrics = {
@@ -165,7 +165,7 @@ def test_every_number_of_the_page_stands_in_metrics_json(made):
     assert page.unmarked == []
     sections = {number.key.split("/")[1] for number in page.numbers}
     assert sections == set(metrics)  # every part of the file is shown
-    assert any(number.key.startswith("/blend/analysis/guards/0/") for number in page.numbers)
+    assert any(number.key.startswith("/blend/analysis/fallbacks/0/") for number in page.numbers)
 
 
 def test_models_are_scored_side_by_side(made):
@@ -182,7 +182,7 @@ def test_models_are_scored_side_by_side(made):
         assert values["ci95"][0] - 1e-9 <= values["oof_log_loss"] <= values["ci95"][1] + 1e-9
         by_vote = sum(values["log_loss_by_vote"][label] * count for label, count in metrics["labels"].items())
         assert np.isclose(by_vote / metrics["rows"], values["oof_log_loss"])
-    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learnt"]["oof_log_loss"]
+    assert metrics["blend"]["oof_log_loss"] == metrics["blend"]["variants"]["learned"]["oof_log_loss"]
     assert np.isclose(metrics["baselines"]["uniform"]["oof_log_loss"], np.log(3))
     assert metrics["models"]["good"]["cost"] == {"core_seconds": 36.0, "gpu_seconds": 0.0}
     summary = metrics["summary"]
@@ -191,7 +191,7 @@ def test_models_are_scored_side_by_side(made):
     with_prior = 89 * metrics["models"]["asked"]["oof_log_loss"] + loss_of_the_lost(made)
     assert np.isclose(summary["over_best_model"]["gain"], with_prior / 90 - metrics["blend"]["oof_log_loss"])
     assert "asked (not all records)" in page
-    assert "<b>But <bdi data-text>asked</bdi> came trained, or learnt from what did</b>" in page
+    assert "<b>Warning: <bdi data-text>asked</bdi> may have been trained on these votes.</b>" in page
 
 
 def loss_of_the_lost(made):
@@ -227,7 +227,7 @@ def test_slices_calibration_and_bias_count_every_record(made):
     both = {name: each["both_orders"] for name, each in position.items()}
     assert both == {"good": True, "poor": False, "partly": True, "asked": True, "blend": False}
     style = {each["feature"]: each for each in metrics["bias"]["style"]}
-    assert set(style) == {"length", "position"}  # nobody wrote headers, lists or bold
+    assert set(style) == {"length", "position"}  # no answer has headers, lists or bold
     assert style["length"]["votes_ci95"][0] > 0  # these votes go to the longer answer
 
 
@@ -284,7 +284,7 @@ def test_the_blend_is_reported_as_it_was_submitted_and_columns_are_made_once(mad
     columns = {path: path.stat().st_mtime_ns for path in (made / "run/report/columns").rglob("*.parquet")}
     assert len(columns) == 4
     assert job(made, report, "ray.cpus=2") == 0
-    assert metrics_of(made)["blend"]["submission"] == "learnt"
+    assert metrics_of(made)["blend"]["submission"] == "learned"
     assert {path: path.stat().st_mtime_ns for path in columns} == columns
     assert job(made, report) == 0
 

@@ -56,7 +56,7 @@ def test_saved_settings_load_again_as_they_were():
             "blend: {submission: best}",
             "",
             "'blend.submission'",
-            "'learnt', 'linear', 'log', 'greedy', 'equal' or 'preset'",
+            "'learned', 'linear', 'log', 'greedy', 'equal' or 'preset'",
         ),
         ("blend: {calibration: platt}", "", "'blend.calibration'", "'auto', 'none'"),
         ("blend: {models: [small, small]}", "", "'blend'", "share the name 'small'"),

@@ -6,8 +6,9 @@ import pytest
 
 from infer.ensemble.blender import Blender
 from infer.ensemble.fallbacks import BOTH_EMPTY, EMPTY_A, EMPTY_B, IDENTICAL
-from infer.ensemble.fit import BLENDS, Recipe, blend_parts, fit, nested, nested_without
+from infer.ensemble.fit import BLENDS, Recipe, blend_parts, fit_blend, predict_nested, predict_nested_without
 from infer.ensemble.pools import open_simplex
+from infer.ensemble.record_facts import RecordFacts
 from metrics.baselines import class_prior
 from metrics.scores import log_loss
 from tests.helpers.blend_votes import demo_votes, draw, sharpened, training, votes
@@ -23,31 +24,33 @@ def recipe(name, calibration="auto", length_debias=False):
 
 def swapped(data):
     return dataclasses.replace(
-        data,
+        relabeled(data, swap_labels(data.votes.labels)),
         predictions=data.predictions[:, :, [1, 0, 2]],
-        labels=swap_labels(data.labels),
-        cases=TURNED[data.cases],
-        differences=-data.differences,
+        facts=RecordFacts(TURNED[data.facts.cases], -data.facts.length_differences),
     )
+
+
+def relabeled(data, labels):
+    return dataclasses.replace(data, votes=dataclasses.replace(data.votes, labels=labels))
 
 
 @pytest.mark.parametrize("name", BLENDS)
 @pytest.mark.parametrize("calibration", ["auto", "isotonic"])
 def test_no_part_of_a_blend_saw_the_votes_it_is_scored_on(name, calibration):
-    """Weights, the choice of the pool, calibration, its choice, length and guards: all from other parts."""
+    """Weights, the choice of the pool, calibration, its choice, length and fallbacks: all from other parts."""
     _, labels, predictions = votes(200)
     data = training(predictions, labels, degenerate=120)
     changed = labels.copy()
-    changed[data.parts == 2] = (changed[data.parts == 2] + 1) % 3
-    wanted = recipe(name, calibration, length_debias=True)
-    before, after = (nested(dataclasses.replace(data, labels=these), wanted) for these in (labels, changed))
-    own = data.parts == 2
-    pairs = [(before.predictions, after.predictions)]
+    changed[data.votes.folds == 2] = (changed[data.votes.folds == 2] + 1) % 3
+    chosen_recipe = recipe(name, calibration, length_debias=True)
+    before, after = (predict_nested(relabeled(data, these), chosen_recipe) for these in (labels, changed))
+    own = data.votes.folds == 2
+    pairs = [(before.blend, after.blend)]
     pairs += [(before.calibrated[method], after.calibrated[method]) for method in before.calibrated]
     for one, other in pairs:
         assert (one[own] == other[own]).all()
-    if name not in ("equal", "preset"):  # of which little or nothing is learnt
-        assert (before.predictions[~own] != after.predictions[~own]).any()
+    if name not in ("equal", "preset"):  # little or nothing is learned of these
+        assert (before.blend[~own] != after.blend[~own]).any()
 
 
 @pytest.mark.parametrize("name", BLENDS)
@@ -55,35 +58,35 @@ def test_exchanging_a_and_b_exchanges_the_blend(name):
     _, labels, predictions = votes(400)
     predictions[0, 200:250] = np.nan
     data = training(predictions, labels, degenerate=200)
-    wanted = recipe(name, length_debias=True)
-    blender = fit(data, wanted).blender
-    one_way = blender.predict(data.predictions, data.cases, data.differences)
+    chosen_recipe = recipe(name, length_debias=True)
+    blender = fit_blend(data, chosen_recipe).blender
+    one_way = blender.predict(data.predictions, data.facts)
     turned = swapped(data)
-    other_way = blender.predict(turned.predictions, turned.cases, turned.differences)
+    other_way = blender.predict(turned.predictions, turned.facts)
     assert np.allclose(other_way, swap_probabilities(one_way), atol=1e-12)
     assert ((one_way > 0) & (one_way < 1)).all()
     assert np.allclose(one_way.sum(axis=1), 1, atol=1e-12)
-    refitted = fit(turned, wanted).blender.predict(turned.predictions, turned.cases, turned.differences)
+    refitted = fit_blend(turned, chosen_recipe).blender.predict(turned.predictions, turned.facts)
     assert np.allclose(refitted, swap_probabilities(one_way), atol=1e-3)
 
 
-def test_learnt_is_the_better_pool():
+def test_learned_is_the_better_pool():
     truth, labels, _ = votes(1500)
     rng = np.random.default_rng(5)
     flat = np.stack([sharpened(open_simplex(truth + rng.normal(0, 0.02, truth.shape)), 0.4) for _ in range(2)])
-    assert fit(training(flat, labels), recipe("learnt", "none")).blender.pool == "log"
+    assert fit_blend(training(flat, labels), recipe("learned", "none")).blender.pool == "log"
     # Voters who trust one of two models each: their votes are drawn from the mean.
     both = rng.dirichlet([0.3, 0.3, 0.3], size=(2, 1500))
     both = np.stack([open_simplex(each) for each in both])
-    assert fit(training(both, draw(both.mean(axis=0), rng)), recipe("learnt", "none")).blender.pool == "linear"
+    assert fit_blend(training(both, draw(both.mean(axis=0), rng)), recipe("learned", "none")).blender.pool == "linear"
 
 
 def test_two_views_of_the_truth_are_better_together():
     truth, labels, _ = votes(1500, seed=2)
     rng = np.random.default_rng(5)
     views = np.stack([open_simplex(truth + rng.normal(0, 0.15, truth.shape)) for _ in range(2)])
-    for name in ("learnt", "greedy"):
-        pooled = log_loss(nested(training(views, labels), recipe(name, "none")).predictions, labels)
+    for name in ("learned", "greedy"):
+        pooled = log_loss(predict_nested(training(views, labels), recipe(name, "none")).blend, labels)
         assert pooled < min(log_loss(view, labels) for view in views) - 0.01
 
 
@@ -92,57 +95,55 @@ def test_noise_gets_no_weight_and_a_mis_scaled_model_its_best():
     rng = np.random.default_rng(0)
     noisy = open_simplex(np.abs(truth + rng.normal(0, 0.05, truth.shape)))
     noise = rng.dirichlet([1, 1, 1], size=len(labels))
-    fitted = fit(training(np.stack([noisy, sharpened(truth, 2.5), noise]), labels), recipe("learnt")).blender
+    fitted = fit_blend(training(np.stack([noisy, sharpened(truth, 2.5), noise]), labels), recipe("learned")).blender
     assert fitted.weights[2] < 0.02 * sum(fitted.weights)
     alone = training(sharpened(truth, 2.5)[None], labels)
-    assert fit(alone, recipe("linear")).blender.calibration.method == "temperature"
-    assert log_loss(nested(alone, recipe("linear")).predictions, labels) < log_loss(truth, labels) + 0.003
+    assert fit_blend(alone, recipe("linear")).blender.calibration.method == "temperature"
+    assert log_loss(predict_nested(alone, recipe("linear")).blend, labels) < log_loss(truth, labels) + 0.003
 
 
 def test_a_calibration_that_is_asked_for_is_used():
     truth, labels, _ = votes(800)
     data = training(truth[None], labels)
-    made = {name: fit(data, recipe("linear", name)).blender.calibration.method for name in ("none", "vector")}
-    assert made == {"none": "none", "vector": "vector"}
+    methods = {name: fit_blend(data, recipe("linear", name)).blender.calibration.method for name in ("none", "vector")}
+    assert methods == {"none": "none", "vector": "vector"}
 
 
-def test_guards_reach_predictions_and_only_theirs():
+def test_fallbacks_reach_predictions_and_only_theirs():
     _, labels, predictions = votes(600)
     data = training(predictions, labels, degenerate=400)
-    labels = np.where(data.cases == IDENTICAL, 2, labels).astype(np.int8)
-    fitted = fit(dataclasses.replace(data, labels=labels), recipe("linear", "none"))
-    assert fitted.blender.guards.keys() >= {"identical"}
-    made = fitted.blender.predict(data.predictions, data.cases, data.differences)
-    assert len(np.unique(made[data.cases == IDENTICAL], axis=0)) == 1
-    assert made[data.cases == IDENTICAL][0, 2] > 0.8
-    bare = dataclasses.replace(fitted.blender, guards={}).predict(data.predictions, data.cases, data.differences)
-    assert (made[data.cases == 0] == bare[data.cases == 0]).all()
-    one = dataclasses.replace(fitted.blender, guards={"empty_b": (0.7, 0.1, 0.2)})
-    by_one = one.predict(data.predictions, data.cases, data.differences)
-    assert (by_one[data.cases == EMPTY_B] == [0.7, 0.1, 0.2]).all()
-    assert (by_one[data.cases != EMPTY_B] == bare[data.cases != EMPTY_B]).all()
+    labels = np.where(data.facts.cases == IDENTICAL, 2, labels).astype(np.int8)
+    fitted = fit_blend(relabeled(data, labels), recipe("linear", "none"))
+    assert fitted.blender.fallbacks.keys() >= {"identical"}
+    blended = fitted.blender.predict(data.predictions, data.facts)
+    assert len(np.unique(blended[data.facts.cases == IDENTICAL], axis=0)) == 1
+    assert blended[data.facts.cases == IDENTICAL][0, 2] > 0.8
+    bare = dataclasses.replace(fitted.blender, fallbacks={}).predict(data.predictions, data.facts)
+    assert (blended[data.facts.cases == 0] == bare[data.facts.cases == 0]).all()
+    one = dataclasses.replace(fitted.blender, fallbacks={"empty_b": (0.7, 0.1, 0.2)})
+    by_one = one.predict(data.predictions, data.facts)
+    assert (by_one[data.facts.cases == EMPTY_B] == [0.7, 0.1, 0.2]).all()
+    assert (by_one[data.facts.cases != EMPTY_B] == bare[data.facts.cases != EMPTY_B]).all()
 
 
 def test_the_preset_stays_as_published():
     _, labels, predictions = votes(400)
-    blender = fit(training(sharpened(predictions.reshape(-1, 3), 3).reshape(3, -1, 3), labels, degenerate=200),
+    blender = fit_blend(training(sharpened(predictions.reshape(-1, 3), 3).reshape(3, -1, 3), labels, degenerate=200),
                   recipe("preset")).blender  # fmt: skip
     assert blender.weights == (0.75, 0.0, 0.25)
-    assert (blender.calibration.method, blender.guards, blender.length_coefficient) == ("none", {}, None)
+    assert (blender.calibration.method, blender.fallbacks, blender.length_coefficient) == ("none", {}, None)
 
 
 def test_length_is_taken_out_of_ordinary_records_only():
     _, labels, predictions = votes(600)
     data = training(predictions, labels, degenerate=100)
-    blender = fit(data, recipe("linear", "none", length_debias=True)).blender
+    blender = fit_blend(data, recipe("linear", "none", length_debias=True)).blender
     assert blender.length_coefficient is not None
     with_length = dataclasses.replace(blender, length_coefficient=None)
     strong = dataclasses.replace(blender, length_coefficient=2.0)
-    changed = strong.predict(data.predictions, data.cases, data.differences) != with_length.predict(
-        data.predictions, data.cases, data.differences
-    )
-    assert changed[data.cases == 0].any(axis=1).all()
-    assert not changed[data.cases != 0].any()
+    changed = strong.predict(data.predictions, data.facts) != with_length.predict(data.predictions, data.facts)
+    assert changed[data.facts.cases == 0].any(axis=1).all()
+    assert not changed[data.facts.cases != 0].any()
 
 
 @pytest.mark.parametrize("calibration", ["none", "temperature", "vector", "isotonic"])
@@ -150,23 +151,23 @@ def test_a_blender_read_from_json_gives_the_same_numbers(calibration):
     _, labels, predictions = votes(600)
     predictions[1, 300:330] = np.nan
     data = training(predictions, labels, degenerate=300)
-    labels = np.where(data.cases == IDENTICAL, 2, labels).astype(np.int8)
-    blender = fit(dataclasses.replace(data, labels=labels), recipe("learnt", calibration, length_debias=True)).blender
-    assert blender.guards
+    labels = np.where(data.facts.cases == IDENTICAL, 2, labels).astype(np.int8)
+    blender = fit_blend(relabeled(data, labels), recipe("learned", calibration, length_debias=True)).blender
+    assert blender.fallbacks
     read = Blender.from_json(json.loads(json.dumps(blender.to_json())))
     assert read == blender
-    arguments = (data.predictions, data.cases, data.differences)
+    arguments = (data.predictions, data.facts)
     assert (read.predict(*arguments) == blender.predict(*arguments)).all()
     # One record alone is predicted as it is among others.
-    alone = read.predict(predictions[:, 310:311], data.cases[310:311], data.differences[310:311])
+    alone = read.predict(predictions[:, 310:311], data.facts.take(np.arange(310, 311)))
     assert np.allclose(alone, blender.predict(*arguments)[310:311], atol=1e-12)
 
 
 def test_a_model_that_carries_the_blend_is_missed():
     _, labels, predictions = votes(500)
     data = training(predictions, labels)
-    whole = log_loss(nested(data, recipe("learnt")).predictions, labels)
-    without = {name: log_loss(nested_without(data, recipe("learnt"), name), labels) for name in data.models}
+    whole = log_loss(predict_nested(data, recipe("learned")).blend, labels)
+    without = {name: log_loss(predict_nested_without(data, recipe("learned"), name), labels) for name in data.models}
     assert without["m0"] > whole + 0.02
     assert abs(without["m2"] - whole) < 0.005
 
@@ -175,13 +176,13 @@ def test_what_only_the_left_out_model_predicts_gets_the_class_prior():
     _, labels, predictions = votes(300)
     predictions[1:, :20] = np.nan
     data = training(predictions, labels)
-    prior = class_prior(labels, data.parts)
-    made = nested_without(data, recipe("linear"), "m0")
-    assert (made[:20] == prior[:20]).all()
-    assert (made[20:] != prior[20:]).all()
-    assert (nested_without(data.only(("m0",)), recipe("linear"), "m0") == prior).all()
+    prior = class_prior(labels, data.votes.folds)
+    blended = predict_nested_without(data, recipe("linear"), "m0")
+    assert (blended[:20] == prior[:20]).all()
+    assert (blended[20:] != prior[20:]).all()
+    assert (predict_nested_without(data.only(("m0",)), recipe("linear"), "m0") == prior).all()
     only_named = Recipe("preset", "none", preset={"m0": 1.0})
-    assert (nested_without(data, only_named, "m0") == prior).all()
+    assert (predict_nested_without(data, only_named, "m0") == prior).all()
 
 
 @pytest.mark.parametrize("folds", [2, 3, 5, 10, 37])

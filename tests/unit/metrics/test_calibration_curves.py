@@ -1,6 +1,6 @@
 import numpy as np
 
-from metrics.calibration_curves import confusion, equal_count_bins, histogram, reliability, wilson_interval
+from metrics.calibration_curves import confusion, equal_count_bins, histogram, reliability_diagram, wilson_interval
 
 
 def test_wilson_interval_is_the_published_one_and_stays_inside_0_and_1():
@@ -15,11 +15,11 @@ def test_the_truth_lies_on_the_diagonal_and_the_overconfident_do_not():
     rng = np.random.default_rng(0)
     truth = rng.uniform(0.2, 0.6, 20_000)
     came = rng.random(20_000) < truth
-    bins = reliability(truth, came)
+    bins = reliability_diagram(truth, came)
     assert [each["count"] for each in bins] == [2000] * 10
     assert all(abs(each["predicted"] - each["observed"]) < 0.04 for each in bins)
     assert sum(each["ci95"][0] <= each["predicted"] <= each["ci95"][1] for each in bins) >= 8
-    stretched = reliability(np.clip(0.4 + 2 * (truth - 0.4), 0, 1), came)
+    stretched = reliability_diagram(np.clip(0.4 + 2 * (truth - 0.4), 0, 1), came)
     assert stretched[0]["observed"] > stretched[0]["ci95"][0] > stretched[0]["predicted"]
     assert stretched[-1]["observed"] < stretched[-1]["ci95"][1] < stretched[-1]["predicted"]
 
@@ -35,7 +35,7 @@ def test_bins_hold_equally_many_and_not_too_few():
 
 
 def test_equal_probabilities_share_a_bin():
-    (only,) = reliability(np.full(90, 1 / 3), np.arange(90) % 3 == 0)
+    (only,) = reliability_diagram(np.full(90, 1 / 3), np.arange(90) % 3 == 0)
     assert only["count"] == 90
     assert np.isclose(only["observed"], 1 / 3)
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from votes.folds import assign_folds, normalise_prompt, prompt_group
+from votes.folds import assign_folds, normalize_prompt, prompt_group
 
 
 def test_near_copies_share_a_group_and_different_questions_do_not():
@@ -15,7 +15,7 @@ def test_near_copies_share_a_group_and_different_questions_do_not():
 
 
 def test_turns_are_not_run_together():
-    assert normalise_prompt(["ab", "c"]) != normalise_prompt(["a", "bc"])
+    assert normalize_prompt(["ab", "c"]) != normalize_prompt(["a", "bc"])
 
 
 @settings(max_examples=60, deadline=None)

@@ -1,0 +1,110 @@
+"""Write what a blend leaves: weights, analysis, predictions and the submission."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from infer.ensemble.blender import Blender
+from infer.ensemble.fallbacks import CASES
+from metrics.scores import log_loss
+from votes.predictions import predictions_table
+from votes.schema import PROBABILITIES, SUBMISSION_COLUMNS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from core.arrays import Folds, Probabilities
+    from core.run import Run
+    from core.stage import Stage
+    from infer.ensemble.analysis import ScoredBlends
+    from infer.ensemble.fallbacks import Fallback
+    from infer.ensemble.fit import Training
+    from infer.ensemble.record_facts import RecordFacts
+    from votes.records import Records
+
+WEIGHTS, ANALYSIS = "weights.json", "analysis.json"
+
+
+def blend_metrics(scored: ScoredBlends, training: Training, prior: Probabilities) -> dict[str, Any]:
+    """Return the log loss, weights and pool of each blend, and the log loss of the class prior."""
+    labels = training.votes.labels
+    blenders = {name: blend.fitted.blender for name, blend in scored.blends.items()}
+    return {
+        "oof_log_loss": {name: log_loss(blend.nested.blend, labels) for name, blend in scored.blends.items()},
+        "weights": {
+            name: dict(zip(blender.models, blender.weights, strict=True)) for name, blender in blenders.items()
+        },
+        "pools": {name: blender.pool for name, blender in blenders.items()},
+        "class_prior": log_loss(prior, labels),
+    }
+
+
+def describe_fallbacks(fallbacks: Sequence[Fallback], test: RecordFacts | None) -> list[dict[str, Any]]:
+    """Return the fallbacks in the shape of analysis.json, with the number of test records of each case."""
+    described = []
+    for fallback in fallbacks:
+        fields = dataclasses.asdict(fallback)
+        train_records = fields.pop("records")
+        in_test = 0 if test is None else int((test.cases == CASES.index(fallback.case)).sum())
+        described.append({"train_records": train_records, "test_records": in_test, **fields})
+    return described
+
+
+def write_oof_predictions(stage: Stage, records: Records, folds: Folds, scored: ScoredBlends) -> set[str]:
+    """Write the out-of-fold predictions of each blend. Return the names of the files."""
+    ids = records.read("train", ["id"])["id"]
+    tables = {
+        f"train-{name}.parquet": predictions_table(ids, blend.nested.blend, folds)
+        for name, blend in scored.blends.items()
+    }
+    for file, table in tables.items():
+        stage.folder.write_table(file, table, stage.fingerprint)
+    return set(tables)
+
+
+def write_test_predictions(
+    stage: Stage, records: Records, blender: Blender, of_models: Probabilities, facts: RecordFacts
+) -> Probabilities:
+    """Write predictions.parquet and submission.csv of the test records. Return the blend (n, 3) of the models."""
+    blended = blender.predict(of_models, facts)
+    ids = records.read("test", ["id"])["id"]
+    by_name = {**dict(zip(blender.models, of_models, strict=True)), "blend": blended}
+    stage.folder.write_table("predictions.parquet", _side_by_side(ids, by_name), stage.fingerprint)
+    stage.folder.write_bytes("submission.csv", submission(ids, blended))
+    return blended
+
+
+def load_blender(run: Run) -> Blender:
+    """Return the blender of a finished run. Raises FileNotFoundError if the run has no blend."""
+    return Blender.from_json((run.folder / "blend").read_json(WEIGHTS)["blender"])
+
+
+def _side_by_side(ids: pa.ChunkedArray, by_name: Mapping[str, Probabilities]) -> pa.Table:
+    """Return the probabilities of models and blend in one table; null where a model lacks a record."""
+    columns = {
+        f"{name}_{column}": pa.array(values[:, n], from_pandas=True)
+        for name, values in by_name.items()
+        for n, column in enumerate(PROBABILITIES)
+    }
+    return pa.table({"id": ids, **columns})
+
+
+def submission(ids: pa.ChunkedArray, probabilities: Probabilities) -> bytes:
+    """Return the Kaggle file: id and the three probabilities, one line per test record in input order.
+
+    Raises RuntimeError if the values are not probabilities.
+    """
+    inside = (probabilities > 0) & (probabilities < 1)
+    if probabilities.shape != (len(ids), 3) or not inside.all() or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-9:
+        raise RuntimeError("the blend returned values that are not probabilities")
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(SUBMISSION_COLUMNS)
+    writer.writerows([record_id, *row] for record_id, row in zip(ids.to_pylist(), probabilities.tolist(), strict=True))
+    return text.getvalue().encode()

@@ -1,0 +1,118 @@
+"""Predictions for new pairs: their folder, the models that are left out, and the blend."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from core.errors import InputError
+from core.progress import say
+from core.ray_session import on_worker
+from core.run import StageResult
+from core.stage import Stage, fingerprint
+from infer.ensemble.outputs import write_test_predictions
+from infer.ensemble.pools import predicted_by
+from infer.ensemble.record_facts import read_record_facts
+from infer.ensemble.stage import read_models
+from votes import predictions
+from votes.readers import ENDINGS
+from votes.schema import LABELS, PROBABILITIES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from typing import Any
+
+    from core.run import Run
+    from core.settings.schema import Settings
+    from infer.ensemble.blender import Blender
+    from votes.records import Records
+
+# Part of the fingerprint. Raise it when the same models are blended differently.
+VERSION = 2
+_DIGEST_CHARACTERS = 8
+
+
+def require_location(settings: Settings) -> str:
+    """Return where the pairs are. Raises InputError if the settings do not say so."""
+    if settings.data.test is None:
+        raise InputError("no pairs to predict", where="data.test", fix="give --set data.test=FILE.")
+    return settings.data.test
+
+
+def prediction_name(location: str, digests: Mapping[str, str]) -> str:
+    """Return the name of the folder for the pairs of some files: the location's stem, and a digest of the contents."""
+    stem = os.path.basename(location.partition("?")[0].rstrip("/"))
+    for ending in sorted(ENDINGS, key=len, reverse=True):
+        if stem.lower().endswith(ending):
+            stem = stem[: -len(ending)]
+            break
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")
+    return f"{stem or 'pairs'}-{fingerprint(dict(digests))[:_DIGEST_CHARACTERS]}"
+
+
+def training_digests(records: Records) -> dict[str, str]:
+    """Return the digests of the training input, which are part of the fingerprints of what was fitted on it."""
+    return {file: digest for file, digest in records.manifest["inputs"].items() if file.startswith("train/")}
+
+
+def weighted_models(blender: Blender) -> list[str]:
+    """Return the models with a weight. If no model has one, the blend is uniform, and all models count."""
+    weighted = [model for model, weight in zip(blender.models, blender.weights, strict=True) if weight]
+    return weighted or list(blender.models)
+
+
+def all_predicted(run: Run, records: Records, models: Sequence[str]) -> bool:
+    """Return whether at least one of the models predicts each record."""
+    of_models = np.stack([predictions.read_predictions(run, records, model, "test") for model in models])
+    return bool(predicted_by(of_models).any(axis=0).all())
+
+
+def left_out_models(settings: Settings, blender: Blender, skipped: Sequence[str]) -> dict[str, str]:
+    """Log and return why models of the run have no part in the blend, by model; `skipped` models have no weight."""
+    reasons = dict.fromkeys(settings.models, "it is not among the models of the blend")
+    for model, folds in settings.partial.items():
+        reasons[model] = f"it predicts only folds {', '.join(map(str, folds))}"
+    reasons |= dict.fromkeys(skipped, "its weight in the blend is zero")
+    left_out = {model: why for model, why in reasons.items() if model not in blender.models or model in skipped}
+    for model, reason in left_out.items():
+        say("predict", f"{model} is left out: {reason}")
+    return left_out
+
+
+def blend_pairs(run: Run, records: Records, blender: Blender, blend: str, extra: Mapping[str, Any]) -> StageResult:
+    """Blend the models' predictions of new pairs; `blend` is the fingerprint of the finished run's blend.
+
+    `extra` goes into the manifest.
+    """
+    of_models = predictions.model_fingerprints(run, records, blender.models)
+    inputs = {"records": records.fingerprint, "blend": blend, **of_models}
+    stage = Stage("predict", run.folder, {"version": VERSION}, inputs)
+    manifest = None if run.force else stage.manifest()
+    cached = manifest is not None
+    if manifest is None:
+        manifest = on_worker(run, _write_blend, run, records, blender, stage, extra)
+    return StageResult("predict", cached, manifest, _notes(run, records))
+
+
+def _write_blend(
+    run: Run, records: Records, blender: Blender, stage: Stage, extra: Mapping[str, Any]
+) -> dict[str, Any]:
+    started = time.monotonic()
+    of_models = read_models(run, records, blender.models, "test")
+    facts = read_record_facts(records, ["test"])["test"]
+    stage.begin()
+    write_test_predictions(stage, records, blender, of_models, facts)
+    return stage.commit({"test": records.rows("test")}, seconds=time.monotonic() - started, extra=extra)
+
+
+def _notes(run: Run, records: Records) -> list[str]:
+    """Return the probabilities of a single record as a line; nothing for more records."""
+    if records.rows("test") > 1:
+        return []
+    (row,) = run.folder.read_table("predictions.parquet").to_pylist()
+    shares = ", ".join(f"{label} {row[f'blend_{name}']:.4f}" for label, name in zip(LABELS, PROBABILITIES, strict=True))
+    return [f"{row['id']}: {shares}"]

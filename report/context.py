@@ -1,0 +1,109 @@
+"""What sections compute their numbers from: the run, its records, its votes and all predictions."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from demo import stages
+from metrics.baselines import class_prior, length_only, uniform
+from metrics.scores import record_log_loss
+from report.scores import score_sets
+from votes import predictions
+from votes.arrays import Votes, votes_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import pyarrow as pa
+
+    from core.arrays import Doubles, Probabilities
+    from core.run import Run
+    from core.settings.schema import Settings
+    from core.storage import Folder
+    from votes.records import Records
+
+
+@dataclass(frozen=True)
+class ReportContext:
+    """A finished run, read once for all sections. Arrays are in the order of the training records."""
+
+    run: Run
+    records: Records
+    blend_manifest: Mapping[str, Any]
+    columns: Mapping[str, pa.Table]  # by split, see report.columns
+    rows: pa.Table  # id, model_a, model_b, label
+    votes: Votes
+    predictions: Mapping[str, Probabilities]  # (n, 3) by model; rows that a model does not predict are nan
+    blends: Mapping[str, Probabilities]  # (n, 3) by the name of the blend
+
+    @property
+    def settings(self) -> Settings:
+        """Return the settings of the run."""
+        return self.run.settings
+
+    @property
+    def folder(self) -> Folder:
+        """Return the folder of the run."""
+        return self.run.folder
+
+    @property
+    def seed(self) -> int:
+        """Return the seed of the run."""
+        return self.run.settings.seed
+
+    @property
+    def submission(self) -> str:
+        """Return the name of the submitted blend."""
+        return str(self.blend_manifest["settings"]["submission"])
+
+    @property
+    def blend(self) -> Probabilities:
+        """Return the probabilities (n, 3) of the submitted blend."""
+        return self.blends[self.submission]
+
+    @functools.cached_property
+    def blend_losses(self) -> Doubles:
+        """Return the log loss (n,) of the submitted blend on each record."""
+        return record_log_loss(self.blend, self.votes.labels)
+
+    @functools.cached_property
+    def incomplete(self) -> list[str]:
+        """Return the models that lack records: they predict some folds only, or have records in quarantine."""
+        return [name for name, values in self.predictions.items() if np.isnan(values).any()]
+
+    @functools.cached_property
+    def baselines(self) -> dict[str, Probabilities]:
+        """Return the probabilities (n, 3) of the baselines, and of the truth where the demo knows it."""
+        labels, folds = self.votes.labels, self.votes.folds
+        lengths_a, lengths_b = (self.columns["train"][f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
+        baselines = {
+            "uniform": uniform(len(labels)),
+            "class prior": class_prior(labels, folds),
+            "length only": length_only(lengths_a, lengths_b, labels, folds),
+        }
+        truth = stages.truth(self.run, self.rows["id"])
+        return baselines if truth is None else {**baselines, "truth (best attainable)": truth}
+
+    @functools.cached_property
+    def scores(self) -> dict[str, dict[str, dict[str, Any]]]:
+        """Return the scores of `baselines`, complete `models` and `blends`, by kind and name."""
+        models = {name: values for name, values in self.predictions.items() if name not in self.incomplete}
+        sets = {"baselines": self.baselines, "models": models, "blends": self.blends}
+        return score_sets(sets, self.votes, self.seed)
+
+
+def read_context(
+    run: Run, records: Records, blend_manifest: Mapping[str, Any], columns: Mapping[str, pa.Table]
+) -> ReportContext:
+    """Read votes and predictions of a finished run. Raises InputError if predictions do not fit the records."""
+    rows = records.read("train", ["id", "label", "fold", "group", "model_a", "model_b"])
+    blends = {
+        name: predictions.probabilities((run.folder / "blend").read_table(f"train-{name}.parquet"))
+        for name in blend_manifest["metrics"]["weights"]
+    }
+    by_model = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
+    return ReportContext(run, records, blend_manifest, columns, rows, votes_of(rows), by_model, blends)

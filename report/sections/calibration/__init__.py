@@ -1,0 +1,37 @@
+"""Whether the blend's probabilities match the frequencies of votes."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from core.registry import SECTIONS
+from metrics.calibration_curves import confusion, histogram, reliability_diagram
+from report.section import ReportSection
+from report.sections.calibration.figures import reliability_figure
+from votes.schema import LABELS
+
+if TYPE_CHECKING:
+    from report.context import ReportContext
+    from report.section import Metrics
+
+
+@SECTIONS.register
+class CalibrationSection(ReportSection):
+    """Calibration of the blend."""
+
+    name, title, order = "calibration", "Calibration", 30
+    summary = "Reliability diagrams of the blend, and its confusion of votes."
+    figures = MappingProxyType({"reliability": reliability_figure})
+
+    def compute(self, context: ReportContext) -> Metrics:
+        """Return reliability diagram and histogram by class, and the counts of votes by predicted class."""
+        blend, labels = context.blend, context.votes.labels
+        counts = zip(LABELS, confusion(blend, labels).tolist(), strict=True)
+        return {
+            "calibration": {
+                "reliability": {label: reliability_diagram(blend[:, n], labels == n) for n, label in enumerate(LABELS)},
+                "histogram": {label: histogram(blend[:, n]) for n, label in enumerate(LABELS)},
+                "confusion": {vote: dict(zip(LABELS, row, strict=True)) for vote, row in counts},
+            }
+        }
