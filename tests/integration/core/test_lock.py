@@ -21,7 +21,7 @@ from tests.helpers.commands import ROOT, run_job
 
 HOLD = """
 import signal, sys, time
-from core import lock
+from ray_jobs import lock
 from core.storage import Folder
 
 run, seconds, machine = sys.argv[1:4]

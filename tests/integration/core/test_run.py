@@ -29,11 +29,33 @@ def test_what_a_late_start_left_is_ended_before_the_next_try(monkeypatch, capsys
     assert capsys.readouterr().err.count("trying again") == 2
 
 
+def test_a_start_that_is_always_late_ends_with_a_fix(monkeypatch):
+    def init(**options):
+        raise Exception(LATE)
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(RuntimeError, match=r"did not start in 3 tries .*Fix:"):
+        run._start({})
+
+
+def test_another_failure_is_not_tried_again(monkeypatch):
+    calls = []
+
+    def init(**options):
+        calls.append(options)
+        raise ValueError("no")
+
+    monkeypatch.setattr(ray, "init", init)
+    with pytest.raises(ValueError, match="no"):
+        run._start({})
+    assert len(calls) == 1
+
+
 # Ray turns an exit that is raised while it waits into one of its own.
 WAITING = """
 import sys, time
 import ray
-from core import cli, run
+from ray_jobs import cli, run
 
 def work(of):
     run.connect(of)
@@ -41,7 +63,7 @@ def work(of):
     print("waiting", flush=True)
     ray.get(task)
 
-sys.exit(cli.main(cli.Job("waits", None, work)))
+sys.exit(cli.main("waits", None, work))
 """
 
 
@@ -65,7 +87,7 @@ def test_sigterm_while_ray_waits_for_a_task_ends_the_job_as_it_says(tmp_path):
 REFUSING = """
 import sys
 from core.errors import InputError
-from core import cli, run, shards
+from ray_jobs import cli, run, shards
 
 def refuse(item):
     raise InputError("not this", where=item["name"], fix="give another")
@@ -78,7 +100,7 @@ def work(of):
     run.connect(of)
     list(shards.map_shards([{"name": "a shard"}], {"at once": refuse, "later": refuse_later}[WHEN]))
 
-sys.exit(cli.main(cli.Job("refuses", None, work)))
+sys.exit(cli.main("refuses", None, work))
 """
 
 
@@ -100,7 +122,7 @@ import time, types
 import ray
 import ray._private.node as node
 import ray._private.services as services
-from core import run
+from ray_jobs import run
 
 found, looked_at = services.get_node, iter([1.0, 32.0])
 node.time = types.SimpleNamespace(**{**vars(time), "monotonic": lambda: next(looked_at, None) or time.monotonic()})
