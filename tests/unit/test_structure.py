@@ -1,6 +1,8 @@
-"""The lines the packages keep: who may import whom."""
+"""The lines the packages keep: who may import whom, and what a help text may load."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,10 @@ DOORS = {
     "lightgbm_ray": {"train/boosters/engines/lightgbm.py"},
     "ray.data.llm": {"infer/scoring/vllm_engine.py"},
 }
+JOBS = [
+    "ingest", "featurize", "tune", "train_boosters", "train_encoder", "train_llm", "score_llm", "blend", "report",
+    "predict", "pipeline",
+]  # fmt: skip
 
 
 def imports(path: Path) -> set[str]:
@@ -49,3 +55,20 @@ def test_each_fragile_library_is_imported_where_it_should_be(library):
         if any(name == library or name.startswith(f"{library}.") for name in imports(path))
     }
     assert users == DOORS[library]
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_help_is_light(job):
+    """No heavy library is loaded for --help, and the docstring says how to run the job."""
+    script = (
+        "import runpy, sys\n"
+        f"sys.argv = ['{job}', '--help']\n"
+        "try:\n"
+        f"    runpy.run_module('ray_jobs.{job}', run_name='__main__')\n"
+        "except SystemExit:\n"
+        "    heavy = {'ray', 'torch', 'transformers', 'vllm', 'sklearn', 'pandas', 'scipy', 'xgboost', 'lightgbm'}\n"
+        "    print('loaded:', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "loaded: []" in done.stdout
+    assert f"Run as: python -m ray_jobs.{job}" in done.stdout
