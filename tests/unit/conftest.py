@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Generator, Iterator
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Final
+from unittest import mock
 
 import pytest
 
@@ -23,7 +25,7 @@ class _Guard:
         sys.addaudithook(self)
 
     def __call__(self, event: str, arguments: tuple[object, ...]) -> None:
-        """Raise an error that no `except Exception` hides, where a test starts a process."""
+        """Fail a test that starts a process. No `except Exception` hides this."""
         if self.active and event in _STARTS:
             pytest.fail(f"a unit test starts a process ({event}: {arguments[:2]!r}); {_FIX}")
 
@@ -31,12 +33,19 @@ class _Guard:
 _guard: Final = _Guard()
 
 
+def _refuse(process: BaseProcess) -> None:
+    pytest.fail(f"a unit test starts a process (multiprocessing: {process!r}); {_FIX}")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """Guard a unit test and its fixtures. Pytest calls this for the tests of other folders as well."""
-    _guard.active = item.path.is_relative_to(_UNIT)
-    try:
+    if not item.path.is_relative_to(_UNIT):
         return (yield)
+    _guard.active = True
+    try:
+        with mock.patch.object(BaseProcess, "start", _refuse):  # spawning raises no audit event
+            return (yield)
     finally:
         _guard.active = False
 
