@@ -58,15 +58,17 @@ format: setup
 hooks: setup
 	$(BIN)/pre-commit install
 
-# One process a core, with one thread each: 2 cores took 105 s serially, 60 s with -n 2 and two threads each, 52 s so.
+# A process for each core, with one thread each. On 2 cores: 122 s in one process, 62 s in two, less with one thread each.
 # loadfile keeps a file in one process, so its fixtures are made and its libraries imported once.
 unit: TESTS ?= tests/unit
 unit: setup
 	OMP_NUM_THREADS=1 $(PYTEST) $(TESTS) -m "not slow" --numprocesses auto --dist loadfile --timeout 60 $(ARGS)
 
+# One worker runs all tests on the shared Ray cluster, the other those with processes of their own (tests/conftest.py).
+# One after the other, for example to debug: make integration ARGS="-n 0"
 integration: TESTS ?= tests/integration
 integration: setup
-	$(PYTEST) $(TESTS) -m "not slow" --timeout 600 --durations 10 $(ARGS)
+	$(PYTEST) $(TESTS) -m "not slow" --numprocesses 2 --dist loadgroup --timeout 600 --durations 10 $(ARGS)
 
 test: check unit integration
 
