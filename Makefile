@@ -58,7 +58,8 @@ format: setup
 hooks: setup
 	$(BIN)/pre-commit install
 
-# A process for each core, with one thread each. On 2 cores: 122 s in one process, 62 s in two, less with one thread each.
+# A process for each core, with one thread each. On 2 cores: 122 s in one process, 62 s in two;
+# with more threads than cores a busy machine took 85 s instead of 67 s.
 # loadfile keeps a file in one process, so its fixtures are made and its libraries imported once.
 unit: TESTS ?= tests/unit
 unit: setup
