@@ -2,8 +2,10 @@
 
 import datetime
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,11 +15,32 @@ def ray_cluster():
     import ray
     import ray.data
 
+    # Ray Train's controller looks every 2 s, and an epoch of a tiny model waits for it to take the epoch's numbers.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield
     ray.shutdown()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """With `--dist loadgroup`, give all files that use `ray_cluster` to one worker, and each other file to any.
+
+    So there is one such cluster however many workers there are. Tests that start processes of their own run next to it:
+    they mostly wait. The marks of pytest-xdist 3.8 have no effect with pytest 9.2, which no longer reads `_nodeid`.
+    """
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # no types
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return "ray_cluster" if "ray_cluster" in (config.rootpath / file).read_text("utf-8") else file
+
+    return Scheduling(config, log)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

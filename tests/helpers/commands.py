@@ -3,7 +3,6 @@
 import contextlib
 import io
 import os
-import runpy
 import shutil
 import socket
 import subprocess
@@ -12,9 +11,10 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+
+from ray_jobs.__main__ import main
 
 ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared/data"
@@ -43,21 +43,14 @@ def run_here(
 
     Nothing waits for Python, Ray and what Ray's workers import to start, which is most of a small job's time.
     """
-    _, module, *arguments = job_line(job, run, *overrides, config=config)
-    line = [module, *arguments, *flags]
+    line = [job, *job_line(job, run, *overrides, config=config)[2:], *flags]
     out, err = io.StringIO(), io.StringIO()
-    code: object = 0
-    before = sys.argv
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), contextlib.chdir(ROOT):
-        sys.argv = line
         try:
-            with warnings.catch_warnings(action="ignore", category=RuntimeWarning):  # the module is known already
-                runpy.run_module(module, run_name="__main__", alter_sys=True)
-        except SystemExit as end:
-            code = end.code
-        finally:
-            sys.argv = before
-    return subprocess.CompletedProcess(line, int(str(code)), out.getvalue(), err.getvalue())
+            code = main(line)
+        except SystemExit as stop:
+            code = int(str(stop.code))
+    return subprocess.CompletedProcess(line, code, out.getvalue(), err.getvalue())
 
 
 def environment(**changes: str) -> dict[str, str]:

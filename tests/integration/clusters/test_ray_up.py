@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from tests.helpers.cluster_files import LOCAL, ROOT, read
 from tests.helpers.commands import environment, free_ports, wait_for
-from tests.integration.clusters.files import LOCAL, ROOT, read
 from tests.integration.clusters.hosts import Host, hosts, require_hosts, run_on
 
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.clusters.files import ROOT
+from tests.helpers.cluster_files import ROOT
 
 SCRIPTS = sorted((ROOT / "clusters").glob("*.sh"))
 UV = """#!/bin/sh

@@ -5,12 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from core.settings.loader import load_settings
 from demo.generator import generate
-from tests.helpers.commands import ROOT, run_here
+from tests.helpers.commands import run_here
 from votes.schema import WINNERS
 
-CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 HANDMADE = "[length, vocabulary, entities, style, tone, language, opening, overlap, similarity]"
 # Sentence embeddings take longer than all the rest.
 WITHOUT_EMBEDDINGS = [
@@ -18,11 +16,6 @@ WITHOUT_EMBEDDINGS = [
     f"boosters.forest.features={HANDMADE}",
     f"boosters.boosted.features={HANDMADE}",
 ]
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_shipped_configuration_is_valid(path):
-    assert load_settings(path.read_text(encoding="utf-8"), path.name).run.startswith("runs/")
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from core.errors import InputError
 from core.filesystems import expand
 from core.lock import LOCK, locked
 from core.storage import DamagedFileError, Folder
-from tests.helpers.commands import ROOT, job_line, run_job
+from tests.helpers.commands import ROOT, job_line, run_here, run_job
 from tests.helpers.object_store import BUCKET, Cable, keys_in_this_process, object_store
 from votes import predictions
 from votes.readers import ENDINGS, read_rows
@@ -131,7 +131,7 @@ def test_a_bucket_that_may_not_be_written_is_bad_input():
 
 @pytest.mark.parametrize("uri", ["s3://key:secret@bucket/x", "s3://no-such-bucket/x?{options}"])
 def test_a_place_that_cannot_be_is_bad_input(store, uri):
-    done = run_in(store, "ingest", uri.replace("{options}", store.uri("").partition("?")[2]))
+    done = run_here("ingest", uri.replace("{options}", store.uri("").partition("?")[2]))
     assert done.returncode == 2
     assert "key:secret" not in done.stderr
     assert done.stderr.count("\n") == 1

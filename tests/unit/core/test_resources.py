@@ -8,8 +8,8 @@ import ray
 from core.errors import InputError
 from core.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
 from core.settings.loader import load_settings
+from tests.helpers.cluster_files import AWS, GCP, KUBERAY, may_come
 from tests.helpers.commands import ROOT
-from tests.integration.clusters.files import AWS, GCP, KUBERAY, may_come
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = ["core", "featurize", "train", "tune", "infer", "ray_jobs"]

@@ -13,7 +13,7 @@ from ray.autoscaler.tags import NODE_KIND_WORKER, TAG_RAY_NODE_KIND, TAG_RAY_NOD
 from ray.autoscaler.v2.instance_manager.subscribers.cloud_resource_monitor import CloudResourceMonitor
 from ray.core.generated.instance_manager_pb2 import Instance, InstanceUpdateEvent
 
-from tests.integration.clusters.files import AWS, read
+from tests.helpers.cluster_files import AWS, read
 
 
 @pytest.fixture(scope="module")

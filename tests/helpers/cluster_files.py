@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 from ray.autoscaler._private.kuberay.autoscaling_config import _generate_available_node_types_from_ray_cr_spec
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[2]
 AWS = ROOT / "cluster.yaml"
 GCP, LOCAL, KUBERAY = (ROOT / f"configs/clusters/{name}.yaml" for name in ("gcp", "local", "kuberay"))
 LAUNCHED = [AWS, GCP, LOCAL]  # by `ray up`

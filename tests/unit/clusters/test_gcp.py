@@ -12,7 +12,7 @@ from googleapiclient.discovery_cache import get_static_doc
 from ray.autoscaler._private.commands import _bootstrap_config
 from ray.autoscaler._private.providers import _get_node_provider
 
-from tests.integration.clusters.files import GCP, read
+from tests.helpers.cluster_files import GCP, read
 
 ACCOUNT = {"email": "ray@my-project.iam.gserviceaccount.com", "projectId": "my-project"}
 ANSWERS: dict[tuple[str, str], Any] = {  # by method and the end of the path

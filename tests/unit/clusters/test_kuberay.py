@@ -10,8 +10,8 @@ import ray
 from ray.autoscaler._private.kuberay.autoscaling_config import _derive_autoscaling_config_from_ray_cr
 
 from core.resources import NODE_TYPES
-from tests.integration.clusters.files import KUBERAY, manifests, may_come, worker_types
-from tests.integration.clusters.kuberay_schema import RAY_JOB
+from tests.helpers.cluster_files import KUBERAY, manifests, may_come, worker_types
+from tests.helpers.kuberay_schema import RAY_JOB
 
 KUBERNETES = "1.37"
 GROUPS = ["head", "cpu", "gpu-spot", "gpu-on-demand"]
