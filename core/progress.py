@@ -4,8 +4,6 @@ import time
 
 from core import logs
 
-say = logs.info
-
 
 class Progress:
     """Count finished units (shards, folds) and rows; log a line at most every `every` seconds, and at the end."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from core import logs
 from core.registry import load_plugins
-from core.resources import Request, may_grow
+from core.resources import Request, can_scale_up
 
 if TYPE_CHECKING:
     from core.run import Run
@@ -42,7 +42,7 @@ def on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:
 
     connect(run)
     one = Request("", "", {"CPU": 1}, count=2)
-    elsewhere = "RAY_ADDRESS" in os.environ and (may_grow(one) or ray.cluster_resources().get("CPU", 0) > 1)
+    elsewhere = "RAY_ADDRESS" in os.environ and (can_scale_up(one) or ray.cluster_resources().get("CPU", 0) > 1)
     result: Result = ray.get(ray.remote(num_cpus=int(elsewhere))(work).remote(*arguments))
     return result
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
 from core.registry import FAMILIES
 
 if TYPE_CHECKING:
@@ -52,23 +52,23 @@ class Request:
 
 
 def requests(settings: Settings) -> list[Request]:
-    """The largest request of each kind of work, of every job that the settings ask for and of `predict`."""
-    found = [Request("ingest", "a file or shard", {"CPU": 1})]
-    of_families = family_requests(settings.featurize)
-    if settings.boosters or of_families:
-        found.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
-    found += of_families
+    """Return the largest request of each kind of work, of every job that the settings ask for and of `predict`."""
+    asked = [Request("ingest", "a file or shard", {"CPU": 1})]
+    families = family_requests(settings.featurize)
+    if settings.boosters or families:
+        asked.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
+    asked += families
     for search in settings.tune:
         booster = next(each for each in settings.boosters if each.name == search.booster)
-        found.append(processes_request("tune", booster))
-    found += [folds_request(booster) for booster in settings.boosters]
+        asked.append(processes_request("tune", booster))
+    asked += [folds_request(booster) for booster in settings.boosters]
     for job, models in (("train_encoder", settings.finetune.encoders), ("train_llm", settings.finetune.llms)):
         for model in models:
-            found += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
+            asked += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
     for llm in settings.llms:
-        found += [Request("score_llm", f"{llm.name}: packing", {"CPU": 1}), engine_request(llm)]
-    found += [Request("blend", "an analysis", {"CPU": 1}), Request("report", "a shard", {"CPU": 1})]
-    return [*found, *(processes_request("predict", booster) for booster in settings.boosters)]
+        asked += [Request("score_llm", f"{llm.name}: packing", {"CPU": 1}), engine_request(llm)]
+    asked += [Request("blend", "an analysis", {"CPU": 1}), Request("report", "a shard", {"CPU": 1})]
+    return [*asked, *(processes_request("predict", booster) for booster in settings.boosters)]
 
 
 def family_requests(featurize: Featurize) -> list[Request]:
@@ -82,7 +82,7 @@ def family_requests(featurize: Featurize) -> list[Request]:
 
 
 def folds_request(booster: Booster) -> Request:
-    """One fold's training processes; see core.placement.request_group."""
+    """Return the request for one fold's training processes; see core.placement.request_group."""
     key = booster.key("cpus_per_worker and num_workers")
     return Request(
         "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_worker}, booster.num_workers, key
@@ -90,7 +90,7 @@ def folds_request(booster: Booster) -> Request:
 
 
 def processes_request(job: str, booster: Booster) -> Request:
-    """One process that trains a trial's folds, or predicts shards."""
+    """Return the request for one process that trains a trial's folds, or predicts shards."""
     what = "a trial" if job == "tune" else "a shard"
     key = booster.key("cpus_per_worker")
     return Request(job, f"{booster.name}: {what}", {"CPU": booster.cpus_per_worker}, key=key)
@@ -98,9 +98,15 @@ def processes_request(job: str, booster: Booster) -> Request:
 
 def workers_request(job: str, model: FinetunedModel) -> Request:
     """Return the request for one fold's workers; see train.finetune.fold_trainer."""
-    bundle = _resources(model.cpus_per_worker, model.gpus_per_worker)
+    bundle = worker_resources(model)
     key = f"finetune.{'encoders' if job == 'train_encoder' else 'llms'}.{model.name}"
     return Request(job, f"{model.name}: a fold's workers", bundle, model.num_workers, key)
+
+
+def worker_resources(model: FinetunedModel) -> dict[str, float]:
+    """Return the CPUs and GPUs of one worker that trains a model."""
+    gpus: dict[str, float] = {"GPU": model.gpus_per_worker} if model.gpus_per_worker else {}
+    return {"CPU": model.cpus_per_worker, **gpus}
 
 
 def engine_request(llm: Llm) -> Request:
@@ -121,11 +127,11 @@ def engine_bundles(llm: Llm) -> list[dict[str, float]]:
 
 
 def fits(request: Request, nodes: Sequence[Resources], to_come: NodeTypes = ()) -> bool:
-    """Whether the request fits on nodes with these resources, were they free, or on all those `to_come`."""
+    """Return whether the request fits on nodes with these resources, were they free, or on all those `to_come`."""
     return _times(request, nodes, to_come) >= 1
 
 
-def require_room(request: Request) -> None:
+def require_capacity(request: Request) -> None:
     """Raise InputError if the cluster that Ray is connected to can never have what the request asks for.
 
     A local cluster is as large as it is; others may grow by the node types that their autoscaler knows. Where nobody
@@ -137,11 +143,11 @@ def require_room(request: Request) -> None:
     every = [*nodes, *(node for node, _ in to_come)]
     most = {name: max((node.get(name, 0) for node in every), default=0) for name in request.bundle}
     largest = " and ".join(_amount(name, amount) for name, amount in most.items())
-    there = max(len(nodes), sum(count for _, count in to_come))
-    here = f"the largest node has {largest}" if request.count == 1 else f"{there} nodes have {largest} at most"
+    count = max(len(nodes), sum(count for _, count in to_come))
+    here = f"the largest node has {largest}" if request.count == 1 else f"{count} nodes have {largest} at most"
     if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
         less = f", or stop it and ask for less in {request.key}" if request.key else ""
-        say(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{less}")
+        logs.info(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{less}")
         return
     grown = ", also when it has grown" if to_come else ""
     raise InputError(
@@ -151,33 +157,33 @@ def require_room(request: Request) -> None:
     )
 
 
-def may_grow(request: Request) -> bool:
-    """Whether the cluster's autoscaler may add nodes on which the request fits."""
+def can_scale_up(request: Request) -> bool:
+    """Return whether the cluster's autoscaler may add nodes on which the request fits."""
     return fits(request, [], _cluster()[1])
 
 
-def room_for(request: Request, most: int) -> int:
-    """How many of the request the cluster has room for, 1 to `most`: as it is, or as large as it may become.
+def fitting_count(request: Request, most: int) -> int:
+    """Return how many of the request fit on the cluster as it is, or as large as it may become: 1 to `most`.
 
-    All that is asked for at once is what an autoscaler sees.
+    An autoscaler sees only what is requested at the same time.
     """
     return max(1, min(most, _times(request, *_cluster())))
 
 
-def room_for_all(asked: Sequence[Request]) -> bool:
-    """Whether the cluster has room for all of these at the same time: as it is, or as large as it may become."""
+def fit_together(asked: Sequence[Request]) -> bool:
+    """Return whether all these fit on the cluster at the same time: as it is, or as large as it may become."""
     nodes, to_come = _cluster()
     return any(_pack(asked, each) for each in (nodes, [node for node, count in to_come for _ in range(count)]))
 
 
-def table(settings: Settings) -> str:
-    """What `pipeline --dry-run` prints: a line for each request."""
+def request_table(settings: Settings) -> str:
+    """Return what `pipeline --dry-run` prints: a line for each request."""
     rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     head = "Each job needs at least this at the same time, each part of it on one node; with more it does more at once:"
     data = settings.data
-    made = "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,}, made up"
-    votes = made if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
+    given = "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,}, made up"
+    votes = given if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
     return "\n".join(
         [
             f"Votes: {votes} (not looked at here)" if data.primary is not None else f"Votes: {votes}",
@@ -188,7 +194,7 @@ def table(settings: Settings) -> str:
 
 
 def _cluster() -> tuple[list[Resources], NodeTypes]:
-    """Resources of the nodes that there are, and of those that the autoscaler may have in all."""
+    """Return the resources of the nodes alive, and of all those that the autoscaler may have."""
     import ray
 
     declared = os.environ.get(NODE_TYPES)
@@ -196,14 +202,14 @@ def _cluster() -> tuple[list[Resources], NodeTypes]:
 
 
 def _times(request: Request, nodes: Sequence[Resources], to_come: NodeTypes) -> int:
-    """How often the request fits on these nodes, or on those that the cluster may have in all, these among them."""
+    """Return how often the request fits on these nodes, or on all those that the cluster may have."""
     here = sum(_places(request.bundle, node) for node in nodes)
     grown = sum(count * _places(request.bundle, node) for node, count in to_come)
     return max(here, grown) // request.count
 
 
 def _pack(asked: Sequence[Request], nodes: Sequence[Resources]) -> bool:
-    """Whether every bundle finds a node, the largest first, each on the first that has room."""
+    """Return whether every bundle finds a node, the largest first, each on the first that has room."""
     free = [dict(node) for node in nodes]
     bundles_asked = [request.bundle for request in asked for _ in range(request.count)]
     for bundle in sorted(bundles_asked, key=lambda each: (each.get("GPU", 0), each.get("CPU", 0)), reverse=True):
@@ -215,14 +221,10 @@ def _pack(asked: Sequence[Request], nodes: Sequence[Resources]) -> bool:
     return True
 
 
-def _resources(cpus: int, gpus: int) -> Resources:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
-
-
 def _amount(name: str, amount: float) -> str:
     return f"{amount:g} {name}" if amount == 1 else f"{amount:g} {name}s"
 
 
 def _places(bundle: Resources, node: Resources) -> int:
-    """How often the bundle fits on a node with these resources."""
+    """Return how often the bundle fits on a node with these resources."""
     return int(min(node.get(name, 0) // amount for name, amount in bundle.items()))

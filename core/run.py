@@ -50,7 +50,7 @@ class Run:
         with unreachable_is_input_error(location):
             self.folder.refuse_unwritable()
 
-    def finished(self, name: str, job: str, records: str | None = None) -> dict[str, Any]:
+    def require(self, name: str, job: str, records: str | None = None) -> dict[str, Any]:
         """Return the manifest of a stage that `job` must have finished, from records of this fingerprint if given.
 
         Raises InputError if it is not built, or was built from other records.

@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = 1  # of records and predictions: part of every fingerprint
 MANIFEST: Final = "manifest.json"
+_OF_CODE = ("versions", "outputs")  # groups of a stage's settings that no user sets
 _LIBRARIES = (
     "ray",
     "numpy",
@@ -172,7 +173,7 @@ def require_stage(
     manifest = read_manifest(folder)
     if manifest is not None:
         _refuse_other_schema(manifest, folder)
-    name = folder.name if manifest is None else str(manifest["stage"])
+    name = folder.name if manifest is None else str(manifest.get("stage", folder.name))
     reason = _difference(name, folder, manifest, settings or {}, inputs or {}, partial=True)
     if manifest is None or reason:
         raise _not_finished(reason, folder, job)
@@ -219,16 +220,31 @@ def _difference(
         # As JSON holds them, which has no tuples.
         expected = json.loads(json.dumps(expected))
         names = expected if partial else {*actual, *expected}
-        differing = sorted(key for key in names if actual.get(key) != expected.get(key))
+        differing = _changes(actual, expected, names)
         if "version" in differing:  # the stage's own, which no setting changes
-            break
-        if differing:
+            return f"{name} was built by another version of this code"
+        of_user = [key for key in differing if key.partition(".")[0] not in _OF_CODE]
+        if of_user:
             if what == "settings":
-                differing = [_with_values(key, actual.get(key), expected.get(key)) for key in differing]
-            return f"{name} was built with other {what}: {', '.join(differing)}"
-    else:
-        return ""
-    return f"{name} was built by another version of this code"
+                of_user = [_with_values(key, *differing[key]) for key in of_user]
+            return f"{name} was built with other {what}: {', '.join(of_user)}"
+        if differing:
+            parts = ", ".join(key.partition(".")[2] for key in differing)
+            return f"{name} was built by another version of this code, a library, a model or a plugin: {parts}"
+    return ""
+
+
+def _changes(then: Mapping[str, Any], now: Mapping[str, Any], names: Iterable[str]) -> dict[str, tuple[Any, Any]]:
+    """Return both values of each setting that differs, by its dotted name, sorted."""
+    changes: dict[str, tuple[Any, Any]] = {}
+    for name in sorted(names):
+        old, new = then.get(name), now.get(name)
+        if isinstance(old, dict) and isinstance(new, dict):
+            inner = _changes(old, new, {*old, *new})
+            changes.update({f"{name}.{key}": values for key, values in inner.items()})
+        elif old != new:
+            changes[name] = (old, new)
+    return changes
 
 
 def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
@@ -247,13 +263,3 @@ def library_versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return versions
-
-
-def require_finished(stage: Stage, job: str) -> dict[str, Any]:
-    """Return the manifest of a finished stage; see Stage.require."""
-    return stage.require(job)
-
-
-def refuse_other_schema(manifest: Mapping[str, Any], folder: Folder) -> None:
-    """Raise InputError if a stage was built with another schema version than this code's."""
-    _refuse_other_schema(manifest, folder)

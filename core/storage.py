@@ -25,7 +25,7 @@ _CONCURRENT_REQUESTS = 32
 _FIRST_ATTEMPTS = 3  # of the first request: a store that never answered is no passing outage
 
 
-class DamagedFileError(InputError):
+class CorruptFileError(InputError):
     """A file of a run is not what was written; `where` is the file."""
 
 
@@ -207,7 +207,7 @@ class Folder:
     def read_table(self, name: str, columns: list[str] | None = None) -> pa.Table:
         """Return one Parquet file as a table, or only the named columns.
 
-        Raises FileNotFoundError, and DamagedFileError if a checksum does not match.
+        Raises FileNotFoundError, and CorruptFileError if a checksum does not match.
         """
 
         def read(file: pa.NativeFile) -> pa.Table:
@@ -228,7 +228,7 @@ class Folder:
             try:
                 return read(content)
             except (pa.ArrowInvalid, OSError) as error:
-                raise DamagedFileError(
+                raise CorruptFileError(
                     f"corrupt: {str(error).splitlines()[0]}",
                     where=str(self / name),
                     fix="delete it and run the job that wrote it, or `tiebreak pipeline`.",
@@ -245,7 +245,7 @@ class Folder:
         """Return the fingerprint in a Parquet file; None if the file is absent, corrupt or has none."""
         try:
             return made_by(self._parse(name, pq.read_schema))
-        except (FileNotFoundError, DamagedFileError):
+        except (FileNotFoundError, CorruptFileError):
             return None
 
     def table_fingerprints(self, names: Sequence[str]) -> list[str | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from core.progress import say
+from core import logs
 from core.ray_session import connect
 from core.run import Run, StageResult
 from core.stage import Stage
@@ -20,6 +20,7 @@ from featurize.tokens.packing import packing_fingerprint
 from votes import predictions
 
 if TYPE_CHECKING:
+    from core.arrays import Floats
     from core.settings.llm import Llm
     from core.storage import Folder
 
@@ -75,7 +76,7 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def truth(run: Run, ids: pa.ChunkedArray) -> predictions.Floats | None:
+def truth(run: Run, ids: pa.ChunkedArray) -> Floats | None:
     """Return the true probabilities (n, 3) of the training records `ids` if they are synthetic, else None."""
     if not is_synthetic(run):
         return None
@@ -114,7 +115,7 @@ def make_checkpoints(run: Run) -> list[StageResult]:
         import ray
 
         connect(run)
-        say("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
+        logs.info("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
         build = ray.remote(num_cpus=1)(_build_checkpoint)
         results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed) for llm in missing])
     return results

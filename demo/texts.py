@@ -390,7 +390,7 @@ LANGUAGES: Final = (
 
 
 def pick(rng: random.Random, choices: Sequence[T]) -> T:
-    """Return one of the choices. Only `Random.random` is drawn from: Python keeps its sequence the same between versions."""
+    """Return one of the choices. Only `Random.random` is used: its sequence is the same in every Python version."""
     return choices[int(rng.random() * len(choices))]
 
 
@@ -424,7 +424,7 @@ def write_prompt(rng: random.Random) -> Prompt:
 
 
 def _kind(draw: float) -> str:
-    """Return the kind of a prompt by a uniform draw: 50% general, 15% code, 14% lists, 12% foreign, 5% delicate, 4% chat."""
+    """Return the kind of a prompt: 50% general, 15% code, 14% lists, 12% foreign, 5% delicate, 4% chat."""
     for share, kind in ((0.50, "general"), (0.65, "code"), (0.79, "list"), (0.91, "foreign"), (0.96, "delicate")):
         if draw < share:
             return kind

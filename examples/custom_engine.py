@@ -126,7 +126,7 @@ def _softmax(scores: "Doubles") -> "Probabilities":
 
 def _save(arrays: Mapping[str, "Doubles"]) -> bytes:
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, allow_pickle=False, **arrays)
     return buffer.getvalue()
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from core import logs
 from core.errors import InputError
-from core.progress import Progress, say
+from core.progress import Progress
 from featurize.text import Text
 from votes.schema import TEXTS
 
@@ -43,7 +44,7 @@ class BackgroundFit:
                 progress.advance()
         rows = ray.get(self._fit)
         ray.kill(self._steps)
-        say("featurize", f"{self._output.folder}: fitted, {rows:,} rows in {self._output.fitted}")
+        logs.info("featurize", f"{self._output.folder}: fitted, {rows:,} rows in {self._output.fitted}")
 
 
 class _StepCounter:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from core.progress import Progress, say
+from core import logs
+from core.progress import Progress
 from featurize.text import Distinct
 from votes.schema import TEXTS
 
@@ -86,7 +87,7 @@ def _write_all(job: FeatureJob, counters: list[Counter], merged: Any) -> None:  
         for output in counter.outputs
     ]
     for line in ray.get(tasks):
-        say("featurize", line)
+        logs.info("featurize", line)
 
 
 def _finished(waiting: list[Any]) -> Iterator[Any]:

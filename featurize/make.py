@@ -15,18 +15,18 @@ import pyarrow as pa
 
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import family_requests, require_room
+from core.resources import family_requests, require_capacity
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
-from core.stage import Stage
 from featurize.background import BackgroundFit, share_fitted
 from featurize.counting_pass import fit_counts
-from featurize.outputs import FeatureJob, Output, family_of, layout, plan, settings_of, versions
+from featurize.outputs import FeatureJob, Output, family_of, features_stage, layout, plan
 from featurize.text import Distinct
 from votes.records import Records, open_records
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
+    from core.stage import Stage
     from core.storage import Folder
 
 
@@ -55,22 +55,6 @@ def make_features(run: Run) -> list[StageResult]:
     return [StageResult("featurize", False, manifest, [f"{count:,} columns for the boosters"])]
 
 
-def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:
-    """Return the stage of features/ with the outputs that the settings ask for; see `featurize.outputs.plan`."""
-    featurize = run.settings.featurize
-    return Stage(
-        "featurize",
-        run.folder / "features",
-        settings={
-            "featurize": settings_of(featurize),
-            "order": featurize.names,
-            "versions": versions(featurize),
-            "outputs": {output.folder: dict(output.by_split) for output in outputs},
-        },
-        inputs={"records": records.fingerprint},
-    )
-
-
 def featurize_more(run: Run, records: Records, fitted: Folder) -> StageResult:
     """Make the features of further test records with what another run fitted in its features/."""
     outputs = plan(run.settings.featurize, records, run.settings.seed)
@@ -96,7 +80,7 @@ def _begin(
     connect(run)
     stage.begin()
     for request in family_requests(run.settings.featurize):
-        require_room(request)
+        require_capacity(request)
     return FeatureJob(
         records=records,
         fitted=stage.folder if fitted is None else fitted,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.registry import FAMILIES, plugin_digest
-from core.stage import fingerprint
+from core.stage import Stage, fingerprint
 from core.storage import made_by
 from featurize import text
 from featurize.blocks import Layout
@@ -17,6 +17,7 @@ from featurize.blocks import Layout
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from core.run import Run
     from core.settings.features import FamilyEntry, Featurize
     from core.shards import Item
     from core.storage import Folder
@@ -181,6 +182,22 @@ def plan(featurize: Featurize, records: Records, seed: int) -> list[Output]:
         }
         outputs.append(Output(folder, tuple(entries[folder]), of_train, by_split, fitted_names[folder]))
     return outputs
+
+
+def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:
+    """Return the stage of features/ with the outputs that the settings ask for; see `featurize.outputs.plan`."""
+    featurize = run.settings.featurize
+    return Stage(
+        "featurize",
+        run.folder / "features",
+        settings={
+            "featurize": settings_of(featurize),
+            "order": featurize.names,
+            "versions": versions(featurize),
+            "outputs": {output.folder: dict(output.by_split) for output in outputs},
+        },
+        inputs={"records": records.fingerprint},
+    )
 
 
 def layout(folder: Folder, featurize: Featurize, outputs: Sequence[Output]) -> Layout:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.storage import made_by
-from featurize.outputs import Output, layout, plan, settings_of, versions
+from featurize.outputs import Output, features_stage, layout, plan
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -34,40 +34,12 @@ class FeatureStore:
         Raises InputError if they are not there, or not those that the settings ask for. The message names the first
         setting or version that differs.
         """
-        featurize = run.settings.featurize
-        manifest = run.finished("features", "featurize", records.fingerprint)
-        settings = manifest["settings"]
-        for name, shape in settings_of(featurize).items():
-            if settings["featurize"].get(name) != shape:
-                raise InputError(
-                    "the features were made with another value of this setting",
-                    where=f"featurize.families.{name}",
-                    fix="run ray_jobs.featurize with the same configuration first, or ray_jobs.pipeline.",
-                )
-        if settings["order"] != featurize.names:
-            raise InputError(
-                f"the features were made for other entries: {', '.join(settings['order'])}",
-                where="featurize.families",
-                fix="run ray_jobs.featurize with the same configuration first, or ray_jobs.pipeline.",
-            )
-        for family, version in versions(featurize).items():
-            if settings["versions"].get(family) != version:
-                raise InputError(
-                    f"{family} features were made by version {settings['versions'].get(family)}, "
-                    f"this code makes version {version}",
-                    where=str(run.folder / "features"),
-                    fix="run ray_jobs.featurize again.",
-                )
-        outputs = plan(featurize, records, run.settings.seed)
-        folder = run.folder / "features"
-        for output in outputs:
-            if settings["outputs"].get(output.folder) != dict(output.by_split):
-                raise InputError(
-                    "made with another version of a library, model or plugin, or for other families",
-                    where=f"{folder}/{output.folder}",
-                    fix="run ray_jobs.featurize again, or install what made them.",
-                )
-        return cls(folder, layout(folder, featurize, outputs), {output.folder: output for output in outputs})
+        outputs = plan(run.settings.featurize, records, run.settings.seed)
+        stage = features_stage(run, records, outputs)
+        stage.require("featurize")
+        folder = stage.folder
+        columns = layout(folder, run.settings.featurize, outputs)
+        return cls(folder, columns, {output.folder: output for output in outputs})
 
     def tables(self, split: str, shard: str, blocks: Sequence[Block]) -> dict[str, pa.Table]:
         """Return the files of one shard for these blocks, by folder. A shard is for example part-00000.parquet.

@@ -11,10 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core import logs
 from core.model_cache import local_folder
-from core.progress import Progress, say
+from core.progress import Progress
 from core.ray_session import connect
-from core.resources import require_room, resource_seconds, workers_request
+from core.resources import require_capacity, resource_seconds, workers_request
 from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.tokens.packing import packing_settings
@@ -58,24 +59,26 @@ def predict_with_encoder(run: Run, records: Records, encoder: FinetunedEncoder, 
         _, fold_of = records.labels_and_folds()
         is_predicted = np.isin(fold_of, folds)
         ids = records.read("train", ["id"])["id"].filter(pa.array(is_predicted))
-        tables["train"] = predictions.table(ids, out_of_fold[is_predicted], fold_of[is_predicted])
-    failed = pa.Table.from_pylist([], predictions.QUARANTINED)
+        tables["train"] = predictions.predictions_table(ids, out_of_fold[is_predicted], fold_of[is_predicted])
+    failed = pa.Table.from_pylist([], predictions.QUARANTINE_COLUMNS)
     if "test" in records.splits:
         connect(run)
         test, seconds = _predict_test(run, records, encoder, models, stage)
         is_predicted = ~np.isnan(test[:, 0])
         ids = records.read("test", ["id"])["id"].filter(pa.array(is_predicted))
-        tables["test"] = predictions.table(ids, test[is_predicted])
+        tables["test"] = predictions.predictions_table(ids, test[is_predicted])
         failed = _quarantine(run, records, encoder)
         if len(failed):
             first = failed.slice(0, 1).to_pylist()[0]
-            say(stage.name, f"{len(failed)} test records have no prediction, first {first['id']}: {first['reason']}")
-    stage.folder.write_table(predictions.QUARANTINE, failed, stage.fingerprint)
+            logs.info(
+                stage.name, f"{len(failed)} test records have no prediction, first {first['id']}: {first['reason']}"
+            )
+    stage.folder.write_table(predictions.QUARANTINE_FILE, failed, stage.fingerprint)
     for split, table in tables.items():
         stage.folder.write_table(f"{split}.parquet", table, stage.fingerprint)
     rows = {split: len(table) for split, table in tables.items()}
     cost = resource_seconds(seconds, encoder.cpus_per_worker, encoder.gpus_per_worker)
-    keep = {predictions.QUARANTINE, *(f"{split}.parquet" for split in tables)}
+    keep = {predictions.QUARANTINE_FILE, *(f"{split}.parquet" for split in tables)}
     return StageResult(stage.name, False, stage.commit(rows, metrics=cost, keep=keep, seconds=seconds))
 
 
@@ -100,7 +103,7 @@ def _predict_test(
     progress = Progress(stage.name, "shards", len(tasks), len(tasks) - len(items))
     seconds = 0.0
     if items:
-        require_room(dataclasses.replace(workers_request("train_encoder", encoder), count=1))
+        require_capacity(dataclasses.replace(workers_request("train_encoder", encoder), count=1))
         dataset = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
             _ShardPredictor,
             fn_constructor_args=(encoder, models, run.folder / f"tokens/{encoder.name}", stage),
@@ -127,7 +130,7 @@ def _quarantine(run: Run, records: Records, encoder: FinetunedEncoder) -> pa.Tab
     packed = pa.concat_tables([tokens.read_table(shard, ["id", "reason"]) for shard in records.shards("test")])
     failed = packed.filter(pc.not_equal(packed["reason"], "")).to_pylist()
     return pa.Table.from_pylist(
-        [{**record, "split": "test", "replaced": False} for record in failed], predictions.QUARANTINED
+        [{**record, "split": "test", "replaced": False} for record in failed], predictions.QUARANTINE_COLUMNS
     )
 
 
@@ -167,7 +170,7 @@ class _ShardPredictor:
             values[is_packed.to_numpy()] = self._load(int(fold)).predict(
                 _read_order(packed, "ab"), _read_order(packed, "ba")
             )
-            predicted = pa.table(predictions.columns(values))
+            predicted = pa.table(predictions.probability_columns(values))
             self._stage.folder.write_table(_shard_file(int(fold), shard), predicted, self._stage.fingerprint)
             rows.append(len(table))
             seconds.append(time.monotonic() - started)

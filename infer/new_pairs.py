@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
 from core.ray_session import on_worker
 from core.run import StageResult
 from core.stage import Stage, fingerprint
@@ -79,7 +79,7 @@ def left_out_models(settings: Settings, blender: Blender, skipped: Sequence[str]
     reasons |= dict.fromkeys(skipped, "its weight in the blend is zero")
     left_out = {model: why for model, why in reasons.items() if model not in blender.models or model in skipped}
     for model, reason in left_out.items():
-        say("predict", f"{model} is left out: {reason}")
+        logs.info("predict", f"{model} is left out: {reason}")
     return left_out
 
 

@@ -4,6 +4,8 @@ Run as: python -m ray_jobs.featurize --config configs/demo.yaml
 
 What is fitted is fitted on the training records only. The unit of resume is the shard: each file carries the
 fingerprint of the settings and records that made it, so changing one n-gram block redoes that block alone.
+
+`featurize.families` names the families. A family is one file in featurize/families, or a plugin's.
 """
 
 from __future__ import annotations

@@ -9,10 +9,10 @@ import importlib
 import sys
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.cli import Job, input_error, main
-from core.progress import say
-from core.resources import table
-from core.storage import DamagedFileError
+from core.resources import request_table
+from core.storage import CorruptFileError
 from infer.ensemble.stage import require_blended_models
 from infer.scoring.checkpoints import check_llms
 from train.finetune.base_model import check_bases
@@ -51,10 +51,10 @@ def pipeline(run: Run) -> list[StageResult]:
             return _run_jobs(run)
         except Exception as error:
             damaged = input_error(error)
-            if not isinstance(damaged, DamagedFileError) or damaged.where in removed:
+            if not isinstance(damaged, CorruptFileError) or damaged.where in removed:
                 raise
             removed.add(damaged.where)
-            say("pipeline", f"{damaged.where} is {damaged.reason}; removed, to be made again")
+            logs.info("pipeline", f"{damaged.where} is {damaged.reason}; removed, to be made again")
             run.folder.delete_inside(damaged.where)
 
 
@@ -62,7 +62,7 @@ def _run_jobs(run: Run) -> list[StageResult]:
     results: list[StageResult] = []
     names = job_names(run.settings)
     for number, name in enumerate(names, start=1):
-        say("pipeline", f"{number}/{len(names)} {name}")
+        logs.info("pipeline", f"{number}/{len(names)} {name}")
         # By name: the jobs import neither each other nor this one.
         job: Job = importlib.import_module(f"ray_jobs.{name}").JOB
         results += job.work(run)
@@ -72,7 +72,7 @@ def _run_jobs(run: Run) -> list[StageResult]:
 def dry_run(run: Run) -> str:
     """Return what each job needs of the cluster, as a table."""
     require_blended_models(run)
-    return table(run.settings)
+    return request_table(run.settings)
 
 
 JOB = Job("pipeline", __doc__, pipeline, dry_run=dry_run, reads=())

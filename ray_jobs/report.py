@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from core.cli import Job, main
 from core.ray_session import on_worker
 from core.run import StageResult
-from core.stage import require_finished
 from infer.ensemble.stage import blend_stage
 from report.build import METRICS, PAGE, compute_metrics, report_stage
 from report.columns import column_file, gather_columns
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 def report(run: Run) -> list[StageResult]:
     """Make report/metrics.json and report/index.html from the finished blend and predictions."""
     records = open_records(run)
-    blend_manifest = require_finished(blend_stage(run, records), "blend")
+    blend_manifest = blend_stage(run, records).require("blend")
     stage = report_stage(run, records, blend_manifest)
     manifest = None if run.force else stage.manifest()
     cached = manifest is not None

@@ -14,8 +14,8 @@ import functools
 import sys
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.cli import Job, main
-from core.progress import say
 from demo import stages
 from infer.scoring.checkpoints import check_llms, scoring_model
 from infer.scoring.plan import plan_scoring
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def score_llm(run: Run) -> list[StageResult]:
     """Make predictions/<name> for every language model of the settings."""
     if not run.settings.llms:
-        say("score_llm", "nothing to do: the settings name no llms")
+        logs.info("score_llm", "nothing to do: the settings name no llms")
         return []
     check_llms(run)
     records = open_records(run)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.cli import Job, main
-from core.progress import say
 from featurize.tokens.packed_records import pack_records, packing_of
 from infer.encoders import predict_with_encoder
 from train.finetune.base_model import build_base, check_bases
@@ -28,7 +28,7 @@ def train_encoder(run: Run) -> list[StageResult]:
     """Make models/<name> and predictions/<name> for every model of finetune.encoders."""
     encoders = run.settings.finetune.encoders
     if not encoders:
-        say("train_encoder", "nothing to do: finetune.encoders is empty")
+        logs.info("train_encoder", "nothing to do: finetune.encoders is empty")
         return []
     check_bases(encoders)
     records = open_records(run)

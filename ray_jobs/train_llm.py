@@ -11,8 +11,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.cli import Job, main
-from core.progress import say
 from featurize.tokens.packed_records import pack_records, packing_of
 from train.finetune.base_model import base_of, check_bases
 from train.finetune.plan import training_plan
@@ -28,7 +28,7 @@ def train_llm(run: Run) -> list[StageResult]:
     """Make models/<name> for every model of finetune.llms."""
     llms = run.settings.finetune.llms
     if not llms:
-        say("train_llm", "nothing to do: finetune.llms is empty")
+        logs.info("train_llm", "nothing to do: finetune.llms is empty")
         return []
     records = open_records(run)
     check_bases(llms)

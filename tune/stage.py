@@ -12,10 +12,11 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from core import logs
 from core.errors import InputError
-from core.progress import Progress, say
+from core.progress import Progress
 from core.ray_session import connect
-from core.resources import processes_request, require_room
+from core.resources import processes_request, require_capacity
 from core.run import Run, StageResult
 from core.settings.boosters import ROUNDS
 from core.stage import Stage, fingerprint
@@ -41,7 +42,7 @@ TRIALS = "trials.csv"
 def run_searches(run: Run) -> list[StageResult]:
     """Write tune/<booster> for every search of the settings."""
     if not run.settings.tune:
-        say("tune", "nothing to do: the settings have no tune section")
+        logs.info("tune", "nothing to do: the settings have no tune section")
         return []
     inputs = training_inputs(run)  # train_boosters reports on other sources
     records = inputs.records
@@ -53,7 +54,7 @@ def run_searches(run: Run) -> list[StageResult]:
         cached = manifest is not None
         if manifest is None:
             connect(run)
-            require_room(processes_request("tune", booster))
+            require_capacity(processes_request("tune", booster))
             store = FeatureStore.open(run, records)
             data = share_data(run, store, records, booster.features, used_sources(run))
             manifest = _SearchRun(run, stage, booster, search).run_trials(data, records.rows("train"))
@@ -97,7 +98,7 @@ class _SearchRun:
         finished = self._finished_trials()
         progress = Progress(stage.name, "trials", total=search.trials, done=len(finished))
         if self.booster.checkpoint_every >= self.booster.rounds:
-            say(stage.name, "ASHA stops no trial early: it compares them every `checkpoint_every` rounds only")
+            logs.info(stage.name, "ASHA stops no trial early: it compares them every `checkpoint_every` rounds only")
         trial_stage = _trial_fingerprint(stage)
 
         def keep_result(result: TrialResult) -> None:
@@ -117,7 +118,7 @@ class _SearchRun:
                 list(finished),
                 keep_result,
                 work.uri,
-                functools.partial(say, stage.name),
+                functools.partial(logs.info, stage.name),
                 functools.partial(_write_models, stage.folder, trial_stage) if keeps_models else None,
             )
         finally:
@@ -135,7 +136,7 @@ class _SearchRun:
                 try:
                     saved = folder.read_json(name)
                 except ValueError:
-                    say(self.stage.name, f"{folder / name} is corrupt; the trial is run again")
+                    logs.info(self.stage.name, f"{folder / name} is corrupt; the trial is run again")
                     continue
                 if saved.pop("fingerprint", None) == trial_stage and saved["number"] < self.search.trials:
                     finished.append(TrialResult(**saved))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -57,7 +56,7 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
     }
     return {
         model: str(
-            run.finished(f"predictions/{model}", job_of.get(model, "score_llm"), records.fingerprint)["fingerprint"]
+            run.require(f"predictions/{model}", job_of.get(model, "score_llm"), records.fingerprint)["fingerprint"]
         )
         for model in models
     }
@@ -135,8 +134,3 @@ def quarantined(run: Run, model: str, split: str) -> pa.Array:
     table = folder.read_table(QUARANTINE_FILE)
     unscored = pc.and_(pc.equal(table["split"], split), pc.invert(table["replaced"]))
     return table["id"].filter(unscored).combine_chunks()
-
-
-# Old names, for rooms that are renamed on other branches. Remove them after the merge.
-table, columns, QUARANTINE, QUARANTINED = predictions_table, probability_columns, QUARANTINE_FILE, QUARANTINE_COLUMNS
-Floats = npt.NDArray[np.float64]

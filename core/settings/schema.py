@@ -54,7 +54,7 @@ class Settings(Strict):
 
     @property
     def blended(self) -> list[str]:
-        """Names of the models whose predictions are blended."""
+        """Return the names of the models whose predictions are blended."""
         return self.blend.models or [name for name in self.models if name not in self.partial]
 
     @property
@@ -137,7 +137,7 @@ class Settings(Strict):
         return self
 
     def _before(self, student: str) -> list[str]:
-        """Names of the models whose predictions there are when `student` is trained; see ray_jobs.pipeline.jobs."""
+        """Return the models whose predictions exist when `student` is trained; see ray_jobs.pipeline.jobs."""
         boosters, encoders = [model.name for model in self.boosters], [model.name for model in self.finetune.encoders]
         if student not in encoders:
             return [*boosters, *encoders]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from core.progress import say
+from core import logs
 from infer.ensemble.stage import preset_coverage
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
 def warn_about_blend(settings: Settings) -> None:
     """Log which models are left out, what the preset does not cover, and which scores may be inflated."""
     for name, folds in settings.partial.items():
-        say("blend", f"{name} is left out: it predicts only folds {', '.join(map(str, folds))}")
+        logs.info("blend", f"{name} is left out: it predicts only folds {', '.join(map(str, folds))}")
     for name in settings.came_trained:
-        say("blend", f"warning: {name} may have been trained on these votes; its score may be inflated")
+        logs.info("blend", f"warning: {name} may have been trained on these votes; its score may be inflated")
     coverage = preset_coverage(settings)
     if settings.blend.submission != "preset" or coverage is None:
         return
     if coverage["absent"]:
         absent = ", ".join(coverage["absent"])
-        say("blend", f"preset weights rescaled over the models of this run; not in this run: {absent}")
+        logs.info("blend", f"preset weights rescaled over the models of this run; not in this run: {absent}")
     if coverage["unnamed"]:
-        say("blend", f"the preset has no weight for {', '.join(coverage['unnamed'])}")
+        logs.info("blend", f"the preset has no weight for {', '.join(coverage['unnamed'])}")
 
 
 def blend_notes(settings: Settings, manifest: Mapping[str, Any]) -> list[str]:

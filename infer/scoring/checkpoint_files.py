@@ -8,9 +8,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from core import logs
 from core.errors import InputError
 from core.model_cache import CheckpointRef, stored_fingerprint
-from core.progress import say
 from core.ray_session import connect
 from core.registry import MODES
 from core.run import Run, StageResult
@@ -81,7 +81,7 @@ def merged_checkpoint(run: Run, llm: Llm) -> StageResult:
     import ray
 
     connect(run)
-    say(stage.name, f"adding {llm.adapter} to {llm.checkpoint}")
+    logs.info(stage.name, f"adding {llm.adapter} to {llm.checkpoint}")
     manifest = ray.get(ray.remote(num_cpus=1)(_merge_into).remote(llm, stage))
     return StageResult(stage.name, False, manifest)
 

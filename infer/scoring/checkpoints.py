@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from core.errors import InputError
 from core.model_cache import CheckpointRef
 from core.registry import MODES
-from core.stage import read_manifest, require_finished
+from core.stage import read_manifest
 from core.storage import Folder
 from demo import stages
 from featurize.tokens.packed_records import Packing, packing_of
@@ -45,7 +45,7 @@ def scoring_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
     Raises InputError if they are not trained yet, or were trained on the very records of this run.
     """
     if llm.finetuned is not None:
-        trained = run.finished(f"models/{llm.finetuned}", "train_llm", records.fingerprint_of("train"))
+        trained = run.require(f"models/{llm.finetuned}", "train_llm", records.fingerprint_of("train"))
         folder = run.folder / f"models/{llm.finetuned}"
         checkpoints = [
             ScoringCheckpoint(
@@ -86,11 +86,11 @@ def finished_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
     """Return a model of a finished run. Raises InputError unless its checkpoints are as the settings make them."""
     if llm.finetuned is not None:
         model = _finetuned(run, llm)
-        require_finished(model_stage(run, records, model, base_of(model.model), "train_llm"), "train_llm")
+        model_stage(run, records, model, base_of(model.model), "train_llm").require("train_llm")
     elif llm.demo is not None:
-        require_finished(stages.checkpoint_stage(run, llm), "score_llm")
+        stages.checkpoint_stage(run, llm).require("score_llm")
     elif llm.adapter is not None:
-        require_finished(merge_stage(run, llm), "score_llm")
+        merge_stage(run, llm).require("score_llm")
     return scoring_model(run, records, llm)
 
 

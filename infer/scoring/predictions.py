@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from core.progress import say
+from core import logs
 from core.resources import resource_seconds
 from infer.scoring.requests import least_sure, reply_files
 from metrics.scores import log_loss
@@ -72,20 +72,20 @@ def commit_predictions(stage: Stage, scored: ScoredModel, replies: Mapping[str, 
         if scored.folds and "train" in values:  # a model of some folds predicts these alone
             values["train"][~np.isin(records.labels_and_folds()[1], scored.folds)] = np.nan
     failed = _quarantine(records, scored.scores, values)
-    stage.folder.write_table(predictions.QUARANTINE, failed, stage.fingerprint)
+    stage.folder.write_table(predictions.QUARANTINE_FILE, failed, stage.fingerprint)
     count = sum(int(np.any([each.masks[split] for each in scored.scores], axis=0).sum()) for split in records.splits)
     if len(failed):
         first = failed.slice(0, 1).to_pylist()[0]
         message = f"{len(failed)} of {count} records could not be scored, first {first['id']}: {first['reason']}"
         if len(failed) > llm.max_failed * count or len(failed) == count:
             raise RuntimeError(
-                f"{llm.name}: {message}. All are in {stage.folder / predictions.QUARANTINE}; "
+                f"{llm.name}: {message}. All are in {stage.folder / predictions.QUARANTINE_FILE}; "
                 f"llms.{llm.name}.max_failed lets a share of {llm.max_failed:g} fail"
             )
-        say(stage.name, message)
+        logs.info(stage.name, message)
     rows = {split: _write(stage, records, split, values[split]) for split in records.splits}
     keep = {name for folder, model in replies.items() for name in reply_files(stage.folder, folder, model)}
-    keep |= {predictions.QUARANTINE, *(f"{split}.parquet" for split in records.splits)}
+    keep |= {predictions.QUARANTINE_FILE, *(f"{split}.parquet" for split in records.splits)}
     return stage.commit(rows=rows, metrics=_metrics(scored, own, len(failed)), keep=keep)
 
 
@@ -94,7 +94,7 @@ def _write(stage: Stage, records: Records, split: str, values: Probabilities) ->
     table = records.read(split, ["id", *(["fold"] if split == "train" else [])])
     scored = ~np.isnan(values[:, 0])
     folds = table["fold"].to_numpy()[scored] if split == "train" else None
-    predicted = predictions.table(table["id"].filter(pa.array(scored)), values[scored], folds)
+    predicted = predictions.predictions_table(table["id"].filter(pa.array(scored)), values[scored], folds)
     stage.folder.write_table(f"{split}.parquet", predicted, stage.fingerprint)
     return len(predicted)
 
@@ -110,7 +110,7 @@ def _quarantine(records: Records, scores: Sequence[CheckpointScores], values: Ma
                 {"split": split, "id": ids[row], "reason": reason, "replaced": not np.isnan(values[split][row, 0])}
                 for row, reason in sorted(reasons.items())
             ]
-    return pa.Table.from_pylist(rows, predictions.QUARANTINED)
+    return pa.Table.from_pylist(rows, predictions.QUARANTINE_COLUMNS)
 
 
 def _combined(split: str, scores: Sequence[CheckpointScores]) -> Probabilities:

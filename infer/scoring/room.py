@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
-from core.resources import engine_bundles, engine_request, room_for_all
+from core.resources import engine_bundles, engine_request, fit_together
 
 if TYPE_CHECKING:
     from core.run import StageResult
@@ -42,7 +42,7 @@ def wait_for_room(stage: str, llm: Llm) -> None:
         while not ray.wait([ready], timeout=min(_POLL_S, llm.timeout_s))[0]:
             free, capacity = ray.available_resources(), ray.cluster_resources()
             state = ", ".join(f"{free.get(name, 0):g} of {capacity.get(name, 0):g} {name}s free" for name in total)
-            say(stage, f"waits for {needed}: {state}")
+            logs.info(stage, f"waits for {needed}: {state}")
             waited = time.monotonic() - started
             if waited >= llm.timeout_s:
                 raise NoRoomError(
@@ -54,10 +54,10 @@ def wait_for_room(stage: str, llm: Llm) -> None:
         remove_placement_group(group)
 
 
-def fit_together(llms: Sequence[Llm]) -> bool:
+def engines_fit_together(llms: Sequence[Llm]) -> bool:
     """Return whether the cluster, as it is or may become, has room for the engines of all these models at once."""
     requests = [(llm, engine_request(llm)) for llm in llms]
-    return room_for_all([replace(request, count=request.count * llm.worker_range[1]) for llm, request in requests])
+    return fit_together([replace(request, count=request.count * llm.worker_range[1]) for llm, request in requests])
 
 
 def run_together(works: Sequence[tuple[Llm, Work]]) -> list[StageResult]:
@@ -74,7 +74,7 @@ def run_together(works: Sequence[tuple[Llm, Work]]) -> list[StageResult]:
         try:
             results[llm.name] = work()
         except BaseException as error:
-            say(f"score_llm/{llm.name}", f"failed: {error}")
+            logs.info(f"score_llm/{llm.name}", f"failed: {error}")
             errors[llm.name] = error
 
     # Daemons, so that an interrupted job ends without waiting for them.
@@ -85,7 +85,7 @@ def run_together(works: Sequence[tuple[Llm, Work]]) -> list[StageResult]:
         thread.join()
     for llm, work in works:
         if isinstance(errors.get(llm.name), NoRoomError):
-            say(f"score_llm/{llm.name}", "there was no room while other models were at work; trying again now")
+            logs.info(f"score_llm/{llm.name}", "there was no room while other models were at work; trying again now")
             results[llm.name] = work()
             del errors[llm.name]
     for error in errors.values():

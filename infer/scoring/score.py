@@ -11,11 +11,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from core import logs
 from core.model_cache import engine_source
-from core.progress import Throughput, say
+from core.progress import Throughput
 from core.ray_session import connect
 from core.registry import MODES, plugin_digest
-from core.resources import engine_request, require_room
+from core.resources import engine_request, require_capacity
 from core.run import Run, StageResult
 from core.stage import Stage, fingerprint
 from featurize.tokens.packed_records import pack_records
@@ -23,7 +24,7 @@ from infer.scoring.checkpoint_checks import check_checkpoint
 from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.predictions import CheaperModel, ScoredModel, commit_predictions, read_cheaper
 from infer.scoring.requests import index_requests, read_replies, reply_schema, request_shards
-from infer.scoring.room import Work, fit_together, run_together, wait_for_room
+from infer.scoring.room import Work, engines_fit_together, run_together, wait_for_room
 from infer.scoring.swap import score_records
 from votes import predictions
 
@@ -81,7 +82,7 @@ def score_stage(run: Run, records: Records, llm: Llm, model: ScoringModel) -> St
 
 def _fits_beside(run: Run, others: list[Llm], llm: Llm) -> bool:
     connect(run)
-    return fit_together([*others, llm])
+    return engines_fit_together([*others, llm])
 
 
 def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple[list[StageResult], Work | None]:
@@ -160,9 +161,9 @@ class _Scoring:
         answered_count = count - sum(len(shard.requests) for shard in missing)
         if answered_count and not second_round:
             state = "resuming" if missing else "none left to ask"
-            say(self.stage.name, f"{answered_count:,} requests found answered, {state}")
+            logs.info(self.stage.name, f"{answered_count:,} requests found answered, {state}")
         elif missing and second_round:
-            say(self.stage.name, "asking for the second order of the records that it is least sure of")
+            logs.info(self.stage.name, "asking for the second order of the records that it is least sure of")
         if missing:
             # To isolate one takes some starts of an engine: no more than may fail, or a few of a small run.
             max_poison = max(_MIN_POISON_LIMIT, int(self.llm.max_failed * count))
@@ -174,7 +175,7 @@ class _Scoring:
     ) -> None:
         """Score the shards, and write each as soon as it is answered."""
         connect(self.run)
-        require_room(engine_request(self.llm))
+        require_capacity(engine_request(self.llm))
         job = scoring_job(self.llm, checkpoint, self.run.settings.seed)
         wait_for_room(self.stage.name, self.llm)
         from infer.scoring.isolation import Events, score_shards
@@ -184,9 +185,9 @@ class _Scoring:
         count = sum(len(shard.requests) for shard in shards)
         tokens = int(sum(self.index.tokens[shard.requests].sum() for shard in shards))
         progress = Throughput(self.stage.name, "requests", count, tokens)
-        say(self.stage.name, f"starting the engine for {count:,} requests")
+        logs.info(self.stage.name, f"starting the engine for {count:,} requests")
         ask = Stream(job, functools.partial(_read_tokens, folder=self.tokens), vllm_engines)
-        events = Events(progress.add, functools.partial(say, self.stage.name))
+        events = Events(progress.add, functools.partial(logs.info, self.stage.name))
         for scores in score_shards(shards, ask, retry_levels(self.llm), max_poison, events):
             self._write(scores, model)
         progress.end()
@@ -197,7 +198,7 @@ class _Scoring:
         table = pa.table(
             {
                 "text": self.index.texts.take(pa.array(scores.requests)),
-                **predictions.columns(scores.probabilities),
+                **predictions.probability_columns(scores.probabilities),
                 "reason": scores.reasons,
                 "seconds": np.full(len(scores.requests), scores.seconds / len(scores.requests)),
             }

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from core.registry import ENGINES
-from core.stage import Stage, require_finished
-from core.storage import DamagedFileError
+from core.stage import Stage
+from core.storage import CorruptFileError
 from metrics.scores import log_loss
 from votes import predictions
 
@@ -39,7 +39,7 @@ def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) 
     stage.folder.write_bytes(model_file, result.model.content)
     keep = {model_file, "out_of_fold.parquet", IMPORTANCE}
     rows = {"train": len(result.rows)}
-    held_out = pa.table({"row": result.rows, **predictions.columns(result.out_of_fold)})
+    held_out = pa.table({"row": result.rows, **predictions.probability_columns(result.out_of_fold)})
     stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
     values = result.importance
     importance = pa.table(
@@ -47,7 +47,9 @@ def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) 
     )
     stage.folder.write_table(IMPORTANCE, importance, stage.fingerprint)
     if result.test is not None:
-        stage.folder.write_table("test.parquet", pa.table(predictions.columns(result.test)), stage.fingerprint)
+        stage.folder.write_table(
+            "test.parquet", pa.table(predictions.probability_columns(result.test)), stage.fingerprint
+        )
         keep.add("test.parquet")
         rows["test"] = len(result.test)
     metrics = {
@@ -68,13 +70,13 @@ def model_digest(model: bytes) -> str:
 
 
 def read_model(stage: Stage, engine: str) -> bytes:
-    """Return the model of a finished fold's stage. Raises DamagedFileError if the file has changed."""
-    manifest = require_finished(stage, "train_boosters")
+    """Return the model of a finished fold's stage. Raises CorruptFileError if the file has changed."""
+    manifest = stage.require("train_boosters")
     model_file = ENGINES.get(engine).model_file
     model = stage.folder.read_bytes(model_file)
     digest = manifest["metrics"].get("digest")  # None in manifests of older versions
     if digest is not None and model_digest(model) != digest:
-        raise DamagedFileError(
+        raise CorruptFileError(
             "the file has changed since it was written",
             str(stage.folder / model_file),
             "run train_boosters with --force.",
@@ -101,10 +103,10 @@ def gather_folds(
         importances.append(folder.read_table(IMPORTANCE))
         if "test" in records.splits:
             tests.append(predictions.probabilities(folder.read_table("test.parquet")))
-    tables = {"train": predictions.table(records.read("train", ["id"])["id"], out_of_fold, fold_of_row)}
+    tables = {"train": predictions.predictions_table(records.read("train", ["id"])["id"], out_of_fold, fold_of_row)}
     if tests:
         test = mean_of_folds(tests, losses, inverse_loss)
-        tables["test"] = predictions.table(records.read("test", ["id"])["id"], test)
+        tables["test"] = predictions.predictions_table(records.read("test", ["id"])["id"], test)
     for split, table in tables.items():
         outputs.folder.write_table(f"{split}.parquet", table, outputs.fingerprint)
     models.folder.write_table(IMPORTANCE, _mean_importance(importances), models.fingerprint)

@@ -12,12 +12,12 @@ import pyarrow as pa
 
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import processes_request, require_room
+from core.resources import processes_request, require_capacity
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
-from core.stage import Stage, require_finished
-from featurize.make import features_stage, featurize_more
-from featurize.outputs import plan
+from core.stage import Stage
+from featurize.make import featurize_more
+from featurize.outputs import features_stage, plan
 from featurize.store import FeatureStore
 from train.boosters.fold_files import booster_fold_stage, mean_of_folds, read_model
 from train.boosters.load import Arrangement, arrange
@@ -63,18 +63,15 @@ def finished_boosters(
     """
     store = FeatureStore.open(run, records)
     outputs = plan(run.settings.featurize, records, run.settings.seed)
-    features = require_finished(features_stage(run, records, outputs), "featurize")
+    features = features_stage(run, records, outputs).require("featurize")
     inputs = input_fingerprints(run, records, features["fingerprint"])
     finished = []
     for configured in boosters:
         booster = configured.with_parameters(best_parameters(run, configured, inputs))
         models, predicted = booster_stages(run, records, booster, inputs)
         for stage in (models, predicted):
-            require_finished(stage, "train_boosters")
-        folds = [
-            require_finished(booster_fold_stage(models, fold), "train_boosters")
-            for fold in range(run.settings.data.folds)
-        ]
+            stage.require("train_boosters")
+        folds = [booster_fold_stage(models, fold).require("train_boosters") for fold in range(run.settings.data.folds)]
         finished.append(FinishedBooster(booster, models, [fold["metrics"]["log_loss"] for fold in folds]))
     return FinishedBoosters(records, store, finished)
 
@@ -134,7 +131,7 @@ class _ShardTask:
 
 def _predict(run: Run, records: Records, task: _ShardTask) -> dict[str, Any]:
     stage, booster = task.stage, task.trained.booster
-    require_room(processes_request("predict", booster))
+    require_capacity(processes_request("predict", booster))
     stage.begin()
     shards = records.shards("test")
     fingerprints = stage.folder.table_fingerprints([_file(shard) for shard in shards])
@@ -147,7 +144,7 @@ def _predict(run: Run, records: Records, task: _ShardTask) -> dict[str, Any]:
     for done in map_shards(missing, functools.partial(_predict_shard, task=task), booster.cpus_per_worker):
         progress.advance(rows=done["rows"])
     values = [predictions.probabilities(stage.folder.read_table(_file(shard))) for shard in shards]
-    table = predictions.table(records.read("test", ["id"])["id"], np.concatenate(values))
+    table = predictions.predictions_table(records.read("test", ["id"])["id"], np.concatenate(values))
     stage.folder.write_table("test.parquet", table, stage.fingerprint)
     return stage.commit(rows={"test": len(table)}, keep={"test.parquet"})
 
@@ -175,5 +172,5 @@ def _predict_shard(item: Item, task: _ShardTask) -> Iterator[Item]:
         for fold in range(len(trained.losses))
     ]
     mean = mean_of_folds(predicted, trained.losses, booster.fold_weights == "inverse_loss")
-    stage.folder.write_table(_file(item["shard"]), pa.table(predictions.columns(mean)), stage.fingerprint)
+    stage.folder.write_table(_file(item["shard"]), pa.table(predictions.probability_columns(mean)), stage.fingerprint)
     yield {"rows": len(mean)}

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core import logs
 from core.errors import InputError
-from core.progress import say
 from core.ray_session import connect
 from core.run import Run, StageResult
 from core.stage import Stage
@@ -44,7 +44,7 @@ def training_inputs(run: Run) -> TrainingInputs:
     Raises InputError if records or features are missing.
     """
     records = open_records(run)
-    features = run.finished("features", "featurize", records.fingerprint)["fingerprint"]
+    features = run.require("features", "featurize", records.fingerprint)["fingerprint"]
     study = study_sources(run, records, features)
     return TrainingInputs(records, input_fingerprints(run, records, features), study)
 
@@ -61,7 +61,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
                 where="featurize.families",
                 fix="add some, such as [length, style], or train on all sources with data.sources: all.",
             )
-        say("sources", "the gain of other sources is unknown: the model that measures it needs hand-made features")
+        logs.info("sources", "the gain of other sources is unknown: its measurement needs hand-made features")
     stage = study_stage(run, records, features)
     if stage is None:
         return None
@@ -75,12 +75,12 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
 
     connect(run)
     stage.begin()
-    say("sources", f"training a plain model without other sources, and with each of {', '.join(weights)}")
+    logs.info("sources", f"training a plain model without other sources, and with each of {', '.join(weights)}")
     _, folds = records.labels_and_folds()
     plain = _plain_families(run)
     data = share_data(run, FeatureStore.open(run, records), records, plain)
-    wait_for(data, "reading the features", functools.partial(say, "sources"))
-    gains = source_gains(data, len(weights), folds, functools.partial(say, "sources"))
+    wait_for(data, "reading the features", functools.partial(logs.info, "sources"))
+    gains = source_gains(data, len(weights), folds, functools.partial(logs.info, "sources"))
     groups = records.read("train", ["group"])["group"].to_numpy()
     used = select_sources(gains, folds)
     samples = bootstrap_means(gains.T, groups, seed=run.settings.seed)

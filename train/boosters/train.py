@@ -14,11 +14,12 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, as_c
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from core.progress import Progress, say
+from core import logs
+from core.progress import Progress
 from core.ray_session import connect
-from core.resources import Request, folds_request, may_grow, require_room, resource_seconds
+from core.resources import Request, can_scale_up, folds_request, require_capacity, resource_seconds
 from core.run import Run, StageResult
-from core.stage import MANIFEST, Stage, require_finished
+from core.stage import MANIFEST, Stage
 from featurize.store import FeatureStore
 from train.boosters.fold_files import IMPORTANCE, booster_fold_stage, commit_fold, gather_folds, position_of_folds
 from train.boosters.load import share_data
@@ -57,14 +58,14 @@ def train_models(run: Run, inputs: TrainingInputs, searched: Mapping[str, Search
     for configured in run.settings.boosters:
         search = searched[configured.name]
         if search is not None:
-            say(f"train_boosters/{configured.name}", f"with the parameters of its search: {search.parameters}")
+            logs.info(f"train_boosters/{configured.name}", f"with the parameters of its search: {search.parameters}")
         booster = configured.with_parameters(None if search is None else search.parameters)
         models, outputs = booster_stages(run, records, booster, inputs.fingerprints)
         manifest = None if run.force or models.manifest() is None else outputs.manifest()
         if manifest is None:
             trainings.append(_BoosterTraining(run, records, booster, models, outputs, search))
             for file in search.corrupt_files() if search is not None else []:
-                say(models.name, f"{file} is corrupt; its fold is trained again")
+                logs.info(models.name, f"{file} is corrupt; its fold is trained again")
         else:
             results[booster.name] = StageResult(models.name, True, manifest)
     for training, manifest in zip(trainings, _train_all(run, store, trainings), strict=True):
@@ -89,7 +90,7 @@ def _train_all(run: Run, store: FeatureStore, trainings: Sequence[_BoosterTraini
             for number, training in enumerate(trainings):
                 booster = training.booster
                 _wait_for_room(folds_request(booster), futures, trainings[:number])
-                require_room(folds_request(booster))
+                require_capacity(folds_request(booster))
                 training.begin()
                 families = repr(booster.features)
                 if training.missing and families not in shared:
@@ -115,7 +116,7 @@ def _wait_for_room(
 
     from core.placement import LOOK_SECONDS
 
-    if may_grow(request):
+    if can_scale_up(request):
         return
     while sum(training.cpus for training in before) >= ray.cluster_resources().get("CPU", 0):
         if not wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
@@ -171,7 +172,7 @@ class _BoosterTraining:
             existing_model=no_model if self.search is None else self.search.model,
         )
         progress = Progress(self.models.name, "folds", total=len(self.folds), done=len(self.folds) - len(self.missing))
-        on_wait = functools.partial(say, self.models.name)
+        on_wait = functools.partial(logs.info, self.models.name)
         for fold, kept in train_folds(job, self.missing, on_wait, cancelled) if self.missing else ():
             progress.advance(note=f"fold {fold}: {kept} rounds")
             self.cpus -= self.booster.fold_cpus
@@ -192,9 +193,7 @@ class _BoosterTraining:
 
     def _commit(self, rows: Mapping[str, int]) -> dict[str, Any]:
         """Write the manifests of models and predictions; return the latter."""
-        manifests = {
-            fold: require_finished(booster_fold_stage(self.models, fold), "train_boosters") for fold in self.folds
-        }
+        manifests = {fold: booster_fold_stage(self.models, fold).require("train_boosters") for fold in self.folds}
         files = {
             f"fold-{fold}/{name}" for fold, manifest in manifests.items() for name in [*manifest["files"], MANIFEST]
         }

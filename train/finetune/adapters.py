@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
-from core.pretrained import load_tokenizer
+from core.pretrained import SHARD_SIZE, load_tokenizer
 from featurize.tokens.packing import FILE_NAME
-from train.finetune.saved_model import SHARD
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,7 +30,7 @@ def merge_adapter(base: str, adapter: str, folder: Path, load: Callable[[str], P
     if not (Path(adapter) / _WEIGHTS).exists():
         raise InputError(f"there is no {_WEIGHTS}", adapter, "name the folder that peft saved, as safetensors.")
     merged = PeftModel.from_pretrained(load(base), adapter).merge_and_unload()
-    merged.save_pretrained(folder, max_shard_size=SHARD)
+    merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     load_tokenizer(base).save_pretrained(folder)
     if (Path(adapter) / FILE_NAME).exists():
         shutil.copy(Path(adapter) / FILE_NAME, folder / FILE_NAME)

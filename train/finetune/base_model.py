@@ -8,11 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core import fingerprints
+from core import fingerprints, logs
 from core.errors import InputError
 from core.model_cache import CheckpointRef, stored_fingerprint
 from core.pretrained import locate_model
-from core.progress import say
 from core.ray_session import connect
 from core.run import Run, StageResult
 from core.settings.finetune import FinetunedEncoder, FinetunedLlm
@@ -102,7 +101,7 @@ def build_base(run: Run, records: Records, encoder: FinetunedEncoder) -> tuple[C
 
     connect(run)
     stage.begin()
-    say(stage.name, "training the tokenizer")
+    logs.info(stage.name, "training the tokenizer")
     build = ray.remote(num_cpus=1)(_build_scratch)
     manifest = ray.get(build.remote(records, encoder, stage, run.settings.seed))
     return base, [StageResult(stage.name, False, manifest)]

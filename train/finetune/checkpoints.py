@@ -92,7 +92,7 @@ class RunFoldStore:
         for parent in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
             folder.write_json(f"{parent}/{TRAINED_ON}", trained_on)
             keep.add(f"{parent}/{TRAINED_ON}")
-        table = pa.table({"row": rows, **predictions.columns(held_out)})
+        table = pa.table({"row": rows, **predictions.probability_columns(held_out)})
         folder.write_table(HELD_OUT, table, self.stage.fingerprint)
         folder.write_json(HISTORY, history)
         folder.write_bytes(EVENTS, _events(history))

@@ -14,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.errors import InputError
 from core.placement import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
+from core.resources import worker_resources
 from train.finetune.gradients import PeerLostError
 from train.finetune.loop import train_worker
 
@@ -139,7 +140,7 @@ def _fit(task: FoldTask, storage: Storage) -> None:
             scaling_config=ScalingConfig(
                 num_workers=settings.num_workers,
                 use_gpu=settings.gpus_per_worker > 0,
-                resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker),
+                resources_per_worker=worker_resources(settings),
             ),
             run_config=RunConfig(
                 name=f"fold-{task.fold}-{time.time_ns()}",
@@ -163,10 +164,6 @@ def _fit(task: FoldTask, storage: Storage) -> None:
                 raise RuntimeError(f"workers died {deaths} times in one epoch: {failures[0]}") from None
             if task.progress is not None:
                 task.progress.post.remote(task.fold, "a worker was lost; resuming from the last checkpoint")
-
-
-def _resources(cpus: int, gpus: int) -> dict[str, float]:
-    return {"CPU": cpus, "GPU": gpus} if gpus else {"CPU": cpus}
 
 
 def _cause(failure: BaseException) -> BaseException:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from core.pretrained import load_tokenizer
+from core.pretrained import SHARD_SIZE, load_tokenizer
 from featurize.tokens.packing import Packer, save_packing
 from train.finetune.networks import load_with_head
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from train.finetune.task import FoldTask
 
 ADAPTER = "adapter"
-SHARD = "4GB"  # of weights in one file, which is written from memory
 
 
 def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
@@ -24,7 +23,7 @@ def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN40
     """
     if task.settings.is_4bit:
         model = _merge_into_full_base(task, folder / ADAPTER)
-    model.save_pretrained(folder, max_shard_size=SHARD)
+    model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     load_tokenizer(task.store.base()).save_pretrained(folder)
     save_packing(_packer(task), folder)
 

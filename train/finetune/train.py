@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from core import logs
 from core.errors import InputError
 from core.filesystems import resolve
-from core.progress import Progress, say
+from core.progress import Progress
 from core.ray_session import connect
-from core.resources import require_room, resource_seconds, room_for, workers_request
+from core.resources import fitting_count, require_capacity, resource_seconds, workers_request
 from core.run import Run, StageResult
 from featurize.tokens.packed_records import share_tokens, token_counts
 from train.finetune.checkpoints import CHECKPOINT, RunFoldStore
@@ -87,10 +88,10 @@ def _train(
     from train.finetune.fold_trainer import fine_tune  # imports Ray
 
     request = workers_request(stage.name.partition("/")[0], model)
-    require_room(request)
+    require_capacity(request)
     data = _token_data(run, records, model)
     for note in training_notes(run, base, model, data.lengths[data.folds != missing[0]]):
-        say(stage.name, note)
+        logs.info(stage.name, note)
     tasks = []
     for fold in missing:
         fold_stage = finetune_fold_stage(stage, fold)
@@ -110,12 +111,12 @@ def _train(
     total = len(folds_of(run, model))
     progress = Progress(stage.name, "folds", total=total, done=total - len(missing))
     storage = resolve((stage.folder / _RAY_TRAIN).uri)
-    at_once = model.folds_at_once or room_for(request, len(missing))
+    at_once = model.folds_at_once or fitting_count(request, len(missing))
 
     def on_progress(fold: int, text: str) -> None:
-        say(stage.name, f"fold {fold}: {text}")
+        logs.info(stage.name, f"fold {fold}: {text}")
 
-    for fold in fine_tune(tasks, storage, at_once, on_progress, functools.partial(say, stage.name)):
+    for fold in fine_tune(tasks, storage, at_once, on_progress, functools.partial(logs.info, stage.name)):
         loss = (finetune_fold_stage(stage, fold).manifest() or {})["metrics"]["log_loss"]
         progress.advance(note=f"fold {fold}: held-out log loss {loss:.4f}")
 

@@ -3,7 +3,7 @@
 import pyarrow as pa
 import pytest
 
-from core.storage import DamagedFileError, Folder
+from core.storage import CorruptFileError, Folder
 from tests.helpers.commands import run_job
 
 SMALL = [
@@ -32,7 +32,7 @@ def test_a_corrupt_table_is_recognized(tmp_path, cut):
         path.write_bytes(path.read_bytes()[:-100])
     else:
         damage(path)
-    with pytest.raises(DamagedFileError, match=r"t\.parquet: corrupt: .*Fix: delete it and run the job"):
+    with pytest.raises(CorruptFileError, match=r"t\.parquet: corrupt: .*Fix: delete it and run the job"):
         folder.read_table("t.parquet")
 
 

@@ -15,7 +15,7 @@ from core import lock
 from core.errors import InputError
 from core.filesystems import expand
 from core.lock import LOCK, locked
-from core.storage import DamagedFileError, Folder
+from core.storage import CorruptFileError, Folder
 from tests.helpers.commands import ROOT, job_line, run_here, run_job
 from tests.helpers.object_store import BUCKET, Cable, keys_in_this_process, object_store
 from votes import predictions
@@ -77,7 +77,7 @@ def test_a_corrupt_table_is_not_an_outage(store, folder):
     assert through.read_table("t.parquet").num_rows == 100
     assert back.finished.is_set(), "it must have waited"
     folder.write_bytes("t.parquet", folder.read_bytes("t.parquet")[:-20])
-    with pytest.raises(DamagedFileError):
+    with pytest.raises(CorruptFileError):
         through.read_table("t.parquet")
     cable.close()
 

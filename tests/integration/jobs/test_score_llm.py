@@ -17,7 +17,7 @@ from infer.scoring.checkpoint_files import checkpoint_fingerprint
 from infer.scoring.checkpoints import check_llms
 from infer.scoring.plan import plan_scoring
 from infer.scoring.requests import entropy
-from infer.scoring.room import NoRoomError, fit_together, run_together
+from infer.scoring.room import NoRoomError, engines_fit_together, run_together
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -230,8 +230,8 @@ def test_models_work_run_together_as_far_as_there_is_room(ray_cluster):
     with pytest.raises(ValueError, match="no"):
         run_together([(llm, work(llm.name)) for llm in llms[1:]])
     assert sorted(started) == ["bad", "good", "other", "other"]
-    assert fit_together(llms[:2])
-    assert not fit_together(llms), "the tests' cluster has two CPUs"
+    assert engines_fit_together(llms[:2])
+    assert not engines_fit_together(llms), "the tests' cluster has two CPUs"
 
 
 def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys):

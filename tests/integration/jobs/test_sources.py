@@ -134,7 +134,7 @@ def test_another_source_changes_nothing_for_what_does_not_train_on_it(trained):
 def test_sources_without_columns_to_judge_them_by_are_refused_or_all_used(trained, capsys):
     run, _ = trained
     bare = run.settings.featurize.model_copy(update={"families": []})
-    features = str(run.finished("features", "featurize")["fingerprint"])
+    features = str(run.require("features", "featurize")["fingerprint"])
     for sources in ("select", "all"):
         data = run.settings.data.model_copy(update={"sources": sources})
         other = dataclasses.replace(run, settings=run.settings.model_copy(update={"featurize": bare, "data": data}))

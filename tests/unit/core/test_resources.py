@@ -6,13 +6,22 @@ import pytest
 import ray
 
 from core.errors import InputError
-from core.resources import NODE_TYPES, Request, fits, requests, require_room, room_for, room_for_all, table
+from core.resources import (
+    NODE_TYPES,
+    Request,
+    fit_together,
+    fits,
+    fitting_count,
+    request_table,
+    requests,
+    require_capacity,
+)
 from core.settings.loader import load_settings
 from tests.helpers.cluster_files import AWS, GCP, KUBERAY, may_come
 from tests.helpers.commands import ROOT
 
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-PACKAGES = ["core", "featurize", "train", "tune", "infer", "ray_jobs"]
+PACKAGES = ["core", "votes", "featurize", "train", "tune", "infer", "report", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
     "infer/scoring/vllm_engine.py: placement_group_config={'bundles': engine_bundles(llm)}": "engine_request",
@@ -24,9 +33,7 @@ STATED = {
     "infer/encoders.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "infer/encoders.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
     "core/placement.py: placement_group([{'CPU': cpus}] * bundles)": "folds_request",
-    "train/finetune/fold_trainer.py: resources_per_worker=_resources(settings.cpus_per_worker, settings.gpus_per_worker)": (
-        "workers_request"
-    ),
+    "train/finetune/fold_trainer.py: resources_per_worker=worker_resources(settings)": "workers_request",
     "tune/search.py: tune.with_resources(..., {'CPU': job.recipe.settings.cpus_per_worker})": "processes_request",
 }
 ASKING = {"num_cpus", "num_gpus", "memory", "resources_per_worker", "placement_group_config"}
@@ -115,7 +122,7 @@ def test_requests_are_those_of_the_settings():
 
 
 def test_a_dry_run_tells_them():
-    lines = table(settings_of(ROOT / "configs/llm.yaml")).splitlines()
+    lines = request_table(settings_of(ROOT / "configs/llm.yaml")).splitlines()
     assert [line.split() for line in lines if "gemma: an engine" in line] == [
         ["score_llm", "gemma:", "an", "engine", "1", "CPU", "and", "1", "GPU"]
     ]
@@ -155,9 +162,9 @@ ENGINE = Request("score_llm", "gemma: an engine", {"CPU": 1, "GPU": 1}, key="llm
 
 
 def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
-    require_room(Request("train_boosters", "lightgbm: a fold", {"CPU": 4}))
+    require_capacity(Request("train_boosters", "lightgbm: a fold", {"CPU": 4}))
     with pytest.raises(InputError) as refused:
-        require_room(FOLD)
+        require_capacity(FOLD)
     assert str(refused.value) == (
         "boosters.lightgbm.cpus_per_worker: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
         "Fix: ask for less there, or run on a cluster that has them."
@@ -167,23 +174,23 @@ def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
 def test_what_the_autoscaler_may_add_is_waited_for(cluster):
     cluster.setenv("RAY_ADDRESS", "auto")
     cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4], [{"CPU": 8, "GPU": 1}, 2]]')
-    require_room(FOLD)
-    require_room(ENGINE)
+    require_capacity(FOLD)
+    require_capacity(ENGINE)
 
 
 def test_what_not_even_the_autoscaler_has_is_refused(cluster):
     cluster.setenv("RAY_ADDRESS", "auto")
     cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4]]')
-    require_room(FOLD)
+    require_capacity(FOLD)
     with pytest.raises(
         InputError, match=r"asks for 1 CPU and 1 GPU, but .* 16 CPUs and 0 GPUs, also when it has grown"
     ):
-        require_room(ENGINE)
+        require_capacity(ENGINE)
 
 
 def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits(cluster, capsys):
     cluster.setenv("RAY_ADDRESS", "auto")
-    require_room(ENGINE)
+    require_capacity(ENGINE)
     said = capsys.readouterr().err
     assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
     assert "the job waits for more, or stop it and ask for less in llms.gemma" in said
@@ -191,23 +198,23 @@ def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits
 
 def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
     pair = Request("train_encoder", "deberta: a fold's workers", {"CPU": 1}, count=2)
-    assert room_for(pair, 10) == 2
-    assert room_for(pair, 1) == 1
-    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
+    assert fitting_count(pair, 10) == 2
+    assert fitting_count(pair, 1) == 1
+    assert fitting_count(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
     cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 1]]')
-    assert room_for(pair, 10) == 8
-    assert room_for(pair, 5) == 5
+    assert fitting_count(pair, 10) == 8
+    assert fitting_count(pair, 5) == 5
     # Such nodes do not come: one that waits for what there is.
-    assert room_for(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
+    assert fitting_count(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
 
 
 def test_different_things_are_at_once_where_there_is_room_for_all_of_them(cluster):
     one, pair, two, large = (
         Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (2, 1), (3, 1))
     )
-    assert room_for_all([pair, pair])
-    assert room_for_all([one, large])
-    assert not room_for_all([pair, large])
+    assert fit_together([pair, pair])
+    assert fit_together([one, large])
+    assert not fit_together([pair, large])
     cluster.setenv(NODE_TYPES, '[[{"CPU": 4}, 2]]')
-    assert room_for_all([pair, large, large])
-    assert not room_for_all([large, two, large]), "eight CPUs, but on two nodes"
+    assert fit_together([pair, large, large])
+    assert not fit_together([large, two, large]), "eight CPUs, but on two nodes"

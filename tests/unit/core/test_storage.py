@@ -4,7 +4,7 @@ import stat
 import pyarrow as pa
 import pytest
 
-from core.storage import DamagedFileError, Folder
+from core.storage import CorruptFileError, Folder
 
 TABLE = pa.table({"id": ["a", "b"], "x": [1.0, 2.0]})
 
@@ -38,7 +38,7 @@ def test_a_table_that_is_broken_or_of_no_stage_has_no_fingerprint(folder):
     for place in (4, footer):  # from its end, without a change in size
         names.append(f"{place}.parquet")
         folder.write_bytes(names[-1], whole[:-place] + b"\xff" * 4 + whole[len(whole) - place + 4 :])
-        with pytest.raises(DamagedFileError, match=names[-1]):
+        with pytest.raises(CorruptFileError, match=names[-1]):
             folder.read_table(names[-1])
     assert [folder.table_fingerprint(name) for name in names] == [None] * 5
 
