@@ -20,7 +20,7 @@ from featurize.tokens.packing import packing_fingerprint
 from votes import predictions
 
 if TYPE_CHECKING:
-    from core.arrays import Floats
+    from core.arrays import Probabilities
     from core.settings.llm import Llm
     from core.storage import Folder
 
@@ -76,7 +76,7 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def truth(run: Run, ids: pa.ChunkedArray) -> Floats | None:
+def truth(run: Run, ids: pa.ChunkedArray) -> Probabilities | None:
     """Return the true probabilities (n, 3) of the training records `ids` if they are synthetic, else None."""
     if not is_synthetic(run):
         return None

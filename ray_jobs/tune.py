@@ -4,7 +4,7 @@ Run as: python -m ray_jobs.tune --config configs/demo.yaml
 
 The unit of resume is the trial: each writes a file to tune/<booster>/trials as it ends, and is not run again.
 
-A search compares its best parameters with the settings' own on folds of its own, and keeps the better ones.
+Trials run at the same time as far as the cluster has CPUs. ASHA ends those that fall behind.
 """
 
 from __future__ import annotations

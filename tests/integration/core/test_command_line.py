@@ -70,6 +70,19 @@ def test_a_misspelt_parameter_of_a_library_ends_the_job_before_any_work(tmp_path
     assert not (tmp_path / "run").exists()
 
 
+def test_parameters_are_checked_without_the_libraries():
+    """Settings are loaded at the start of every job, and the libraries take seconds to import."""
+    script = (
+        "import sys\n"
+        "from core.registry import ENGINES\n"
+        "for engine in ENGINES: engine.check_parameters({})\n"
+        "assert ENGINES.get('lightgbm').main_name('n_iter') == 'num_iterations'\n"
+        f"print(sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "[]\n"
+
+
 def test_log_lines_have_time_level_and_stage_and_quiet_hides_them(tmp_path, monkeypatch):
     def log(*flags):
         script = (

@@ -28,7 +28,7 @@ STATED = {
     "featurize/families/embeddings.py: num_cpus=settings.cpus_per_worker": "family_requests",
     "featurize/families/embeddings.py: num_gpus=settings.gpus_per_worker or None": "family_requests",
     "infer/scoring/room.py: placement_group(bundles)": "engine_request",
-    "core/run.py: num_cpus=int(elsewhere)": "one",
+    "core/ray_session.py: num_cpus=int(elsewhere)": "one",
     "core/shards.py: num_cpus=cpus": "processes_request, or one",
     "infer/encoders.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "infer/encoders.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",

@@ -112,7 +112,7 @@ def test_a_changed_plugin_and_changed_settings_of_it_redo_its_work(run, plugin):
     make.make_features(run)
     assert make.make_features(run)[0].cached
     plugin(PLUGIN.replace("float(sum(", "float(2 * sum("))
-    with pytest.raises(InputError, match="made with another version of a library, model or plugin"):
+    with pytest.raises(InputError, match="another version of this code, a library, a model or a plugin: handmade"):
         FeatureStore.open(run, open_records(run))
     assert not make.make_features(run)[0].cached
     store = FeatureStore.open(run, open_records(run))

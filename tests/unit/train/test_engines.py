@@ -5,8 +5,6 @@ import dataclasses
 import io
 import json
 import re
-import subprocess
-import sys
 import warnings
 from typing import Any
 
@@ -202,19 +200,6 @@ def test_reserved_and_unknown_parameters_are_refused(engine: str, params: dict[s
     with pytest.raises(InputError, match=says) as caught:
         make_recipe(engine, params=params)
     assert caught.value.where == f"boosters.small.params.{name}"
-
-
-def test_parameters_are_checked_without_the_libraries() -> None:
-    """Settings are loaded at the start of every job, and the libraries take seconds to import."""
-    script = (
-        "import sys\n"
-        "from core.registry import ENGINES\n"
-        "for engine in ENGINES: engine.check_parameters({})\n"
-        "assert ENGINES.get('lightgbm').main_name('n_iter') == 'num_iterations'\n"
-        "print(sorted({'lightgbm', 'xgboost', 'sklearn', 'scipy', 'pandas', 'ray'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout == "[]\n"
 
 
 def test_names_of_lightgbm_are_those_of_the_installed_package() -> None:
