@@ -14,7 +14,10 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
+from core.registry import FAMILIES
 from core.settings.schema import Settings
+
+_ENTRY = "featurize.families.NAME.family"
 
 
 class SettingRow(NamedTuple):
@@ -35,10 +38,20 @@ def setting_rows(model: type[BaseModel], prefix: str = "") -> Iterator[SettingRo
             yield from setting_rows(inner, f"{key}.NAME." if is_list else f"{key}.")
 
 
+def all_rows() -> Iterator[SettingRow]:
+    """Yield every setting, with those of each feature family behind `featurize.families`."""
+    for row in setting_rows(Settings):
+        yield row
+        if row.key == _ENTRY:
+            for family in FAMILIES:
+                prefix = f"featurize.families.{family.name}."
+                yield from (own for own in setting_rows(family.settings, prefix) if own.key != f"{prefix}family")
+
+
 def help_text(sections: Sequence[str]) -> str:
     """Return the settings of some sections as text for a terminal; of all if none are named."""
     lines = ["settings that it reads (--set KEY=VALUE; NAME is an item's name):"]
-    for row in setting_rows(Settings):
+    for row in all_rows():
         if sections and row.key.partition(".")[0] not in (*sections, "run"):
             continue
         lines.append(f"  {row.key}  ({row.type}{_with_default(row.default)})")
@@ -54,6 +67,7 @@ def markdown() -> str:
         "Generated from `core/settings` by `python -m core.settings.reference`. Do not edit it by hand.",
         "",
         "Keys are written as `--set` takes them. `NAME` stands for the name of an item in a list.",
+        "Settings of a feature family stand under its name; an entry with a name of its own is addressed by that.",
         "Precedence: `--set`, then the YAML file, then the default.",
     ]
     for name, field in Settings.model_fields.items():
@@ -61,8 +75,8 @@ def markdown() -> str:
         if field.description:
             lines += [field.description, ""]
         lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
-        for row in setting_rows(Settings):
-            if row.key.partition(".")[0] == name:
+        for row in all_rows():
+            if row.key.partition(".")[0] == name and row.type != "mapping":
                 cells = (f"`{row.key}`", row.type, row.default and f"`{row.default}`", row.description)
                 lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")
     return "\n".join(lines) + "\n"

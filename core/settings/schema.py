@@ -1,7 +1,7 @@
 """The schema of settings: one strict model for every job; its sections are in the files beside it."""
 
 import difflib
-from typing import Annotated, ClassVar
+from typing import ClassVar
 
 from pydantic import Field, model_validator
 
@@ -21,21 +21,21 @@ class Settings(Strict):
 
     renamed: ClassVar[dict[str, str]] = {"encoders": "finetune.encoders", "trained_llms": "finetune.llms"}
 
-    run: Annotated[str, Field(min_length=1)]
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = 1
-    data: Data = Data()
-    featurize: Featurize = Field(default_factory=Featurize)
-    boosters: list[Booster] = []
-    tune: list[Search] = []
+    run: str = Field(min_length=1, description="Folder of the run: a path, or a URI of an object store.")
+    seed: int = Field(default=1, ge=0, lt=2**31, description="Seed of every random choice: folds, models, searches.")
+    data: Data = Field(default=Data(), description="Votes and pairs, and how they are split into folds and shards.")
+    featurize: Featurize = Field(default_factory=Featurize, description="Features of the boosters.")
+    boosters: list[Booster] = Field(default=[], description="Models on features: gradient boosting and linear.")
+    tune: list[Search] = Field(default=[], description="Searches for boosters' parameters.")
     finetune: Finetune = Field(default=Finetune(), description="Models to fine-tune: encoders, and LLMs with LoRA.")
-    llms: list[Llm] = []
-    blend: Blend = Blend()
-    plan: Plan = Plan()
-    ray: RayCluster = RayCluster()
+    llms: list[Llm] = Field(default=[], description="Language models that score pairs with vLLM.")
+    blend: Blend = Field(default=Blend(), description="How models are blended and calibrated.")
+    plan: Plan = Field(default=Plan(), description="Figures of the hardware, from which `--dry-run` estimates times.")
+    ray: RayCluster = Field(default=RayCluster(), description="The local Ray cluster that a job starts.")
 
     @property
     def models(self) -> list[str]:
-        """Names of all models, in the order in which the report shows them."""
+        """Return the names of all models, in the order in which the report shows them."""
         boosters, encoders = (
             (booster.name for booster in self.boosters),
             (encoder.name for encoder in self.finetune.encoders),
@@ -44,7 +44,7 @@ class Settings(Strict):
 
     @property
     def partial(self) -> dict[str, list[int]]:
-        """The folds that models predict which do not predict all, by the models' names."""
+        """Return the folds that a model predicts, for models that do not predict all."""
         trained = {model.name: model.folds for model in self.finetune.llms}
         folds = {encoder.name: encoder.folds for encoder in self.finetune.encoders}
         folds |= {llm.name: trained[llm.finetuned] for llm in self.llms if llm.finetuned is not None}
@@ -58,19 +58,19 @@ class Settings(Strict):
         return self.blend.models or [name for name in self.models if name not in self.partial]
 
     @property
-    def came_trained(self) -> list[str]:
-        """Names of models of which it is not known whether they saw the votes they are scored on.
+    def possibly_contaminated(self) -> list[str]:
+        """Return the models that may have seen the votes they are scored on.
 
-        Language models that came trained, what they teach, and what is left to them by a cascade.
+        These are external checkpoints, the models that they teach, and those behind them in a cascade.
         """
         teachers = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
-        learnt_from = {name: {teacher} for name, teacher in teachers.items()}
+        sources_of = {name: {teacher} for name, teacher in teachers.items()}
         for llm in self.llms:
-            learnt_from[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.finetuned or "", "")}
-        came = {llm.name for llm in self.llms if llm.checkpoint is not None}
+            sources_of[llm.name] = {llm.cascade.model if llm.cascade else "", teachers.get(llm.finetuned or "", "")}
+        names = {llm.name for llm in self.llms if llm.checkpoint is not None}
         for _ in self.models:  # chains are as long as there are models, at most
-            came |= {name for name, sources in learnt_from.items() if came & sources}
-        return [name for name in self.models if name in came]
+            names |= {name for name, sources in sources_of.items() if names & sources}
+        return [name for name in self.models if name in names]
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":

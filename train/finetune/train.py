@@ -74,7 +74,7 @@ def _teacher_warnings(run: Run, model: FinetunedModel) -> list[str]:
     if model.teacher is None:
         return []
     teacher = model.teacher.model
-    if teacher in run.settings.came_trained:
+    if teacher in run.settings.possibly_contaminated:
         return [
             f"warning: its teacher {teacher} may have been trained on these votes, as an external checkpoint; if so, "
             "the scores of this model are inflated"

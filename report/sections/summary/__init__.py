@@ -36,7 +36,7 @@ class SummarySection(ReportSection):
 
     def details(self, context: ReportContext, metrics: Metrics) -> dict[str, Any]:
         """Return the leaks, and the models that may have been trained on the scored votes."""
-        return {"leaks": leaks(context.settings), "external_checkpoints": context.settings.came_trained}
+        return {"leaks": leaks(context.settings), "external_checkpoints": context.settings.possibly_contaminated}
 
 
 def _gains(context: ReportContext) -> dict[str, Any]:

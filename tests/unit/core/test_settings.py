@@ -160,4 +160,4 @@ def test_what_a_model_learnt_elsewhere_spreads_to_whom_it_teaches_and_whose_reco
         """,
         "c.yaml",
     )
-    assert settings.came_trained == ["pupil", "second", "borrowed", "behind"]
+    assert settings.possibly_contaminated == ["pupil", "second", "borrowed", "behind"]
