@@ -62,7 +62,8 @@ def connect(run: Run) -> None:
         options |= {"num_cpus": run.settings.ray.cpus, "include_dashboard": False}
     if _plugins:
         # Runs in each worker process before Ray unpickles anything there.
-        options["runtime_env"] = {"worker_process_setup_hook": functools.partial(load_plugins, dict(_plugins))}
+        hook = functools.partial(load_plugins, dict(_plugins))
+        options["runtime_env"] = {"worker_process_setup_hook": functools.update_wrapper(hook, load_plugins)}
     main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # Ray warns that token authentication is on: that is what we want.

@@ -1,0 +1,91 @@
+"""Members in one file each, outside the project: they work in a whole run, on Ray's workers too."""
+
+import json
+import shutil
+
+import pytest
+
+from tests.helpers.commands import ROOT, run_here, run_job
+
+EXAMPLES = ("custom_family.py", "custom_engine.py", "custom_section.py")
+SMALL = (
+    "data.synthetic.train_rows=160",
+    "data.synthetic.test_rows=20",
+    "data.folds=2",
+    "data.shard_rows=80",
+    "featurize.families=[length, hedging]",
+    "boosters=[{name: descent, engine: gradient_descent, rounds: 20, early_stopping_rounds: null}]",
+    "llms=[]",
+    "blend.preset={descent: 1}",
+)
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("plugins")
+    for name in EXAMPLES:
+        shutil.copy(ROOT / "examples" / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def flags(plugins):
+    return [part for name in EXAMPLES for part in ("--plugin", str(plugins / name))]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, flags):
+    folder = tmp_path_factory.mktemp("work") / "run"
+    done = run_job("pipeline", folder, *SMALL, flags=flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return folder
+
+
+def manifest(run, stage):
+    return json.loads((run / stage / "manifest.json").read_text())
+
+
+def test_a_family_engine_and_section_are_in_all_results(run):
+    columns = {entry["name"] for entry in manifest(run, "features")["catalogue"] if entry["family"] == "hedging"}
+    assert "hedging_questions_a" in columns
+    assert manifest(run, "predictions/descent")["rows"] == {"train": 160, "test": 20}
+    assert json.loads((run / "blend/weights.json").read_text())["blender"]["models"] == ["descent"]
+    page = (run / "report/index.html").read_text()
+    assert "votes name a winner" in page
+    assert 'href="#decided"' in page
+    assert json.loads((run / "report/metrics.json").read_text())["decided"]["votes"] == 160
+
+
+def test_the_same_command_again_does_nothing_and_predict_uses_the_members(run, flags):
+    again = run_job("pipeline", run, *SMALL, flags=flags)
+    assert again.returncode == 0, again.stderr[-3000:]
+    stages = [line.split() for line in again.stdout.splitlines() if line.startswith(("featurize", "train_boosters"))]
+    assert [words[-1] for words in stages] == ["cached"] * 3
+    new = f"data.test={run}/demo/pairs/test.csv"
+    done = run_job("predict", run, new, config=str(run / "settings.json"), flags=flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert len(list(run.glob("predict/*/predictions/descent/test.parquet"))) == 1
+
+
+@pytest.mark.parametrize("job", ["predict", "report"])
+def test_without_its_plugins_a_job_says_how_to_give_them(run, job):
+    new = f"data.test={run}/demo/pairs/test.csv"
+    done = run_here(job, run, new, config=str(run / "settings.json"))
+    assert done.returncode == 2
+    assert "--plugin FILE" in done.stderr
+
+
+def test_a_changed_plugin_is_built_again(run, flags, plugins):
+    family = plugins / "custom_family.py"
+    family.write_text(family.read_text().replace('full.count("?")', 'full.count("!")'))
+    first = manifest(run, "features")["fingerprint"]
+    done = run_job("featurize", run, *SMALL, flags=flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert manifest(run, "features")["fingerprint"] != first
+
+
+def test_a_plugin_that_fails_is_named_with_its_error(tmp_path):
+    (tmp_path / "broken.py").write_text("import no_such_library\n")
+    done = run_job("featurize", tmp_path / "run", *SMALL, flags=["--plugin", str(tmp_path / "broken.py")])
+    assert done.returncode == 2
+    assert "plugin broken: ModuleNotFoundError: No module named 'no_such_library'" in done.stderr
