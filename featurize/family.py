@@ -91,7 +91,10 @@ class FeatureFamily(ABC):
     makes_own_files: ClassVar[bool] = False  # `make_files` makes them, not the tasks that all families share
 
     def folder(self, entry: FamilyEntry) -> str:
-        """Return the folder of an entry's files, below features/. Entries with the same folder share files."""
+        """Return the folder of an entry's files, below features/.
+
+        Entries with the same folder share files. An entry that fits something needs a folder of its own.
+        """
         return entry.entry_name
 
     def files(self, entry: FamilyEntry, seed: int) -> list[FileSpec]:
