@@ -153,8 +153,8 @@ def test_a_missing_model_is_exit_2_with_its_name(tmp_path, job):
     predict(tmp_path, "good", 1.0)
     code, captured = job(blend)
     assert code == 2
-    assert "predictions/poor is not there yet" in captured.err
-    assert "ray_jobs.train_boosters" in captured.err
+    assert "predictions/poor: poor is not built yet" in captured.err
+    assert "tiebreak train_boosters" in captured.err
 
 
 def test_predictions_for_other_records_are_exit_2(tmp_path, job):
@@ -163,7 +163,7 @@ def test_predictions_for_other_records_are_exit_2(tmp_path, job):
     predict(tmp_path, "poor", 0.1, fingerprint="another ingest")
     code, captured = job(blend)
     assert code == 2
-    assert "predictions/poor was made from other records" in captured.err
+    assert "predictions/poor: poor was built with other inputs: records" in captured.err
 
 
 def test_missing_ids_are_exit_2_with_the_ids(tmp_path, job):

@@ -3,9 +3,11 @@
 import json
 import shutil
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.helpers.commands import ROOT, run_here, run_job
+from tests.helpers.tiny_llms import MAX_TOKENS, make_checkpoint
 
 EXAMPLES = ("custom_family.py", "custom_engine.py", "custom_section.py")
 SMALL = (
@@ -67,6 +69,17 @@ def test_the_same_command_again_does_nothing_and_predict_uses_the_members(run, f
     assert len(list(run.glob("predict/*/predictions/descent/test.parquet"))) == 1
 
 
+def test_an_engine_resumes_at_the_fold(run, flags):
+    predictions = run / "predictions/descent/train.parquet"
+    before = pq.read_table(predictions)
+    for stage in ("predictions/descent", "models/descent", "models/descent/fold-1"):
+        (run / stage / "manifest.json").unlink()
+    done = run_job("train_boosters", run, *SMALL, flags=flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1/2 folds already finished, resuming" in done.stderr
+    assert pq.read_table(predictions).equals(before)
+
+
 @pytest.mark.parametrize("job", ["predict", "report"])
 def test_without_its_plugins_a_job_says_how_to_give_them(run, job):
     new = f"data.test={run}/demo/pairs/test.csv"
@@ -89,3 +102,17 @@ def test_a_plugin_that_fails_is_named_with_its_error(tmp_path):
     done = run_job("featurize", tmp_path / "run", *SMALL, flags=["--plugin", str(tmp_path / "broken.py")])
     assert done.returncode == 2
     assert "plugin broken: ModuleNotFoundError: No module named 'no_such_library'" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_mode_scores_through_vllm_and_joins_the_blend(tmp_path, flags):
+    pytest.importorskip("vllm", reason="scoring with language models is an extra")
+    checkpoint = make_checkpoint(tmp_path / "model", "Llama", "ForCausalLM")
+    llm = f"{{name: strict, mode: strict_judge, checkpoint: {checkpoint}, max_tokens: {MAX_TOKENS}, swap: none}}"
+    settings = [*(each for each in SMALL if not each.startswith("llms=")), f"llms=[{llm}]"]
+    mode = str(ROOT / "examples/custom_mode.py")
+    done = run_job("pipeline", tmp_path / "run", *settings, flags=[*flags, "--plugin", mode])
+    assert done.returncode == 0, done.stderr[-3000:]
+    blender = json.loads((tmp_path / "run/blend/weights.json").read_text())["blender"]
+    assert blender["models"] == ["descent", "strict"]
+    assert "strict" in (tmp_path / "run/report/index.html").read_text()

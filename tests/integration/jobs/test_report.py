@@ -291,13 +291,13 @@ def test_the_blend_is_reported_as_it_was_submitted_and_columns_are_made_once(mad
 
 def test_a_blend_of_other_predictions_is_not_reported(made, capsys):
     assert job(made, report, "blend.length_debias=false") == 2
-    assert "blend was made with other settings: length_debias" in capsys.readouterr().err
+    assert "blend was built with other settings: length_debias" in capsys.readouterr().err
     manifest = made / "run/predictions/poor/manifest.json"
     before = manifest.read_text()
     manifest.write_text(json.dumps({**json.loads(before), "fingerprint": "another"}))
     try:
         assert job(made, report) == 2
-        assert "blend was made with other inputs: poor" in capsys.readouterr().err
+        assert "blend was built with other inputs: poor" in capsys.readouterr().err
     finally:
         manifest.write_text(before)
 

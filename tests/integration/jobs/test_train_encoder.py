@@ -196,7 +196,7 @@ def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finis
         ("finetune.encoders.encoder.model=owner/name", "give either model"),
         ("blend.models=[encoder]", "has only those of [0, 2]"),
         ("finetune.encoders.encoder.scratch.heads=3", "3 heads cannot share 32 dimensions"),
-        ("data.folds=4", "the records were made with 3, the settings say 4"),
+        ("data.folds=4", "ingest was built with other settings: folds (3 then, 4 now)"),
     ],
 )
 def test_impossible_settings_end_the_job_before_any_work(finished, change, reason):
