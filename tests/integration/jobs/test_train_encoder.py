@@ -166,7 +166,7 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     assert beside["encoder"]["difference"] == 0
     assert scores["models"]["encoder"]["folds"] == [0, 2]
     assert "encoder" not in scores["blend"]["weights"]["learned"]
-    assert "encoder predicts folds 0, 2 only and is left out" in done.stderr
+    assert "encoder is left out: it predicts only folds 0, 2" in done.stderr
     assert set(scores["same_rows"]["comparing"]["beside"]) == {"class prior", "linear", "comparing", "blend"}
     assert set(scores["curves"]["encoder"]) == {"0", "2"}
     assert [len(curve["held_out"]) for curve in scores["curves"]["encoder"].values()] == [2, 2]

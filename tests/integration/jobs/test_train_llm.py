@@ -36,7 +36,7 @@ def config(tmp_path_factory):
                 }
             ],
         },
-        "llms": [{"name": "gemma", "trained": "gemma-lora", "max_tokens": MAX_TOKENS}],
+        "llms": [{"name": "gemma", "finetuned": "gemma-lora", "max_tokens": MAX_TOKENS}],
     }
     path = folder / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
