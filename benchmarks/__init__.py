@@ -1,1 +1,1 @@
-"""Every figure that the project quotes, each from one command that measures both sides in the same run."""
+"""Benchmarks behind all figures in the documentation. Each command measures both sides in the same run."""

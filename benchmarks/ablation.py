@@ -1,12 +1,12 @@
-"""What each family of features is worth: out-of-fold log loss with it alone, and with all but it.
+"""Measure the value of each feature family: out-of-fold log loss with it alone, and with all families but it.
 
 Run as: python -m benchmarks.ablation --config configs/features.yaml --set data.train=votes.csv --set run=runs/ablation
 (about 15 minutes for 1,000 votes on 2 cores, a third of it embeddings)
 
-It makes the features as the job does (finished ones are kept), then trains the same plain LightGBM on each set of
-columns: swapped copies in training, predictions averaged over both orders, and a fixed number of rounds, so that no
-label outside a fold's training part has any say. Intervals are 95% bootstrap intervals over prompts; those of a change
-compare the same records.
+The benchmark builds features as the job does and keeps finished ones. Then it trains the same plain LightGBM on each
+set of columns, with swap augmentation in training and prediction. The number of rounds is fixed, so no label outside a
+fold's training part has an effect. Intervals are 95% bootstrap intervals over prompts. Intervals of a change compare
+the same records.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]], npt.NDArray[np.int64]]:
-    """Columns by family, record losses (n,) by set of columns, and the records' groups (n,).
+    """Return columns by family, record losses (n,) by set of columns, and the records' groups (n,).
 
     Sets are "prior", "all", "only <family>" and "without <family>".
     """
@@ -105,20 +105,20 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
 
 
 def _out_of_fold(data: BoosterData, columns: npt.NDArray[np.int64], fold: int) -> npt.NDArray[np.float64]:
-    """Probabilities (k, 3) of the records of a fold by a model of the others that sees these columns."""
+    """Return probabilities (k, 3) of a fold's records, from a model trained on the other folds and these columns."""
     import lightgbm
 
     train, labels, _ = data.sample(data.training_rows(fold), swap=True)
     booster = lightgbm.train(PARAMS, lightgbm.Dataset(train.dense[:, columns], labels), ROUNDS)
     held_out = data.features.rows(data.held_out(fold))
-    one_way, other_way = (booster.predict(each.dense[:, columns]) for each in (held_out, data.swapped(held_out)))
-    return swap_average(one_way, other_way)
+    original, swapped = (booster.predict(rows.dense[:, columns]) for rows in (held_out, data.swapped(held_out)))
+    return swap_average(original, swapped)
 
 
 def print_table(
     columns: dict[str, int], losses: dict[str, npt.NDArray[np.float64]], groups: npt.NDArray[np.int64]
 ) -> None:
-    """One line for each family, the most useful alone first."""
+    """Print one line per family, ordered by its loss alone."""
 
     def row(title: str, count: int | str, cells: Sequence[str]) -> None:
         print(f"{title:<14} {count:>8}  " + "  ".join(f"{cell:<26}" for cell in cells).rstrip())
@@ -127,7 +127,7 @@ def print_table(
         low, high = interval(bootstrap_means(values[:, None], groups)[:, 0])
         return f"{values.mean():{digits}} ({low:{digits}} to {high:{digits}})"
 
-    row("family", "columns", ("alone", "alone less prior", "all but it, less all"))
+    row("family", "columns", ("alone", "alone minus prior", "without it minus all"))
     for name in sorted(columns, key=lambda name: float(losses[f"only {name}"].mean())):
         alone, without = losses[f"only {name}"], losses[f"without {name}"]
         cells = (

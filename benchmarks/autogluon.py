@@ -1,13 +1,12 @@
-"""Ours against AutoGluon's best_quality, with the same features and the time that ours took, on common held-out rows.
+"""Compare our pipeline with AutoGluon's best_quality: same features, same time, same held-out rows.
 
 Run as: python -m benchmarks.autogluon --environment DIR --config configs/best.yaml --votes votes.csv
-(about 2 times what ours takes for each split; the first time it installs AutoGluon into DIR, a virtual environment)
+(about twice our pipeline's time per split; the first run installs AutoGluon into DIR, a virtual environment)
 
-Each split trains both sides on four fifths of the votes and scores them on the fifth that neither was trained on;
-prompts straddle nothing. The settings of configs/best.yaml were chosen by out-of-fold losses on the shared 1,000 votes,
-which are the default here: ours has an advantage there that AutoGluon has not. Give --votes that had no part in it to
-be rid of it. AutoGluon gets our feature matrix; it weighs, stacks and bags its models as it likes within the time that
-our whole pipeline took, reading and featurizing included.
+Each split trains both sides on four fifths of the votes and scores them on the remaining fifth. Splits are grouped by
+prompt. The settings of configs/best.yaml were chosen by out-of-fold losses on the shared 1,000 votes, which are the
+default here. This favors our side. To avoid it, pass --votes that chose no settings. AutoGluon gets our feature matrix.
+It weights, stacks and bags its models within the time of our whole pipeline, including reading and featurizing.
 """
 
 import argparse
@@ -66,7 +65,7 @@ def main() -> None:
     parser.add_argument("--environment", required=True, help="folder of AutoGluon's virtual environment")
     parser.add_argument("--config", default="configs/best.yaml")
     parser.add_argument("--votes", default=str(VOTES))
-    parser.add_argument("--splits", type=int, default=SPLITS, help="how many of the five splits to run")
+    parser.add_argument("--splits", type=int, default=SPLITS, help="number of the five splits to run")
     options = parser.parse_args()
     python = _environment(Path(options.environment))
     losses: dict[str, list[Floats]] = {"ours": [], "autogluon": [], "prior": []}
@@ -80,9 +79,9 @@ def main() -> None:
             held_out = split_of == split
             ours, seconds = _ours(folder, options, held_out)
             line = [python, "-c", THEIRS, str(folder), str(seconds)]
-            said = subprocess.run(line, check=True, capture_output=True, text=True).stdout
+            output = subprocess.run(line, check=True, capture_output=True, text=True).stdout
             if not split:
-                print(f"AutoGluon {said.partition('version ')[2].split()[0]}")
+                print(f"AutoGluon {output.partition('version ')[2].split()[0]}")
             labels = whole["label"][held_out]
             prior = np.bincount(whole["label"][~held_out], minlength=len(LABELS)) / (~held_out).sum()
             predicted = {"ours": ours, "autogluon": np.load(folder / "predicted.npy")}
@@ -95,13 +94,13 @@ def main() -> None:
     together = {side: np.concatenate(values) for side, values in losses.items()}
     columns = np.stack([*together.values(), together["ours"] - together["autogluon"]], axis=1)
     samples = bootstrap_means(columns, np.concatenate(groups))
-    for n, side in enumerate([*together, "ours less autogluon"]):
+    for n, side in enumerate([*together, "ours minus autogluon"]):
         low, high = interval(samples[:, n])
         print(f"{side:<20} {columns[:, n].mean():+.4f} ({low:+.4f} to {high:+.4f})")
 
 
 def _environment(folder: Path) -> str:
-    """AutoGluon's own Python, installed if need be."""
+    """Return the Python of AutoGluon's virtual environment. Install it if it is missing."""
     python = folder / "bin/python"
     if not python.exists():
         venv.create(folder, with_pip=True)
@@ -118,19 +117,19 @@ def _records(run: Path, config: str, votes: str) -> dict[str, Any]:
 
 
 def _ours(folder: Path, options: argparse.Namespace, held_out: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
-    """The blend's predictions for the held-out rows (k, 3), and the seconds that the pipeline took."""
+    """Return the blend's predictions for the held-out rows (k, 3), and the seconds of the pipeline."""
     (file,) = expand(options.votes, ENDINGS)
     rows = [row for _, row in read_rows(file) if isinstance(row, dict)]
     for name, chosen in (("train", ~held_out), ("test", held_out)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
             writer = csv.DictWriter(target, list(rows[0]))
             writer.writeheader()
-            writer.writerows(row for row, wanted in zip(rows, chosen, strict=True) if wanted)
+            writer.writerows(row for row, selected in zip(rows, chosen, strict=True) if selected)
     run = folder / "run"
     overrides = [f"run={run}", f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
     line = [sys.executable, "-m", "ray_jobs.pipeline", "--config", options.config]
     start = time.monotonic()
-    sets = [part for each in overrides for part in ("--set", each)]
+    sets = [part for override in overrides for part in ("--set", override)]
     subprocess.run([*line, *sets], check=True, cwd=ROOT, capture_output=True)
     seconds = time.monotonic() - start
     settings = Run(load_settings(Path(options.config).read_text("utf-8"), options.config, overrides))

@@ -10,10 +10,10 @@ The benchmark prints three things:
 - the nested loss of the calibrated mis-scaled predictor, less the loss of the truth;
 - how often the 95% interval of the nested loss, drawn by prompts, covers the loss of the blend on 20,000 fresh records.
 
-Blends of a nested loss are learned on nine tenths of the records, and the loss on fresh records scatters, too. With
+Blends of a nested loss are learned on nine tenths of the records, and the loss on fresh records varies, too. With
 20,000 fresh records an exact interval would cover the loss on their votes in 93.8% of cases. So the benchmark also
 prints the coverage of the expected loss on the fresh records, from their true probabilities. It prints the coverage
-of the true probabilities as predictions, too: they learn nothing, so they show the luck of the draws.
+of the true probabilities as predictions, too. They learn nothing, so they show the effect of random draws.
 """
 
 import argparse

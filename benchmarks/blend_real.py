@@ -3,8 +3,8 @@
 Run as: python -m benchmarks.blend_real --data ../shared/data
 (about 5 minutes on 2 cores)
 
-Each corpus goes through the pipeline with configs/best.yaml without embeddings, so that nothing needs torch: a forest,
-boosted trees and a linear model. The run itself makes `demo`. A corpus without its file is skipped.
+The pipeline runs on each corpus with configs/best.yaml without embeddings, so torch is not needed. The models are a
+forest, boosted trees and a linear model. The run generates the corpus `demo`. A corpus without its file is skipped.
 """
 
 import argparse
@@ -69,7 +69,7 @@ def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
     line = [sys.executable, "-m", "ray_jobs.pipeline", "--config", CONFIG]
     start = time.monotonic()
     done = subprocess.run(
-        [*line, *(part for each in overrides for part in ("--set", each))],
+        [*line, *(part for override in overrides for part in ("--set", override))],
         cwd=ROOT,
         capture_output=True,
         text=True,

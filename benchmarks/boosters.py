@@ -1,12 +1,12 @@
-"""Ten folds of a booster: ours, a loop over folds with all threads, and Ray tasks without lightgbm_ray and xgboost_ray.
+"""Compare ten folds of a booster: ours, a loop over folds with all threads, and Ray tasks without the backends.
 
 Run as: python -m benchmarks.boosters --rows 1000 5000 20000
 (5,000 rows alone take about 6 minutes on 2 cores)
 
-All three sides train the same folds with the same parameters on the same features, all rounds without early stopping so
-that they grow equally many trees, and predict their held-out records in both orders. Seconds count from when the
-features are in memory and, where there is Ray, it has started; core-seconds and peak memory are those of all processes
-of a side from its start to its end, Ray's own among them.
+The backends are lightgbm_ray and xgboost_ray. All three sides train the same folds with the same parameters on the same
+features. They train all rounds without early stopping, so they grow equally many trees. They predict held-out records
+in both orders. Seconds exclude loading the features and starting Ray. Core-seconds and peak memory include all
+processes of a side from start to end, and Ray's.
 """
 
 from __future__ import annotations
@@ -82,11 +82,11 @@ def _print(rows: int, engine: str, sides: dict[str, tuple[Measured, dict[str, An
             f"  {result['log_loss']:.4f}"
         )
     overhead = (sides["ours"][0].core_seconds - sides["tasks"][0].core_seconds) / FOLDS
-    print(f"        overhead of the backend and the fold pool: {overhead:.1f} core-seconds a fold", flush=True)
+    print(f"        overhead of the backend and the fold pool: {overhead:.1f} core-seconds per fold", flush=True)
 
 
 def run_side(side: str, engine: str, run_folder: str) -> dict[str, Any]:
-    """Train and predict all folds as one side does."""
+    """Train and predict all folds on one side; return its seconds, columns and log loss."""
     overrides = [f"run={run_folder}", "data.shard_rows=2048"]
     run = Run(load_settings(CONFIG.read_text(encoding="utf-8"), CONFIG.name, overrides))
     records = open_records(run)
@@ -118,7 +118,7 @@ def _ours(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> t
 
 
 def _shared(load: Callable[[], BoosterData], run: Run) -> Any:  # noqa: ANN401 - a Ray object reference
-    """Return the features, in the object store of a Ray that has started."""
+    """Start Ray; return a reference to the features in its object store."""
     import ray
 
     connect(run)
@@ -150,7 +150,7 @@ def _tasks(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> 
 
 
 def _plain_fold(data: BoosterData, fold: int, recipe: BoosterRecipe, threads: int) -> Probabilities:
-    """Train a fold as a careful script does with the library alone; return predictions averaged over both orders."""
+    """Train a fold with the library alone, as a careful script does; return the mean predictions of both orders."""
     settings = recipe.settings
     train, valid = (data.sample(rows, swap=True) for rows in (data.training_rows(fold), data.held_out(fold)))
     held_out = data.features.rows(data.held_out(fold))
@@ -166,7 +166,7 @@ def _plain_fold(data: BoosterData, fold: int, recipe: BoosterRecipe, threads: in
             settings.rounds,
             [lightgbm.Dataset(valid.features.joined(), valid.labels, reference=train_set)],
         )
-        one_way, other_way = (booster.predict(features.joined(), num_threads=threads) for features in orders)
+        original, swapped = (booster.predict(features.joined(), num_threads=threads) for features in orders)
     else:
         import xgboost
 
@@ -178,10 +178,10 @@ def _plain_fold(data: BoosterData, fold: int, recipe: BoosterRecipe, threads: in
             evals=[(xgboost.DMatrix(valid.features.joined(), valid.labels, nthread=threads), "valid")],
             verbose_eval=False,
         )
-        one_way, other_way = (
+        original, swapped = (
             booster.predict(xgboost.DMatrix(features.joined(), nthread=threads)) for features in orders
         )
-    return swap_average(np.asarray(one_way, np.float64), np.asarray(other_way, np.float64))
+    return swap_average(np.asarray(original, np.float64), np.asarray(swapped, np.float64))
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
-"""What each stage takes per 1,000 records, measured at three sizes, and what a million or a hundred million would take.
+"""Measure the resources of each stage at three sizes, and extrapolate to a million and a hundred million records.
 
 Run as: python -m benchmarks.capacity --rows 1000 5000 20000
 (prints tables in Markdown)
 
-Records are all of a run: four of five have votes, the fifth is scored alone. Stages on CPUs are measured: core-seconds
-of all processes of the job, Ray's among them, their memory, and the bytes that the stage leaves. A straight line
-through the two largest sizes gives what a job costs at all and what each 1,000 records add; the ratio of the two slopes
-tells whether that grows, in which case the line promises too little for sizes far beyond. Language models are estimated
-from their shapes: operations per token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
+Records are all records of a run: four in five have votes, the others are only scored. Stages on CPUs are measured:
+core-seconds and memory of all processes of the job, including Ray's, and the bytes that the stage writes. A straight
+line through the two largest sizes gives the fixed cost of a job and the cost per 1,000 records. Growth is the ratio of
+the two slopes; above 1, the line underestimates much larger sizes. Language models are estimated from their shapes:
+operations per token, as `score_llm --dry-run` counts them, at a share of the chip's peak.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from core.settings.cluster import Plan
 from core.stage import read_manifest
 from core.storage import Folder
 
-LEAVES = {
+STAGE_FOLDERS = {
     "ingest": ["records"],
     "featurize": ["features"],
     "train_boosters": ["models/lightgbm", "models/xgboost", "predictions/lightgbm", "predictions/xgboost"],
@@ -35,9 +35,9 @@ LEAVES = {
 TARGETS = (1_000_000, 100_000_000)
 # cluster.yaml's node types: cores or GPUs, approximate dollars per hour on spot, and memory.
 CPU_NODE, GPU_NODE, NODE_GIB = (16, 0.30), (1, 1.20), 64
-HOURS = 8.0  # in which the work shall be done
+HOURS = 8.0  # deadline of the work
 SHARD = 2048
-# On how many cores a stage can work at once: a shard, or a fold of a booster, to each; blend and report sum up on one.
+# Cores that a stage can use: one per shard or per fold of a booster; blend and report aggregate on one core.
 WIDTH: dict[str, Callable[[int], float]] = {
     "ingest": lambda records: records / SHARD,
     "featurize": lambda records: records / SHARD,
@@ -47,17 +47,17 @@ WIDTH: dict[str, Callable[[int], float]] = {
 }
 GIB = 2**30
 SETTINGS = ["ray.cpus=2", "llms=[]", f"data.shard_rows={SHARD}"]  # the demo's features and boosters
-# Parameters that are multiplied for each token, layers and width of attention: the models' published configurations.
+# Parameters multiplied per token, layers and width of attention, from the models' published configurations.
 SHAPES = {"Gemma-2-9b": (8.3e9, 42, 4096), "Llama-3-8b": (7.0e9, 32, 4096)}
 L40S_TFLOPS = 362.0  # NVIDIA's data sheet, dense bfloat16
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a job took at one size."""
+    """The resources of a job at one size."""
 
     core_seconds: float
-    bytes: int  # that it leaves
+    bytes: int  # written
     peak_bytes: int  # of memory, on 2 cores
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs=3, default=[1000, 5000, 20000])
     parser.add_argument(
-        "--tokens", type=float, default=1000.0, help="of a record in one order; `score_llm --dry-run` counts them"
+        "--tokens", type=float, default=1000.0, help="tokens per record and order; `score_llm --dry-run` counts them"
     )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -85,39 +85,40 @@ def _costs(folder: Path, rows: int) -> dict[str, Cost]:
     else:
         overrides += [f"data.synthetic.train_rows={rows - test}", f"data.synthetic.test_rows={test}"]
     costs = {}
-    for job, folders in LEAVES.items():
+    for job, folders in STAGE_FOLDERS.items():
         line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", str(ROOT / "configs/demo.yaml")]
         for override in overrides:
             line += ["--set", override]
-        taken = measure(line)
-        manifests = [read_manifest(Folder(str(run / each))) or {"files": {}} for each in folders]
-        costs[job] = Cost(taken.core_seconds, sum(sum(each["files"].values()) for each in manifests), taken.peak_bytes)
-        print(f"{rows:,} records, {job}: {taken.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
+        usage = measure(line)
+        manifests = [read_manifest(Folder(str(run / folder))) or {"files": {}} for folder in folders]
+        written = sum(sum(manifest["files"].values()) for manifest in manifests)
+        costs[job] = Cost(usage.core_seconds, written, usage.peak_bytes)
+        print(f"{rows:,} records, {job}: {usage.core_seconds:.0f} core-seconds", file=sys.stderr, flush=True)
     return costs
 
 
-def _slope(costs: dict[int, dict[str, Cost]], job: str, between: Sequence[int], of: str = "core_seconds") -> float:
-    """Core-seconds, or bytes of memory, that each record adds between two sizes."""
+def _slope(costs: dict[int, dict[str, Cost]], job: str, between: Sequence[int], field: str = "core_seconds") -> float:
+    """Return the core-seconds, or bytes of memory, that each record adds between two sizes."""
     first, second = between
-    return float((getattr(costs[second][job], of) - getattr(costs[first][job], of)) / (second - first))
+    return float((getattr(costs[second][job], field) - getattr(costs[first][job], field)) / (second - first))
 
 
 def _print_measured(costs: dict[int, dict[str, Cost]]) -> None:
     sizes = sorted(costs)
     print("| stage | " + " | ".join(f"core-s at {rows:,}" for rows in sizes), end="")
-    print(" | core-s a job | core-s per 1,000 more | growth | MB left per 1,000 | peak GiB", end="")
-    print(f" | records that {NODE_GIB} GiB hold, {CPU_NODE[0]} processes | 2 processes |")
+    print(" | core-s per job | core-s per 1,000 more | growth | MB written per 1,000 | peak GiB", end="")
+    print(f" | records that fit into {NODE_GIB} GiB, {CPU_NODE[0]} processes | 2 processes |")
     print("|---|" + "---|" * (len(sizes) + 7))
-    for job in LEAVES:
+    for job in STAGE_FOLDERS:
         slope = _slope(costs, job, sizes[1:])
         fixed = costs[sizes[-1]][job].core_seconds - slope * sizes[-1]
         before = _slope(costs, job, sizes[:2])
-        growth = f"{slope / before:.2f}" if min(slope, before) > 0 else "-"  # too small to tell
+        growth = f"{slope / before:.2f}" if min(slope, before) > 0 else "-"  # within noise
         size = costs[sizes[-1]][job].bytes / sizes[-1] / 1e3
         peaks = ", ".join(f"{costs[rows][job].peak_bytes / GIB:.2f}" for rows in sizes)
-        of_sizes = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
-        holds = " | ".join(_holds(costs, job, processes) for processes in (min(CPU_NODE[0], WIDTH[job](10**9)), 2))
-        print(f"| {job} | {of_sizes} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} | {peaks} | {holds} |")
+        seconds = " | ".join(f"{costs[rows][job].core_seconds:.0f}" for rows in sizes)
+        fitting = " | ".join(_holds(costs, job, processes) for processes in (min(CPU_NODE[0], WIDTH[job](10**9)), 2))
+        print(f"| {job} | {seconds} | {fixed:.0f} | {1000 * slope:.2f} | {growth} | {size:.2f} | {peaks} | {fitting} |")
 
 
 def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> None:
@@ -126,7 +127,7 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
     print(f"\n| stage | {' | '.join(f'{rows:,} records' for rows in TARGETS)} |")
     print("|---|" + "---|" * len(TARGETS))
     totals = [0.0] * len(TARGETS)
-    for job in LEAVES:
+    for job in STAGE_FOLDERS:
         cells = []
         for n, rows in enumerate(TARGETS):
             hours = max(_slope(costs, job, sizes[1:]), 0) * rows / 3600
@@ -138,7 +139,7 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
             totals[n] += hours / CPU_NODE[0] * CPU_NODE[1] if fits else 0
             cells.append(
                 f"{hours:,.1f} core-hours: {hours / cores:,.1f} h on {_count(cores, 'core')}, {_count(nodes, 'node')}, "
-                f"{gib:,.0f} GiB{'' if fits else ' (**more than there is**)'}; leaves {size:,.1f} GB"
+                f"{gib:,.0f} GiB{'' if fits else ' (**does not fit**)'}; writes {size:,.1f} GB"
             )
         print(f"| {job} | {' | '.join(cells)} |")
     for name, (parameters, layers, width) in SHAPES.items():
@@ -150,22 +151,21 @@ def _print_extrapolated(costs: dict[int, dict[str, Cost]], tokens: float) -> Non
             totals[n] += hours * GPU_NODE[1]
             cells.append(f"{hours:,.0f} GPU-hours: {math.ceil(hours / HOURS):,} GPUs for {HOURS:g} h")
         print(f"| score_llm, {name} ({1000 * per_token:.4f} GPU-s per 1,000 tokens) | {' | '.join(cells)} |")
-    print(f"| all of these, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
+    print(f"| total, on spot | {' | '.join(f'about {total:,.0f} $' for total in totals)} |")
     print(
-        "\nNot in it: what does not fit, searches, encoders and fine-tuning (their jobs' --dry-run), the head, nodes "
-        "while they start and idle, storage and traffic. Language models that are trained here score test records "
-        "once for each fold."
+        "\nNot included: stages that do not fit, searches, encoders and fine-tuning (their jobs' --dry-run), the head, "
+        "starting and idle nodes, storage and traffic. Fine-tuned language models score test records once per fold."
     )
 
 
 def _memory(costs: dict[int, dict[str, Cost]], job: str, rows: int, processes: float) -> float:
-    """GiB at most that a stage needs of a node, from what it took with 2 processes: each as much, nothing shared."""
+    """Return the most GiB that a stage needs on a node, scaled from 2 processes that share nothing."""
     largest = max(costs)
     return (costs[largest][job].peak_bytes / GIB + _growth(costs, job) * (rows - largest)) * max(processes / 2, 1)
 
 
 def _holds(costs: dict[int, dict[str, Cost]], job: str, processes: float) -> str:
-    """How many records a stage can have where so many processes share a node."""
+    """Return the number of records of a stage that fit if this many processes share a node."""
     growth, largest = _growth(costs, job), max(costs)
     if not growth:
         return "any"
@@ -174,14 +174,14 @@ def _holds(costs: dict[int, dict[str, Cost]], job: str, processes: float) -> str
 
 
 def _growth(costs: dict[int, dict[str, Cost]], job: str) -> float:
-    """GiB that each record adds to two processes; a process of ingest or featurize holds a shard, however many."""
+    """Return the GiB that each record adds to two processes: 0 for ingest and featurize, which hold one shard each."""
     if job in ("ingest", "featurize"):
         return 0.0
-    return max(_slope(costs, job, sorted(costs)[1:], of="peak_bytes"), 0) / GIB
+    return max(_slope(costs, job, sorted(costs)[1:], field="peak_bytes"), 0) / GIB
 
 
-def _count(number: float, what: str) -> str:
-    return f"{number:,.0f} {what}{'' if round(number) == 1 else 's'}"
+def _count(number: float, noun: str) -> str:
+    return f"{number:,.0f} {noun}{'' if round(number) == 1 else 's'}"
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Peak memory of each job's driver at two sizes: it must not grow with the data, which is the workers' to hold.
+"""Measure the peak memory of each job's driver at two sizes. It must not grow with the data, which workers hold.
 
 Run as: python -m benchmarks.driver_memory --rows 5000 57477
 (--jobs ingest featurize ... measures some jobs, in an order in which they can run)
 
-A job's driver is the process that its command starts; its peak is as Linux keeps it (VmHWM), and neither Ray's
-processes nor others that it starts are in it.
+A job's driver is the process that its command starts. Its peak is Linux's VmHWM, without Ray's processes and other
+child processes.
 """
 
 import argparse
@@ -20,13 +20,13 @@ from benchmarks.featurize import ROOT, SHARED
 
 JOBS = ["ingest", "featurize", "tune", "train_boosters", "train_encoder", "score_llm", "train_llm"]
 JOBS += ["blend", "report", "predict"]
-LORA = (  # on the model that score_llm makes
+LORA = (  # on the demo model that score_llm builds
     "finetune.llms=[{{name: lora, model: {run}/demo/llm-llama, max_tokens: 128, dtype: float32, "
     "global_batch_size: 128, folds: [0], stages: [{{epochs: 1, learning_rate: 1.0e-3}}]}}]"
 )
 SEARCH = "tune=[{booster: lightgbm, trials: 2, folds: 2}]"
-TEST_ROWS = 4  # training rows for each
-# Small models, since it is the number of records that counts here.
+TEST_ROWS = 4  # training rows per test row
+# Small models, since only the number of records matters here.
 SETTINGS = [
     "boosters=[{name: lightgbm, engine: lightgbm, rounds: 5}]",
     "finetune.encoders=[{name: encoder, scratch: {layers: 1, hidden: 32, heads: 1, vocabulary: 600}, max_tokens: 128, "
@@ -45,7 +45,7 @@ def main() -> None:
         peaks = [_peaks(Path(name), rows, options.jobs) for rows in options.rows]
     print(f"{'job':<15} {options.rows[0]:>8,} rows {options.rows[1]:>8,} rows  ratio   (MiB)")
     for job in options.jobs:
-        few, many = (of_size[job] / 2**20 for of_size in peaks)
+        few, many = (peaks_at_size[job] / 2**20 for peaks_at_size in peaks)
         print(f"{job:<15} {few:13.0f} {many:13.0f}  {many / few:5.2f}")
 
 
@@ -60,33 +60,33 @@ def _peaks(folder: Path, rows: int, jobs: list[str]) -> dict[str, int]:
         data = [f"data.train={folder}/train.csv", f"data.test={folder}/test.csv"]
     else:
         data = [f"data.synthetic.train_rows={rows}", f"data.synthetic.test_rows={rows // TEST_ROWS}"]
-    found = {}
+    peaks = {}
     for job in jobs:
         if job == "predict":
             pairs = folder / "test.csv" if SHARED.exists() else run / "demo/pairs/test.csv"
-            found[job] = _peak(job, str(run / "settings.json"), [f"data.test={pairs}"])
+            peaks[job] = _peak(job, str(run / "settings.json"), [f"data.test={pairs}"])
         else:
-            found[job] = _peak(job, "configs/demo.yaml", [*settings, *data])
-        print(f"{rows:,} rows, {job}: {found[job] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
+            peaks[job] = _peak(job, "configs/demo.yaml", [*settings, *data])
+        print(f"{rows:,} rows, {job}: {peaks[job] / 2**20:.0f} MiB", file=sys.stderr, flush=True)
     shutil.rmtree(run)
-    return found
+    return peaks
 
 
 def _peak(job: str, config: str, overrides: list[str]) -> int:
-    """Bytes at most in memory of the job's driver."""
+    """Return the peak memory of the job's driver in bytes."""
     line = [sys.executable, "-m", f"ray_jobs.{job}", "--config", config]
     for override in overrides:
         line += ["--set", override]
-    with tempfile.TemporaryFile() as told:
-        driver = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=told)
+    with tempfile.TemporaryFile() as log:
+        driver = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=log)
         peak = 0
         while driver.poll() is None:
-            found = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{driver.pid}/status").read_text(encoding="utf-8"))
-            peak = max(peak, 1024 * int(found[1]) if found else 0)  # it has none any more once it has ended
+            match = re.search(r"VmHWM:\s*(\d+) kB", Path(f"/proc/{driver.pid}/status").read_text(encoding="utf-8"))
+            peak = max(peak, 1024 * int(match[1]) if match else 0)  # a process that has ended has none
             time.sleep(0.2)
         if driver.returncode:
-            told.seek(0)
-            raise SystemExit(f"{job} failed: {told.read().decode(errors='replace')[-4000:]}")
+            log.seek(0)
+            raise SystemExit(f"{job} failed: {log.read().decode(errors='replace')[-4000:]}")
     return peak
 
 

@@ -4,8 +4,8 @@ Run as: python -m benchmarks.encoder --votes votes.csv
 (300 votes took 8 to 20 minutes on 2 cores)
 
 Both sides fine-tune all parameters of the same model for one epoch on the same token ids: on the CPU, in float32, in
-both orders of each record, 32 sequences a step. The Trainer has its own sampler and DataCollatorWithPadding. Tokens a
-second exclude padding. The start of processes and the loading of the model are not measured.
+both orders of each record, 32 sequences per step. The Trainer uses its own sampler and DataCollatorWithPadding. Tokens
+per second exclude padding. The start of processes and the loading of the model are not measured.
 """
 
 import argparse
@@ -61,7 +61,7 @@ print(json.dumps(padding | {"seconds": done.metrics["train_runtime"]}))
 
 
 def main() -> None:
-    """Print the tokens a second and the share of padding of both sides, and the ratio."""
+    """Print the tokens per second and the share of padding of both sides, and the ratio."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--votes", default=str(VOTES))
     parser.add_argument("--rows", type=int, default=300)
@@ -84,7 +84,7 @@ def main() -> None:
     padded = 2 * sum(len(batch) * int(lengths[batch].max()) for step in plan for batch in step.microbatches)
     rates = {"Tiebreak": tokens / history[-1]["seconds_training"], "Trainer": tokens / trainer["seconds"]}
     print(f"{len(table)} records, {tokens:,} tokens in both orders, at most {options.max_tokens} each")
-    print(f"Tiebreak {rates['Tiebreak']:8,.0f} tokens/s, {1 - tokens / padded:.1%} of what is computed is padding")
+    print(f"Tiebreak {rates['Tiebreak']:8,.0f} tokens/s, {1 - tokens / padded:.1%} of the computed tokens are padding")
     print(f"Trainer  {rates['Trainer']:8,.0f} tokens/s, {1 - tokens / trainer['padded']:.1%}")
     print(f"ratio    {rates['Tiebreak'] / rates['Trainer']:8.2f}")
 

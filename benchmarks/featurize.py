@@ -3,9 +3,9 @@
 Run as: python -m benchmarks.featurize --rows 5000 20000 57477
 (The default, 5000 alone, takes about 5 minutes on 2 cores; all three about an hour.)
 
-For each number of rows it writes records. Then it makes every block in separate processes, once with our job and once
-alone. Our time is that of the whole job `python -m ray_jobs.featurize`, with the start of Ray. The other time starts
-when the records are in memory. Peak memory is that of all processes of a side.
+For each number of rows it writes records. Then it builds every block in separate processes, once with our job and once
+in the single process. Our time is that of the whole job `python -m ray_jobs.featurize`, with the start of Ray. The
+other time starts when the records are in memory. Peak memory is that of all processes of a side.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""The baseline of benchmarks/featurize.py: the same feature blocks in one process, as a careful script makes them.
+"""Build the same feature blocks in one process, as a careful script does: the baseline of benchmarks/featurize.py.
 
-pandas holds the records, scikit-learn counts n-grams (once for counts and tf-idf together), gensim trains Word2Vec on
-sentences in memory, sentence-transformers encodes. Hand-made features call the project's own functions record by
-record. For them the comparison is one of the machinery alone.
+pandas holds the records. scikit-learn counts n-grams, once for counts and TF-IDF together. gensim trains Word2Vec on
+sentences in memory. sentence-transformers encodes. Hand-made features call the project's own functions record by
+record, so for them the benchmark compares only the framework.
 
 Run as: python -m benchmarks.featurize_alone BLOCK RECORDS OUT (benchmarks/featurize.py runs it)
 """
@@ -25,7 +25,7 @@ PARTS = ("prompt", "response_a", "response_b")
 
 
 def handmade(records: pd.DataFrame, out: Path) -> None:
-    """Make every hand-made family, record by record."""
+    """Compute every hand-made family, record by record."""
     rows = []
     families = [FAMILIES.get(entry.family) for entry in default_families()]
     handmade_families = [family for family in families if isinstance(family, TextFamily)]
@@ -50,7 +50,7 @@ def handmade(records: pd.DataFrame, out: Path) -> None:
 
 
 def similarity(records: pd.DataFrame, out: Path) -> None:
-    """Make cosines of tf-idf words of prompt and answers, and the mean rarity of the answers' words and new words."""
+    """Compute TF-IDF cosines of prompt and answers, and the mean rarity of the answers' words and new words."""
     from sklearn.feature_extraction.text import HashingVectorizer, TfidfTransformer
 
     vectorizer = HashingVectorizer(n_features=1 << 18, alternate_sign=False, norm=None, token_pattern=r"\w+")
@@ -69,7 +69,7 @@ def similarity(records: pd.DataFrame, out: Path) -> None:
 
 
 def ngrams(records: pd.DataFrame, out: Path) -> None:
-    """Make the published recipe's eight blocks. N-grams are counted once for each analyzer and part."""
+    """Compute the published recipe's eight blocks. Count n-grams once for each analyzer and part."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfTransformer
 
     for part, analyzer, features in NGRAM_KINDS:
@@ -83,7 +83,7 @@ def ngrams(records: pd.DataFrame, out: Path) -> None:
 
 
 def together(records: pd.DataFrame, out: Path) -> None:
-    """Make all of these."""
+    """Compute hand-made families, similarity and n-grams."""
     handmade(records, out)
     similarity(records, out)
     ngrams(records, out)
@@ -105,7 +105,8 @@ def word2vec(records: pd.DataFrame, out: Path, workers: int = 1) -> None:
     )
     for part in PARTS:
         known = [[word for word in sentence if word in model.wv] for sentence in words[part]]
-        means = [model.wv[known_of].mean(axis=0) if known_of else np.zeros(model.wv.vector_size) for known_of in known]
+        empty = np.zeros(model.wv.vector_size)
+        means = [model.wv[sentence].mean(axis=0) if sentence else empty for sentence in known]
         np.save(out / f"word2vec-{part}.npy", np.array(means, np.float32))
 
 
@@ -115,7 +116,7 @@ def word2vec_2_threads(records: pd.DataFrame, out: Path) -> None:
 
 
 def embeddings(records: pd.DataFrame, out: Path) -> None:
-    """Make sentence embeddings and their components."""
+    """Compute sentence embeddings and their principal components."""
     from sentence_transformers import SentenceTransformer
     from sklearn.decomposition import PCA
 
@@ -133,7 +134,7 @@ def _join(turns: "pd.Series[str]") -> list[str]:
 
 
 def main() -> None:
-    """Make one block from the records of a folder and print the seconds it took, reading not counted."""
+    """Compute one block from the records of a folder. Print its seconds, without reading."""
     block, folder, out = sys.argv[1], sys.argv[2], Path(sys.argv[3])
     records = pd.read_parquet(folder, columns=list(PARTS))
     start = time.monotonic()

@@ -1,21 +1,20 @@
-"""Scoring with language models of their real size on a GPU: records a second, and the share of the chip's matrix rate.
+"""Measure scoring with full-size language models on a GPU: records per second, and the share of the chip's matrix rate.
 
-Run as: python -m benchmarks.llm_gpu --prepare FOLDER --votes votes.csv     anywhere: packs the votes
-        python -m benchmarks.llm_gpu --prepared FOLDER          where the GPU is
+Run as: python -m benchmarks.llm_gpu --prepare FOLDER --votes votes.csv     on any machine: packs the votes
+        python -m benchmarks.llm_gpu --prepared FOLDER          on the machine with the GPU
         python -m benchmarks.llm_gpu --tiny --weights /tmp      the same on CPUs, with tiny models
 
-Gemma-2-9b and Llama-3-8b with a head; real votes, packed to at most --max-tokens by a tokenizer of 32,000 tokens that
-is learned from them. Weights are random, in bfloat16: each backend's own, or the same ones with --weights, which also
-prints how far apart the backends' probabilities are. Backends: `ours` is what `score_llm` runs, vLLM under Ray Data.
-`engine` is vLLM alone with the same settings and all requests at once, longest first. `transformers` is for a machine
-to which vLLM cannot be brought: padded batches of like lengths within a budget of tokens. Of Gemma-2 it leaves out
-attention's soft capping.
+The models are Gemma-2-9b and Llama-3-8b with a head. Records are real votes, packed to at most --max-tokens by a
+tokenizer of 32,000 tokens that is learned from them. Weights are random, in bfloat16. Each backend has its own weights.
+With --weights all backends share them, and the differences of their probabilities are printed. Backends: `ours` is
+`score_llm`, vLLM under Ray Data. `engine` is vLLM alone with the same settings and all requests at once, longest first.
+`transformers` is for machines without vLLM: padded batches of similar lengths within a token budget. It omits the soft
+capping of Gemma-2's attention.
 
-Start-up is left out, and so is the quarter of the requests that is answered first. No part of a request is taken from
-one before it (prefix caching), so that all that is counted is computed. Operations are those that a causal model must
-do: 2 for each multiplied parameter and token, and half of attention's scores, nothing for padding. The matrix rate is
-that of a large product of normally distributed numbers, kept up for some seconds; a chip may clock higher for smaller
-numbers, which vLLM's own random weights are.
+Start-up and the first quarter of the replies are not measured. Prefix caching is off, so all counted tokens are
+computed. Operations are those that a causal model needs: 2 per multiplied parameter and token, and half of the
+attention scores, without padding. The matrix rate is measured on a large product of normally distributed numbers for a
+few seconds. A chip may clock higher for smaller numbers, such as vLLM's own random weights.
 """
 
 import argparse
@@ -45,7 +44,7 @@ from infer.scoring.vllm_engine import engine_environment, engine_options
 from train.finetune.flops import attention_operations, multiplied_parameters
 from votes.schema import LABELS
 
-# From the models' own configurations; what is not named is transformers' default.
+# From the models' own configurations. Other values are the defaults of transformers.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama-3-8b": (
         "llama",
@@ -82,9 +81,9 @@ TINY = {
     "num_key_value_heads": 2,
     "head_dim": 32,
 }
-WARM = 0.25  # share of the requests that are answered before the clock starts
+WARM = 0.25  # share of the replies before the clock starts
 RATE_SECONDS = 5.0
-RESULT = "result "  # what a child's last words start with
+RESULT = "result "  # prefix of a child's result line
 BUDGET = 16_384  # tokens of a padded batch of transformers
 
 
@@ -98,7 +97,7 @@ def main() -> None:
     parser.add_argument("--max-tokens", type=int, default=2048)
     parser.add_argument("--shapes", nargs="+", choices=list(SHAPES), default=list(SHAPES))
     parser.add_argument("--backends", nargs="+", choices=list(BACKENDS), default=list(BACKENDS))
-    parser.add_argument("--layers", type=int, help="fewer than the model's own")
+    parser.add_argument("--layers", type=int, help="number of layers, if not the model's own")
     parser.add_argument("--tiny", action="store_true", help="two narrow layers")
     parser.add_argument("--max-tokens-per-microbatch", type=int, help="of the engine, instead of its default")
     parser.add_argument("--engine", type=json.loads, default={}, help="more of vLLM's engine arguments, as JSON")
@@ -121,7 +120,7 @@ def main() -> None:
             _prepare(options.prepared, options)
         lengths = token_counts(options.prepared / TOKENS)
         if len(lengths) < 1 / WARM:
-            raise SystemExit(f"{len(lengths)} records are too few to leave some out")
+            raise SystemExit(f"{len(lengths)} records are too few for a warm-up")
         print(f"{len(lengths):,} requests, {lengths.sum():,} tokens, at most {lengths.max():,} each", flush=True)
         rate = _child("rate", folder, options)["rate"]
         print(f"{_device()}: {rate / 1e12:,.3g} TFLOP/s in a large matrix product", flush=True)
@@ -132,7 +131,7 @@ def main() -> None:
             done = [backend for backend in options.backends if _measured(backend, model, options, rate)]
             if options.weights:
                 _compare(model, done)
-            for file in model.glob("*.safetensors"):  # the next model's need the room
+            for file in model.glob("*.safetensors"):  # free the disk for the next model
                 file.unlink()
 
 
@@ -143,7 +142,7 @@ def _prepare(folder: Path, options: argparse.Namespace) -> None:
 
 
 def _child(step: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """What a process of its own finds; what it says otherwise goes to standard error."""
+    """Run a step in its own process; return its result. Copy its other output to standard error."""
     line = [sys.executable, "-m", "benchmarks.llm_gpu", *sys.argv[1:]]
     line += ["--prepared", str(options.prepared), "--child", step, str(folder)]
     environment = os.environ | (engine_environment(_job(folder, options)) if step == "engine" else {})
@@ -161,7 +160,7 @@ def _measured(backend: str, model: Path, options: argparse.Namespace, rate: floa
     try:
         cost = _child(backend, model, options)
     except RuntimeError as error:
-        print(f"  {backend:12} failed: {error}; standard error says why", flush=True)
+        print(f"  {backend:12} failed: {error}; see standard error", flush=True)
         return False
     _say(backend, cost, rate)
     return True
@@ -178,13 +177,14 @@ def _say(backend: str, cost: dict[str, float], rate: float) -> None:
 
 
 def _compare(model: Path, backends: list[str]) -> None:
-    """How far apart the backends' probabilities are, in pairs."""
+    """Print the differences of the backends' probabilities, in pairs."""
     answers = {backend: np.load(_answers(model, backend)) for backend in backends}
     for number, first in enumerate(backends):
         for other in backends[number + 1 :]:
-            apart = np.abs(answers[first] - answers[other])
+            differences = np.abs(answers[first] - answers[other])
             print(
-                f"  {first} and {other}: probabilities {apart.mean():.2g} apart in the mean, {apart.max():.2g} at most "
+                f"  {first} and {other}: probabilities differ by {differences.mean():.2g} on average, "
+                f"{differences.max():.2g} at most "
                 f"(their standard deviation over the records: {answers[first].std(0).mean():.2g})",
                 flush=True,
             )
@@ -225,18 +225,18 @@ def _answers(model: Path, backend: str) -> Path:
 
 
 def _operations(model: Path, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
-    """Those (n,) of requests of these lengths (n,)."""
+    """Return the operations (n,) of requests of these lengths (n,)."""
     config, parameters = load_shape(str(model), "classify")
     sizes = lengths.astype(np.float64)
     return sizes * (2.0 * multiplied_parameters(config, parameters) + attention_operations(config, 1.0) / 2 * sizes)
 
 
 def _clocked(model: Path, lengths: Sequence[int], ends: Sequence[float], started: float) -> dict[str, float]:
-    """What came after the first answers, of all answers in their order; `ends` are their times."""
-    # All that came together with the last of the first.
+    """Return the measures of the replies after the warm-up; `lengths` and `ends` (times) have the replies' order."""
+    # The warm-up includes all replies at the time of its last one.
     warm = int(np.searchsorted(ends, ends[_warm(len(ends)) - 1], side="right"))
     if warm == len(ends):
-        raise RuntimeError(f"{len(ends)} records are too few: all were answered at once")
+        raise RuntimeError(f"{len(ends)} records are too few: all replies came at once")
     later = np.array(lengths[warm:])
     return {
         "seconds": ends[-1] - ends[warm - 1],
@@ -252,7 +252,7 @@ def _warm(requests: int) -> int:
 
 
 def _rate(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Operations a second of a product of random square matrices: bfloat16 on a GPU, float32 on CPUs."""
+    """Return the operations per second of a product of random square matrices: bfloat16 on a GPU, float32 on CPUs."""
     import torch
 
     gpu = _on_gpu()
@@ -271,15 +271,19 @@ def _rate(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def _make(model: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Write a model, if asked for with weights, and the prepared folder's tokenizer, which Ray Data reads."""
+    """Write a model's configuration, its weights with --weights, and the prepared tokenizer, which Ray Data reads."""
     import torch
     from transformers import AutoConfig, AutoTokenizer
 
-    kind, shape = SHAPES[model.name]
+    model_type, shape = SHAPES[model.name]
     shape = shape | (TINY if options.tiny else {}) | ({"num_hidden_layers": options.layers} if options.layers else {})
     tokenizer = AutoTokenizer.from_pretrained(options.prepared)
     config = AutoConfig.for_model(
-        kind, **shape, num_labels=len(LABELS), pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id
+        model_type,
+        **shape,
+        num_labels=len(LABELS),
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
     )
     with torch.device("meta"):
         network = _network(config)
@@ -305,7 +309,7 @@ def _ours(model: Path, options: argparse.Namespace) -> dict[str, float]:
     import ray
 
     started = time.perf_counter()
-    # Weights may be in the shared memory too: the object store, where requests are, gets a small part of it.
+    # Weights may be in shared memory, too, so the object store with the requests gets a small part of it.
     ray.init(
         address="local",
         num_cpus=os.cpu_count(),
@@ -363,8 +367,8 @@ def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
     ends: list[float] = []
     with torch.inference_mode():
         for batch in budget_batches(np.array([len(row) for row in ids]), BUDGET):
-            # Without a mask, which would cost attention its fast kernel: padding is on the right, where a causal model
-            # does not look, and the head finds the last token by what the padding is.
+            # A mask would disable the fast attention kernel. It is not needed: padding is on the right, where a causal
+            # model does not look, and the head finds the last token by the padding id.
             padded, _ = pad([ids[row] for row in batch], network.config.pad_token_id)
             logits = network(input_ids=torch.from_numpy(padded).to(device), use_cache=False).logits
             answers[batch] = torch.softmax(logits.double(), 1).cpu().numpy()

@@ -1,14 +1,14 @@
-"""Scoring with a language model: ours against a plain transformers loop over padded batches in input order.
+"""Compare our scoring with a plain transformers loop over padded batches in input order.
 
 Run as: python -m benchmarks.llm_score --votes votes.csv
-(500 records at --max-tokens 2048 took 54 minutes on 2 slow cores, most of them the plain loop's, and the third process
-after that; --rows 500 2000 shows how time grows, --layers 2 is a smaller model)
+(500 records at --max-tokens 2048 took 54 minutes on 2 slow cores, most of them for the plain loop, plus the third
+process; --rows 500 2000 shows the growth of time, --layers 2 is a smaller model)
 
-Both sides score the same records, packed to the same token ids, in one order, with the same random Llama (about 100
+Both sides score the same records, packed to the same token ids, in one order. They use the same random Llama (about 100
 million parameters) in float32 on the same cores. The plain loop has batches of 8, padded to their longest. Start-up is
-left out on both sides: ours is what all take longer than 8 short ones alone, once imports are done. A third process has
-vLLM's engine alone do the same requests, and times its forward passes: what ours takes beyond them is overhead.
-A number of rows may be given more than once (500 2000 500); the growth is estimated from the mean of its times.
+excluded on both sides: our time is that of all records minus that of 8 short ones, after imports. A third process sends
+the same requests to vLLM's engine alone and times its forward passes. The rest of our time is overhead. A number of
+rows may be given more than once (500 2000 500). The growth is estimated from the mean of its times.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--max-tokens", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only-ours", action="store_true", help="leave the other sides out")
+    parser.add_argument("--only-ours", action="store_true", help="measure only our side")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -153,10 +153,10 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     plain = _result([sys.executable, "-c", PLAIN, model, data, str(options.threads), str(BATCH), str(folder / PLAINS)])
     print(
         f"plain  {rows / plain['seconds']:8.2f} records/s  {tokens / plain['seconds']:8,.0f} tokens/s, "
-        f"{plain['padding']:.1%} of what is computed is padding"
+        f"{plain['padding']:.1%} of the computed tokens are padding"
     )
-    apart = np.abs(np.load(folder / OURS) - np.load(folder / PLAINS)).max()
-    print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}, probabilities at most {apart:.1g} apart")
+    difference = np.abs(np.load(folder / OURS) - np.load(folder / PLAINS)).max()
+    print(f"ratio  {plain['seconds'] / ours['seconds']:8.2f}, probabilities differ by at most {difference:.1g}")
     job = _job(folder, options)
     alone = _result(
         [sys.executable, "-c", ENGINE, model, data, json.dumps(engine_options(job, retry_levels(job.llm)[0]))],
@@ -164,7 +164,7 @@ def _compare(folder: Path, rows: int, tokens: int, options: argparse.Namespace) 
     )
     print(
         f"engine {rows / alone['seconds']:8.2f} records/s alone, with {alone['forward']:.1f} s in {alone['passes']} "
-        f"forward passes; of our {ours['seconds']:.1f} s {1 - alone['forward'] / ours['seconds']:.1%} went elsewhere"
+        f"forward passes; of our {ours['seconds']:.1f} s {1 - alone['forward'] / ours['seconds']:.1%} were overhead"
     )
     return float(ours["seconds"])
 
@@ -180,7 +180,7 @@ def _result(line: list[str], environment: dict[str, str] | None = None) -> dict[
 
 
 def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
-    """A byte-level BPE of 32,000 tokens, learned from the votes' texts."""
+    """Return a byte-level BPE of 32,000 tokens, learned from the votes' texts."""
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -191,7 +191,7 @@ def train_tokenizer(votes: list[str]) -> PreTrainedTokenizerFast:
 
 
 def _make_model(folder: Path, layers: int, votes: list[str]) -> int:
-    """Write a Llama of random weights with a head, and a tokenizer of the votes' language; returns its parameters."""
+    """Write a Llama with random weights and a head, and a tokenizer learned from the votes; return its parameters."""
     import torch
     from transformers import LlamaConfig, LlamaForSequenceClassification
 
@@ -226,7 +226,7 @@ def _rows(votes: list[str]) -> list[dict[str, str]]:
 
 
 def pack_votes(votes: list[str], rows: int, tokenizer: Path, file: Path, max_tokens: int) -> int:
-    """Write the first records' token ids, in input order, as score_shards reads them; returns how many there are."""
+    """Write the first records' token ids, in input order, as score_shards reads them; return their number."""
     from transformers import AutoTokenizer
 
     packer = Packer(AutoTokenizer.from_pretrained(tokenizer), max_tokens)
@@ -247,9 +247,9 @@ def _job(folder: Path, options: argparse.Namespace) -> ScoringJob:
 
 
 def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Seconds that all records take longer than a few short ones, each with its own engines; leaves the answers.
+    """Return the seconds of all records minus those of a few short ones, each with new engines; save the probabilities.
 
-    The few are scored twice: the first time includes what is done once only (imports, files read from disk).
+    The few are scored twice, since the first time includes one-time costs (imports, files read from disk).
     """
     import ray
 
@@ -263,7 +263,7 @@ def _ours(folder: Path, options: argparse.Namespace) -> dict[str, float]:
 
 
 def token_counts(file: Path) -> npt.NDArray[np.int32]:
-    """The lengths (n,) of the requests in a file of `pack_votes`."""
+    """Return the lengths (n,) of the requests in a file of `pack_votes`."""
     column = pq.read_table(file, columns=["ab"])["ab"].combine_chunks()
     return np.asarray(column.value_lengths().to_numpy(), np.int32)
 
@@ -274,7 +274,7 @@ def score(
     rows: npt.NDArray[np.int64],
     on_reply: Callable[[int, int], None] = lambda requests, tokens: None,
 ) -> tuple[float, npt.NDArray[np.float64]]:
-    """Seconds from start to end, and the probabilities (len(rows), 3), of these rows (ascending) of `pack_votes`' file.
+    """Score these rows (ascending) of a file of `pack_votes`; return the seconds and the probabilities (len(rows), 3).
 
     `on_reply` is that of `infer.scoring.isolation.Events`. Raises RuntimeError if a request fails.
     """

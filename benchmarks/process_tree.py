@@ -1,4 +1,4 @@
-"""Running a command and watching the memory and the cores that all its processes take."""
+"""Run a command and measure the memory and the CPU time of all its processes."""
 
 import subprocess
 import tempfile
@@ -11,41 +11,41 @@ import psutil
 
 @dataclass(frozen=True)
 class Measured:
-    """What a finished command took."""
+    """The resources of a finished command."""
 
     seconds: float
-    peak_bytes: int  # of all its processes at one time; memory that they share counts once
+    peak_bytes: int  # of all its processes at one time; shared memory counts once
     output: str
-    core_seconds: float  # of all its processes, up to the last look at each
+    core_seconds: float  # of all its processes, up to the last sample of each
 
 
 def measure(line: Sequence[str], every: float = 0.5) -> Measured:
     """Run a command to its end and sample the memory of its process tree. Raises RuntimeError if it fails.
 
-    Proportional set sizes are added up, since Ray's processes share the object store: resident sizes would count a
-    page once for each process that looks at it.
+    The memory is the sum of proportional set sizes. Ray's processes share the object store, and resident set sizes
+    would count a page once for each process that maps it.
     """
     start = time.monotonic()
     peak = 0
     cores: dict[int, float] = {}
     with (
-        tempfile.TemporaryFile("w+", encoding="utf-8") as said,  # a pipe that nobody empties would stop the command
-        subprocess.Popen(line, stdout=said, stderr=subprocess.STDOUT) as process,
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,  # a pipe would fill up and block the command
+        subprocess.Popen(line, stdout=log, stderr=subprocess.STDOUT) as process,
     ):
         root = psutil.Process(process.pid)
         while process.poll() is None:
-            peak = max(peak, _look(root, cores))
+            peak = max(peak, _sample(root, cores))
             time.sleep(every)
         seconds = time.monotonic() - start
-        said.seek(0)
-        output = said.read()
+        log.seek(0)
+        output = log.read()
     if process.returncode != 0:
         raise RuntimeError(f"{' '.join(line)} ended with {process.returncode}:\n{output[-3000:]}")
     return Measured(seconds, peak, output, sum(cores.values()))
 
 
-def _look(root: psutil.Process, cores: dict[int, float]) -> int:
-    """Bytes of all processes now; notes in `cores` the core-seconds that each has taken so far."""
+def _sample(root: psutil.Process, cores: dict[int, float]) -> int:
+    """Return the bytes of all processes now. Update in `cores` the core-seconds of each process so far."""
     total = 0
     try:
         processes = [root, *root.children(recursive=True)]
@@ -55,7 +55,7 @@ def _look(root: psutil.Process, cores: dict[int, float]) -> int:
         try:
             total += process.memory_full_info().pss
             times = process.cpu_times()
-        except psutil.Error:  # it ended meanwhile
+        except psutil.Error:  # the process has ended
             continue
         cores[process.pid] = times.user + times.system
     return total

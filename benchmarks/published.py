@@ -1,9 +1,10 @@
-"""The published recipes: ours beside scikit-learn, gensim, lightgbm and xgboost called directly, on the same folds.
+"""Compare the published recipes in our pipeline with direct library calls on the same folds.
 
 Run as: python -m benchmarks.published --votes votes.csv
 (1,000 votes take more than an hour on 2 cores, most of it for LightGBM's recipe; --models xgboost runs one alone)
 
-Our side is the pipeline with configs/seed.yaml; the other side uses only its records and their folds.
+The libraries are scikit-learn, gensim, lightgbm and xgboost. Our side is the pipeline with configs/seed.yaml. The other
+side uses only its records and their folds.
 """
 
 import argparse
@@ -63,8 +64,8 @@ def _out_of_fold_loss(records: pd.DataFrame, direct: Any, settings: dict[str, An
     features, predict = direct(records, settings)
     rows = [(np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)) for fold in np.unique(folds)]
     predicted = np.empty((len(records), 3))
-    for (_, held), values in zip(rows, predict(features, labels, rows), strict=True):
-        predicted[held] = values
+    for (_, held_out), values in zip(rows, predict(features, labels, rows), strict=True):
+        predicted[held_out] = values
     return log_loss(predicted, labels)
 
 
@@ -73,18 +74,18 @@ def _texts(records: pd.DataFrame, part: str) -> list[str]:
 
 
 def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """N-gram counts and tf-idf by scikit-learn; LightGBM without early stopping."""
+    """Return n-gram counts and TF-IDF by scikit-learn, and a function that trains LightGBM without early stopping."""
     from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
     blocks = []
     for part, analyzer, features in NGRAM_KINDS:
         parts = ["prompt"] if part == "prompt" else ["response_a", "response_b"]
-        for kind in (TfidfVectorizer, CountVectorizer):
-            vectorizer = kind(analyzer=analyzer, ngram_range=(1, 3), min_df=0.002, max_features=features)
+        for vectorizer_class in (TfidfVectorizer, CountVectorizer):
+            vectorizer = vectorizer_class(analyzer=analyzer, ngram_range=(1, 3), min_df=0.002, max_features=features)
             vectorizer.fit([text for name in parts for text in _texts(records, name)])
             blocks += [vectorizer.transform(_texts(records, name)) for name in parts]
     params = {**settings["params"], "objective": "multiclass", "num_class": 3, "seed": 42, "verbosity": -1}
-    # As in our side. LightGBM would choose by a stopwatch how it sums; trees magnify the last digits that depend on it.
+    # As on our side. Otherwise LightGBM chooses how to sum by timing, and trees magnify the different last digits.
     params |= {"deterministic": True, "force_row_wise": True}
 
     def predict(x: Any, y: Any, rows: list[Rows]) -> Any:  # noqa: ANN401
@@ -96,9 +97,10 @@ def _lightgbm(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any
 
 
 def _lightgbm_fold(x: Any, y: Any, params: dict[str, Any], rounds: int, rows: Rows) -> Any:  # noqa: ANN401
-    """A fold of LightGBM's own cross-validation, on one thread, since several folds run side by side.
+    """Return the predictions of one fold of LightGBM's own cross-validation, on one thread: folds run in parallel.
 
-    It bins the columns of all rows, as our side does; a thousand trees on few votes magnify the effect of other bins.
+    It bins the columns of all rows, as our side does. A thousand trees on few votes would magnify the effect of other
+    bins.
     """
     import lightgbm
 
@@ -108,9 +110,9 @@ def _lightgbm_fold(x: Any, y: Any, params: dict[str, Any], rounds: int, rows: Ro
 
 
 def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]:
-    """Mean word vectors by gensim; XGBoost without early stopping.
+    """Return mean word vectors by gensim, and a function that trains XGBoost without early stopping.
 
-    gensim reads its sentences from a file of lines, as in our side: with lists it draws other random numbers.
+    gensim reads its sentences from a file of lines, as on our side. With lists it would draw other random numbers.
     """
     import xgboost
     from gensim.models import Word2Vec
@@ -126,9 +128,9 @@ def _xgboost(records: pd.DataFrame, settings: dict[str, Any]) -> tuple[Any, Any]
     params = {**settings["params"], "objective": "multi:softprob", "num_class": 3, "seed": 42, "tree_method": "hist"}
 
     def predict(x: Any, y: Any, rows: list[Rows]) -> Iterator[Any]:  # noqa: ANN401
-        for train, held in rows:
+        for train, held_out in rows:
             booster = xgboost.train(params, xgboost.DMatrix(x[train], y[train]), settings["rounds"])
-            yield booster.predict(xgboost.DMatrix(x[held])).astype(np.float64)
+            yield booster.predict(xgboost.DMatrix(x[held_out])).astype(np.float64)
 
     return np.concatenate([np.array(part, np.float32) for part in means], axis=1), predict
 

@@ -25,10 +25,10 @@ CLOSE = 1e-5
 
 
 def main() -> None:
-    """Run what is missing on both sides, then compare."""
+    """Run the unfinished configurations on both sides, then compare."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--before", default="accccce", help="commit to compare with")
-    parser.add_argument("--votes", required=True, help="labelled pairs in the Kaggle schema")
+    parser.add_argument("--votes", required=True, help="labeled pairs in the Kaggle schema")
     parser.add_argument("--work", type=Path, default=ROOT / "build/same")
     parser.add_argument("--cases", nargs="+", default=list(CASES), choices=list(CASES))
     parser.add_argument("--only", choices=("before", "after"), help="run one side, compare nothing")
@@ -79,7 +79,7 @@ def _compare(case: str, work: Path) -> bool:
         for pattern in ("models/*/*.parquet", "predictions/*/*.parquet", "blend/*.parquet", "blend/submission.csv")
         for path in (work / "before" / case).glob(pattern)
     )
-    good = bool(tables)
+    agree = bool(tables)
     has_language_models = case.startswith("demo")
     for table in tables:
         before = _numbers(work / "before" / case / table).rename(columns=_new_name)
@@ -88,16 +88,16 @@ def _compare(case: str, work: Path) -> bool:
         limit = CLOSE if language else 0.0
         if before.shape != after.shape or list(before.columns) != list(after.columns):
             print(f"{case}/{table}: {before.shape} before, {after.shape} after")
-            good = False
+            agree = False
             continue
         difference = float(np.nanmax(np.abs(before.to_numpy() - after.to_numpy()), initial=0.0))
         print(f"{case}/{table}: {len(before)} rows, largest difference {difference:g}")
-        good &= difference <= limit
-    return good
+        agree &= difference <= limit
+    return agree
 
 
 def _new_name(name: str) -> str:
-    """Return what a file or column of accccce is called now."""
+    """Return the current name of a file or column of accccce."""
     return name.replace("learnt", "learned")
 
 

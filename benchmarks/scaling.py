@@ -1,22 +1,22 @@
-"""How work spreads over clusters of virtual nodes, against the ideal.
+"""Measure how work scales on clusters of virtual nodes, compared with the ideal.
 
 Run as: python -m benchmarks.scaling folds --slots 1 2 5 10 20 --seconds 230
         python -m benchmarks.scaling shards --slots 2 5 10 20 --seconds 10
         python -m benchmarks.scaling dispatch --slots 2
 
-Virtual nodes share one machine, so a fold or a shard is a fixed sleep; all else is the product's own, including the
-start of all nodes' processes on the cores of one machine. Use a machine with about as many cores as slots, or sleeps
-that are long compared with that. A node has --node-cpus CPUs, one to each slot; Ray starts as many processes at once on
-a node as it has CPUs, so the processes of a single slot start one after another.
+Virtual nodes share one machine, so a fold or a shard is a fixed sleep. All other code is the product's own, including
+the start of all nodes' processes on one machine. Use a machine with about as many cores as slots, or sleeps that are
+long compared with this start. A node has --node-cpus CPUs, one per slot. Ray starts at most as many processes in
+parallel on a node as it has CPUs, so the processes of a single slot start in sequence.
 
-folds: train_boosters with 10 folds of 2 boosters, with its slots, backends, checkpoints and files; a fold trains a few
+folds: train_boosters with 10 folds of 2 boosters, with its slots, backends, checkpoints and files. A fold trains a few
 trees and sleeps for the rest of its time. The sleeping engines come from a plugin.
-shards: 40 shards under Ray Data, as every stage without labels spreads its work; once all alike, and once with the last
-one four times as long: a straggler at the worst moment.
-dispatch: shards without any work, to see what each costs the driver and the scheduler, and whether it grows.
+shards: 40 shards under Ray Data, as in every stage without labels. The first case has equal shards. In the second case
+the last shard takes four times as long, which is the worst case of a straggler.
+dispatch: empty shards, to measure their cost in the driver and the scheduler, and its growth.
 
-Ideal: the seconds of all folds or shards divided by the slots, and the longest one's at least; the time is from the
-call to its end, in a process that has joined the cluster.
+The ideal time is the seconds of all folds or shards divided by the slots, but at least the longest one. Time is
+measured from the call to its end, in a process that has joined the cluster.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from core.registry import load_plugins
 FOLDS, BOOSTERS = 10, ("lightgbm", "xgboost")
 SHARDS, STRAGGLER = 40, 4
 DISPATCHED = (1000, 10_000)
-# Engines whose folds take SECONDS: from their start to the importance, the last thing that a fold needs of its engine.
+# Engines whose folds take SECONDS, from their start to the importance, which is the last call of an engine per fold.
 SLOW_ENGINES = """
 import time
 
@@ -77,8 +77,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", choices=["folds", "shards", "dispatch"])
     parser.add_argument("--slots", type=int, nargs="+", default=[1, 2, 5, 10, 20])
-    parser.add_argument("--seconds", type=float, default=10.0, help="that each fold or shard takes")
-    parser.add_argument("--node-cpus", type=int, default=4, help="of a virtual node; the last one has what is left")
+    parser.add_argument("--seconds", type=float, default=10.0, help="seconds of each fold or shard")
+    parser.add_argument("--node-cpus", type=int, default=4, help="CPUs of a virtual node; the last node has the rest")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child is not None:
@@ -96,10 +96,10 @@ def main() -> None:
             line = [sys.executable, "-m", "benchmarks.scaling", options.work, "--child", str(run)]
             line += ["--slots", str(slots), "--seconds", str(options.seconds), "--node-cpus", str(options.node_cpus)]
             output = _run(line)
-            for what, seconds, parts in json.loads(output.splitlines()[-1].removeprefix("result ")):
+            for title, seconds, parts in json.loads(output.splitlines()[-1].removeprefix("result ")):
                 ideal = max(sum(parts) / slots, max(parts))
                 above = f", {seconds - ideal:.1f} s above the ideal {ideal:.1f} s: {ideal / seconds:.1%}"
-                print(f"{slots:2} slots, {what}: {seconds:.1f} s{above if ideal else ''}", flush=True)
+                print(f"{slots:2} slots, {title}: {seconds:.1f} s{above if ideal else ''}", flush=True)
 
 
 def _settings(run: Path) -> list[str]:
@@ -117,7 +117,7 @@ def _run(line: list[str]) -> str:
 
 
 def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
-    """Return what was done on virtual nodes and a head without CPUs, its seconds, and the seconds of its parts."""
+    """Run the work on virtual nodes and a head without CPUs; return titles, seconds, and the seconds of the parts."""
     import ray
     from ray.cluster_utils import Cluster
 
@@ -139,13 +139,13 @@ def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
             trained = _train(Path(options.child))
             return [(f"{FOLDS} folds x {len(BOOSTERS)} boosters", trained, [seconds] * FOLDS * len(BOOSTERS))]
         if work == "dispatch":
-            _map([0.0] * slots)  # starts the workers, which is not measured
+            _map([0.0] * slots)  # start the workers without measuring it
             return [(f"{count:,} shards without work", _map([0.0] * count), [0.0]) for count in DISPATCHED]
-        alike = [seconds] * SHARDS
-        late = [*alike[1:], STRAGGLER * seconds]
+        equal = [seconds] * SHARDS
+        straggling = [*equal[1:], STRAGGLER * seconds]
         return [
-            (f"{SHARDS} shards", _map(alike), alike),
-            (f"{SHARDS} shards, the last {STRAGGLER} times as long", _map(late), late),
+            (f"{SHARDS} shards", _map(equal), equal),
+            (f"{SHARDS} shards, the last {STRAGGLER} times as long", _map(straggling), straggling),
         ]
     finally:
         ray.shutdown()
@@ -153,7 +153,7 @@ def _child(options: argparse.Namespace) -> list[tuple[str, float, list[float]]]:
 
 
 def _map(sleeps: list[float]) -> float:
-    """Return the seconds that work on shards takes, each of which sleeps."""
+    """Return the seconds to map shards that sleep."""
     import ray.data
 
     from core.shards import Item, map_shards
@@ -171,7 +171,7 @@ def _map(sleeps: list[float]) -> float:
 
 
 def _train(run: Path) -> float:
-    """Return the seconds that train_boosters takes with folds that sleep."""
+    """Return the seconds of train_boosters with folds that sleep."""
     from core.run import Run
     from core.settings.loader import load_settings
     from ray_jobs.train_boosters import train_boosters

@@ -1,14 +1,14 @@
-"""The search: ours against scikit-learn's RandomizedSearchCV, with the same candidates and folds.
+"""Compare our search with scikit-learn's RandomizedSearchCV, with the same candidates and folds.
 
 Run as: python -m benchmarks.search
 (about 14 minutes on 2 cores, most of them scikit-learn's)
 
-Both sides get 10 candidates of the published space for XGBoost and 3 grouped folds, on the 900 Word2Vec columns of the
-published recipe: of the shared 1,000 real votes if they are there, else of the demo's pairs. scikit-learn uses both
-cores (n_jobs=2, one thread each) and is timed from when its features are in memory; ours from before Ray starts.
-scikit-learn trains each candidate to its end. Ours runs twice. With ASHA alone a loss is the same thing on both sides,
-that of all the candidate's rounds. With early stopping as well, as users run it, the loss is the least of a fold's
-rounds, chosen on the rows that score it: that is lower by its definition too, so the comparison of losses flatters.
+Both sides get 10 candidates of the published space for XGBoost and 3 grouped folds. Features are the 900 Word2Vec
+columns of the published recipe, from the shared 1,000 real votes if they exist, otherwise from the demo's pairs.
+scikit-learn uses both cores (n_jobs=2, one thread each). Its time starts when its features are in memory, ours before
+Ray starts. scikit-learn trains each candidate to its end. Ours runs twice. With ASHA alone, the loss is that of all
+rounds on both sides. With early stopping as well, as users run it, the loss is the lowest of a fold's rounds, selected
+on the rows that score it. By definition it is lower, so that comparison is optimistic.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 VOTES = ROOT.parent / "shared/data/kaggle1000.csv"
 CANDIDATES, FOLDS, SEED = 10, 3, 1
 OURS = {"ASHA alone": None, "ASHA and early stopping": 30}  # rounds of patience
-CLOSE = 0.001  # nats; a loss that near counts as reached
+CLOSE = 0.001  # nats; tolerance of a reached loss
 
 
 def main() -> None:
@@ -84,8 +84,8 @@ def main() -> None:
 
 
 def _overrides(run: str) -> list[str]:
-    made_up = "data.synthetic={train_rows: 1000, test_rows: 1}"
-    votes = f"data.train={VOTES}" if VOTES.exists() else made_up
+    synthetic = "data.synthetic={train_rows: 1000, test_rows: 1}"
+    votes = f"data.train={VOTES}" if VOTES.exists() else synthetic
     vectors = "featurize.families=[{family: word2vec, cosines: false}]"
     return [f"run={run}", votes, f"data.folds={FOLDS}", vectors, "boosters=[]", "data.shard_rows=256"]
 
@@ -114,7 +114,7 @@ def _scikit_learn(run_folder: str) -> dict[str, Any]:
 
     _, data = _load(run_folder)
     names = {"rounds": "n_estimators", "eta": "learning_rate", "alpha": "reg_alpha", "lambda": "reg_lambda"}
-    # A list of dicts with one value each is drawn without replacement: each candidate once.
+    # Dicts with one value per parameter are drawn without replacement: each candidate once.
     space = [{names.get(name, name): [value] for name, value in candidate.items()} for candidate in _candidates()]
     search = RandomizedSearchCV(
         XGBClassifier(tree_method="hist", n_jobs=1, random_state=SEED),

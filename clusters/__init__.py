@@ -1,1 +1,1 @@
-"""What clusters are made with: scripts for their nodes, and node providers with a way out when spot is refused."""
+"""Cluster tools: scripts for nodes, and node providers that fall back to on-demand when spot is refused."""

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Installs the project's environment on a node of a cluster, once: from requirements/lock.txt, or on a machine with an
-# NVIDIA GPU from requirements/gpu.txt. Does nothing where that very lock file is installed already.
+# Install the project's environment on a node of a cluster, once: from requirements/lock.txt, or on a machine with an
+# NVIDIA GPU from requirements/gpu.txt. Do nothing if this lock file is already installed.
 #
-#   LOCK               `lock` or `gpu`, to choose the file by name (an image is built where no GPU is)
-#   DRIVER_SECONDS     how long NVIDIA's driver, which comes up late on a first boot, is waited for
-#   PYTHON             the interpreter to use; else uv's own build of the version below, the same on every node, since
-#                      Ray joins no nodes whose Pythons differ even in the third number
-#   UV_TORCH_BACKEND   where machines without a GPU get torch: `cpu` is PyTorch's own index
+#   LOCK               `lock` or `gpu`: choose the lock file (images are built on machines without a GPU)
+#   DRIVER_SECONDS     seconds to wait for NVIDIA's driver, which loads late on a first boot
+#   PYTHON             the interpreter; default: uv's build of the version below, the same on every node, since Ray
+#                      refuses nodes whose Python versions differ, even in the patch number
+#   UV_TORCH_BACKEND   source of torch on machines without a GPU: `cpu` is PyTorch's own index
 set -euo pipefail
 
 PYTHON_VERSION=3.11.13
@@ -20,7 +20,7 @@ if [[ -z ${LOCK:-} ]]; then
       if nvidia-smi >/dev/null 2>&1; then break; fi
       sleep 1
     done
-    # With the other file its jobs would fail only once they ask for the GPU.
+    # With lock.txt, jobs would fail only when they request the GPU.
     if ! nvidia-smi >/dev/null 2>&1; then
       echo "error: this machine has an NVIDIA GPU, but nvidia-smi does not answer. Fix: install its driver, or set" \
         "LOCK=lock to use the machine without the GPU." >&2
@@ -39,7 +39,7 @@ fi
 uv=$home/uv/bin/uv
 if [[ ! -x $uv ]]; then
   if ! python3 -m venv --clear "$home/uv" >/dev/null 2>&1; then
-    # On its first boot a machine updates itself, and holds apt's locks for some minutes.
+    # On its first boot a machine updates itself and holds apt's locks for a few minutes.
     for ((try = 1; ; try++)); do
       if sudo apt-get update -qq && sudo apt-get install -y -qq python3-venv; then break; fi
       if ((try == 30)); then exit 1; fi
@@ -50,12 +50,12 @@ if [[ ! -x $uv ]]; then
   "$home/uv/bin/pip" install --quiet --disable-pip-version-check "uv==$UV_VERSION"
 fi
 
-echo "installing $(grep -c == "$lock") packages of $(basename "$lock") into $home/venv, some minutes"
+echo "installing $(grep -c == "$lock") packages of $(basename "$lock") into $home/venv; this takes a few minutes"
 "$uv" venv --quiet --clear --python "${PYTHON:-$PYTHON_VERSION}" "$home/venv"
 if [[ $lock == */gpu.txt ]]; then
   "$uv" pip install --quiet --python "$home/venv/bin/python" --no-deps --requirement "$lock"
 else
-  # What the lock file leaves out is not needed, so nothing is resolved.
+  # The lock file is complete, so nothing needs to be resolved.
   UV_TORCH_BACKEND=${UV_TORCH_BACKEND:-cpu} \
     "$uv" pip install --quiet --python "$home/venv/bin/python" --no-deps --requirement "$lock"
 fi

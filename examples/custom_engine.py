@@ -1,9 +1,9 @@
-"""A booster engine of your own: multinomial logistic regression by gradient descent, in NumPy.
+"""Add a booster engine: multinomial logistic regression by gradient descent, in NumPy.
 
     tiebreak pipeline --config configs/demo.yaml --plugin examples/custom_engine.py \
         --set boosters='[{name: descent, engine: gradient_descent, rounds: 200, early_stopping_rounds: null}]'
 
-Its folds train next to each other, resume from checkpoints after a kill, and predict like those of any engine.
+Folds train in parallel, resume from checkpoints after a kill, and predict as with any other engine.
 """
 
 import io
@@ -27,7 +27,7 @@ _DEFAULTS = {"learning_rate": 0.5, "l2": 0.01}
 
 @ENGINES.register
 class GradientDescent(BoosterEngine):
-    """A linear model on standardized features; one round is one step over all records."""
+    """A linear model on standardized features. One round is one gradient step over all records."""
 
     name = "gradient_descent"
     title = "gradient descent"
@@ -39,15 +39,15 @@ class GradientDescent(BoosterEngine):
     }
 
     def known_parameters(self) -> Collection[str]:
-        """Return the names that `params` may hold."""
+        """Return the valid names in `params`."""
         return _DEFAULTS
 
     def prepare(self, data: "BoosterData", recipe: BoosterRecipe, keep_folds: bool = False) -> "BoosterData":
-        """Return what all folds of one process share."""
+        """Return the data that all folds of one process share."""
         return data
 
     def start(self, prepared: "BoosterData", recipe: BoosterRecipe, fold: int, checkpoint: bytes | None) -> FoldTrainer:
-        """Return the training of a fold, from its beginning or from a checkpoint."""
+        """Return a trainer of the fold, which starts at round 0 or resumes from a checkpoint."""
         return _Descent(prepared, recipe, fold, checkpoint)
 
     def predict(self, model: bytes, features: "Matrix", threads: int) -> "Probabilities":

@@ -1,9 +1,9 @@
-"""A feature family of your own: how an answer asks and hedges.
+"""Add a feature family: questions and hedging words of each text.
 
     tiebreak pipeline --config configs/demo.yaml --plugin examples/custom_family.py \
         --set featurize.families='[length, style, hedging]'
 
-The columns are called hedging_*. Boosters see them, and the report lists them.
+The names of its columns start with hedging_. Boosters are trained on them, and the report lists them.
 """
 
 import re
@@ -25,7 +25,7 @@ class Hedging(TextFamily):
 
     name = "hedging"
     summary = "Questions and hedging words."
-    version = 1  # raise it when the same text gives other numbers
+    version = 1  # increase it if the same text gives other values
     text_features = (
         Feature("questions", "marks", "question marks"),
         Feature("hedges", "words", "words such as maybe, perhaps, might"),

@@ -1,8 +1,8 @@
-"""A scoring mode of your own: a judge with another question.
+"""Add a scoring mode: a judge with another question.
 
     tiebreak score_llm --config my.yaml --plugin examples/custom_mode.py
 
-where my.yaml names an instruct model: `llms: [{name: strict, mode: strict_judge, checkpoint: FOLDER}]`.
+my.yaml names an instruct model: `llms: [{name: strict, mode: strict_judge, checkpoint: FOLDER}]`.
 """
 
 from core.registry import MODES
@@ -11,10 +11,10 @@ from infer.scoring.modes.judge import Judge
 
 @MODES.register
 class StrictJudge(Judge):
-    """Ask which answer has fewer errors."""
+    """Judge which answer has fewer errors."""
 
     name = "strict_judge"
-    summary = "An instruct model that is asked which response has fewer errors."
+    summary = "An instruct model that judges which response has fewer errors."
     instruction = "Below are a person's messages and two responses. Judge which response has fewer errors."
     question = "\n\nAnswer with one letter only: X for Response A, Y for Response B, Z if they are equal."
     answers = ("X", "Y", "Z")  # one token each, in the order A, B, tie

@@ -1,8 +1,8 @@
-"""A report section of your own: how many votes each outcome got, in words.
+"""Add a report section: the share of votes that name a winner.
 
     tiebreak report --config configs/demo.yaml --plugin examples/custom_section.py
 
-The section stands in the page and in its navigation; its numbers stand in report/metrics.json.
+The section appears in the page and in its navigation. Its numbers are in report/metrics.json.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,6 @@ class DecidedVotes(ReportSection):
     )
 
     def compute(self, context: "ReportContext") -> dict[str, Any]:
-        """Return the numbers of this section; the key is unique among the sections."""
+        """Return the numbers of this section, under a key that no other section uses."""
         labels = context.votes.labels
         return {"decided": {"votes": len(labels), "share": float((labels < 2).mean())}}
