@@ -71,9 +71,9 @@ def _write_reliability(path: Path, stage: str, what: str, result: str) -> None:
     lines = [
         "# Reliability",
         "",
-        "What was done to each stage of the demo pipeline while it was at work, what came of it, and when that was",
-        "last seen. Each time the outputs were compared with an undisturbed run's: boosters' predictions to the byte,",
-        "language models' to 1e-5. A row is written by a test that passed, and by nothing else:",
+        "Faults injected into each running stage of the demo pipeline, with the result and the date of the last test.",
+        "Each test compares the outputs with an undisturbed run's: predictions of boosters to the byte, of language",
+        "models within 1e-5. Only a test that passed writes its row:",
         "`python -m pytest tests/integration/jobs/test_reliability.py --reliability docs/reliability.md`.",
         "",
         "| fault | stage | result | seen |",

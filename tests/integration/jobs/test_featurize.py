@@ -216,7 +216,9 @@ def test_a_file_made_otherwise_and_a_vocabulary_fitted_otherwise_are_refused(fin
     finally:
         folder.write_bytes("handmade/train/part-00000.parquet", kept)
     try:
-        folder.write_json("ngrams/words/vocabulary.json", {**vocabulary, "fingerprint": "x" * len(vocabulary["fingerprint"])})
+        folder.write_json(
+            "ngrams/words/vocabulary.json", {**vocabulary, "fingerprint": "x" * len(vocabulary["fingerprint"])}
+        )
         with pytest.raises(InputError, match=r"ngrams/words/vocabulary.json: fitted with other settings"):
             FeatureStore.open(run, open_records(run))
     finally:

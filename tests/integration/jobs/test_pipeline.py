@@ -6,12 +6,14 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.helpers.commands import ROOT, SHARED, environment, job_line, ray_head, run_job
 from tests.helpers.votes import COLUMNS, write_votes
 
+CONSOLE = [str(Path(sys.executable).with_name("tiebreak"))]
 # Few rows and rounds: what is tested is that everything is there and fits together.
 SMALL = [
     "data.synthetic.train_rows=300",
@@ -107,9 +109,10 @@ def readme_command(containing):
 @pytest.mark.slow
 def test_readme_ingest_line(tmp_path):
     (tmp_path / "configs").symlink_to(ROOT / "configs")
-    _, *arguments = readme_command("ray_jobs.ingest")
-    line = [sys.executable, *arguments]
-    done = subprocess.run(line, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    _, *arguments = readme_command("tiebreak ingest")
+    done = subprocess.run(
+        CONSOLE + arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert "300 train, 500 test" in done.stdout
 
@@ -137,7 +140,7 @@ def test_readme_command_on_real_votes_beats_the_class_prior(tmp_path):
     write_votes(tmp_path / "pairs.csv", rows, [COLUMNS[0], *COLUMNS[3:6]])
     _, *arguments = readme_command("data.train=votes.csv")
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
+        CONSOLE + arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     run = tmp_path / "runs/mine"

@@ -145,7 +145,7 @@ def goes_on(job: "subprocess.Popen[str]", run: Path, undisturbed: Path) -> str:
     _, told = job.communicate(timeout=800)
     assert job.returncode == 0, told[-5000:]
     check_same(run, undisturbed)
-    return "the job went on"
+    return "the job continued"
 
 
 @pytest.mark.parametrize("stage", LEAVES)
@@ -236,7 +236,7 @@ def test_a_driver_that_is_ended(stage, sent, before, undisturbed, fault):
     time.sleep(5)  # Ray's processes notice that their driver is gone
     finish(run)
     check_same(run, undisturbed)
-    fault(stage, "kill -9 of the driver" if sent == signal.SIGKILL else "SIGTERM", "the same line went on")
+    fault(stage, "kill -9 of the driver" if sent == signal.SIGKILL else "SIGTERM", "the same command resumed")
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_full_disk(stage, before, undisturbed, small_disk, fault):
     filler.unlink()
     finish(run)
     check_same(run, undisturbed)
-    fault(stage, "a full disk", f"exit {done.returncode}, 'No space left'; with room again, the same line went on")
+    fault(stage, "a full disk", f"exit {done.returncode}, 'No space left'; with free space, the same command resumed")
 
 
 @pytest.mark.parametrize("stage", LEAVES)
@@ -272,7 +272,7 @@ def test_damaged_outputs(stage, before, undisturbed, tmp_path, fault):
     run = tmp_path / "run"
     shutil.copytree(undisturbed, run)
     if stage == "report":
-        finish(run)  # the page shows where its run lies, so that a copy's is made anew
+        finish(run)  # the page shows where its run lies, so that a copy's is made again
     # Tokens of finished predictions are read by nobody; they are looked at when they are needed again.
     folders = [run / folder for folder in LEAVES[stage] if not folder.startswith("tokens")]
     damaged = [min(folders[0].rglob("*.parquet"))]  # of one folder's only the first would be named
@@ -282,9 +282,9 @@ def test_damaged_outputs(stage, before, undisturbed, tmp_path, fault):
         path.write_bytes(path.read_bytes()[:-50])
     told = finish(run)
     for path in damaged:
-        assert f"{path} is not as it was finished" in told
+        assert f"{path} changed on disk; rebuilding" in told
     manifest = run / LEAVES[stage][-1] / "manifest.json"
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert f"{manifest} is corrupt" in finish(run)
     check_same(run, undisturbed)
-    fault(stage, "a cut-off Parquet file and manifest", "named, made again")
+    fault(stage, "a cut-off Parquet file and manifest", "logged, rebuilt")
