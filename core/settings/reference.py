@@ -1,4 +1,4 @@
-"""The reference of settings, made from the schema: for `--help`, and docs/settings.md.
+"""Generate the reference of settings from the schema, for `--help` and docs/settings.md.
 
 Run as: python -m core.settings.reference > docs/settings.md
 """

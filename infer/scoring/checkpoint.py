@@ -1,4 +1,4 @@
-"""A reference to a checkpoint that scores."""
+"""Define references to scoring checkpoints."""
 
 from __future__ import annotations
 

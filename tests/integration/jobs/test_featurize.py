@@ -10,7 +10,7 @@ from core.errors import InputError
 from core.run import Run
 from core.settings.loader import load_settings
 from featurize.families.ngrams import NgramFamily
-from featurize.make import featurize_more
+from featurize.make import featurize_new_records
 from featurize.store import FeatureStore
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
@@ -117,12 +117,12 @@ def test_further_test_records_get_the_features_that_the_run_gives_them(finished,
     records = open_records(run)
     test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
     more = other(finished, f"run={tmp_path}/more")
-    result = featurize_more(more, test_alone, run.folder / "features")
+    result = featurize_new_records(more, test_alone, run.folder / "features")
     expected = {name: data for name, data in files(run).items() if "/test/" in name}
     assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
     assert {name: data for name, data in files(more).items() if name != "manifest.json"} == expected
     assert not result.cached
-    assert featurize_more(more, test_alone, run.folder / "features").cached
+    assert featurize_new_records(more, test_alone, run.folder / "features").cached
 
 
 @pytest.mark.slow
@@ -187,17 +187,17 @@ def test_more_components_need_no_text_to_be_encoded_again(finished):
 def test_features_of_another_version_or_other_settings_are_refused_by_name(finished, monkeypatch):
     _, run, _ = finished
     records = open_records(run)
-    with pytest.raises(InputError, match=r"featurize.families.word2vec: the features were made with another"):
+    with pytest.raises(InputError, match=r"other settings: featurize.word2vec.dimensions \(3 then, 7 now\)"):
         FeatureStore.open(other(finished, "featurize.families.word2vec.dimensions=7"), records)
     version = importlib.metadata.version
     with monkeypatch.context() as patch:
         patch.setattr(importlib.metadata, "version", lambda name: "99" if name == "gensim" else version(name))
-        with pytest.raises(InputError, match=r"features/word2vec: made with another version of a library"):
+        with pytest.raises(InputError, match=r"another version of this code, a library, a model or a plugin: word2vec"):
             FeatureStore.open(run, records)
-    with pytest.raises(InputError, match=r"featurize.families: the features were made for other entries: length, "):
+    with pytest.raises(InputError, match=r"other settings: featurize.chars, order"):
         FeatureStore.open(other(finished, "featurize.families.chars=null"), records)
     monkeypatch.setattr(NgramFamily, "version", 99)
-    with pytest.raises(InputError, match="ngrams features were made by version 2, this code makes version 99"):
+    with pytest.raises(InputError, match=r"another version of this code, .*: ngrams"):
         FeatureStore.open(run, records)
 
 

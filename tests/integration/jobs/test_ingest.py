@@ -135,7 +135,7 @@ def test_pairs_to_score_without_votes_are_not_answered_from_made_up_ones(tmp_pat
     test = write_votes(tmp_path / "test.csv", [vote(1)], COLUMNS[:1] + COLUMNS[3:6])
     code, _, err = job(f"data.test={test}", "data.synthetic={}")
     assert code == 2
-    assert "data.test: pairs to score but no votes to learn from" in err
+    assert "data.test: there are pairs to score but no votes to learn from" in err
 
 
 def test_a_place_that_cannot_hold_a_run_is_exit_2(tmp_path, job):

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from core import cli
-from core.lock import Lease, this_machine
+from core.lock import Lease, machine_identity
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
@@ -199,7 +199,7 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
     # A worker would not see it.
-    monkeypatch.setattr("infer.new_pairs.on_worker", lambda run, work, *arguments: work(*arguments))
+    monkeypatch.setattr("infer.new_pairs.run_on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
     assert "some records have no prediction from trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
@@ -223,19 +223,19 @@ def test_another_schema_version_is_exit_2_with_both(job, a_copy, stage):
     path = a_copy / stage / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     error = job(f"run={a_copy}", code=2).err
-    assert f"{a_copy}/{stage}: made with schema version 99, this code has 1" in error
+    assert f"{a_copy}/{stage}: built with schema version 99, this code has 1" in error
     assert not (a_copy / "predict").exists()
 
 
 @pytest.mark.parametrize(
     ("lost", "reason"),
     [
-        ("models/trees/fold-1", "train_boosters/trees lacks files, or they have changed: fold-1/"),
-        ("models/linear", "train_boosters/linear is not there, or a job"),
-        ("predictions/trees", "predictions/trees is not there yet"),
-        ("features/word2vec/vectors.parquet", "featurize lacks files, or they have changed: word2vec/vectors.parquet"),
-        ("blend", "blend is not there, or a job"),
-        ("records", "records is not there yet"),
+        ("models/trees/fold-1", "train_boosters/trees lacks files, or they changed: fold-1/"),
+        ("models/linear", "train_boosters/linear is not built yet, or a job"),
+        ("predictions/trees", "predictions/trees is not built yet"),
+        ("features/word2vec/vectors.parquet", "featurize lacks files, or they changed: word2vec/vectors.parquet"),
+        ("blend", "blend is not built yet, or a job"),
+        ("records", "records is not built yet"),
     ],
 )
 def test_what_is_missing_of_the_run_is_exit_2_with_its_name(job, a_copy, lost, reason):
@@ -253,7 +253,7 @@ def test_a_model_that_is_not_what_was_written_is_exit_2_with_its_name(job, a_cop
     start = text.index(b"leaf_value=") + len(b"leaf_value=")
     end = text.index(b"\n", start)
     path.write_bytes(text[:start] + text[start:end].replace(b"1", b"7") + text[end:])
-    assert f"{path}: the file is not what was written" in job(f"run={a_copy}", code=2).err
+    assert f"{path}: the file has changed since it was written" in job(f"run={a_copy}", code=2).err
 
 
 def test_a_run_that_is_rebuilt_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_copy, monkeypatch):
@@ -274,14 +274,11 @@ def test_a_run_that_is_rebuilt_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_
 @pytest.mark.parametrize(
     ("override", "reason"),
     [
-        ("boosters.trees.rounds=6", "train_boosters/trees was made with other settings: rounds"),
-        ("boosters.trees.fold_weights=equal", "train_boosters/trees was made with other settings: fold_weights"),
-        (
-            "featurize.families.word2vec.epochs=2",
-            "featurize.families.word2vec: the features were made with another value",
-        ),
-        ("data.folds=4", "data.folds: the records were made with 3, the settings say 4"),
-        ("blend.length_debias=true", "blend was made with other settings: length_debias"),
+        ("boosters.trees.rounds=6", "train_boosters/trees was built with other settings: rounds (5 then, 6 now)"),
+        ("boosters.trees.fold_weights=equal", "train_boosters/trees was built with other settings: fold_weights"),
+        ("featurize.families.word2vec.epochs=2", "other settings: featurize.word2vec.epochs"),
+        ("data.folds=4", "records was built with other settings: folds (3 then, 4 now)"),
+        ("blend.length_debias=true", "blend was built with other settings: length_debias (false then, true now)"),
     ],
 )
 def test_other_settings_than_those_of_the_run_are_exit_2_with_their_names(finished, job, override, reason):
@@ -352,6 +349,6 @@ def test_two_predictions_of_the_same_pairs_do_not_meet(finished, a_copy, job):
     job(f"run={a_copy}", f"data.test={finished}/test.csv")
     lock = predicted(a_copy, "test") / ".lock"
     lock.mkdir(exist_ok=True)
-    alive = Lease("ada", "here", os.getppid(), "predict", "then", this_machine())
+    alive = Lease("ada", "here", os.getppid(), "predict", "then", machine_identity())
     (lock / "other.json").write_text(json.dumps(vars(alive)))
     assert "ada on here" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err

@@ -11,8 +11,8 @@ import pytest
 from core import cli
 from core.stage import Stage
 from core.storage import Folder
-from infer.ensemble.fit import BLENDS
-from metrics.baselines import class_prior
+from infer.ensemble.fit import BLEND_NAMES
+from metrics.baselines import class_prior_baseline
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
 from ray_jobs.report import report
@@ -172,7 +172,7 @@ def test_models_are_scored_side_by_side(made):
     metrics, page = metrics_of(made), page_of(made)
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
     models = {"good", "poor", "partly", "asked"}
-    assert set(named) == {"uniform", "class prior", "length only", *BLENDS} | models
+    assert set(named) == {"uniform", "class prior", "length only", *BLEND_NAMES} | models
     assert metrics["models"]["partly"]["folds"] == [0]
     assert metrics["models"]["partly"]["cost"] == {"core_seconds": 50.0, "gpu_seconds": 0.0}
     assert metrics["models"]["asked"]["records"] == 89
@@ -199,7 +199,7 @@ def loss_of_the_lost(made):
     place = Folder(f"{made}/run/records")
     votes = Records(place, place.read_json("manifest.json")).read("train", ["label", "fold"])
     labels, folds = (votes[name].to_numpy() for name in ("label", "fold"))
-    return -np.log(class_prior(labels, folds)[10, labels[10]])
+    return -np.log(class_prior_baseline(labels, folds)[10, labels[10]])
 
 
 def test_slices_calibration_and_bias_count_every_record(made):
@@ -291,7 +291,7 @@ def test_the_blend_is_reported_as_it_was_submitted_and_columns_are_made_once(mad
 
 def test_a_blend_of_other_predictions_is_not_reported(made, capsys):
     assert job(made, report, "blend.length_debias=false") == 2
-    assert "blend was made with other settings: length_debias" in capsys.readouterr().err
+    assert "blend was built with other settings: length_debias" in capsys.readouterr().err
     manifest = made / "run/predictions/poor/manifest.json"
     before = manifest.read_text()
     manifest.write_text(json.dumps({**json.loads(before), "fingerprint": "another"}))
