@@ -239,7 +239,7 @@ def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python, of shared libraries and of those of families and engines."""
+    """Return the versions of Python and of libraries, including the libraries of families and engines."""
     versions = {"python": platform.python_version()}
     members = [library for registry in (FAMILIES, ENGINES) for member in registry for library in member.libraries]
     for name in dict.fromkeys([*_LIBRARIES, *members]):

@@ -92,7 +92,7 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Prob
 
 
 def _scored_rows(run: Run, model: str, split: str, records: pa.Table) -> Mask:
-    """Return which records (n,) the model should predict: those of its folds that are not in its quarantine."""
+    """Return which records (n,) the model should predict: records of its folds outside its quarantine."""
     scored = np.ones(len(records), bool)
     if split == "train" and model in run.settings.partial:
         scored = np.isin(records["fold"].to_numpy(), run.settings.partial[model])

@@ -29,7 +29,7 @@ class FamilyEntry(StrictModel):
 
     @property
     def entry_name(self) -> str:
-        """The name of the entry's columns, by which boosters choose them: that of the family, unless it has its own."""
+        """The name by which boosters choose the entry's columns: its own, or its family's."""
         return self.family
 
     def shape(self) -> dict[str, Any]:

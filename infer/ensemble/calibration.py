@@ -150,8 +150,8 @@ def compare_methods(
 def choose_method(scores: Mapping[CalibrationMethod, MethodScore]) -> CalibrationMethod:
     """Return the simplest method within one standard error of the best (Breiman et al. 1984, section 3.4.3).
 
-    The standard error is that of the difference. The losses of single records have a far larger one, with which no
-    calibration would ever be chosen.
+    The standard error is of the difference. Losses of single records have a far larger one, with which no calibration
+    would ever be chosen.
     """
     least = min(score.log_loss for score in scores.values())
     return next(

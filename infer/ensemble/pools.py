@@ -24,7 +24,7 @@ def prediction_mask(predictions: Probabilities) -> Mask:
 
 
 def record_weights(weights: Doubles, present: Mask) -> Doubles:
-    """Return weights (models, n) of each record: those of the models that are present, scaled to the total of all.
+    """Return weights (models, n) of each record: present models' weights, scaled to the total of all models.
 
     If the present models all have weight 0, they share the total equally. Raises ValueError if a record has no model.
     """

@@ -127,7 +127,7 @@ def _refuse_seen(llm: Llm, records: Records) -> None:
             continue
         if set(records.votes) & set(trained_on.get("votes", [])):
             raise InputError(
-                f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so its "
+                f"the checkpoint was trained on these records, all but fold {trained_on.get('fold')}, so its "
                 "predictions for them say nothing about others",
                 where=f"llms.{llm.name}.{setting}",
                 fix="name the fine-tuned model with `finetuned` instead, which scores each record out-of-fold.",

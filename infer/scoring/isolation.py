@@ -269,7 +269,7 @@ class _PendingShard:
         return _part(self.first(), np.array([-1]))
 
     def select(self, requests: set[int]) -> RequestShard:
-        """Return those of the unanswered requests that are among these, in their order."""
+        """Return the unanswered requests among these, in order."""
         unanswered = self.first()
         return _part(unanswered, np.flatnonzero(np.isin(unanswered.requests, list(requests))))
 

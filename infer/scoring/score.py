@@ -41,7 +41,7 @@ _MIN_POISON_LIMIT = 3
 
 
 def score_llms(run: Run, records: Records, llms: Sequence[Llm], resolve: ModelResolver) -> list[StageResult]:
-    """Make predictions/<name> for some language models, whose checkpoints may be those of another run.
+    """Write predictions/<name> for some language models. Their checkpoints may belong to another run.
 
     As many work at once as the cluster has room for.
     """
@@ -193,7 +193,7 @@ class _Scoring:
         progress.end()
 
     def _write(self, scores: ShardScores, model: str) -> None:
-        """Add a shard's replies to those of the same model that its file has."""
+        """Add a shard's replies to the same model's earlier replies in its file."""
         schema = reply_schema(self.index.texts.type)
         table = pa.table(
             {

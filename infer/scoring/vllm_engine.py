@@ -145,7 +145,7 @@ def _quiet() -> Iterator[None]:
 
 
 def engine_options(job: ScoringJob, level: RetryLevel) -> dict[str, Any]:
-    """Return vLLM's engine arguments: ours, then those of the settings, which win."""
+    """Return vLLM's engine arguments. Arguments in the settings override ours."""
     llm = job.llm
     options: dict[str, Any] = {
         # One more than the longest request, since vLLM 0.29 reserves a position for a sampled token. A request of

@@ -46,7 +46,7 @@ class BoosterData:
         return np.flatnonzero((self.folds == fold) & (self.sources == 0))
 
     def training_rows(self, fold: int) -> Rows:
-        """Return the records that a fold trains on: primary ones outside it, and those of the other sources it uses.
+        """Return the records that a fold trains on: primary records outside it, and records of its other sources.
 
         No record shares a prompt with the fold.
         """

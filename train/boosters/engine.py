@@ -79,7 +79,7 @@ class FoldTrainer(ABC):
     @property
     @abstractmethod
     def best_score(self) -> float:
-        """Least held-out log loss of a round so far; that of the last round without early stopping."""
+        """Lowest held-out log loss of a round so far; the last round's without early stopping."""
 
     @abstractmethod
     def advance(self) -> None:

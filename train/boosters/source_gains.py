@@ -34,7 +34,7 @@ def source_gains(
 ) -> Doubles:
     """Return the decrease of each primary record's held-out log loss by each source (sources, primary), in nats.
 
-    `folds` (primary,) are those of the primary records. One task for each source and fold.
+    `folds` (primary,) are the folds of the primary records. One task runs for each source and fold.
     """
     task = ray.remote(num_cpus=1)(_fold_losses)
     tasks = {

@@ -6,7 +6,7 @@ from typing import Any
 def forward_flops(config: Any, parameters: int, sequence: float) -> float:  # noqa: ANN401 - of transformers
     """Return the floating-point operations of a forward pass for each token, in sequences of this many tokens.
 
-    They are 2 for each multiplied parameter, plus those of attention.
+    They are 2 for each multiplied parameter, plus the operations of attention.
     """
     return 2.0 * non_embedding_parameters(config, parameters) + attention_flops(config, sequence)
 

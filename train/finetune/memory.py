@@ -51,7 +51,7 @@ def plan_memory(config: PreTrainedConfig, settings: FinetunedModel, shapes: Sequ
     The model's own forward and backward pass runs on meta tensors (shapes without values), with autocast and gradient
     checkpointing as in training. The peak of the bytes that exist at the same time is counted.
 
-    The estimate is for a stage that trains everything. Kernels are chosen as on a CPU; those of GPUs may keep less or
+    The estimate is for a stage that trains everything. Kernels are chosen as on a CPU. GPU kernels may keep less or
     more for attention. Not included: the CUDA context (about 0.5 GiB), kernels' workspaces, and unused memory between
     the allocator's blocks.
     """

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_leaves
 
 
 class MemoryTracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
-    """Counts the storages that any operation creates while they exist, except those of `known` tensors."""
+    """Counts live storages that any operation creates, except storages of `known` tensors."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()

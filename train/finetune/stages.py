@@ -32,7 +32,7 @@ def trained_folds(run: Run, model: FinetunedModel) -> list[int]:
 
 
 def model_stage(run: Run, records: Records, model: FinetunedModel, base: CheckpointRef, job: str) -> Stage:
-    """Return the stage of models/<name>. Its fingerprint is that of all its folds' models."""
+    """Return the stage of models/<name>. All its folds' models share its fingerprint."""
     inputs = {"records": records.fingerprint_of("train"), "base": base.fingerprint}
     if model.teacher is not None:
         inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]

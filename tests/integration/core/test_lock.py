@@ -36,7 +36,7 @@ def away(*_):
 
 started = None
 try:
-    with lock.locked(Folder(run), "pipeline", "--take-over" in sys.argv):
+    with lock.run_lock(Folder(run), "pipeline", "--take-over" in sys.argv):
         started = time.time()
         try:
             print("held", flush=True)

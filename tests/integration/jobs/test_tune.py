@@ -170,7 +170,7 @@ def test_a_trial_that_was_stopped_is_not_the_best():
         ("tune.0.space=ours", "is now called 'default'"),
         ("tune.0.space=publishd", "no search space 'publishd'"),
         ("tune.0.space={max_depht: {low: 1, high: 2}}", "did you mean 'max_depth'"),
-        ("tune.0.space={n_jobs: {low: 1, high: 2}}", "decided elsewhere"),
+        ("tune.0.space={n_jobs: {low: 1, high: 2}}", "Tiebreak sets this parameter"),
         ("boosters.small.engine=lightgbm tune.0.space={max_bin: {low: 7, high: 63, integer: true}}", "one binned"),
     ],
 )
