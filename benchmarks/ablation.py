@@ -24,8 +24,8 @@ from core.ray_session import connect
 from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
-from metrics.baselines import class_prior
-from metrics.intervals import bootstrap_means, interval
+from metrics.baselines import class_prior_baseline
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import record_log_loss
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
@@ -95,7 +95,7 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     for (name, fold), job in jobs.items():
         probabilities[name][folds == fold] = ray.get(job)
         progress.advance()
-    probabilities["prior"] = class_prior(labels, folds)
+    probabilities["prior"] = class_prior_baseline(labels, folds)
     losses = {name: record_log_loss(values, labels) for name, values in probabilities.items()}
     return (
         {name: int((families == name).sum()) for name in names},
@@ -124,7 +124,7 @@ def print_table(
         print(f"{title:<14} {count:>8}  " + "  ".join(f"{cell:<26}" for cell in cells).rstrip())
 
     def spread(values: npt.NDArray[np.float64], digits: str) -> str:
-        low, high = interval(bootstrap_means(values[:, None], groups)[:, 0])
+        low, high = percentile_interval(bootstrap_means(values[:, None], groups)[:, 0])
         return f"{values.mean():{digits}} ({low:{digits}} to {high:{digits}})"
 
     row("family", "columns", ("alone", "alone minus prior", "without it minus all"))

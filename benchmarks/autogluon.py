@@ -24,15 +24,15 @@ import numpy.typing as npt
 
 from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
-from core.filesystems import expand
+from core.filesystems import list_input_files
 from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
-from metrics.intervals import bootstrap_means, interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import record_log_loss
 from train.boosters.load import load_data
 from votes.folds import assign_folds
-from votes.predictions import probabilities
+from votes.predictions import probabilities_from_table
 from votes.readers import ENDINGS, read_rows
 from votes.records import open_records
 from votes.schema import LABELS
@@ -95,7 +95,7 @@ def main() -> None:
     columns = np.stack([*together.values(), together["ours"] - together["autogluon"]], axis=1)
     samples = bootstrap_means(columns, np.concatenate(groups))
     for n, side in enumerate([*together, "ours minus autogluon"]):
-        low, high = interval(samples[:, n])
+        low, high = percentile_interval(samples[:, n])
         print(f"{side:<20} {columns[:, n].mean():+.4f} ({low:+.4f} to {high:+.4f})")
 
 
@@ -118,7 +118,7 @@ def _records(run: Path, config: str, votes: str) -> dict[str, Any]:
 
 def _ours(folder: Path, options: argparse.Namespace, held_out: npt.NDArray[np.bool_]) -> tuple[Floats, float]:
     """Return the blend's predictions for the held-out rows (k, 3), and the seconds of the pipeline."""
-    (file,) = expand(options.votes, ENDINGS)
+    (file,) = list_input_files(options.votes, ENDINGS)
     rows = [row for _, row in read_rows(file) if isinstance(row, dict)]
     for name, chosen in (("train", ~held_out), ("test", held_out)):
         with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as target:
@@ -138,7 +138,7 @@ def _ours(folder: Path, options: argparse.Namespace, held_out: npt.NDArray[np.bo
     assert data.test_features is not None
     train, test = data.features.dense, data.test_features.dense
     np.savez(folder / "features.npz", train=train, labels=data.labels, test=test)
-    return probabilities((settings.folder / "blend").read_table("test.parquet")), seconds
+    return probabilities_from_table((settings.folder / "blend").read_table("test.parquet")), seconds
 
 
 if __name__ == "__main__":

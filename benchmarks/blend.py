@@ -23,11 +23,11 @@ import time
 import numpy as np
 
 from core.arrays import Groups, Probabilities
-from demo.generator import SyntheticPairs, decode_turns, generate
-from infer.ensemble.fit import Recipe, Training, blend_parts, fit_blend, predict_nested
-from infer.ensemble.pools import open_simplex
+from demo.generator import SyntheticPairs, decode_turns, generate_pairs
+from infer.ensemble.fit import BlendInputs, BlendRecipe, fit_blend, nested_parts, predict_nested
+from infer.ensemble.pools import clip_to_simplex
 from infer.ensemble.record_facts import RecordFacts
-from metrics.intervals import bootstrap_means, interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import log_loss, record_log_loss
 from votes.arrays import Votes
 from votes.folds import assign_folds, prompt_group
@@ -44,10 +44,10 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the first repetition; later ones count up from it")
     options = parser.parse_args()
     start = time.monotonic()
-    fresh = generate(FRESH, seed=0, stream="fresh")
+    fresh = generate_pairs(FRESH, seed=0, stream="fresh")
     rows: list[tuple[float, ...]] = []
     for repetition in range(options.seed, options.seed + options.repetitions):
-        rows.append(_repeat(repetition, generate(options.rows, seed=repetition), fresh))
+        rows.append(_repeat(repetition, generate_pairs(options.rows, seed=repetition), fresh))
     share, distance, covered, covered_expected, gap, covered_truth = np.array(rows).T
     print(f"{len(rows)} repetitions of {options.rows:,} records, {time.monotonic() - start:.0f} s")
     quantiles = np.quantile(share, [0.5, 0.95, 1])
@@ -79,18 +79,18 @@ def _repeat(repetition: int, pairs: SyntheticPairs, fresh: SyntheticPairs) -> tu
     power = POWERS[repetition % len(POWERS)]
     data = _training(pairs, _predictors(pairs, power, rng), seed=repetition)
     labels = data.votes.labels
-    blender = fit_blend(data, Recipe("learned")).blender
-    of_blend = record_log_loss(predict_nested(data, Recipe("learned")).blend, labels)
+    blender = fit_blend(data, BlendRecipe("learned")).blender
+    of_blend = record_log_loss(predict_nested(data, BlendRecipe("learned")).blend, labels)
     of_truth = record_log_loss(pairs.probabilities, labels)
     means = bootstrap_means(np.stack([of_blend, of_truth], axis=1), data.votes.groups, seed=repetition)
-    (low, high), (low_truth, high_truth) = (interval(column) for column in means.T)
+    (low, high), (low_truth, high_truth) = (percentile_interval(column) for column in means.T)
     facts = RecordFacts(np.zeros(FRESH, np.int8), np.zeros(FRESH))
     predicted = blender.predict(_predictors(fresh, power, rng), facts)
     # Every repetition draws votes of its own: one draw for all would shift all of them alike.
     votes = (rng.random(FRESH)[:, None] > fresh.probabilities.cumsum(axis=1)[:, :2]).sum(axis=1).astype(np.int8)
     on_votes = log_loss(predicted, votes)
     expected = float(-(fresh.probabilities * np.log(predicted)).sum(axis=1).mean())
-    alone = predict_nested(data.only(("mis-scaled",)), Recipe("linear")).blend
+    alone = predict_nested(data.only(("mis-scaled",)), BlendRecipe("linear")).blend
     return (
         blender.weights[2] / sum(blender.weights),
         log_loss(alone, labels) - of_truth.mean(),
@@ -106,17 +106,17 @@ def _predictors(pairs: SyntheticPairs, power: float, rng: np.random.Generator) -
     truth = pairs.probabilities
     noisy = np.log(truth) + rng.normal(0, 0.5, truth.shape)
     scaled = [np.exp(noisy), truth**power, rng.dirichlet([1, 1, 1], size=len(truth))]
-    return np.stack([open_simplex(each / each.sum(axis=1, keepdims=True)) for each in scaled])
+    return np.stack([clip_to_simplex(each / each.sum(axis=1, keepdims=True)) for each in scaled])
 
 
-def _training(pairs: SyntheticPairs, predictions: Probabilities, seed: int) -> Training:
+def _training(pairs: SyntheticPairs, predictions: Probabilities, seed: int) -> BlendInputs:
     prompts = pairs.table["prompt"].to_pylist()
     groups: Groups = np.array([prompt_group(decode_turns(prompt)) for prompt in prompts])
     rows = len(groups)
-    parts = blend_parts(assign_folds(pairs.labels, groups, FOLDS, seed), groups)
+    parts = nested_parts(assign_folds(pairs.labels, groups, FOLDS, seed), groups)
     names = ("noisy", "mis-scaled", "noise")
     facts = RecordFacts(np.zeros(rows, np.int8), np.zeros(rows))
-    return Training(names, predictions, Votes(pairs.labels, parts, groups), facts)
+    return BlendInputs(names, predictions, Votes(pairs.labels, parts, groups), facts)
 
 
 if __name__ == "__main__":

@@ -20,9 +20,9 @@ import numpy as np
 from benchmarks.featurize import ROOT
 from core.run import Run
 from core.settings.loader import load_settings
-from metrics.intervals import bootstrap_means, interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import record_log_loss
-from votes.predictions import probabilities, read_predictions
+from votes.predictions import probabilities_from_table, read_predictions
 from votes.records import open_records
 
 CONFIG = "configs/best.yaml"
@@ -86,9 +86,9 @@ def _line(name: str, folder: Path, votes: Path | None) -> tuple[str, bool]:
     }
     best = min(losses, key=lambda model: float(losses[model].mean()))
     blend = run.folder / "blend"
-    learned = record_log_loss(probabilities(blend.read_table("train-learned.parquet")), labels)
+    learned = record_log_loss(probabilities_from_table(blend.read_table("train-learned.parquet")), labels)
     behind = learned - losses[best]
-    low, high = interval(bootstrap_means(behind[:, None], groups)[:, 0])
+    low, high = percentile_interval(bootstrap_means(behind[:, None], groups)[:, 0])
     analysis: dict[str, Any] = blend.read_json("analysis.json")
     kept_up = bool(behind.mean() <= AIM)
     verdict = "" if kept_up else f"  MORE THAN {AIM} BEHIND"

@@ -39,9 +39,9 @@ from benchmarks.search import VOTES
 from core.settings.llm import Llm
 from featurize.tokens.batches import budget_batches, pad
 from infer.scoring.job import ScoringJob, retry_levels
-from infer.scoring.size import load_shape
+from infer.scoring.size import load_config_and_size
 from infer.scoring.vllm_engine import engine_environment, engine_options
-from train.finetune.flops import attention_operations, multiplied_parameters
+from train.finetune.flops import attention_flops, non_embedding_parameters
 from votes.schema import LABELS
 
 # From the models' own configurations. Other values are the defaults of transformers.
@@ -226,9 +226,9 @@ def _answers(model: Path, backend: str) -> Path:
 
 def _operations(model: Path, lengths: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
     """Return the operations (n,) of requests of these lengths (n,)."""
-    config, parameters = load_shape(str(model), "classify")
+    config, parameters = load_config_and_size(str(model), "classify")
     sizes = lengths.astype(np.float64)
-    return sizes * (2.0 * multiplied_parameters(config, parameters) + attention_operations(config, 1.0) / 2 * sizes)
+    return sizes * (2.0 * non_embedding_parameters(config, parameters) + attention_flops(config, 1.0) / 2 * sizes)
 
 
 def _clocked(model: Path, lengths: Sequence[int], ends: Sequence[float], started: float) -> dict[str, float]:

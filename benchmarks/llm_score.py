@@ -35,7 +35,7 @@ from benchmarks.featurize import ROOT
 from benchmarks.search import VOTES
 from core.settings.llm import Llm
 from featurize.tokens.packing import Packer
-from infer.scoring.isolation import Events
+from infer.scoring.isolation import IsolationCallbacks
 from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.vllm_engine import engine_environment, engine_options
 from votes.schema import TEXTS
@@ -276,11 +276,11 @@ def score(
 ) -> tuple[float, npt.NDArray[np.float64]]:
     """Score these rows (ascending) of a file of `pack_votes`; return the seconds and the probabilities (len(rows), 3).
 
-    `on_reply` is that of `infer.scoring.isolation.Events`. Raises RuntimeError if a request fails.
+    `on_reply` is that of `infer.scoring.isolation.IsolationCallbacks`. Raises RuntimeError if a request fails.
     """
     from infer.scoring.isolation import score_shards
     from infer.scoring.requests import RequestShard
-    from infer.scoring.streaming import Stream
+    from infer.scoring.streaming import RequestStream
     from infer.scoring.vllm_engine import vllm_engines
 
     lengths = token_counts(file)
@@ -290,8 +290,8 @@ def score(
         shards.append(RequestShard(str(part[0]), file.name, part.astype(np.int32), False, part))
     answers = np.full((len(rows), 3), np.nan)
     started = time.perf_counter()
-    ask = Stream(job, functools.partial(_read, file.parent), vllm_engines)
-    for scores in score_shards(shards, ask, retry_levels(job.llm), events=Events(on_reply)):
+    ask = RequestStream(job, functools.partial(_read, file.parent), vllm_engines)
+    for scores in score_shards(shards, ask, retry_levels(job.llm), events=IsolationCallbacks(on_reply)):
         if any(scores.reasons):
             raise RuntimeError(next(filter(None, scores.reasons)))
         answers[np.searchsorted(rows, scores.requests)] = scores.probabilities

@@ -1,1 +1,1 @@
-"""What every job stands on: command line, settings, runs, stages, storage, Ray."""
+"""Share what every job needs: command line, settings, runs, stages, storage, Ray."""

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 
 from core import logs
 from core.errors import InputError
-from core.filesystems import resolve
-from core.lock import TakenOverError, locked
-from core.ray_session import disconnect, use_plugins
+from core.filesystems import resolve_filesystem
+from core.lock import LockLostError, run_lock
+from core.ray_session import disconnect, load_plugins_everywhere
 from core.registry import read_plugin
 from core.run import Run, StageResult
 from core.settings.loader import load_settings
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 class Job:
     """One job as the command line runs it.
 
-    `reads` names the sections of settings that it reads, all of them if empty. `dry_run` gives the text that --dry-run
+    `reads` names the sections of settings that it reads; empty means all. `dry_run` returns the text that --dry-run
     prints. With `dry_run_packs` the dry run writes token counts to the run, so it takes the run's lock. Without
     `own_run` the job reads a run that others made and takes no lock. With `saves_settings` it saves the run's settings
     when it has ended well.
@@ -53,13 +53,13 @@ def main(job: Job, arguments: Sequence[str] | None = None) -> int:
     stop_requested = threading.Event()
     try:
         for path in options.plugin:
-            use_plugins(read_plugin(path))
+            load_plugins_everywhere(read_plugin(path))
         run = Run(_settings(options.config, options.set), options.force, options.take_over)
         dry_run = job.dry_run if job.dry_run is not None and options.dry_run else None
         needs_lock = job.own_run if dry_run is None else job.dry_run_packs
         with (
             _sigterm_is_system_exit(stop_requested),
-            locked(run.folder, job.name, run.take_over) if needs_lock else contextlib.nullcontext(),
+            run_lock(run.folder, job.name, run.take_over) if needs_lock else contextlib.nullcontext(),
         ):
             if dry_run is not None:
                 print(dry_run(run))
@@ -80,11 +80,11 @@ def main(job: Job, arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"\n{job.name}: stopped; run the same command again to resume.", file=sys.stderr)
         return 128 + signal.SIGTERM
-    except TakenOverError as error:
+    except LockLostError as error:
         print(f"error: {job.name} ended: {error}", file=sys.stderr)
         return 1
     except Exception as error:  # the one place where failures become exit codes
-        bad_input = input_error(error)
+        bad_input = unwrap_input_error(error)
         if bad_input is not None:
             print(f"error: {bad_input}", file=sys.stderr)
             return 2
@@ -141,7 +141,7 @@ def _parse(job: Job, arguments: Sequence[str] | None) -> argparse.Namespace:
 def _sigterm_is_system_exit(stop_requested: threading.Event) -> Iterator[None]:
     """Turn SIGTERM into SystemExit, so that locks and clusters are released, and set `stop_requested`.
 
-    The exit's own code is not enough: if it is raised while Ray waits for a task, Ray exits with code 1.
+    The exit's own code is not enough. If it is raised while Ray waits for a task, Ray exits with code 1.
     """
 
     def stop(signum: int, frame: object) -> None:
@@ -161,7 +161,7 @@ def _sigterm_is_system_exit(stop_requested: threading.Event) -> Iterator[None]:
 def _settings(path: str, overrides: Sequence[str]) -> Settings:
     try:
         if "://" in path:
-            filesystem, place = resolve(path)
+            filesystem, place = resolve_filesystem(path)
             with filesystem.open_input_stream(place) as stream:
                 text = stream.read().decode()
         else:
@@ -173,7 +173,7 @@ def _settings(path: str, overrides: Sequence[str]) -> Settings:
     return load_settings(text, path, overrides)
 
 
-def input_error(error: BaseException | None) -> InputError | None:
+def unwrap_input_error(error: BaseException | None) -> InputError | None:
     """Return the InputError behind an exception, also through the wrapping of Ray's workers; None if there is none."""
     while error is not None:
         # Ray's RayTaskError is an instance of the exception it wraps, but prints the whole remote traceback.

@@ -16,11 +16,11 @@ from core.errors import InputError
 _SCHEME = re.compile(r"^[a-zA-Z][a-zA-Z0-9+.-]+://")
 _WILDCARD = re.compile(r"[*?\[]")
 _KEY = re.compile(r"key|secret|token|passw|credential|sig", re.IGNORECASE)
-# Pauses double up to 20 s, each times a random share: 90 s on average, so that an outage of 30 s ends no job.
-ATTEMPTS = 12
+# Pauses double up to 20 s, with random jitter. They last 90 s on average, so a job survives an outage of 30 s.
+REQUEST_ATTEMPTS = 12
 
 
-def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str]:
+def resolve_filesystem(location: str, attempts: int = REQUEST_ATTEMPTS) -> tuple[fs.FileSystem, str]:
     """Return the file system and the path inside it, for a local path or a URI such as s3://bucket/key.
 
     Local paths are made absolute. `attempts` is the number of tries of a request to S3.
@@ -30,7 +30,7 @@ def resolve(location: str, attempts: int = ATTEMPTS) -> tuple[fs.FileSystem, str
     return _remote(location, attempts)
 
 
-def refuse_keys(location: str, where: str = "") -> None:
+def reject_credentials(location: str, where: str = "") -> None:
     """Raise InputError for a URI that holds a key. The message names `where`, and only the URI's scheme.
 
     Settings are printed, saved in the run and shown in the report.
@@ -43,7 +43,7 @@ def refuse_keys(location: str, where: str = "") -> None:
     host, _, port = place.partition("/")[0].partition(":")
     named = [name for name in urllib.parse.parse_qs(options, keep_blank_values=True) if _KEY.search(name)]
     if scheme == "gs":
-        host = host.removeprefix("anonymous@")  # how pyarrow is told to use no key
+        host = host.removeprefix("anonymous@")  # pyarrow's syntax for access without a key
     if "@" in host + options or (port and (not port.isdigit() or scheme.lower() in ("s3", "gs"))) or named:
         raise InputError(
             "the URI contains a key",
@@ -54,7 +54,7 @@ def refuse_keys(location: str, where: str = "") -> None:
 
 @functools.lru_cache(maxsize=256)  # cached file systems keep their connections
 def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
-    refuse_keys(location)
+    reject_credentials(location)
     try:
         filesystem, path = fs.FileSystem.from_uri(location)
     except (ValueError, OSError) as error:
@@ -73,13 +73,15 @@ def _remote(location: str, attempts: int) -> tuple[fs.FileSystem, str]:
 
 
 @contextlib.contextmanager
-def unreachable_is_input_error(location: str) -> Iterator[None]:
+def raise_if_unreachable(location: str) -> Iterator[None]:
     """Turn the OSError of an unreachable location into an InputError that names it."""
     try:
         yield
     except OSError as error:
         raise InputError(
-            f"cannot be reached: {str(error).splitlines()[0]}", where=location, fix="check the path and your rights."
+            f"cannot be reached: {str(error).splitlines()[0]}",
+            where=location,
+            fix="check the path and your permissions.",
         ) from error
 
 
@@ -95,19 +97,19 @@ class InputFile:
     @property
     def filesystem(self) -> fs.FileSystem:
         """Its file system: resolved where it is used, since pickle would lose its retry strategy."""
-        return resolve(self.location)[0]
+        return resolve_filesystem(self.location)[0]
 
 
-def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
-    """Return the files of a path or URI: one file, all files below a folder that end in `endings`, or a glob.
+def list_input_files(location: str, endings: tuple[str, ...]) -> list[InputFile]:
+    """Return the files of a path or URI. It names a file, a folder (its files that end in `endings`), or a glob.
 
-    Files are ordered by name, so that record positions do not depend on the file system. Raises InputError if there
-    is none.
+    Files are ordered by name, so record positions do not depend on the file system. Raises InputError if no file
+    matches.
     """
     wildcard = _WILDCARD.search(location)
     # An existing file wins over a glob, so that names with brackets can be given as they are.
-    filesystem, path = resolve(location)
-    with unreachable_is_input_error(location):
+    filesystem, path = resolve_filesystem(location)
+    with raise_if_unreachable(location):
         info = filesystem.get_file_info(path)
     if info.type == fs.FileType.File:
         return [InputFile(location, path, location, info.size)]
@@ -122,7 +124,9 @@ def expand(location: str, endings: tuple[str, ...]) -> list[InputFile]:
             )
         return [InputFile(location, file.path, file.path, file.size) for file in files]
     if wildcard:
-        _, base = resolve(location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/"))
+        _, base = resolve_filesystem(
+            location[: wildcard.start()].rpartition("/")[0] or ("." if "/" not in location else "/")
+        )
         files = [file for file in _below(filesystem, base) if _matches(file.path, path)]
         if files:
             return [InputFile(location, file.path, file.path, file.size) for file in files]

@@ -1,4 +1,4 @@
-"""Which model a name stands for: part of the fingerprint of everything that the model makes."""
+"""Identify the model behind a name, for the fingerprints of its outputs."""
 
 import hashlib
 import importlib.metadata
@@ -7,7 +7,7 @@ import os
 _CHUNK = 1 << 20
 
 
-def identity(location: str, package: str | None = None) -> str:
+def model_identity(location: str, package: str | None = None) -> str:
     """Return the version of an installed package, else the digest of a folder's files, else the hub id itself.
 
     Folders with the same files are the same model. A folder with one changed file is another model.

@@ -1,4 +1,4 @@
-"""A lock on a run's folder, on any file system: one job at a time, by leases that their owners renew.
+"""Lock a run's folder on any file system. Leases, which their owners renew, admit one job at a time.
 
 Object stores cannot create a file only if it is absent, so jobs do not race for one name. Each job writes a lease of
 its own, then lists all leases, and withdraws if another one is live. Two jobs that start at the same moment may both
@@ -23,22 +23,22 @@ from core import logs
 from core.errors import InputError
 from core.storage import Folder
 
-LOCK = ".lock"
+LOCK_FOLDER = ".lock"
 HEARTBEAT_S = 15.0
-# A lease that was not renewed for eight heartbeats: its owner is dead, or cut off and stopped two heartbeats ago.
+# A lease expires after eight missed heartbeats. By then its owner is dead, or has stopped two heartbeats ago.
 EXPIRY_S = 8 * HEARTBEAT_S
-CUT_OFF_S = 6 * HEARTBEAT_S
-STOP_S = EXPIRY_S  # for a live owner to notice that its lease was revoked, and to stop
+RENEWAL_TIMEOUT_S = 6 * HEARTBEAT_S
+STOP_TIMEOUT_S = EXPIRY_S  # time for a live owner to notice a revoked lease and stop
 POLL_S = HEARTBEAT_S / 5
 
 
-class TakenOverError(RuntimeError):
-    """Another job has taken over the run, or may have while this one was cut off."""
+class LockLostError(RuntimeError):
+    """Another job took over the run, or may have done so while this job could not renew its lease."""
 
 
 @dataclass(frozen=True)
 class Lease:
-    """Who works on a run: user, host, process, job, and since when (UTC)."""
+    """The owner of a run's lock: user, host, process, job, and start time (UTC)."""
 
     owner: str
     host: str
@@ -54,11 +54,11 @@ class Lease:
         return f"{self.owner} on {self.host} (process {self.pid}, {self.job}{submitted}, since {self.since})"
 
     def is_here(self) -> bool:
-        """Return whether its process can be seen from here."""
-        return self.machine == this_machine()
+        """Return whether the process is visible from this machine."""
+        return self.machine == machine_identity()
 
     def ended(self) -> bool:
-        """Return whether its process was on this machine and has ended. False where that cannot be seen."""
+        """Return whether the process ran on this machine and has ended. Return False if it is not visible."""
         if not self.is_here():
             return False
         if self.pid == os.getpid():  # a restarted container
@@ -73,19 +73,19 @@ class Lease:
 
 
 @contextlib.contextmanager
-def locked(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
-    """Hold the lock on a run's folder for one job.
+def run_lock(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
+    """Lock a run's folder for one job.
 
     A lease expires when its process is gone (same machine) or after `EXPIRY_S` seconds without a heartbeat. Leases of
     other machines are watched until they renew or expire. With `take_over`, existing leases are revoked; a live owner
-    has `STOP_S` seconds to stop.
+    has `STOP_TIMEOUT_S` seconds to stop.
 
-    Raises InputError, which names the owner, if another job holds the run. Raises TakenOverError if another job takes
-    it over, or if the lease could not be renewed for `CUT_OFF_S` seconds.
+    Raises InputError with the owner's name if another job uses the run. Raises LockLostError if another job takes the
+    run over, or if the lease could not be renewed for `RENEWAL_TIMEOUT_S` seconds.
     """
-    created = (run / LOCK).make()
+    created = (run / LOCK_FOLDER).make()
     me = _user(), socket.gethostname(), os.getpid()
-    held = _Held(run / LOCK, Lease(*me, job, _now(), this_machine(), submitted_as=_submitted_as()))
+    held = _Held(run / LOCK_FOLDER, Lease(*me, job, _now(), machine_identity(), submitted_as=_submitted_as()))
     try:
         held.renew()
         _refuse_others(run, held, take_over)
@@ -114,13 +114,13 @@ class _Held:
         self.folder.write_json(self.name, vars(self._lease))
 
     def revoke(self, name: str, lease: Lease, gone: bool) -> None:
-        """Revoke another job's lease for good: its owner may be about to renew it.
+        """Revoke another job's lease permanently: its owner may be about to renew it.
 
-        An owner that is not `gone` has `STOP_S` seconds to notice, to stop, and to release its lease.
+        An owner that is not `gone` has `STOP_TIMEOUT_S` seconds to notice, to stop, and to release its lease.
         """
         self._lease = replace(self._lease, over=[*self._lease.over, name])
         self.renew()
-        until = time.monotonic() + (0 if gone else STOP_S)
+        until = time.monotonic() + (0 if gone else STOP_TIMEOUT_S)
         while time.monotonic() < until and not lease.ended() and name in self._changed():
             time.sleep(POLL_S)
             self.renew()
@@ -133,7 +133,7 @@ class _Held:
                 self.folder.delete(self.name)
 
     def leases(self) -> dict[str, float]:
-        """Return when each valid lease was renewed. Raises TakenOverError if this one is gone or revoked."""
+        """Return when each valid lease was renewed. Raises LockLostError if this one is gone or revoked."""
         changed = self._changed()
         return {name: when for name, when in changed.items() if name not in self._lease.over}
 
@@ -141,7 +141,7 @@ class _Held:
         changed = {name: when for name, when in self.folder.changed().items() if name.endswith(".json")}
         others = [_read(self.folder, name) for name in changed.keys() - {self.name}]
         if self.name not in changed or any(self.name in other.over for other in others if other is not None):
-            raise TakenOverError("another job has taken over this run")
+            raise LockLostError("another job has taken over this run")
         return changed
 
     @contextlib.contextmanager
@@ -158,7 +158,7 @@ class _Held:
             yield
         except SystemExit:
             if self._lost:
-                raise TakenOverError(self._lost) from None
+                raise LockLostError(self._lost) from None
             raise
         finally:
             self._done.set()
@@ -171,9 +171,9 @@ class _Held:
             try:
                 self.leases()
                 self.renew()
-                if time.monotonic() - began < CUT_OFF_S:  # else another job may have come and gone in between
+                if time.monotonic() - began < RENEWAL_TIMEOUT_S:  # else another job may have come and gone in between
                     self._renewed = began
-            except TakenOverError as error:
+            except LockLostError as error:
                 self._lose(str(error))
                 return
             except OSError as error:  # a passing outage; the next heartbeat retries
@@ -184,7 +184,7 @@ class _Held:
         late = False
         while not self._done.wait(POLL_S):
             unrenewed = time.monotonic() - self._renewed
-            was_late, late = late, unrenewed > CUT_OFF_S
+            was_late, late = late, unrenewed > RENEWAL_TIMEOUT_S
             if late and was_late:  # a process that was suspended first gets to renew
                 self._cut_off = True
                 self._lose(
@@ -252,7 +252,7 @@ def _read(folder: Folder, name: str) -> Lease | None:
         return Lease("someone", "an unknown machine", 0, "a job of another version", "an unknown time")
 
 
-def this_machine() -> str:
+def machine_identity() -> str:
     """Return an identity of this machine since its last start, and of its visible processes."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

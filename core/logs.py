@@ -19,7 +19,7 @@ class _StandardError(logging.Handler):
 
 
 def configure(level: int = logging.INFO) -> None:
-    """Set the least level that is shown. Libraries' own lines are shown only at DEBUG."""
+    """Set the lowest level to show. Libraries' own lines are shown only at DEBUG."""
     if not LOGGER.handlers:
         handler = _StandardError()
         handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
@@ -39,7 +39,7 @@ def info(stage: str, text: str) -> None:
 
 
 def warning(stage: str, text: str) -> None:
-    """Log what a user should look at, although the stage continues."""
+    """Log a warning for the user; the stage continues."""
     _log(logging.WARNING, stage, text)
 
 

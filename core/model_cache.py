@@ -19,8 +19,8 @@ from urllib.parse import parse_qs
 from pyarrow import fs
 
 from core.errors import InputError
-from core.filesystems import resolve, unreachable_is_input_error
-from core.private_dir import private_folder
+from core.filesystems import raise_if_unreachable, resolve_filesystem
+from core.private_dir import create_private_folder
 from core.storage import Folder
 
 _CACHE = "tiebreak-models"
@@ -31,30 +31,30 @@ _UNUSED_S = 12 * 3600  # after which a copy may be removed: whatever uses it loa
 
 @dataclass(frozen=True)
 class CheckpointRef:
-    """A model's checkpoint: a hub id, a folder on every node, or a folder of an object store or of the run."""
+    """A model's checkpoint: a hub id, a folder on every node, an object store's folder, or one of the run."""
 
     location: str
     fingerprint: str
     in_run: bool = False
 
     def local(self) -> str:
-        """Return a hub id, or a folder on this machine; copy it from an object store if need be."""
+        """Return a hub id or a local folder. Copy the folder from an object store if necessary."""
         return self._cached(header_only=False)
 
     def header_only(self) -> str:
-        """Return the same, but a copy holds the headers of the weights only; see `local_folder`."""
+        """Return the same, but a copy holds the headers of the weights only; see `fetch_folder`."""
         return self._cached(header_only=True)
 
     def _cached(self, header_only: bool) -> str:
         is_stored = self.in_run or "://" in self.location
-        return local_folder(Folder(self.location), self.fingerprint, header_only) if is_stored else self.location
+        return fetch_folder(Folder(self.location), self.fingerprint, header_only) if is_stored else self.location
 
 
 def engine_source(location: str) -> tuple[str, dict[str, str]]:
-    """Return a model's location as ray.data.llm takes it, and the environment its engines need to reach it.
+    """Return a model's location for ray.data.llm, and the environment that its engines need to read it.
 
-    Engines start on any machine that has room, so each fetches a model from an object store itself. ray.data.llm has a
-    prefix for doing so through pyarrow, as we do. It takes a URI's options from the environment.
+    Engines start on any machine with free resources, so each fetches the model from an object store itself. A prefix
+    makes ray.data.llm use pyarrow, as we do. It takes a URI's options from the environment.
     """
     if "://" not in location:
         return location, {}
@@ -70,21 +70,21 @@ def engine_source(location: str) -> tuple[str, dict[str, str]]:
     return f"pyarrow-{uri}", environment
 
 
-def local_folder(folder: Folder, fingerprint: str, header_only: bool = False) -> str:
-    """Return the folder itself if it is on a file system, else a copy on this machine, made once for all processes.
+def fetch_folder(folder: Folder, fingerprint: str, header_only: bool = False) -> str:
+    """Return a local folder as it is. Copy an object store's folder to this machine, once for all processes.
 
-    With `header_only` the copy has everything but the values of the weights, which are nearly all of its bytes. That is
-    enough to check a model, or to use its tokenizer, on a machine that does not run it.
+    With `header_only` the copy lacks the values of the weights, which are nearly all of its bytes. It suffices to check
+    a model, or to use its tokenizer, on a machine that does not run it.
 
-    A copy is known by `fingerprint` and by the sizes and times of the files, so an outdated copy is never used. Older
-    copies of the folder are removed, and copies of other folders that were not used for twelve hours. Raises InputError
-    if another user may have put something into the cache.
+    The cache key is `fingerprint` with the sizes and times of the files, so outdated copies are never used. Older
+    copies of the folder are removed. So are copies of other folders, unused for twelve hours. Raises InputError if
+    another user can write to the cache.
     """
-    filesystem, path = resolve(folder.uri)
+    filesystem, path = resolve_filesystem(folder.uri)
     if isinstance(filesystem, fs.LocalFileSystem):
         return path
-    # The cache belongs to the user: others could put a model of theirs into a folder that all may write.
-    cache = private_folder(Path(tempfile.gettempdir()) / f"{_CACHE}-{os.getuid()}")
+    # The cache is private: in a shared folder another user could plant a model.
+    cache = create_private_folder(Path(tempfile.gettempdir()) / f"{_CACHE}-{os.getuid()}")
     copies = cache / _digest(folder.uri, *["header only"] * header_only)
     with open(cache / f"{copies.name}.lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -122,8 +122,8 @@ def stored_fingerprint(uri: str) -> str:
 
     Raises InputError if there are none.
     """
-    filesystem, path = resolve(uri)
-    with unreachable_is_input_error(uri):
+    filesystem, path = resolve_filesystem(uri)
+    with raise_if_unreachable(uri):
         files = _contents(filesystem, path)
     if not files:
         raise InputError("no files there", uri, "check the URI, or name a folder or a model on the hub.")

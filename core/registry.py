@@ -1,8 +1,8 @@
-"""Members of the product that are one file each: feature families, booster engines, scoring modes, report sections.
+"""Register feature families, booster engines, scoring modes and report sections, one file each.
 
-A member's module registers it with the decorator of its registry. Members come from a package of this project, from
-installed packages (entry points of the group `tiebreak.plugins`) and from files given by --plugin. A settings file
-never names code to load: it is data.
+A member's module registers it with the decorator of its registry. Members come from this project, from installed
+packages (entry points `tiebreak.plugins`) and from --plugin files. A settings file never names code to load: it is
+data.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Registry:
         self._loaded = False
 
     def register(self, member: type[Member]) -> type[Member]:
-        """Register an instance of the class under its attribute `name`. A decorator.
+        """Register an instance of the class under its attribute `name`. Use as a decorator.
 
         Raises InputError if another module has registered the name.
         """
@@ -45,7 +45,7 @@ class Registry:
         other = self._members.get(instance.name)
         if other is not None and type(other).__module__ != member.__module__:
             raise InputError(
-                f"two {self.kind}s are called {instance.name!r}", member.__module__, "give one of them another name."
+                f"two {self.kind}s are named {instance.name!r}", member.__module__, "give one of them another name."
             )
         self._members[instance.name] = instance
         return member
@@ -60,7 +60,7 @@ class Registry:
         self._load()
         if name not in self._members:
             near = difflib.get_close_matches(name, self._members, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self._members)}."
+            hint = f"did you mean {near[0]!r}?" if near else f"known names: {', '.join(self._members)}."
             raise InputError(f"no {self.kind} {name!r}", fix=f"{hint} One from a file needs --plugin FILE.")
         return self._members[name]
 

@@ -1,4 +1,4 @@
-"""What each job asks a Ray cluster for, and whether the cluster could ever have it."""
+"""Compute the resources that each job requests, and check whether the cluster can provide them."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
     from core.settings.llm import Llm
     from core.settings.schema import Settings
 
-# For the drivers of jobs, from clusters/start_ray.sh or configs/clusters/kuberay.yaml: a JSON list of the nodes that
-# the autoscaler may have, pairs of the resources of one and how many at most; empty if it adds none.
+# A JSON list of the nodes that the autoscaler may add: pairs of one node's resources and the largest number. It is
+# empty without an autoscaler. clusters/start_ray.sh and configs/clusters/kuberay.yaml set it for drivers.
 NODE_TYPES = "TIEBREAK_NODE_TYPES"
 Resources = Mapping[str, float]
 NodeTypes = Sequence[tuple[Resources, int]]
 
 
 def resource_seconds(seconds: float, cpus: int, gpus: int) -> dict[str, float]:
-    """Return the core-seconds and GPU-seconds of work that held these CPUs and GPUs, for its manifest."""
+    """Return the core-seconds and GPU-seconds of work on these CPUs and GPUs, for its manifest."""
     return {"core_seconds": round(seconds * cpus, 1), "gpu_seconds": round(seconds * gpus, 1)}
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a job needs at the same time for `what` to run at all; more of it runs more at once.
+    """The minimum resources for `what` to run at all. With more, more runs in parallel.
 
-    `count` bundles, each of which has to fit on one node; none of ours need to be on the same one. `key` names the
-    settings that it comes from, one or a section of them; empty if none does.
+    It has `count` bundles. Each must fit on one node; they may be on different nodes. `key` names the setting or
+    section that decides it, or is empty.
     """
 
     job: str
@@ -51,24 +51,24 @@ class Request:
         return text if self.count == 1 else f"{self.count} times {text}"
 
 
-def requests(settings: Settings) -> list[Request]:
-    """Return the largest request of each kind of work, of every job that the settings ask for and of `predict`."""
+def resource_requests(settings: Settings) -> list[Request]:
+    """Return the largest request of each kind of work, for every configured job and for `predict`."""
     asked = [Request("ingest", "a file or shard", {"CPU": 1})]
     families = family_requests(settings.featurize)
     if settings.boosters or families:
-        asked.append(Request("featurize", "a shard, or what is fitted", {"CPU": 1}))
+        asked.append(Request("featurize", "a shard, or a fit", {"CPU": 1}))
     asked += families
     for search in settings.tune:
         booster = next(each for each in settings.boosters if each.name == search.booster)
-        asked.append(processes_request("tune", booster))
-    asked += [folds_request(booster) for booster in settings.boosters]
+        asked.append(process_request("tune", booster))
+    asked += [fold_request(booster) for booster in settings.boosters]
     for job, models in (("train_encoder", settings.finetune.encoders), ("train_llm", settings.finetune.llms)):
         for model in models:
             asked += [Request(job, f"{model.name}: packing", {"CPU": 1}), workers_request(job, model)]
     for llm in settings.llms:
         asked += [Request("score_llm", f"{llm.name}: packing", {"CPU": 1}), engine_request(llm)]
     asked += [Request("blend", "an analysis", {"CPU": 1}), Request("report", "a shard", {"CPU": 1})]
-    return [*asked, *(processes_request("predict", booster) for booster in settings.boosters)]
+    return [*asked, *(process_request("predict", booster) for booster in settings.boosters)]
 
 
 def family_requests(featurize: Featurize) -> list[Request]:
@@ -81,15 +81,15 @@ def family_requests(featurize: Featurize) -> list[Request]:
     ]
 
 
-def folds_request(booster: Booster) -> Request:
-    """Return the request for one fold's training processes; see core.placement.request_group."""
+def fold_request(booster: Booster) -> Request:
+    """Return the request for one fold's training processes; see core.placement.request_placement_group."""
     key = booster.key("cpus_per_worker and num_workers")
     return Request(
         "train_boosters", f"{booster.name}: a fold", {"CPU": booster.cpus_per_worker}, booster.num_workers, key
     )
 
 
-def processes_request(job: str, booster: Booster) -> Request:
+def process_request(job: str, booster: Booster) -> Request:
     """Return the request for one process that trains a trial's folds, or predicts shards."""
     what = "a trial" if job == "tune" else "a shard"
     key = booster.key("cpus_per_worker")
@@ -110,12 +110,12 @@ def worker_resources(model: FinetunedModel) -> dict[str, float]:
 
 
 def engine_request(llm: Llm) -> Request:
-    """Return what one engine needs; see `engine_bundles`."""
-    bundles = engine_bundles(llm)
+    """Return what one engine needs; see `bundles_per_engine`."""
+    bundles = bundles_per_engine(llm)
     return Request("score_llm", f"{llm.name}: an engine", bundles[0], len(bundles), f"llms.{llm.name}")
 
 
-def engine_bundles(llm: Llm) -> list[dict[str, float]]:
+def bundles_per_engine(llm: Llm) -> list[dict[str, float]]:
     """Return the bundles of one engine's placement group: one for each GPU, or one of CPUs alone.
 
     A bundle has a whole CPU at least: the process that Ray starts there takes one.
@@ -127,15 +127,15 @@ def engine_bundles(llm: Llm) -> list[dict[str, float]]:
 
 
 def fits(request: Request, nodes: Sequence[Resources], to_come: NodeTypes = ()) -> bool:
-    """Return whether the request fits on nodes with these resources, were they free, or on all those `to_come`."""
+    """Return whether the request fits on these nodes, if they were idle, or on all nodes `to_come`."""
     return _times(request, nodes, to_come) >= 1
 
 
 def require_capacity(request: Request) -> None:
-    """Raise InputError if the cluster that Ray is connected to can never have what the request asks for.
+    """Raise InputError if the connected cluster can never satisfy the request.
 
-    A local cluster is as large as it is; others may grow by the node types that their autoscaler knows. Where nobody
-    says what these are, a line tells what is missing, and the job waits for it.
+    A local cluster cannot grow. Other clusters grow by their autoscaler's node types. If these are unknown, log what is
+    missing; the job then waits.
     """
     nodes, to_come = _cluster()
     if fits(request, nodes, to_come):
@@ -146,14 +146,14 @@ def require_capacity(request: Request) -> None:
     count = max(len(nodes), sum(count for _, count in to_come))
     here = f"the largest node has {largest}" if request.count == 1 else f"{count} nodes have {largest} at most"
     if os.environ.get("RAY_ADDRESS") and NODE_TYPES not in os.environ:
-        less = f", or stop it and ask for less in {request.key}" if request.key else ""
-        logs.info(request.job, f"{request.what} needs {request}, but {here}: the job waits for more{less}")
+        less = f", or stop it and lower {request.key}" if request.key else ""
+        logs.info(request.job, f"{request.what} needs {request}, but {here}: waiting for more nodes{less}")
         return
-    grown = ", also when it has grown" if to_come else ""
+    grown = ", even when fully scaled up" if to_come else ""
     raise InputError(
-        f"asks for {request}, but this is a cluster where {here}{grown}",
+        f"needs {request}, but on this cluster {here}{grown}",
         where=request.key,
-        fix="ask for less there, or run on a cluster that has them.",
+        fix="lower it, or use a larger cluster.",
     )
 
 
@@ -162,31 +162,33 @@ def can_scale_up(request: Request) -> bool:
     return fits(request, [], _cluster()[1])
 
 
-def fitting_count(request: Request, most: int) -> int:
-    """Return how many of the request fit on the cluster as it is, or as large as it may become: 1 to `most`.
+def count_fitting(request: Request, most: int) -> int:
+    """Return how many of the request fit on the cluster, now or fully scaled up: 1 to `most`.
 
     An autoscaler sees only what is requested at the same time.
     """
     return max(1, min(most, _times(request, *_cluster())))
 
 
-def fit_together(asked: Sequence[Request]) -> bool:
-    """Return whether all these fit on the cluster at the same time: as it is, or as large as it may become."""
+def fit_at_once(asked: Sequence[Request]) -> bool:
+    """Return whether all requests fit on the cluster at the same time, now or fully scaled up."""
     nodes, to_come = _cluster()
     return any(_pack(asked, each) for each in (nodes, [node for node, count in to_come for _ in range(count)]))
 
 
 def request_table(settings: Settings) -> str:
     """Return what `pipeline --dry-run` prints: a line for each request."""
-    rows = [(each.job, each.what, str(each)) for each in requests(settings) if each.job != "predict"]
+    rows = [(each.job, each.what, str(each)) for each in resource_requests(settings) if each.job != "predict"]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
-    head = "Each job needs at least this at the same time, each part of it on one node; with more it does more at once:"
+    head = "Minimum resources of each job. A bundle must fit on one node; with more resources, more runs in parallel:"
     data = settings.data
-    given = "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,}, made up"
+    given = (
+        "none yet: give data.train" if data.synthetic is None else f"{data.synthetic.train_rows:,} synthetic records"
+    )
     votes = given if data.primary is None else ", ".join([data.primary, *(source.path for source in data.others)])
     return "\n".join(
         [
-            f"Votes: {votes} (not looked at here)" if data.primary is not None else f"Votes: {votes}",
+            f"Votes: {votes} (not read by --dry-run)" if data.primary is not None else f"Votes: {votes}",
             head,
             *(f"  {job.ljust(widths[0])}  {what.ljust(widths[1])}  {asked}" for job, what, asked in rows),
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
-from core.filesystems import unreachable_is_input_error
+from core.filesystems import raise_if_unreachable
 from core.stage import require_stage
 from core.storage import Folder
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class StageResult:
-    """What one stage did, for the summary at the end."""
+    """The result of one stage, for the summary at the end."""
 
     stage: str
     cached: bool
@@ -41,13 +41,13 @@ class Run:
         if "://" not in location:
             if not os.path.isabs(location) and os.environ.get("RAY_ADDRESS"):
                 raise InputError(
-                    f"the relative path {location!r} means another folder on each machine of a cluster",
+                    f"the relative path {location!r} names a different folder on each machine of the cluster",
                     where="run",
                     fix="give an absolute path on shared storage, or a URI.",
                 )
             location = os.path.abspath(location)
         self.folder = Folder(location)
-        with unreachable_is_input_error(location):
+        with raise_if_unreachable(location):
             self.folder.refuse_unwritable()
 
     def require(self, name: str, job: str, records: str | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Stage folders and their manifests: which stages are finished, and with which settings and inputs."""
+"""Track finished stages with their settings and inputs, in manifests."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def fingerprint(value: object) -> str:
 class Stage:
     """One stage folder of a run. It is finished when its manifest carries the fingerprint of its settings and inputs.
 
-    The manifest is written last. While a stage is redone it has no manifest, so that a mixture of old and new files
-    never counts. Finished parts inside (shards, folds) carry the same fingerprint and are kept.
+    The manifest is written last. A stage has no manifest while it is rebuilt, so a mixture of old and new files never
+    counts. Finished parts inside (shards, folds) carry the same fingerprint and are kept.
     """
 
     name: str
@@ -196,7 +196,7 @@ def _difference(
     if manifest is None and folder.exists(MANIFEST):
         return f"the {MANIFEST} of {name} is corrupt"
     if manifest is None:
-        return f"{name} is not built yet, or a job that rebuilds it has not ended"
+        return f"{name} is not built yet, or a job is still rebuilding it"
     for what, actual, expected in (
         ("settings", manifest["settings"], settings),
         ("inputs", manifest["inputs"], inputs),
@@ -239,7 +239,7 @@ def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
 
 
 def library_versions() -> dict[str, str]:
-    """Return the versions of Python, of shared libraries and of those of families and engines."""
+    """Return the versions of Python and of libraries, including the libraries of families and engines."""
     versions = {"python": platform.python_version()}
     members = [library for registry in (FAMILIES, ENGINES) for member in registry for library in member.libraries]
     for name in dict.fromkeys([*_LIBRARIES, *members]):

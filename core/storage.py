@@ -15,22 +15,22 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from core.errors import InputError
-from core.filesystems import resolve
+from core.filesystems import resolve_filesystem
 
 FINGERPRINT_KEY = b"tiebreak.fingerprint"
 Parsed = TypeVar("Parsed")
 _PIECE = 1 << 24  # bytes
 _HEADER = 100_000_000  # bytes of a safetensors file's header at most, as its own library has it
 _CONCURRENT_REQUESTS = 32
-_FIRST_ATTEMPTS = 3  # of the first request: a store that never answered is no passing outage
+_FIRST_ATTEMPTS = 3  # of the first request: a store that never replied is no brief outage
 
 
 class CorruptFileError(InputError):
-    """A file of a run is not what was written; `where` is the file."""
+    """A file of a run differs from what was written; `where` is the file."""
 
 
 def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> None:
-    """Write an object in a thread: a signal to the main thread must not end, and so commit, half an upload."""
+    """Write an object in a thread. A signal to the main thread must not commit half an upload."""
     failed: list[BaseException] = []
 
     def write() -> None:
@@ -51,7 +51,7 @@ def _upload(filesystem: fs.FileSystem, path: str, data: bytes | pa.Buffer) -> No
         raise failed[0]
 
 
-def made_by(schema: pa.Schema) -> str | None:
+def schema_fingerprint(schema: pa.Schema) -> str | None:
     """Return the fingerprint in a table's schema, or None."""
     value = (schema.metadata or {}).get(FINGERPRINT_KEY)
     return value.decode() if value else None
@@ -77,17 +77,17 @@ class Folder:
         return self.uri.partition("?")[0].rstrip("/").rpartition("/")[2]
 
     def _open(self, name: str) -> tuple[fs.FileSystem, str]:
-        # Names may come from a manifest that somebody else wrote.
+        # Names may come from a manifest of another user.
         if name.startswith("/") or ".." in name.split("/"):
             raise InputError(
-                f"the name {name!r} leads out of the folder", str(self), "do not use the file that names it."
+                f"the name {name!r} is outside the folder", str(self), "do not use the file that names it."
             )
-        filesystem, path = resolve(self.uri)
+        filesystem, path = resolve_filesystem(self.uri)
         return filesystem, f"{path}/{name}"
 
     def refuse_unwritable(self) -> None:
         """Raise OSError if nothing can be written here."""
-        filesystem, path = resolve(self.uri, _FIRST_ATTEMPTS)
+        filesystem, path = resolve_filesystem(self.uri, _FIRST_ATTEMPTS)
         if not isinstance(filesystem, fs.LocalFileSystem):
             probe = f"{path}/.probe-{uuid.uuid4().hex}"
             with filesystem.open_output_stream(probe) as stream:
@@ -101,12 +101,12 @@ class Folder:
             raise NotADirectoryError(f"{parent} is not a folder")
         if not os.access(parent, os.W_OK):
             raise PermissionError(f"{parent} is not writable")
-        # Only creating the folder shows that it can be created. Remove it: refused work must leave nothing.
+        # Only creating the folder shows that it can be created. Remove it again: a refused job must leave no folder.
         self.unmake(self.make())
 
     def make(self) -> list[str]:
         """Create a local folder and its parents; return those that were absent, innermost first."""
-        filesystem, path = resolve(self.uri)
+        filesystem, path = resolve_filesystem(self.uri)
         missing: list[str] = []
         while isinstance(filesystem, fs.LocalFileSystem) and not os.path.isdir(path):
             missing.append(path)
@@ -134,14 +134,14 @@ class Folder:
 
     def files(self) -> dict[str, int]:
         """Return the bytes of every file below the folder, by its relative path."""
-        filesystem, path = resolve(self.uri)
+        filesystem, path = resolve_filesystem(self.uri)
         selector = fs.FileSelector(path, recursive=True, allow_not_found=True)
         infos = [info for info in filesystem.get_file_info(selector) if info.type == fs.FileType.File]
         return {info.path[len(path) + 1 :]: int(info.size) for info in sorted(infos, key=lambda info: info.path)}
 
     def changed(self) -> dict[str, float]:
         """Return when each direct file was last written, in seconds by the clock of the storage."""
-        filesystem, path = resolve(self.uri)
+        filesystem, path = resolve_filesystem(self.uri)
         infos = filesystem.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return {info.base_name: info.mtime_ns / 1e9 for info in infos if info.type == fs.FileType.File}
 
@@ -244,7 +244,7 @@ class Folder:
     def table_fingerprint(self, name: str) -> str | None:
         """Return the fingerprint in a Parquet file; None if the file is absent, corrupt or has none."""
         try:
-            return made_by(self._parse(name, pq.read_schema))
+            return schema_fingerprint(self._parse(name, pq.read_schema))
         except (FileNotFoundError, CorruptFileError):
             return None
 
@@ -268,6 +268,6 @@ class Folder:
 
     def delete_all(self) -> None:
         """Remove the folder and everything below it."""
-        filesystem, path = resolve(self.uri)
+        filesystem, path = resolve_filesystem(self.uri)
         if filesystem.get_file_info(path).type == fs.FileType.Directory:
             filesystem.delete_dir(path)

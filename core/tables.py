@@ -5,7 +5,7 @@ from collections.abc import Sequence
 GIB = 2.0**30
 
 
-def size_text(count: float) -> str:
+def format_bytes(count: float) -> str:
     """Return bytes as text in GiB, MiB or KiB."""
     for unit, size in (("GiB", GIB), ("MiB", 2.0**20)):
         if count >= size:

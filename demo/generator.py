@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from demo.texts import Prompt, Style, vary_prompt, write_answer, write_prompt
-from demo.utility import observe, overlap, utility, vote_probabilities
+from demo.utility import overlap, read_traits, utility, vote_probabilities
 from metrics.scores import log_loss
 from votes.schema import PROBABILITIES, TEXTS, WINNERS
 
@@ -73,12 +73,12 @@ class _Pair(NamedTuple):
     responses: tuple[list[str | None], list[str | None]]
 
 
-def generate(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
+def generate_pairs(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
     """Draw `rows` records; the same arguments give the same bytes.
 
     Streams of different names, and the same stream with different seeds, are independent and share no id. A shorter
-    draw is the beginning of a longer one. Votes follow the model in demo.utility; about 9% of the prompts repeat
-    popular ones of the stream, half of them with other case, white space or punctuation.
+    draw is the beginning of a longer one. Votes follow the model in demo.utility. About 9% of the prompts repeat
+    popular prompts of the stream, half of them with other case, white space or punctuation.
 
     Raises ValueError if `rows` or `seed` is negative.
     """
@@ -95,7 +95,7 @@ def generate(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
         uniforms = np.random.default_rng(seeds).random(len(pairs))
         votes = (uniforms[:, None] > truth.cumsum(axis=1)[:, :2]).sum(axis=1)
         truths.append(truth)
-        # 53 bits, so that an id survives a reader that takes it for a float: 29 for the stream, 24 for the row.
+        # 53 bits, so that an id survives a conversion to float: 29 for the stream, 24 for the row.
         columns["id"] += [str((name >> 35 << 24) + start + row) for row in range(len(pairs))]
         for side, suffix in enumerate("ab"):
             columns[f"model_{suffix}"] += [pair.models[side] for pair in pairs]
@@ -146,7 +146,7 @@ def _popular_prompts(rng: random.Random) -> list[Prompt]:
 def _draw_pairs(rng: random.Random, popular: list[Prompt], count: int) -> Iterator[_Pair]:
     for _ in range(count):
         if rng.random() < _REPEATED:
-            # The square favours the first ones: a few prompts are very common, as in the arena.
+            # The square favors the first ones: a few prompts are very common, as in the arena.
             prompt = popular[int(rng.random() ** 2 * len(popular))]
             if rng.random() < 0.5:
                 prompt = vary_prompt(rng, prompt)
@@ -200,7 +200,7 @@ def _spoil(rng: random.Random, answer: list[str | None]) -> list[str | None]:
 
 def _true_probabilities(pairs: list[_Pair]) -> npt.NDArray[np.float64]:
     """Return the probabilities (n, 3) of the votes, from the texts alone."""
-    seen = [[observe(pair.prompt, response) for response in pair.responses] for pair in pairs]
+    seen = [[read_traits(pair.prompt, response) for response in pair.responses] for pair in pairs]
     utilities = np.array([[utility(a), utility(b)] for a, b in seen])
     overlaps = np.array([overlap(a.vocabulary, b.vocabulary) for a, b in seen])
     return vote_probabilities(utilities[:, 0], utilities[:, 1], overlaps)

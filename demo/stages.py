@@ -1,4 +1,4 @@
-"""The demo's own inputs, which the run makes: synthetic pairs and tiny language models."""
+"""Build the demo's inputs: synthetic pairs and tiny language models."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_synthetic(run: Run) -> bool:
 
 
 def make_pairs(run: Run) -> list[StageResult]:
-    """Write synthetic train.csv and test.csv, and the true probabilities, if the settings ask for them.
+    """Write synthetic train.csv and test.csv, and the true probabilities, if the settings name them.
 
     Otherwise nothing is written and the list is empty.
     """
@@ -63,11 +63,11 @@ def make_pairs(run: Run) -> list[StageResult]:
 
 
 def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, Any]:
-    from demo.generator import generate, write_csv
+    from demo.generator import generate_pairs, write_csv
 
     best = {}
     for split, count in rows.items():
-        pairs = generate(count, seed=run.settings.seed, stream=split)
+        pairs = generate_pairs(count, seed=run.settings.seed, stream=split)
         text = io.StringIO(newline="")
         write_csv(pairs, text, labeled=split == "train")
         stage.folder.write_bytes(f"{split}.csv", text.getvalue().encode())
@@ -76,12 +76,12 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def truth(run: Run, ids: pa.ChunkedArray) -> Probabilities | None:
+def true_probabilities(run: Run, ids: pa.ChunkedArray) -> Probabilities | None:
     """Return the true probabilities (n, 3) of the training records `ids` if they are synthetic, else None."""
     if not is_synthetic(run):
         return None
     table = pairs_folder(run).read_table("truth-train.parquet")
-    return predictions.probabilities(table.take(pc.index_in(ids, table["id"].combine_chunks())))
+    return predictions.probabilities_from_table(table.take(pc.index_in(ids, table["id"].combine_chunks())))
 
 
 def checkpoint_folder(run: Run, llm: Llm) -> Folder:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeVar
 T = TypeVar("T")
 
 
-def listed(text: str, separator: str | None = None) -> tuple[str, ...]:
+def split_list(text: str, separator: str | None = None) -> tuple[str, ...]:
     """Return the items of a list written as running text, split at `separator` or white space."""
     return tuple(" ".join(item.split()) for item in text.split(separator))
 
@@ -47,7 +47,7 @@ class Style(NamedTuple):
     emoji: float  # chance of an emoji in each turn
 
 
-TOPICS: Final = listed(
+TOPICS: Final = split_list(
     """photosynthesis|compound interest|sourdough bread|the water cycle|marathon training|public libraries|solar panels
     |chess openings|tidal energy|urban gardening|black holes|plate tectonics|sleep hygiene|double-entry bookkeeping
     |coral reefs|medieval castles|jazz harmony|noise-cancelling headphones|bicycle maintenance|remote work|vaccines
@@ -62,7 +62,7 @@ TOPICS: Final = listed(
     |wildlife corridors|cheese ageing|voting systems""",
     "|",
 )
-AUDIENCES: Final = listed(
+AUDIENCES: Final = split_list(
     """a ten-year-old|my grandmother|a busy manager|a new employee|someone who failed the exam|a sceptical neighbour
     |first-year students|a travel blog|my landlord|a school newspaper|a museum visitor|an engineer from another field
     |a nervous beginner|the town council|an investor|a night-shift nurse|my debate club|a retired teacher|a film crew
@@ -90,7 +90,7 @@ LISTS: Final = (
     "Make a checklist on {t} for {p} with {k} items.",
 )
 CODE_LANGUAGES: Final = ("Python", "JavaScript", "Rust", "Go", "SQL", "Java", "C++", "R")
-TASKS: Final = listed(
+TASKS: Final = split_list(
     """reverses a linked list|counts words in a file|merges two sorted lists|parses dates|removes duplicates
     |computes a moving average|finds the longest palindrome|validates an email address|groups orders by month
     |downloads pages in parallel|draws a histogram|converts Roman numerals|rounds prices|sorts people by age
@@ -135,7 +135,7 @@ FOLLOW_UPS: Final = (
     "ok thanks, one more: how does it change with {u}?",
 )
 
-NOUNS: Final = listed(
+NOUNS: Final = split_list(
     """pressure balance budget habit signal surface margin season method pattern layer source border record market
     engine climate lesson circuit network demand supply texture rhythm memory kitchen harvest window corner harbour
     compass filter forecast journal ladder mirror needle orbit packet quarter ribbon shelter tunnel valley weight
@@ -145,14 +145,14 @@ NOUNS: Final = listed(
     archive beam cycle dial echo frame gauge hinge index junction knot lens module nucleus outline pivot queue ratio
     sequence thread union vessel width axis basis current domain edge flow"""
 )
-ADJECTIVES: Final = listed(
+ADJECTIVES: Final = split_list(
     """steady narrow common careful distant simple hidden local modern gentle broad recent visible
     fragile typical seasonal central minor robust quiet formal rapid shallow natural separate familiar modest
     dense flexible stable sudden warm sharp remote dry mutual partial curious direct firm gradual
     heavy joint keen large mobile neutral patient random slow thin useful vivid wide bright
     cheap deep fresh global just late mixed new plain rare shared tidy vast whole"""
 )
-VERBS: Final = listed(
+VERBS: Final = split_list(
     """shapes limits supports follows changes explains measures carries protects divides connects repeats slows
     raises balances feeds covers replaces reveals tests guides weakens strengthens absorbs reflects delays invites
     rewards simplifies stretches"""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from demo.generator import SyntheticPairs, decode_turns, generate
+from demo.generator import SyntheticPairs, decode_turns, generate_pairs
 from featurize.tokens.packing import TEMPLATE, Packer, save_packing
 from metrics.scores import log_loss
 from votes.schema import LABELS, TEXTS
@@ -44,7 +44,7 @@ _SHAPE: Final = {
 
 
 @dataclass(frozen=True)
-class TinyTraining:
+class TinyLlmTraining:
     """How long a tiny model is trained, and on how many records."""
 
     rows: int = 2400
@@ -58,7 +58,7 @@ def build_tiny_llm(
     folder: Path,
     seed: int,
     max_tokens: int = 192,
-    training: TinyTraining | None = None,
+    training: TinyLlmTraining | None = None,
 ) -> dict[str, float]:
     """Train a tiny model and save it to `folder`: safetensors, config, tokenizer and packing.json.
 
@@ -67,15 +67,16 @@ def build_tiny_llm(
     so a few seconds of training suffice. The records that it will score are of other streams: it has seen none of them.
     The same arguments give the same weights on the same machine. torch is set to one thread meanwhile.
 
-    Returns `held_out_log_loss` (swap-averaged, on votes of a stream of its own), `class_prior_log_loss` (of the
-    training stream's class shares on the same votes), `best_log_loss` (the truth on the same votes) and `vocabulary`.
+    Returns `held_out_log_loss`, swap-averaged on votes of a stream of its own. On the same votes,
+    `class_prior_log_loss` scores the training stream's class shares, and `best_log_loss` the truth. Also returns
+    `vocabulary`.
 
     Raises InputError if `max_tokens` is too few to pack a record.
     """
     import torch
 
-    training = training or TinyTraining()
-    # Threads cost more than they give on matrices this small, and one thread adds up in the same order every time.
+    training = training or TinyLlmTraining()
+    # On matrices this small threads cost more than they save. One thread also adds up in a fixed order.
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -83,8 +84,8 @@ def build_tiny_llm(
             torch.manual_seed(seed)
             tokenizer = _train_tokenizer(architecture, seed, max_tokens)
             packer = Packer(tokenizer, max_tokens)
-            train = generate(training.rows, seed, f"llm-{architecture}")
-            held_out = generate(_HELD_OUT_ROWS, seed, f"llm-{architecture}-held-out")
+            train = generate_pairs(training.rows, seed, f"llm-{architecture}")
+            held_out = generate_pairs(_HELD_OUT_ROWS, seed, f"llm-{architecture}-held-out")
             model = _new_model(architecture, len(tokenizer))
             _fit(model, _pack(packer, train), train.probabilities, training, seed)
             predicted = _predict(model, _pack(packer, held_out))
@@ -116,7 +117,7 @@ def _train_tokenizer(architecture: TinyArchitecture, seed: int, max_tokens: int)
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    columns = _texts(generate(_TOKENIZER_ROWS, seed, f"llm-{architecture}-tokenizer"))
+    columns = _texts(generate_pairs(_TOKENIZER_ROWS, seed, f"llm-{architecture}-tokenizer"))
     corpus = [turn for column in columns for turns in column for turn in turns if turn]
     corpus += list(TEMPLATE) * 200  # often enough to become tokens of their own
     tokenizer = Tokenizer(models.BPE())
@@ -204,10 +205,10 @@ def _fit(
     model: PreTrainedModel,
     packed: list[tuple[TokenIds, TokenIds]],
     targets: Probabilities,
-    training: TinyTraining,
+    training: TinyLlmTraining,
     seed: int,
 ) -> None:
-    """Train with AdamW, a tenth of the steps for warm-up and then a linear decay; both orders are in each step."""
+    """Train with AdamW. A tenth of the steps is warmup, then the rate decays linearly. Each step has both orders."""
     import torch
 
     steps = training.steps

@@ -8,12 +8,11 @@ comparison experiments", Journal of the American Statistical Association 65, 317
     P(B)   = w_B / (w_A + w_B + nu sqrt(w_A w_B))
     P(tie) = nu sqrt(w_A w_B) / (w_A + w_B + nu sqrt(w_A w_B))
 
-which is the softmax of (u_A - u_B) / 2, (u_B - u_A) / 2 and ln nu. Ties are likelier the more the answers resemble
-each other: ln nu = TIE + TIE_OVERLAP * J, where J is the Jaccard overlap of their vocabularies.
+which is the softmax of (u_A - u_B) / 2, (u_B - u_A) / 2 and ln nu. Similar answers tie more often: ln nu =
+TIE_INTERCEPT + TIE_OVERLAP_SLOPE * J. J is the Jaccard overlap of their vocabularies.
 
-The utility of an answer is a sum of smooth, monotone effects of things a reader can see; `utility` gives it in full.
-No effect belongs to a model or a position, so the probabilities are the best that anyone can predict from the texts,
-and exchanging the answers exchanges P(A) and P(B).
+The utility of an answer is a sum of smooth, monotone effects of visible traits; see `utility`. No effect depends on a
+model or a position. So no prediction from the texts can be better, and swapping the answers swaps P(A) and P(B).
 """
 
 import math
@@ -24,19 +23,19 @@ from typing import Final, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-LENGTH: Final = 4.0  # per e-fold of length, for short answers; halved at HALF_LENGTH
-HALF_LENGTH: Final = 1200.0  # characters
-LIST: Final = 1.2  # an answer with many list items, against one without
-HEADER: Final = 0.6
-CODE_WORDS: Final = 1.4  # a code block where the prompt asks for code
-RICHNESS: Final = 1.0  # per unit of type-token ratio
-REFUSAL: Final = 3.0  # many words of refusal or apology
-HEDGE: Final = 0.6
-HELPFUL: Final = 0.8
-RELEVANCE: Final = 0.5  # all of the prompt's longer words taken up, against none
-EMPTY_ANSWER: Final = -3.0  # on top of what an answer of no length loses
-TIE: Final = 0.05
-TIE_OVERLAP: Final = 0.8
+LENGTH_EFFECT: Final = 4.0  # per e-fold of length, for short answers; halved at HALF_SATURATION_LENGTH
+HALF_SATURATION_LENGTH: Final = 1200.0  # characters
+LIST_EFFECT: Final = 1.2  # an answer with many list items, against one without
+HEADER_EFFECT: Final = 0.6
+CODE_EFFECT: Final = 1.4  # a code block where the prompt asks for code
+RICHNESS_EFFECT: Final = 1.0  # per unit of type-token ratio
+REFUSAL_EFFECT: Final = 3.0  # many words of refusal or apology
+HEDGE_EFFECT: Final = 0.6
+HELPFUL_EFFECT: Final = 0.8
+RELEVANCE_EFFECT: Final = 0.5  # all of the prompt's longer words repeated, against none
+EMPTY_ANSWER_EFFECT: Final = -3.0  # on top of what an answer of no length loses
+TIE_INTERCEPT: Final = 0.05
+TIE_OVERLAP_SLOPE: Final = 0.8
 
 # Devanagari vowel signs are no word characters to `re`; CJK is written without spaces, so each character counts.
 _WORD = re.compile(
@@ -67,8 +66,8 @@ HELPFUL_WORDS: Final = frozenset(
 )
 
 
-class Observed(NamedTuple):
-    """What a reader sees of one answer. Counts are of the whole answer, its turns joined."""
+class AnswerTraits(NamedTuple):
+    """The visible traits of one answer. Counts are of the whole answer, its turns joined."""
 
     characters: int
     words: int
@@ -79,17 +78,17 @@ class Observed(NamedTuple):
     refusals: int
     hedges: int
     helpful: int
-    relevance: float  # share of the prompt's words of four letters or more that the answer takes up, 0 to 1
+    relevance: float  # share of the prompt's words of four letters or more that the answer repeats, 0 to 1
 
 
-def observe(prompt: Sequence[str | None], response: Sequence[str | None]) -> Observed:
-    """Return what a reader sees of the answer `response` to `prompt`; a null turn reads as an empty one."""
+def read_traits(prompt: Sequence[str | None], response: Sequence[str | None]) -> AnswerTraits:
+    """Return the visible traits of the answer `response` to `prompt`. A null turn counts as an empty one."""
     question = "\n\n".join(turn or "" for turn in prompt)
     answer = "\n\n".join(turn or "" for turn in response).strip()
     tokens = words(answer)
     vocabulary = frozenset(tokens)
     asked = {word for word in words(question) if len(word) >= 4}
-    return Observed(
+    return AnswerTraits(
         characters=len(answer),
         words=len(tokens),
         vocabulary=vocabulary,
@@ -108,24 +107,24 @@ def _count(tokens: list[str], vocabulary: frozenset[str], terms: frozenset[str])
     return sum(tokens.count(word) for word in vocabulary & terms)
 
 
-def utility(seen: Observed) -> float:
+def utility(seen: AnswerTraits) -> float:
     """Return the answer's utility, on the scale of Davidson's log worth (its zero has no meaning).
 
-    Length n counts as LENGTH ln((n + 20) / (n + HALF_LENGTH)): the logarithm of a short answer's length, saturating
-    for long ones; 20 characters keep the empty answer finite. Counts c saturate as c / (c + half), where `half`
-    is the count that earns half of the effect.
+    Length n adds LENGTH_EFFECT ln((n + 20) / (n + HALF_SATURATION_LENGTH)). This is the logarithm of a short answer's
+    length and saturates for long answers. The 20 characters keep an empty answer finite. Counts c saturate as
+    c / (c + half), where `half` is the count that earns half of the effect.
     """
     return (
-        LENGTH * math.log((seen.characters + 20) / (seen.characters + HALF_LENGTH))
-        + LIST * _saturate(seen.list_items, 2)
-        + HEADER * _saturate(seen.headers, 1)
-        + CODE_WORDS * seen.answers_with_code
-        + RICHNESS * (len(seen.vocabulary) / seen.words if seen.words else 0.0)
-        - REFUSAL * _saturate(seen.refusals, 1)
-        - HEDGE * _saturate(seen.hedges, 2)
-        + HELPFUL * _saturate(seen.helpful, 2)
-        + RELEVANCE * seen.relevance
-        + EMPTY_ANSWER * (seen.words == 0)
+        LENGTH_EFFECT * math.log((seen.characters + 20) / (seen.characters + HALF_SATURATION_LENGTH))
+        + LIST_EFFECT * _saturate(seen.list_items, 2)
+        + HEADER_EFFECT * _saturate(seen.headers, 1)
+        + CODE_EFFECT * seen.answers_with_code
+        + RICHNESS_EFFECT * (len(seen.vocabulary) / seen.words if seen.words else 0.0)
+        - REFUSAL_EFFECT * _saturate(seen.refusals, 1)
+        - HEDGE_EFFECT * _saturate(seen.hedges, 2)
+        + HELPFUL_EFFECT * _saturate(seen.helpful, 2)
+        + RELEVANCE_EFFECT * seen.relevance
+        + EMPTY_ANSWER_EFFECT * (seen.words == 0)
     )
 
 
@@ -143,7 +142,7 @@ def vote_probabilities(
 ) -> npt.NDArray[np.float64]:
     """Return Davidson's probabilities (n, 3) of A, B and tie from utilities (n,) and vocabulary overlaps (n,)."""
     half_gap = (utility_a - utility_b) / 2
-    logits = np.stack([half_gap, -half_gap, TIE + TIE_OVERLAP * overlaps], axis=1)
+    logits = np.stack([half_gap, -half_gap, TIE_INTERCEPT + TIE_OVERLAP_SLOPE * overlaps], axis=1)
     worths = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = worths / worths.sum(axis=1, keepdims=True)
     return shares

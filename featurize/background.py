@@ -1,4 +1,4 @@
-"""Fitting on a stream of all training texts, in a task that runs next to other work."""
+"""Fit on a stream of all training texts, in a task that runs in the background."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class BackgroundFit:
-    """A fit that has started."""
+    """A running fit."""
 
     def __init__(self, job: FeatureJob, output: Output) -> None:
         import ray
@@ -28,7 +28,7 @@ class BackgroundFit:
         # The counter runs on the driver's node, so that the loss of another node does not end it.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self._steps = ray.remote(num_cpus=0)(_StepCounter).options(scheduling_strategy=here).remote()
-        # A task, because an actor would keep its CPU after the fit, and a machine with one CPU would wait forever.
+        # A task, because an actor would keep its CPU after the fit: a machine with one CPU would deadlock.
         fit = ray.remote(num_cpus=1)(_fit)
         self._fit = fit.remote(job.target, job.records, output, job.seed, self._steps)
 
@@ -60,8 +60,8 @@ class _StepCounter:
         return self._done
 
 
-def share_fitted(job: FeatureJob, output: Output) -> Any:  # noqa: ANN401 - a Ray object reference
-    """Return a reference to what is fitted, in Ray's object store, where the tasks of a node share it."""
+def put_fitted(job: FeatureJob, output: Output) -> Any:  # noqa: ANN401 - a Ray object reference
+    """Put the fitted state into Ray's object store, where tasks of a node share it; return the reference."""
     import ray
 
     return ray.remote(num_cpus=1)(_read_fitted).remote(job.fitted, output)

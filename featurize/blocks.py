@@ -1,4 +1,4 @@
-"""Feature columns, blocks of them as files hold them, and the exchange of A and B that goes with the columns."""
+"""Describe feature columns, the blocks of columns in files, and how swapping A and B changes columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from core.arrays import Doubles, Floats, Ints
 
-# From where a number is seen: the prompt, one answer, both against each other, or both without regard to their order.
+# The side that a number describes: the prompt, one answer, both compared, or both in any order.
 View = Literal["prompt", "a", "b", "difference", "ratio", "pair"]
 _EXCHANGED: dict[View, View] = {"a": "b", "b": "a"}
 _ANTISYMMETRIC: tuple[View, ...] = ("difference", "ratio")
@@ -26,7 +26,7 @@ _ANTISYMMETRIC: tuple[View, ...] = ("difference", "ratio")
 
 @dataclass(frozen=True)
 class Feature:
-    """A number read off one text or a pair of texts: its name, its unit, and what it means."""
+    """A number computed from one text or a pair of texts: its name, unit and meaning."""
 
     name: str
     unit: str
@@ -49,7 +49,7 @@ class Column:
         return f"{self.family}_{self.feature}_{self.view}"
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the entry that the catalogue has for the column."""
+        """Return the entry that the catalog has for the column."""
         return {"name": self.name, **asdict(self)}
 
 
@@ -63,7 +63,7 @@ def view_columns(family: str, features: Sequence[Feature], views: Sequence[View]
 
 
 def cosine_columns(family: str, description: str) -> list[Column]:
-    """Return the columns of the cosines of a record's three texts: of each answer to the prompt, and to each other."""
+    """Return the columns for the cosines of a record's texts: each answer with the prompt, and both answers."""
     return [
         *(
             Column(family, "to_prompt", "a" if side == "A" else "b", "cosine", f"{description} of prompt and {side}")
@@ -74,7 +74,7 @@ def cosine_columns(family: str, description: str) -> list[Column]:
     ]
 
 
-def exchange(columns: Sequence[Column]) -> tuple[Ints, Floats]:
+def swap_columns(columns: Sequence[Column]) -> tuple[Ints, Floats]:
     """Return a permutation (d,) and signs (d,): a swapped record's features are `features[:, permutation] * signs`.
 
     Raises KeyError if a column of A has no counterpart of B.
@@ -107,12 +107,12 @@ class Block(ABC):
         return {}
 
     def catalogue(self) -> list[dict[str, Any]]:
-        """Return what the catalogue of features says of the columns."""
+        """Return the columns' entries in the catalog of features."""
         return [column.as_dict() for column in self.columns()]
 
 
 def _catalogue_group(columns: Sequence[Column], description: str) -> dict[str, Any]:
-    """Return one entry of the catalogue for many columns that differ only by their number."""
+    """Return one entry of the catalog for many columns that differ only by their number."""
     last = columns[-1]
     return {
         "name": f"{last.family}_*",
@@ -178,7 +178,7 @@ class NgramBlock(Block):
 
         names = ["prompt"] if self.part == "prompt" else ["a", "b"]
         _require(table, names, self.folder)
-        sides = [sparse_matrix(table[name].combine_chunks(), len(self.terms)) for name in names]
+        sides = [sparse_from_lists(table[name].combine_chunks(), len(self.terms)) for name in names]
         if self.part == "response" and self.view == "difference":
             return sides[0] - sides[1]
         return scipy.sparse.hstack(sides, format="csr")
@@ -205,7 +205,7 @@ class VectorBlock(Block):
     cosines: bool = True
 
     def columns(self) -> list[Column]:
-        """Return the cosines, then one column for each dimension for the prompt and for A and B, or for A minus B."""
+        """Return the cosines, then one column for each dimension: of the prompt, and of A and B or A minus B."""
         views: tuple[View, ...] = ("prompt", "a", "b") if self.view == "pair" else ("prompt", "difference")
         return [
             *(cosine_columns(self.family, f"cosine of the {self.vectors}s") if self.cosines else []),
@@ -220,7 +220,7 @@ class VectorBlock(Block):
         """Return the block (n, width) of a file with the columns cosines, prompt, a and b."""
         names = ["cosines", "prompt", "a", "b"]
         _require(table, names, self.folder)
-        cosines, prompt, a, b = (from_lists(table[name]) for name in names)
+        cosines, prompt, a, b = (vectors_from_lists(table[name]) for name in names)
         answers = [a, b] if self.view == "pair" else [a - b]
         return np.concatenate([*([cosines] if self.cosines else []), prompt, *answers], axis=1)
 
@@ -244,15 +244,15 @@ class Layout:
         return [column for block in self.blocks for column in block.columns()]
 
     def exchange(self) -> tuple[Ints, Floats]:
-        """Return the exchange of all columns; see `exchange`."""
-        return exchange(self.columns())
+        """Return permutation and signs of all columns; see `swap_columns`."""
+        return swap_columns(self.columns())
 
     def families(self) -> list[str]:
         """Return the names of the columns' families, in order."""
         return list(dict.fromkeys(column.family for column in self.columns()))
 
     def of(self, families: Sequence[str]) -> Layout:
-        """Return the columns of these families alone, in the order that they have here."""
+        """Return the columns of these families only, in the same order."""
         return Layout([block for block in self.blocks if block.keep(families)])
 
     def dense(self, tables: Mapping[str, pa.Table]) -> Floats:
@@ -260,20 +260,20 @@ class Layout:
         return np.concatenate([block.dense(tables[block.folder]) for block in self.blocks], axis=1)
 
 
-def to_lists(vectors: Floats) -> pa.FixedSizeListArray:
+def vectors_to_lists(vectors: Floats) -> pa.FixedSizeListArray:
     """Return vectors (n, d) as an Arrow array of n lists."""
     flat = pa.array(np.ascontiguousarray(vectors, np.float32).ravel())
     return pa.FixedSizeListArray.from_arrays(flat, vectors.shape[1])
 
 
-def from_lists(column: pa.ChunkedArray) -> Floats:
-    """Return the vectors (n, d) that `to_lists` was given."""
+def vectors_from_lists(column: pa.ChunkedArray) -> Floats:
+    """Return the vectors (n, d) behind the lists of `vectors_to_lists`."""
     lists = column.combine_chunks()
     flat: Floats = lists.flatten().to_numpy()
     return flat.reshape(len(lists), lists.type.list_size)
 
 
-def sparse_lists(offsets: Ints, columns: npt.NDArray[np.int32], values: Doubles) -> pa.ListArray:
+def sparse_to_lists(offsets: Ints, columns: npt.NDArray[np.int32], values: Doubles) -> pa.ListArray:
     """Return a CSR matrix as one list for each row of structs (index int32, value float32)."""
     entries = pa.StructArray.from_arrays(
         [pa.array(columns.astype(np.int32)), pa.array(values.astype(np.float32))], ["index", "value"]
@@ -281,8 +281,8 @@ def sparse_lists(offsets: Ints, columns: npt.NDArray[np.int32], values: Doubles)
     return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), entries)
 
 
-def sparse_matrix(rows: pa.ListArray, width: int) -> scipy.sparse.csr_matrix:
-    """Return the matrix (n, width) behind `sparse_lists`."""
+def sparse_from_lists(rows: pa.ListArray, width: int) -> scipy.sparse.csr_matrix:
+    """Return the matrix (n, width) behind `sparse_to_lists`."""
     import scipy.sparse
 
     entries = rows.flatten()
@@ -291,18 +291,18 @@ def sparse_matrix(rows: pa.ListArray, width: int) -> scipy.sparse.csr_matrix:
     return scipy.sparse.csr_matrix(arrays, shape=(len(rows), width))
 
 
-def arrange_cosines(to_a: Floats, to_b: Floats, of_answers: Floats) -> Floats:
+def stack_cosines(to_a: Floats, to_b: Floats, of_answers: Floats) -> Floats:
     """Return the values (n, 4) of `cosine_columns`, from three cosines (n,) each."""
     return np.stack([to_a, to_b, to_a - to_b, of_answers], axis=1).astype(np.float32)
 
 
 def vector_cosines(prompt: Floats, a: Floats, b: Floats) -> Floats:
-    """Return the cosines (n, 4) of vectors (n, d) of the prompts and answers; 0 where one of the two is zero."""
+    """Return the cosines (n, 4) of vectors (n, d) of prompts and answers. A zero vector has the cosine 0."""
     prompt, a, b = (
         vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), np.finfo(np.float32).tiny)
         for vectors in (prompt, a, b)
     )
-    return arrange_cosines(*((left * right).sum(axis=1) for left, right in ((prompt, a), (prompt, b), (a, b))))
+    return stack_cosines(*((left * right).sum(axis=1) for left, right in ((prompt, a), (prompt, b), (a, b))))
 
 
 def _require(table: pa.Table, names: Sequence[str], folder: str) -> None:
@@ -311,5 +311,5 @@ def _require(table: pa.Table, names: Sequence[str], folder: str) -> None:
         raise InputError(
             f"missing column {missing[0]}" + (f" and {len(missing) - 1} more" if len(missing) > 1 else ""),
             where=f"features/{folder}",
-            fix="run ray_jobs.featurize again with --force.",
+            fix="run `tiebreak featurize` again with --force.",
         )

@@ -1,6 +1,5 @@
-"""Fitting what families count on the training records, in one pass over the shards for all counters.
-
-Ray tasks read the shards. What they return does not grow with the number of records.
+"""Fit families' counters on the training records, in one pass over the shards. Ray tasks read the shards. Their results
+do not grow with the number of records.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import pyarrow as pa
 
 from core import logs
 from core.progress import Progress
-from featurize.text import Distinct
+from featurize.text import DistinctTexts
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
@@ -25,7 +24,7 @@ _MERGED_AT_ONCE = 8
 
 
 def fit_counts(job: FeatureJob, outputs: Sequence[Output]) -> None:
-    """Fit what is counted for these outputs and is not there yet."""
+    """Fit the counters of these outputs that are not fitted yet."""
     by_family: dict[str, list[Output]] = {}
     for output in outputs:
         if job.must_fit(output):
@@ -67,7 +66,7 @@ def _add_report(levels: list[list[Any]], reference: Any, merge: Any) -> None:  #
 
 
 def _write_all(job: FeatureJob, counters: list[Counter], merged: Any) -> None:  # noqa: ANN401 - a Ray object reference
-    """Count in a second pass what the merged reports leave open, and write what is fitted."""
+    """Count uncertain terms of the merged reports in a second pass, and write the fitted state."""
     import ray
 
     kept, questions, are_open = ray.remote(num_cpus=1, num_returns=3)(_narrow).remote(counters, merged)
@@ -113,7 +112,7 @@ def _batches(records: Records, fewest_rows: float) -> list[list[str]]:
 
 
 def _report(records: Folder, shards: Sequence[str], counters: list[Counter]) -> list[Any]:
-    distinct = Distinct.of(pa.concat_tables([records.read_table(shard, list(TEXTS)) for shard in shards]))
+    distinct = DistinctTexts.of(pa.concat_tables([records.read_table(shard, list(TEXTS)) for shard in shards]))
     return [counter.report(distinct) for counter in counters]
 
 
@@ -128,7 +127,7 @@ def _narrow(counters: list[Counter], merged: list[Any]) -> tuple[list[Any], list
 
 
 def _count_again(records: Folder, shard: str, counters: list[Counter], questions: list[Any]) -> dict[int, Any]:
-    distinct = Distinct.of(records.read_table(shard, list(TEXTS)))
+    distinct = DistinctTexts.of(records.read_table(shard, list(TEXTS)))
     return {
         n: counter.recount(distinct, question)
         for n, (counter, question) in enumerate(zip(counters, questions, strict=True))

@@ -1,8 +1,7 @@
-"""The base classes of feature families. A family is one class in one file of featurize/families, or in a plugin.
-
-A family turns the texts of a shard into the columns of a file (`transform`) and says what the columns are (`block`).
-A family may fit something on the training records in one of two ways. It counts shard by shard (`counters`), or it
-reads all texts as one stream (`fit`). Families that fit nothing implement neither.
+"""Define the base classes of feature families. A family is one class in one file of featurize/families, or in a plugin.
+A family turns the texts of a shard into columns (`transform`) and describes these columns (`block`). A family may be
+fitted on the training records in one of two ways. It counts shard by shard (`counters`), or it reads all texts as one
+stream (`fit`). Other families implement neither.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from core.arrays import Floats
     from core.storage import Folder
     from featurize.outputs import FeatureJob, Output
-    from featurize.text import Distinct, Text
+    from featurize.text import DistinctTexts, Text
 
 HANDMADE = "handmade"  # the folder of the files that hand-made families share
 _TEXT_VIEWS: tuple[View, ...] = ("prompt", "a", "b", "difference", "ratio")
@@ -40,15 +39,14 @@ class FileSpec:
 
 
 class Counter(ABC):
-    """What is counted on the training texts, shard by shard, in a pass that all counters share.
-
-    Reports, and what is made of them, travel between Ray tasks. They should not grow with the number of records.
+    """Counts on the training texts, shard by shard, in a pass that all counters share. Reports travel between Ray
+    tasks. They should not grow with the number of records.
     """
 
     fewest_rows: float = 1  # records that a report should cover: shards are put together until they have as many
 
     @abstractmethod
-    def report(self, distinct: Distinct) -> Any:  # noqa: ANN401 - the counter's own
+    def report(self, distinct: DistinctTexts) -> Any:  # noqa: ANN401 - the counter's own
         """Return the counts of some shards."""
 
     @abstractmethod
@@ -56,16 +54,16 @@ class Counter(ABC):
         """Return the counts of several reports together."""
 
     def narrow(self, merged: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        """Return what is left of the merged counts, and what must be counted in a second pass; None if nothing."""
+        """Return the merged counts to keep, and what a second pass must count, or None."""
         return merged, None
 
-    def recount(self, distinct: Distinct, question: Any) -> Any:  # noqa: ANN401
+    def recount(self, distinct: DistinctTexts, question: Any) -> Any:  # noqa: ANN401
         """Return the numbers that a second pass counts in one shard. The numbers of shards are added up."""
         raise NotImplementedError
 
     @abstractmethod
     def write(self, merged: Any, exact: Any, output: Output, target: Folder) -> str:  # noqa: ANN401
-        """Write what is fitted for one output and return a line for the log.
+        """Write the fitted state of one output and return a line for the log.
 
         `exact` is the sum of the second pass; None if there was none.
         """
@@ -105,7 +103,7 @@ class FeatureFamily(ABC):
         return [FileSpec(self.folder(entry), self.shaped_by(entry, seed), self.fitted_file)]
 
     def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
-        """Return all that shapes an entry's files, as JSON: its settings, the seed, the identity of a model."""
+        """Return everything that shapes an entry's files, as JSON: settings, seed, identity of a model."""
         return entry.file_shape()
 
     @abstractmethod
@@ -113,25 +111,25 @@ class FeatureFamily(ABC):
         """Return an entry's columns, those of finished features in `folder`."""
 
     @abstractmethod
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the columns of a shard's file, Arrow or NumPy arrays of n values.
 
         `fitted` is what `read_fitted` returns.
         """
 
     def read_fitted(self, output: Output, folder: Folder) -> Any:  # noqa: ANN401
-        """Return what was fitted for an output, or None for a family that fits nothing. `folder` is features/.
+        """Return the fitted state of an output, or None for a family without `fit` or counters. `folder` is features/.
 
         Raises InputError if it was fitted for another output.
         """
         return None
 
     def counters(self, outputs: Sequence[Output]) -> list[Counter]:
-        """Return what must be counted on the training records to fit these outputs of the family."""
+        """Return the counters that fit these outputs of the family."""
         return []
 
     def fit(self, entry: FamilyEntry, texts: Iterator[Text], seed: int, on_step: Callable[[int], None]) -> pa.Table:
-        """Return what is fitted on a stream of all training texts. `on_step` gets the number of finished steps.
+        """Return the state fitted on a stream of all training texts. `on_step` gets the number of finished steps.
 
         Raises ValueError if the texts leave nothing to fit.
         """
@@ -151,7 +149,7 @@ class FeatureFamily(ABC):
 
 
 class TextFamily(FeatureFamily):
-    """A hand-made family: numbers read off one text, off an answer given its prompt, or off two answers in any order.
+    """A hand-made family: numbers from one text, from an answer given its prompt, or from two answers in any order.
 
     A subclass lists its features and describes texts in their order.
     """
@@ -194,12 +192,12 @@ class TextFamily(FeatureFamily):
         """Return one column for each feature and view."""
         return PlainBlock(self.folder(entry), self.columns(entry))
 
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return one array (n,) for each column."""
         values = self.matrix(distinct, entry)
         return {column.name: values[:, n] for n, column in enumerate(self.columns(entry))}
 
-    def matrix(self, distinct: Distinct, entry: FamilyEntry) -> Floats:
+    def matrix(self, distinct: DistinctTexts, entry: FamilyEntry) -> Floats:
         """Return the features (n, d) of the records behind `distinct`, in the order of `columns`.
 
         Each text, and each answer to a prompt, is described once, however often it occurs.
@@ -232,9 +230,8 @@ def _array(rows: list[list[float]], features: Sequence[Feature]) -> Floats:
 
 
 def bounded_difference(a: Floats, b: Floats) -> Floats:
-    """Return (a - b) / (|a| + |b| + 1): the ratio of two counts made antisymmetric, as in the arena's style control.
-
-    The arena uses (a - b) / (a + b + 1), which is the same where features are not negative.
+    """Return (a - b) / (|a| + |b| + 1), an antisymmetric ratio of two counts. The arena's style control uses (a - b) /
+    (a + b + 1), which is equal for nonnegative features.
     """
     ratio: Floats = (a - b) / (np.abs(a) + np.abs(b) + 1)
     return ratio

@@ -1,7 +1,6 @@
-"""Turn records into features, shard by shard, for every family that the settings name.
-
-What is fitted is fitted on the training records only. The unit of resume is the shard: each file carries the
-fingerprint of the settings and records that made it, so changing one n-gram block makes that block's files alone again.
+"""Turn records into features, shard by shard, for every family that the settings name. Families are fitted on the
+training records only. The unit of resume is the shard. Each file carries the fingerprint of its settings and records,
+so changing one n-gram block rebuilds only that block's files.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from core.ray_session import connect
 from core.resources import family_requests, require_capacity
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
-from featurize.background import BackgroundFit, share_fitted
+from featurize.background import BackgroundFit, put_fitted
 from featurize.counting_pass import fit_counts
-from featurize.outputs import FeatureJob, Output, family_of, features_stage, layout, plan
-from featurize.text import Distinct
+from featurize.outputs import FeatureJob, Output, entry_family, feature_layout, features_stage, plan_outputs
+from featurize.text import DistinctTexts
 from votes.records import Records, open_records
 from votes.schema import TEXTS
 
@@ -31,9 +30,9 @@ if TYPE_CHECKING:
 
 
 def make_features(run: Run) -> list[StageResult]:
-    """Make every feature file that the settings ask for, for every split."""
+    """Write every configured feature file, for every split."""
     records = open_records(run)
-    outputs = plan(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -43,7 +42,7 @@ def make_features(run: Run) -> list[StageResult]:
     job = _begin(run, records, outputs, stage, splits)
     _make_all(run, job)
 
-    columns = layout(stage.folder, run.settings.featurize, outputs)
+    columns = feature_layout(stage.folder, run.settings.featurize, outputs)
     count = len(columns.columns())
     manifest = stage.commit(
         rows={split: records.rows(split) for split in splits},
@@ -55,9 +54,9 @@ def make_features(run: Run) -> list[StageResult]:
     return [StageResult("featurize", False, manifest, [f"{count:,} columns for the boosters"])]
 
 
-def featurize_more(run: Run, records: Records, fitted: Folder) -> StageResult:
-    """Make the features of further test records with what another run fitted in its features/."""
-    outputs = plan(run.settings.featurize, records, run.settings.seed)
+def featurize_new_records(run: Run, records: Records, fitted: Folder) -> StageResult:
+    """Write the features of new records, with the fitted state of another run's features/."""
+    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -76,7 +75,7 @@ def _begin(
     splits: Sequence[str],
     fitted: Folder | None = None,
 ) -> FeatureJob:
-    """Begin the stage and return its job. `fitted` is the folder of what is fitted, if it is not that of the stage."""
+    """Begin the stage and return its job. `fitted` is the folder of the fitted state, by default the stage's."""
     connect(run)
     stage.begin()
     for request in family_requests(run.settings.featurize):
@@ -107,12 +106,12 @@ def _make_all(run: Run, job: FeatureJob) -> None:
         fit_counts(job, early)
     _make_shards(job, early, {})
     for entry in run.settings.featurize.families:
-        if family_of(entry).makes_own_files:
-            family_of(entry).make_files(job, entry)
+        if entry_family(entry).makes_own_files:
+            entry_family(entry).make_files(job, entry)
     for fit in fits:
         fit.wait()
     incomplete = [output for output in late if job.to_make(output)]
-    _make_shards(job, incomplete, {output.folder: share_fitted(job, output) for output in incomplete})
+    _make_shards(job, incomplete, {output.folder: put_fitted(job, output) for output in incomplete})
 
 
 def _make_shards(job: FeatureJob, outputs: Sequence[Output], fitted: Mapping[str, Any]) -> None:
@@ -145,17 +144,17 @@ class _ShardWork:
 
 
 def _make_shard(item: Item, work: _ShardWork) -> Iterator[Item]:
-    """Make every feature file of one shard that is not there yet."""
+    """Write every missing feature file of one shard."""
     missing = [output for output in work.outputs if work.redo or not output.is_made(work.target, item)]
     rows = 0
     if missing:
         table = work.records.read_table(f"{item['split']}/{item['shard']}", ["id", *TEXTS])
         rows = len(table)
-        distinct = Distinct.of(table)
+        distinct = DistinctTexts.of(table)
         for output in missing:
             fitted = work.read_fitted(output)
             columns: dict[str, Any] = {"id": table["id"]}
             for entry in output.entries:
-                columns |= family_of(entry).transform(distinct, entry, fitted)
+                columns |= entry_family(entry).transform(distinct, entry, fitted)
             work.target.write_table(output.file(item), pa.table(columns), output.by_split[item["split"]])
     yield {"rows": rows}

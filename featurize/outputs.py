@@ -1,4 +1,4 @@
-"""The feature files of a run: which there are, the fingerprints they must carry, and what is fitted for them."""
+"""List the feature files of a run, with their fingerprints and fitted parts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from core.errors import InputError
 from core.registry import FAMILIES, plugin_digest
 from core.stage import Stage, fingerprint
-from core.storage import made_by
+from core.storage import schema_fingerprint
 from featurize import text
 from featurize.blocks import Layout
 
@@ -47,11 +47,11 @@ class Output:
     @property
     def family(self) -> FeatureFamily:
         """The family of the first entry."""
-        return family_of(self.entries[0])
+        return entry_family(self.entries[0])
 
     @property
     def fitted(self) -> str | None:
-        """The file that holds what is fitted on the training records, if anything is."""
+        """The file of the state fitted on the training records, if any."""
         return None if self.fitted_name is None else f"{self.folder}/{self.fitted_name}"
 
     def file(self, item: Mapping[str, str]) -> str:
@@ -70,31 +70,31 @@ class Output:
         ]
 
     def write_fitted(self, target: Folder, values: Mapping[str, Any]) -> None:
-        """Write what is fitted as JSON, with the fingerprint of this output."""
+        """Write the fitted state as JSON, with the fingerprint of this output."""
         assert self.fitted is not None
         target.write_json(self.fitted, {"fingerprint": self.fingerprint, **values})
 
     def write_fitted_table(self, target: Folder, table: pa.Table) -> None:
-        """Write what is fitted as a table, with the fingerprint of this output."""
+        """Write the fitted state as a table, with the fingerprint of this output."""
         assert self.fitted is not None
         target.write_table(self.fitted, table, self.fingerprint)
 
     def read_fitted(self, target: Folder) -> dict[str, Any]:
-        """Return what is fitted, from JSON. Raises InputError if it was fitted for another output."""
+        """Return the fitted state from JSON. Raises InputError if it was fitted for another output."""
         assert self.fitted is not None
         values = target.read_json(self.fitted)
         self._refuse_other(target, values.get("fingerprint"))
         return dict(values)
 
     def read_fitted_table(self, target: Folder) -> pa.Table:
-        """Return what is fitted, from a table. Raises InputError if it was fitted for another output."""
+        """Return the fitted state from a table. Raises InputError if it was fitted for another output."""
         assert self.fitted is not None
         table = target.read_table(self.fitted)
-        self._refuse_other(target, made_by(table.schema) or "")
+        self._refuse_other(target, schema_fingerprint(table.schema) or "")
         return table
 
     def is_fitted(self, target: Folder) -> bool:
-        """Return whether nothing has to be fitted, or what is fitted has the fingerprint of this output."""
+        """Return whether the fitted state has this output's fingerprint, or the output needs none."""
         if self.fitted is None:
             return True
         if self.fitted.endswith(".parquet"):
@@ -110,7 +110,7 @@ class Output:
             raise InputError(
                 "fitted with other settings, by another version, or on other records",
                 where=f"{target}/{self.fitted}",
-                fix="run ray_jobs.featurize again with --force.",
+                fix="run `tiebreak featurize` again with --force.",
             )
 
 
@@ -128,7 +128,7 @@ class FeatureJob:
 
     @property
     def fits(self) -> bool:
-        """Whether what is missing of what is fitted is fitted."""
+        """Whether unfitted outputs may be fitted."""
         return self.fitted == self.target
 
     def to_make(self, output: Output) -> list[Item]:
@@ -136,28 +136,28 @@ class FeatureJob:
         return self.items if self.redo else output.missing(self.target, self.items)
 
     def must_fit(self, output: Output) -> bool:
-        """Return whether an output needs something fitted that is not there."""
+        """Return whether an output is not fitted yet, but must be."""
         return output.fitted is not None and (self.redo or not output.is_fitted(self.target))
 
 
-def family_of(entry: FamilyEntry) -> FeatureFamily:
+def entry_family(entry: FamilyEntry) -> FeatureFamily:
     """Return the family of an entry."""
     family: FeatureFamily = FAMILIES.get(entry.family)
     return family
 
 
-def versions(featurize: Featurize) -> dict[str, int]:
+def family_versions(featurize: Featurize) -> dict[str, int]:
     """Return the versions of the code that makes the entries' files, by family; `text` is that of all."""
-    return {"text": text.VERSION, **{entry.family: family_of(entry).version for entry in featurize.families}}
+    return {"text": text.VERSION, **{entry.family: entry_family(entry).version for entry in featurize.families}}
 
 
-def settings_of(featurize: Featurize) -> dict[str, Any]:
+def feature_settings(featurize: Featurize) -> dict[str, Any]:
     """Return the settings that shape features, by entry. Excludes parallelism settings."""
     return {entry.entry_name: entry.shape() for entry in featurize.families}
 
 
-def plan(featurize: Featurize, records: Records, seed: int) -> list[Output]:
-    """Return the outputs that settings ask for, in the order of their first entries.
+def plan_outputs(featurize: Featurize, records: Records, seed: int) -> list[Output]:
+    """Return the configured outputs, in the order of their first entries.
 
     Raises InputError if a model that the settings name is not installed.
     """
@@ -165,7 +165,7 @@ def plan(featurize: Featurize, records: Records, seed: int) -> list[Output]:
     entries: dict[str, list[FamilyEntry]] = {}
     fitted_names: dict[str, str | None] = {}
     for entry in featurize.families:
-        family = family_of(entry)
+        family = entry_family(entry)
         files = family.files(entry, seed)  # first: it names what is not installed
         libraries = {name: importlib.metadata.version(name) for name in family.libraries}
         code = [entry.family, family.version, plugin_digest(family), libraries]
@@ -185,28 +185,28 @@ def plan(featurize: Featurize, records: Records, seed: int) -> list[Output]:
 
 
 def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:
-    """Return the stage of features/ with the outputs that the settings ask for; see `featurize.outputs.plan`."""
+    """Return the stage of features/ with the outputs that the settings name; see `plan_outputs`."""
     featurize = run.settings.featurize
     return Stage(
         "featurize",
         run.folder / "features",
         settings={
-            "featurize": settings_of(featurize),
+            "featurize": feature_settings(featurize),
             "order": featurize.names,
-            "versions": versions(featurize),
+            "versions": family_versions(featurize),
             "outputs": {output.folder: dict(output.by_split) for output in outputs},
         },
         inputs={"records": records.fingerprint},
     )
 
 
-def layout(folder: Folder, featurize: Featurize, outputs: Sequence[Output]) -> Layout:
+def feature_layout(folder: Folder, featurize: Featurize, outputs: Sequence[Output]) -> Layout:
     """Return the columns of finished features, entry after entry, as boosters see them."""
     by_folder = {output.folder: output for output in outputs}
-    families = [(entry, family_of(entry)) for entry in featurize.families]
+    families = [(entry, entry_family(entry)) for entry in featurize.families]
     return Layout([family.block(entry, by_folder[family.folder(entry)], folder) for entry, family in families])
 
 
-def plain_names(featurize: Featurize) -> list[str]:
+def plain_entry_names(featurize: Featurize) -> list[str]:
     """Return the names of the entries whose columns are few and have a meaning of their own."""
-    return [entry.entry_name for entry in featurize.families if family_of(entry).is_plain]
+    return [entry.entry_name for entry in featurize.families if entry_family(entry).is_plain]

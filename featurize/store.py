@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
-from core.storage import made_by
-from featurize.outputs import Output, features_stage, layout, plan
+from core.storage import schema_fingerprint
+from featurize.outputs import Output, feature_layout, features_stage, plan_outputs
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,14 +31,14 @@ class FeatureStore:
     def open(cls, run: Run, records: Records) -> FeatureStore:
         """Open the features of a run.
 
-        Raises InputError if they are not there, or not those that the settings ask for. The message names the first
-        setting or version that differs.
+        Raises InputError if they are missing, or were built with other settings. The message names the first setting or
+        version that differs.
         """
-        outputs = plan(run.settings.featurize, records, run.settings.seed)
+        outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
         stage = features_stage(run, records, outputs)
         stage.require("featurize")
         folder = stage.folder
-        columns = layout(folder, run.settings.featurize, outputs)
+        columns = feature_layout(folder, run.settings.featurize, outputs)
         return cls(folder, columns, {output.folder: output for output in outputs})
 
     def tables(self, split: str, shard: str, blocks: Sequence[Block]) -> dict[str, pa.Table]:
@@ -52,11 +52,11 @@ class FeatureStore:
             output = self.outputs[name]
             file = output.file(item)
             table = self.folder.read_table(file) if self.folder.exists(file) else None
-            if table is None or made_by(table.schema) != output.by_split[split]:
+            if table is None or schema_fingerprint(table.schema) != output.by_split[split]:
                 raise InputError(
                     "made with other settings, by another version, or from other records",
                     where=f"{self.folder}/{file}",
-                    fix="run ray_jobs.featurize again with --force.",
+                    fix="run `tiebreak featurize` again with --force.",
                 )
             tables[name] = table
         return tables

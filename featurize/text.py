@@ -1,4 +1,4 @@
-"""One text, analyzed once for all families, and the distinct texts of a table of records."""
+"""Analyze each distinct text of a table of records once, for all families."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STOPS = re.compile(r"([.!?。！？।]+)(\s?)")
 _FULL_WIDTH = ("。", "！", "？", "।")
 
 
-def space_out(words: Sequence[str]) -> str:
+def pad_words(words: Sequence[str]) -> str:
     """Return words as one string, each with a space of its own on either side."""
     return f" {'  '.join(words)} "
 
@@ -58,7 +58,7 @@ class Text:
     @functools.cached_property
     def spaced(self) -> str:
         """The words with spaces around each, so that phrases can be searched as substrings."""
-        return space_out(self.words)
+        return pad_words(self.words)
 
     @functools.cached_property
     def sentences(self) -> int:
@@ -85,7 +85,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Distinct:
+class DistinctTexts:
     """The texts of a table of records, each distinct one once, in the order in which they first occur."""
 
     texts: list[Text]
@@ -93,7 +93,7 @@ class Distinct:
     memo: dict[Any, Any] = field(default_factory=dict)  # what an entry computed and another will need again
 
     @classmethod
-    def of(cls, records: pa.Table) -> Distinct:
+    def of(cls, records: pa.Table) -> DistinctTexts:
         """Return the texts of records."""
         numbers: dict[tuple[str | None, ...], int] = {}
         index = {}

@@ -1,1 +1,1 @@
-"""Models and texts in, predictions out."""
+"""Predict with models, and blend the predictions."""

@@ -1,4 +1,4 @@
-"""Predictions of fine-tuned sequence classifiers for packed records, batch by batch, with transformers."""
+"""Predict packed records with fine-tuned sequence classifiers of transformers, batch by batch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from core.errors import InputError
-from core.pretrained import SAFE
+from core.pretrained import SAFE_LOADING
 from featurize.tokens.batches import budget_batches, model_inputs
 from featurize.tokens.packing import load_packing
 from votes.swap import swap_average
@@ -54,7 +54,7 @@ class Classifier:
         if self._compares:
             model = AnswersModel.load(folder)
         else:
-            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **SAFE)
+            model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32, **SAFE_LOADING)
         self._model = model.to(self._device).eval()
         self._max_tokens_per_batch = max_tokens_per_batch
         self._bfloat16 = bfloat16

@@ -1,4 +1,4 @@
-"""Predictions of fine-tuned encoders: out-of-fold for the training records, the folds' mean for the test records."""
+"""Write predictions of fine-tuned encoders: out-of-fold for training records, the folds' mean for test records."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core import logs
-from core.model_cache import local_folder
+from core.model_cache import fetch_folder
 from core.progress import Progress
 from core.ray_session import connect
 from core.resources import require_capacity, resource_seconds, workers_request
 from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.tokens.packing import packing_settings
-from train.finetune.checkpoints import MODEL
-from train.finetune.stages import finetune_fold_stage, folds_of, held_out_predictions
+from train.finetune.checkpoints import MODEL_FOLDER
+from train.finetune.stages import finetune_fold_stage, held_out_predictions, trained_folds
 from votes import predictions
 from votes.schema import LABELS
 
@@ -37,7 +37,7 @@ def encoder_predictions_stage(run: Run, records: Records, encoder: FinetunedEnco
     return Stage(
         f"predict/{encoder.name}",
         run.folder / f"predictions/{encoder.name}",
-        settings={"folds": folds_of(run, encoder)},
+        settings={"folds": trained_folds(run, encoder)},
         inputs={"records": records.fingerprint, "models": models.fingerprint},
     )
 
@@ -47,7 +47,7 @@ def predict_with_encoder(run: Run, records: Records, encoder: FinetunedEncoder, 
 
     `models` may be a stage of another run. Then `records` has no training records.
     """
-    folds = folds_of(run, encoder)
+    folds = trained_folds(run, encoder)
     stage = encoder_predictions_stage(run, records, encoder, models)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -91,7 +91,7 @@ def _predict_test(
     """
     import ray.data
 
-    folds, shards = folds_of(run, encoder), records.shards("test")
+    folds, shards = trained_folds(run, encoder), records.shards("test")
     # Fold by fold, so that an actor rarely loads another model.
     tasks = [(fold, shard) for fold in folds for shard in shards]
     fingerprints = stage.folder.table_fingerprints([_shard_file(fold, shard) for fold, shard in tasks])
@@ -118,7 +118,7 @@ def _predict_test(
 
     def shard_mean(shard: str) -> Probabilities:
         tables = (stage.folder.read_table(_shard_file(fold, shard)) for fold in folds)
-        mean: Probabilities = np.mean([predictions.probabilities(table) for table in tables], axis=0)
+        mean: Probabilities = np.mean([predictions.probabilities_from_table(table) for table in tables], axis=0)
         return mean
 
     return np.concatenate([shard_mean(shard) for shard in shards]), seconds
@@ -150,7 +150,7 @@ class _ShardPredictor:
 
         model = finetune_fold_stage(self._models, fold)
         return Classifier(
-            local_folder(model.folder / MODEL, model.fingerprint),
+            fetch_folder(model.folder / MODEL_FOLDER, model.fingerprint),
             # Without gradients several times as many tokens would fit.
             self._encoder.max_tokens_per_microbatch,
             self._encoder.cpus_per_worker,

@@ -1,4 +1,4 @@
-"""The models of a finished run: which are needed, and whether they stay as they are while they predict."""
+"""Select the needed models of a finished run, and check that they do not change during prediction."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def with_cheaper_models(settings: Settings, names: Sequence[str]) -> list[str]:
     return [name for name in settings.models if name in needed]
 
 
-def stamps_of(run: Run, models: Sequence[str]) -> Stamps:
+def read_stamps(run: Run, models: Sequence[str]) -> Stamps:
     """Return the fingerprint and finish time of the features and of each model, by folder."""
     stamps = {}
     for folder in ("features", *(_model_folder(run, model) for model in models)):
@@ -44,12 +44,12 @@ def _model_folder(run: Run, model: str) -> str:
     return f"models/{finetuned.get(model, model)}"
 
 
-def refuse_changed(finished: Run, new: Run, stamps: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
-    """Raise InputError if a model differs from its stamp, and remove what it predicted.
+def check_unchanged(finished: Run, new: Run, stamps: Mapping[str, tuple[Any, Any]], models: Sequence[str]) -> None:
+    """Raise InputError if a model differs from its stamp, and remove its predictions.
 
     The finished run is not locked, so another job may have rebuilt parts of it in the meantime.
     """
-    now = stamps_of(finished, models)
+    now = read_stamps(finished, models)
     changed = [folder for folder in now if now[folder] != stamps[folder]]
     if not changed:
         return

@@ -1,4 +1,4 @@
-"""Predictions for new pairs: their folder, the models that are left out, and the blend."""
+"""Blend predictions for new pairs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import numpy as np
 
 from core import logs
 from core.errors import InputError
-from core.ray_session import on_worker
+from core.ray_session import run_on_worker
 from core.run import StageResult
 from core.stage import Stage, fingerprint
 from infer.ensemble.outputs import write_test_predictions
-from infer.ensemble.pools import predicted_by
+from infer.ensemble.pools import prediction_mask
 from infer.ensemble.record_facts import read_record_facts
 from infer.ensemble.stage import read_models
 from votes import predictions
@@ -37,14 +37,14 @@ _DIGEST_CHARACTERS = 8
 
 
 def require_location(settings: Settings) -> str:
-    """Return where the pairs are. Raises InputError if the settings do not say so."""
+    """Return the location of the pairs. Raises InputError if the settings name none."""
     if settings.data.test is None:
         raise InputError("no pairs to predict", where="data.test", fix="give --set data.test=FILE.")
     return settings.data.test
 
 
 def prediction_name(location: str, digests: Mapping[str, str]) -> str:
-    """Return the name of the folder for the pairs of some files: the location's stem, and a digest of the contents."""
+    """Return the folder name for the pairs of some files: the location's stem and a digest of the contents."""
     stem = os.path.basename(location.partition("?")[0].rstrip("/"))
     for ending in sorted(ENDINGS, key=len, reverse=True):
         if stem.lower().endswith(ending):
@@ -65,14 +65,14 @@ def weighted_models(blender: Blender) -> list[str]:
     return weighted or list(blender.models)
 
 
-def all_predicted(run: Run, records: Records, models: Sequence[str]) -> bool:
+def every_record_predicted(run: Run, records: Records, models: Sequence[str]) -> bool:
     """Return whether at least one of the models predicts each record."""
     of_models = np.stack([predictions.read_predictions(run, records, model, "test") for model in models])
-    return bool(predicted_by(of_models).any(axis=0).all())
+    return bool(prediction_mask(of_models).any(axis=0).all())
 
 
-def left_out_models(settings: Settings, blender: Blender, skipped: Sequence[str]) -> dict[str, str]:
-    """Log and return why models of the run have no part in the blend, by model; `skipped` models have no weight."""
+def log_excluded_models(settings: Settings, blender: Blender, skipped: Sequence[str]) -> dict[str, str]:
+    """Log and return the models left out of the blend, with reasons; `skipped` models have no weight."""
     reasons = dict.fromkeys(settings.models, "it is not among the models of the blend")
     for model, folds in settings.partial.items():
         reasons[model] = f"it predicts only folds {', '.join(map(str, folds))}"
@@ -94,7 +94,7 @@ def blend_pairs(run: Run, records: Records, blender: Blender, blend: str, extra:
     manifest = None if run.force else stage.manifest()
     cached = manifest is not None
     if manifest is None:
-        manifest = on_worker(run, _write_blend, run, records, blender, stage, extra)
+        manifest = run_on_worker(run, _write_blend, run, records, blender, stage, extra)
     return StageResult("predict", cached, manifest, _notes(run, records))
 
 

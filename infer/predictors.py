@@ -1,17 +1,17 @@
-"""The models of a finished run as predictors of new pairs."""
+"""Open the models of a finished run as predictors of new pairs."""
 
 from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
 
-from featurize.tokens.packed_records import pack_records, packing_of
+from featurize.tokens.packed_records import pack_records, training_packing
 from infer.encoders import encoder_predictions_stage, predict_with_encoder
 from infer.scoring.checkpoints import check_llm, finished_model
 from infer.scoring.score import score_llms, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
-from train.finetune.base_model import base_of_encoder, scratch_stage
-from train.finetune.stages import finetune_fold_stage, folds_of, model_stage
+from train.finetune.base_model import encoder_base, scratch_stage
+from train.finetune.stages import finetune_fold_stage, model_stage, trained_folds
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,11 +20,13 @@ if TYPE_CHECKING:
     from core.settings.finetune import FinetunedEncoder
     from core.settings.llm import Llm
     from infer.finished_models import Predictor
-    from train.boosters.predict import BestParameters
+    from train.boosters.predict import BestParametersFinder
     from votes.records import Records
 
 
-def predictors_of(run: Run, records: Records, names: Sequence[str], best_parameters: BestParameters) -> list[Predictor]:
+def open_predictors(
+    run: Run, records: Records, names: Sequence[str], best_parameters: BestParametersFinder
+) -> list[Predictor]:
     """Return the predictors of some models of a finished run, cheaper models first.
 
     Raises InputError with the first part that is missing, or was built with other settings, records or schema version.
@@ -44,13 +46,13 @@ def _encoder_predictor(run: Run, records: Records, encoder: FinetunedEncoder) ->
     scratch = scratch_stage(run, records, encoder)
     if scratch is not None:
         scratch.require("train_encoder")
-    base = base_of_encoder(encoder, scratch)
+    base = encoder_base(encoder, scratch)
     models = model_stage(run, records, encoder, base, "train_encoder")
-    folds = [finetune_fold_stage(models, fold) for fold in folds_of(run, encoder)]
+    folds = [finetune_fold_stage(models, fold) for fold in trained_folds(run, encoder)]
     for stage in (models, *folds, encoder_predictions_stage(run, records, encoder, models)):
         stage.require("train_encoder")
     return lambda new, pairs: [
-        pack_records(new, pairs, encoder.name, base, packing_of(encoder)),
+        pack_records(new, pairs, encoder.name, base, training_packing(encoder)),
         predict_with_encoder(new, pairs, encoder, models),
     ]
 

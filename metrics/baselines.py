@@ -15,12 +15,12 @@ _RIDGE = 1e-3  # bounds the weights if few votes are separable
 _STEPS = 50
 
 
-def uniform(count: int) -> Probabilities:
+def uniform_baseline(count: int) -> Probabilities:
     """Return the prediction (count, 3) that gives each class the same probability."""
     return np.full((count, 3), 1 / 3)
 
 
-def class_prior(labels: Labels, folds: Folds) -> Probabilities:
+def class_prior_baseline(labels: Labels, folds: Folds) -> Probabilities:
     """Return out-of-fold class shares (n, 3): of the other folds' votes, with one vote added to each class."""
     prior = np.empty((len(labels), 3))
     for fold in np.unique(folds):
@@ -29,11 +29,11 @@ def class_prior(labels: Labels, folds: Folds) -> Probabilities:
     return prior
 
 
-def length_only(lengths_a: Doubles, lengths_b: Doubles, labels: Labels, folds: Folds) -> Probabilities:
-    """Return out-of-fold probabilities (n, 3) of a logistic regression on x = (a - b) / (a + b) of lengths (n,).
+def length_baseline(lengths_a: Doubles, lengths_b: Doubles, labels: Labels, folds: Folds) -> Probabilities:
+    """Return out-of-fold probabilities (n, 3) of a logistic regression on the lengths (n,) of the answers.
 
-    Its scores for A, B and tie are beta x, -beta x and gamma + delta |x|, so exchanging the answers exchanges their
-    probabilities. The three weights of a fold are fitted to the votes of the other folds.
+    With x = (a - b) / (a + b), the scores of A, B and tie are beta x, -beta x and gamma + delta |x|. So swapping the
+    answers swaps their probabilities. The three weights of a fold are fitted to the votes of the other folds.
     """
     x = normalized_difference(lengths_a, lengths_b)
     zero, one = np.zeros_like(x), np.ones_like(x)

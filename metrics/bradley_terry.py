@@ -38,7 +38,7 @@ class BradleyTerryFit:
 def fit_bradley_terry(differences: Doubles, wins: Doubles, groups: Groups) -> BradleyTerryFit:
     """Fit by maximum likelihood: `differences` (n, d) of the features, `wins` (n,) of A from 0 to 1.
 
-    Newton's method runs on the logistic log-likelihood, in which half a win is half a record of either outcome
+    Newton's method maximizes the logistic log-likelihood. Half a win counts as half a record of either outcome
     (fractional logit: Papke and Wooldridge 1996). The standard errors are cluster-robust over `groups` (n,), the
     records of one prompt (Liang and Zeger 1986). Those of the Hessian would take half a win for as noisy as a win.
     """

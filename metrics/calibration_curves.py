@@ -55,7 +55,7 @@ def reliability_diagram(probabilities: Doubles, outcomes: Mask, bins: int = 10) 
     return diagram
 
 
-def confusion(probabilities: Probabilities, labels: Labels) -> Ints:
+def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Ints:
     """Return counts (3, 3) of records by vote (rows) and most probable class (columns)."""
     counts = np.zeros((3, 3), np.int64)
     np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)

@@ -1,4 +1,4 @@
-"""Differences between two answers on one scale, whatever their size."""
+"""Compare counts of two answers on a scale from -1 to 1."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def normalized_difference(a: Doubles, b: Doubles) -> Doubles:
-    """Return (a - b) / (a + b) of counts (n,) of at least 0, as in the arena's style control; 0 if both are 0."""
+    """Return (a - b) / (a + b) of nonnegative counts (n,), or 0 if both are 0. The arena's style control uses it."""
     total = a + b
     difference: Doubles = np.where(total > 0, a - b, 0.0) / np.maximum(total, 1.0)
     return difference

@@ -37,11 +37,13 @@ def bootstrap_means(values: Doubles, groups: Groups, repetitions: int = 2000, se
     return means
 
 
-def bootstrap_parts(values: Doubles, parts: Mask, groups: Groups, repetitions: int = 2000, seed: int = 0) -> Doubles:
-    """Return bootstrap samples (repetitions, k + 1) of the means of `values` (n,) over k `parts` (n, k), then over all.
+def bootstrap_part_means(
+    values: Doubles, parts: Mask, groups: Groups, repetitions: int = 2000, seed: int = 0
+) -> Doubles:
+    """Return bootstrap samples (repetitions, k + 1) of the means of `values` (n,): over k `parts` (n, k), then all.
 
-    The draws of groups are those of `bootstrap_means`, so the mean of a part can be compared with the mean of all. A
-    sample is nan if its draw has no record of the part.
+    Groups are drawn as in `bootstrap_means`, so the mean of a part is comparable with the mean of all. A sample is nan
+    if its draw has no record of the part.
     """
     members = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
     means = bootstrap_means(np.concatenate([members * values[:, None], members], axis=1), groups, repetitions, seed)
@@ -63,7 +65,7 @@ def standard_error(values: Doubles, groups: Groups) -> float:
     return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(values))
 
 
-def interval(samples: Doubles, level: float = 0.95) -> tuple[float, float]:
+def percentile_interval(samples: Doubles, level: float = 0.95) -> tuple[float, float]:
     """Return the percentile interval of bootstrap samples (repetitions,), without samples that are nan."""
     low, high = np.nanquantile(samples, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)

@@ -11,7 +11,7 @@ from core.cli import main as run_job
 
 # In the order in which a pipeline runs them. By name, so that listing them imports none.
 JOBS: Final = {
-    "pipeline": "run every job that the configuration asks for, skipping what is done",
+    "pipeline": "run every configured job, skipping finished work",
     "ingest": "read and validate votes, and divide them into folds",
     "featurize": "turn records into features",
     "tune": "search for boosters' settings with Ray Tune",

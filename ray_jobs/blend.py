@@ -2,10 +2,10 @@
 
 Run as: python -m ray_jobs.blend --config configs/demo.yaml
 
-All blends are fitted: weights learned for a weighted mean (linear) or a weighted geometric mean (log), the better of
-these two (learned), greedy ensemble selection (greedy), equal weights, and the published weights (preset). Records with
-empty or identical answers get fallback probabilities. Blends are scored with nested folds: nothing that is learned for
-a record's blend has seen its vote.
+All blends are fitted. `linear` is a weighted mean, `log` a weighted geometric mean, `learned` the better of the two.
+`greedy` is ensemble selection, `equal` has equal weights, and `preset` has the published weights. Records with empty or
+identical answers get fallback probabilities. Blends are scored with nested folds: nothing that is learned for a
+record's blend has seen its vote.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from core.cli import Job, main
-from core.ray_session import on_worker
+from core.ray_session import run_on_worker
 from core.run import StageResult
 from infer.ensemble import outputs
 from infer.ensemble.analysis import analyze_submission, score_blends
 from infer.ensemble.messages import blend_notes, warn_about_blend
 from infer.ensemble.record_facts import read_record_facts
-from infer.ensemble.stage import blend_stage, read_models, read_training, recipes_of, require_blended_models
-from metrics.baselines import class_prior
+from infer.ensemble.stage import blend_recipes, blend_stage, read_models, read_training, require_blended_models
+from metrics.baselines import class_prior_baseline
 from votes.predictions import predictions_table
 from votes.records import open_records
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 def blend(run: Run) -> list[StageResult]:
-    """Make blend/: weights, analysis, the blends' predictions, and a submission if there are test records."""
+    """Write blend/: weights, analysis, the blends' predictions, and the submission for test records."""
     records = open_records(run)
     require_blended_models(run)
     stage = blend_stage(run, records)
@@ -41,7 +41,7 @@ def blend(run: Run) -> list[StageResult]:
     cached = manifest is not None
     if manifest is None:
         warn_about_blend(run.settings)
-        manifest = on_worker(run, _make_blend, run, records, stage)
+        manifest = run_on_worker(run, _make_blend, run, records, stage)
     return [StageResult("blend", cached, manifest, blend_notes(run.settings, manifest))]
 
 
@@ -52,9 +52,9 @@ def _make_blend(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
     facts = read_record_facts(records, records.splits)
     training = read_training(run, records, facts["train"])
     of_test = read_models(run, records, training.models, "test") if "test" in records.splits else None
-    scored = score_blends(training, recipes_of(run.settings), submission)
+    scored = score_blends(training, blend_recipes(run.settings), submission)
     labels, folds = training.votes.labels, records.labels_and_folds()[1]
-    prior = class_prior(labels, folds)
+    prior = class_prior_baseline(labels, folds)
     fitted = scored.blends[submission].fitted
     analysis = {
         **analyze_submission(scored, training, prior, seed=run.settings.seed),

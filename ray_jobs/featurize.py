@@ -2,8 +2,8 @@
 
 Run as: python -m ray_jobs.featurize --config configs/demo.yaml
 
-What is fitted is fitted on the training records only. The unit of resume is the shard: each file carries the
-fingerprint of the settings and records that made it, so changing one n-gram block redoes that block alone.
+Families are fitted on the training records only. The unit of resume is the shard. Each file carries the fingerprint of
+its settings and records, so changing one n-gram block rebuilds only that block.
 
 `featurize.families` names the families. A family is one file in featurize/families, or a plugin's.
 """
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def featurize(run: Run) -> list[StageResult]:
-    """Make every feature file that the settings ask for, for every split."""
+    """Write every configured feature file, for every split."""
     return make_features(run)
 
 

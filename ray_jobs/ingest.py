@@ -2,8 +2,8 @@
 
 Run as: python -m ray_jobs.ingest --config configs/demo.yaml
 
-It leaves records/{train,test,quarantine}. A bad row goes to quarantine with its reason. Folds are stratified by vote
-and grouped by prompt. The result is cached: it is built again only if the files or these settings change.
+It writes records/{train,test,quarantine}. A bad row goes to quarantine with its reason. Folds are stratified by vote
+and grouped by prompt. The result is cached, and rebuilt only if the files or these settings change.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from core.cli import Job, main
 from core.errors import InputError
 from demo import stages
 from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
-from votes.records import SOURCE
+from votes.records import SOURCE_PREFIX
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -51,7 +51,7 @@ def _sources(run: Run) -> dict[str, str]:
     return {
         "train": train,
         **({} if test is None else {"test": test}),
-        **{f"{SOURCE}{source.name}": source.path for source in data.others},
+        **{f"{SOURCE_PREFIX}{source.name}": source.path for source in data.others},
     }
 
 

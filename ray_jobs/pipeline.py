@@ -1,4 +1,4 @@
-"""Run every job that the configuration asks for, in order, skipping what is done.
+"""Run every configured job in order, skipping finished work.
 
 Run as: python -m ray_jobs.pipeline --config configs/demo.yaml
 """
@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from core import logs
-from core.cli import Job, input_error, main
+from core.cli import Job, main, unwrap_input_error
 from core.resources import request_table
 from core.storage import CorruptFileError
 from infer.ensemble.stage import require_blended_models
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def job_names(settings: Settings) -> list[str]:
-    """Return the names of the jobs that the settings ask for, in the order in which they need each other."""
+    """Return the names of the configured jobs, in the order of their dependencies."""
     names = ["ingest"]
     if settings.boosters:
         names += ["featurize", *(["tune"] if settings.tune else []), "train_boosters"]
@@ -37,9 +37,8 @@ def job_names(settings: Settings) -> list[str]:
 
 
 def pipeline(run: Run) -> list[StageResult]:
-    """Run the jobs one after another; the first failure ends the pipeline, and the same command resumes there.
-
-    A corrupt file of the run is removed, and the job that wrote it writes it again.
+    """Run the jobs one after another. The first failure ends the pipeline, and the same command resumes there. A
+    corrupt file of the run is removed, and its job rebuilds it.
     """
     # Fail now rather than hours later.
     require_blended_models(run)
@@ -50,11 +49,11 @@ def pipeline(run: Run) -> list[StageResult]:
         try:
             return _run_jobs(run)
         except Exception as error:
-            damaged = input_error(error)
+            damaged = unwrap_input_error(error)
             if not isinstance(damaged, CorruptFileError) or damaged.where in removed:
                 raise
             removed.add(damaged.where)
-            logs.info("pipeline", f"{damaged.where} is {damaged.reason}; removed, to be made again")
+            logs.info("pipeline", f"{damaged.where} is {damaged.reason}; removed, rebuilding")
             run.folder.delete_inside(damaged.where)
 
 
@@ -70,7 +69,7 @@ def _run_jobs(run: Run) -> list[StageResult]:
 
 
 def dry_run(run: Run) -> str:
-    """Return what each job needs of the cluster, as a table."""
+    """Return the resources that each job needs, as a table."""
     require_blended_models(run)
     return request_table(run.settings)
 

@@ -3,8 +3,8 @@
 Run as: python -m ray_jobs.predict --config runs/demo/settings.json --set data.test=NEW.csv
 
 Only data.test may differ from the settings of the finished run. `predict` checks all parts of the run before it
-predicts anything, and changes none of them. Predictions go to predict/<name> of the run, a small run of its own, named
-after the file of pairs and a digest of its contents. The unit of resume is the shard.
+predicts anything, and changes none of them. Predictions go to predict/<name> of the run, a small run of its own. Its
+name is the file's stem with a digest of its contents. The unit of resume is the shard.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 from core import logs
 from core.cli import Job, main
-from core.lock import locked
+from core.lock import run_lock
 from core.run import Run
 from infer import new_pairs
 from infer.ensemble.outputs import load_blender
 from infer.ensemble.stage import blend_stage
-from infer.finished_models import refuse_changed, stamps_of, with_cheaper_models
-from infer.predictors import predictors_of
+from infer.finished_models import check_unchanged, read_stamps, with_cheaper_models
+from infer.predictors import open_predictors
 from tune.stage import best_parameters
 from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
 from votes.records import Records, open_records
@@ -39,29 +39,29 @@ def predict(run: Run) -> list[StageResult]:
     blender = load_blender(finished)
     models = new_pairs.weighted_models(blender)
     needed = with_cheaper_models(settings, models)
-    stamps = stamps_of(finished, stamped := with_cheaper_models(settings, blender.models))
-    predictors = predictors_of(finished, records, needed, best_parameters)
+    stamps = read_stamps(finished, stamped := with_cheaper_models(settings, blender.models))
+    predictors = open_predictors(finished, records, needed, best_parameters)
 
     digests = file_digests("test", files)
     name = new_pairs.prediction_name(location, digests)
     new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
-    with locked(new.folder, "predict", run.take_over):
+    with run_lock(new.folder, "predict", run.take_over):
         stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
         ingested = ingest_files(new, stage, {"test": location}, {"test": files})
         pairs = Records(new.folder / "records", ingested.manifest)
         results = [ingested, *(result for predictor in predictors for result in predictor(new, pairs))]
-        if len(models) < len(blender.models) and not new_pairs.all_predicted(new, pairs, models):
+        if len(models) < len(blender.models) and not new_pairs.every_record_predicted(new, pairs, models):
             logs.info("predict", f"some records lack predictions of {', '.join(models)}; the other models predict, too")
             others = [model for model in stamped if model not in needed]
             results += [
                 result
-                for each in predictors_of(finished, records, others, best_parameters)
+                for each in open_predictors(finished, records, others, best_parameters)
                 for result in each(new, pairs)
             ]
             models = list(blender.models)
-        refuse_changed(finished, new, stamps, with_cheaper_models(settings, models))
+        check_unchanged(finished, new, stamps, with_cheaper_models(settings, models))
         skipped = [model for model in blender.models if model not in (*models, *needed)]
-        extra = {"name": name, "left_out": new_pairs.left_out_models(settings, blender, skipped)}
+        extra = {"name": name, "left_out": new_pairs.log_excluded_models(settings, blender, skipped)}
         used, blend = blender.only(tuple(models)), str(blended["fingerprint"])
         return [*results, new_pairs.blend_pairs(new, pairs, used, blend, extra)]
 

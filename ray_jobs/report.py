@@ -2,8 +2,8 @@
 
 Run as: python -m ray_jobs.report --config configs/demo.yaml
 
-metrics.json holds every number that index.html shows. Each section of the page is a member of the registry of report
-sections: a package of report/sections, or a file given by --plugin. See report/section.py.
+metrics.json holds every number that index.html shows. Each section of the page is a registered report section: a
+package of report/sections, or a --plugin file. See report/section.py.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from core.cli import Job, main
-from core.ray_session import on_worker
+from core.ray_session import run_on_worker
 from core.run import StageResult
 from infer.ensemble.stage import blend_stage
 from report.build import METRICS, PAGE, compute_metrics, report_stage
@@ -36,7 +36,7 @@ def report(run: Run) -> list[StageResult]:
     manifest = None if run.force else stage.manifest()
     cached = manifest is not None
     if manifest is None:
-        manifest = on_worker(run, _make_report, run, records, blend_manifest, stage)
+        manifest = run_on_worker(run, _make_report, run, records, blend_manifest, stage)
     return [StageResult("report", cached, manifest)]
 
 

@@ -2,10 +2,10 @@
 
 Run as: python -m ray_jobs.score_llm --config configs/demo.yaml [--dry-run]
 
-An external checkpoint scores every record, training and test records alike. Of a model that train_llm fine-tuned in
-this run, each fold's checkpoint scores the training records of its fold and all test records, for which the folds are
-averaged. Each distinct text is scored once. As many models work at once as the cluster has room for. The unit of resume
-is the shard. With --dry-run nothing is scored: it prints what scoring would take.
+An external checkpoint scores every record, training and test records alike. For a model that train_llm fine-tuned in
+this run, each fold's checkpoint scores its fold's training records and all test records. Test predictions are averaged
+over folds. Each distinct text is scored once. As many models work at once as the cluster has room for. The unit of
+resume is the shard. With --dry-run it only prints estimates of memory, time and cost.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Run as: python -m ray_jobs.train_boosters --config configs/demo.yaml
 
-The unit of resume is the fold: its worker writes model and predictions to models/<name>/fold-<k> and then a manifest,
-and a fold with its manifest is not trained again.
+The unit of resume is the fold. Its worker writes model and predictions to models/<name>/fold-<k>, then a manifest. A
+fold with a manifest is not trained again.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from core import logs
 from core.cli import Job, main
-from featurize.tokens.packed_records import pack_records, packing_of
+from featurize.tokens.packed_records import pack_records, training_packing
 from infer.encoders import predict_with_encoder
 from train.finetune.base_model import build_base, check_bases
 from train.finetune.stages import model_stage
@@ -36,7 +36,7 @@ def train_encoder(run: Run) -> list[StageResult]:
     for encoder in encoders:
         base, built = build_base(run, records, encoder)
         results += built
-        results.append(pack_records(run, records, encoder.name, base, packing_of(encoder)))
+        results.append(pack_records(run, records, encoder.name, base, training_packing(encoder)))
         models = model_stage(run, records, encoder, base, "train_encoder")
         results.append(fine_tune_folds(run, records, encoder, base, models))
         results.append(predict_with_encoder(run, records, encoder, models))

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from core import logs
 from core.cli import Job, main
-from featurize.tokens.packed_records import pack_records, packing_of
-from train.finetune.base_model import base_of, check_bases
+from featurize.tokens.packed_records import pack_records, training_packing
+from train.finetune.base_model import check_bases, pretrained_base
 from train.finetune.plan import training_plan
 from train.finetune.stages import model_stage
 from train.finetune.train import fine_tune_folds
@@ -34,8 +34,8 @@ def train_llm(run: Run) -> list[StageResult]:
     check_bases(llms)
     results = []
     for llm in llms:
-        base = base_of(llm.model)
-        results.append(pack_records(run, records, llm.name, base, packing_of(llm)))
+        base = pretrained_base(llm.model)
+        results.append(pack_records(run, records, llm.name, base, training_packing(llm)))
         models = model_stage(run, records, llm, base, "train_llm")
         results.append(fine_tune_folds(run, records, llm, base, models))
     return results

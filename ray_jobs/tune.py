@@ -2,9 +2,9 @@
 
 Run as: python -m ray_jobs.tune --config configs/demo.yaml
 
-The unit of resume is the trial: each writes a file to tune/<booster>/trials as it ends, and is not run again.
-
-Trials run at the same time as far as the cluster has CPUs. ASHA ends those that fall behind.
+The unit of resume is the trial. A finished trial has a file in tune/<booster>/trials and is not run again.
+Trials run in parallel as far as the cluster has CPUs. ASHA stops trials that fall behind.
+The best parameters are in tune/<booster>/best.json, and all trials in trials.csv.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The report: its numbers, figures and page."""
+"""Compute and render the report: its numbers, figures and page."""

@@ -16,7 +16,7 @@ from core.stage import fingerprint
 from featurize.families.language import LanguageFamily
 from featurize.families.length import LengthFamily
 from featurize.families.style import StyleFamily
-from featurize.text import Distinct, Text
+from featurize.text import DistinctTexts, Text
 from votes import duplicates
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Part of the fingerprint of the columns. Raise it when they change.
 VERSION = 1
-STYLE = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
+STYLE_FEATURES = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
 _LENGTH = {feature.name: n for n, feature in enumerate(LengthFamily.text_features)}
 _STYLE = {feature.name: n for n, feature in enumerate(StyleFamily.text_features)}
 _ENGLISH = [feature.name for feature in LanguageFamily.text_features].index("english")
@@ -66,16 +66,16 @@ def column_file(shard: str) -> str:
 
 def _describe_shard(item: Item, records: Folder, target: Folder) -> Iterator[Item]:
     table = records.read_table(item["shard"], ["id", "prompt", "response_a", "response_b"])
-    columns = describe_records(table) if item["split"] == "train" else {}
+    columns = compute_columns(table) if item["split"] == "train" else {}
     target.write_table(
         column_file(item["shard"]), pa.table({"id": table["id"], **columns, **_hashes(table)}), item["fingerprint"]
     )
     yield {"rows": len(table)}
 
 
-def describe_records(records: pa.Table) -> dict[str, Any]:
+def compute_columns(records: pa.Table) -> dict[str, Any]:
     """Return columns (n,): turns and language of the prompt, code, and the lengths and style of the answers."""
-    distinct = Distinct.of(records)
+    distinct = DistinctTexts.of(records)
     prompts, *answers = (
         [distinct.texts[n] for n in distinct.index[part]] for part in ("prompt", "response_a", "response_b")
     )
@@ -87,13 +87,13 @@ def describe_records(records: pa.Table) -> dict[str, Any]:
     }
     for side, part in zip("ab", answers, strict=True):
         columns[f"chars_{side}"] = np.array([len(text.full) for text in part], np.int64)
-        for n, name in enumerate(STYLE):
+        for n, name in enumerate(STYLE_FEATURES):
             columns[f"{name}_{side}"] = np.array([known[id(text)][n] for text in part], np.float64)
     return columns
 
 
 def _style(text: Text) -> Sequence[float]:
-    """The four features of style of the arena's style control, in the order of STYLE."""
+    """Return the four style features of the arena's style control, in the order of STYLE_FEATURES."""
     marks = StyleFamily().describe(text)
     return (
         LengthFamily().describe(text)[_LENGTH["tokens"]],
@@ -106,12 +106,12 @@ def _style(text: Text) -> Sequence[float]:
 def _hashes(records: pa.Table) -> dict[str, Any]:
     rows = [records[part].to_pylist() for part in ("prompt", "response_a", "response_b")]
     exact = [duplicates.text_hash(prompt, [a, b]) for prompt, a, b in zip(*rows, strict=True)]
-    near = np.array([duplicates.signature(texts) for texts in zip(*rows, strict=True)], np.uint32)
+    near = np.array([duplicates.minhash_signature(texts) for texts in zip(*rows, strict=True)], np.uint32)
     signatures = pa.FixedSizeListArray.from_arrays(pa.array(near.ravel()), duplicates.PERMUTATIONS)
     return {"text_hash": pa.array(exact, pa.int64()), "signature": signatures}
 
 
-def signatures_of(columns: pa.Table) -> duplicates.Signatures:
+def read_signatures(columns: pa.Table) -> duplicates.Signatures:
     """Return the MinHash signatures (n, 128) among the columns of a split."""
     flat = pa.concat_arrays([chunk.flatten() for chunk in columns["signature"].chunks])
     rows: duplicates.Signatures = flat.to_numpy().reshape(-1, duplicates.PERMUTATIONS)

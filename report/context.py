@@ -1,4 +1,4 @@
-"""What sections compute their numbers from: the run, its records, its votes and all predictions."""
+"""Read the inputs of all sections: the run, its records, its votes and all predictions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from demo import stages
-from metrics.baselines import class_prior, length_only, uniform
+from metrics.baselines import class_prior_baseline, length_baseline, uniform_baseline
 from metrics.scores import record_log_loss
 from report.scores import score_sets
 from votes import predictions
-from votes.arrays import Votes, votes_of
+from votes.arrays import Votes, votes_from_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,11 +81,11 @@ class ReportContext:
         labels, folds = self.votes.labels, self.votes.folds
         lengths_a, lengths_b = (self.columns["train"][f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
         baselines = {
-            "uniform": uniform(len(labels)),
-            "class prior": class_prior(labels, folds),
-            "length only": length_only(lengths_a, lengths_b, labels, folds),
+            "uniform": uniform_baseline(len(labels)),
+            "class prior": class_prior_baseline(labels, folds),
+            "length only": length_baseline(lengths_a, lengths_b, labels, folds),
         }
-        truth = stages.truth(self.run, self.rows["id"])
+        truth = stages.true_probabilities(self.run, self.rows["id"])
         return baselines if truth is None else {**baselines, "truth (best attainable)": truth}
 
     @functools.cached_property
@@ -102,8 +102,8 @@ def read_context(
     """Read votes and predictions of a finished run. Raises InputError if predictions do not fit the records."""
     rows = records.read("train", ["id", "label", "fold", "group", "model_a", "model_b"])
     blends = {
-        name: predictions.probabilities((run.folder / "blend").read_table(f"train-{name}.parquet"))
+        name: predictions.probabilities_from_table((run.folder / "blend").read_table(f"train-{name}.parquet"))
         for name in blend_manifest["metrics"]["weights"]
     }
     by_model = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
-    return ReportContext(run, records, blend_manifest, columns, rows, votes_of(rows), by_model, blends)
+    return ReportContext(run, records, blend_manifest, columns, rows, votes_from_table(rows), by_model, blends)

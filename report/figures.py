@@ -1,4 +1,4 @@
-"""Parts that figures of several sections share: their texts, and rows of differences."""
+"""Draw parts that figures of several sections share: texts, and rows of differences."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from report.numbers import Key, marked_interval, marked_number, value_at
-from report.svg import FigureRow, Mark, row_figure, spanning
+from report.svg import FigureRow, Mark, axis_around, row_figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from report.section import Metrics
 
 
-def plain_text(text: str) -> Markup:
+def escape_text(text: str) -> Markup:
     """Return a name of the run for a figure's description. It may show digits that are no results."""
     return Markup("<span data-text>{}</span>").format(text)
 
 
-def sentences(parts: Iterable[Markup]) -> Markup:
+def join_sentences(parts: Iterable[Markup]) -> Markup:
     """Return the parts as sentences, for a figure's description."""
     return Markup(". ").join(parts) + Markup(".")
 
@@ -48,9 +48,9 @@ def difference_figure(metrics: Metrics, key: str, title: str, differences: Diffe
         rows.append(FigureRow(label, [Mark("model", numbers[interval], numbers[value])], shown))
         texts.append(
             Markup("{}: {}, interval {}").format(
-                plain_text(label),
+                escape_text(label),
                 marked_number(metrics, "+.4f", *keys, value),
                 marked_interval(metrics, "+.4f", *keys, interval),
             )
         )
-    return row_figure(key, title, sentences(texts), rows, spanning(ends, axis_name), reference=0)
+    return row_figure(key, title, join_sentences(texts), rows, axis_around(ends, axis_name), reference=0)

@@ -1,8 +1,8 @@
 """Format numbers for the page, and mark each with its place in metrics.json.
 
-A number is an element with `data-key`, a JSON pointer (RFC 6901) into metrics.json, and `data-form`, the Python format
-of its text. Digits that are no results (in names, texts, settings, versions) stand in an element with `data-text` or
-in <pre>. The ticks of axes have the class "tick".
+A number is an element with `data-key` and `data-form`. These are a JSON pointer (RFC 6901) into metrics.json, and the
+Python format of its text. Digits that are no results (in names, texts, settings, versions) stand in an element with
+`data-text` or in <pre>. The ticks of axes have the class "tick".
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ Keys = Key | Sequence[Key]
 _NOT_TEXT = re.compile("[\ud800-\udfff\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffe\uffff]")
 
 
-def clean(text: str) -> str:
+def replace_invalid_characters(text: str) -> str:
     """Return the text with U+FFFD in place of code points that HTML cannot hold."""
     return _NOT_TEXT.sub("\ufffd", text)
 
 
-def pointer(*keys: Key) -> str:
+def json_pointer(*keys: Key) -> str:
     """Return the JSON pointer of the value at keys and indexes."""
     return "".join("/" + str(key).replace("~", "~0").replace("/", "~1") for key in keys)
 
@@ -50,7 +50,7 @@ def marked_number(metrics: dict[str, Any], form: str, *keys: Keys, tag: str = "s
     if value is None:
         return Markup("\u2013")
     return Markup('<{} data-key="{}" data-form="{}">{}</{}>').format(
-        Markup(tag), pointer(*path), form, number_text(value, form), Markup(tag)
+        Markup(tag), json_pointer(*path), form, number_text(value, form), Markup(tag)
     )
 
 

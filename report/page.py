@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from report.build import sections_in_order
-from report.numbers import clean, marked_interval, marked_name, marked_names, marked_number
+from report.numbers import marked_interval, marked_name, marked_names, marked_number, replace_invalid_characters
 from report.svg import legend
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def render_page(context: ReportContext, metrics: Metrics) -> str:
         for section in sections_in_order()
         if (html := _render_section(section, environment, context, metrics))
     ]
-    return clean(environment.get_template("page.html").render(sections=sections))
+    return replace_invalid_characters(environment.get_template("page.html").render(sections=sections))
 
 
 def _environment(metrics: Metrics) -> jinja2.Environment:

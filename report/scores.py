@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from metrics.intervals import bootstrap_means, bootstrap_parts, interval
+from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval
 from metrics.scores import accuracy, expected_calibration_error, record_log_loss
 from votes.schema import LABELS
 
@@ -32,7 +32,10 @@ def score_sets(
     means = bootstrap_means(np.stack(list(losses.values()), axis=1), votes.groups, seed=seed)
     scored: dict[str, dict[str, dict[str, Any]]] = {kind: {} for kind in sets}
     for n, (kind, name) in enumerate(losses):
-        scored[kind][name] = {**score_predictions(sets[kind][name], votes.labels), "ci95": list(interval(means[:, n]))}
+        scored[kind][name] = {
+            **score_predictions(sets[kind][name], votes.labels),
+            "ci95": list(percentile_interval(means[:, n])),
+        }
     return scored
 
 
@@ -48,7 +51,7 @@ def score_predictions(probabilities: Probabilities, labels: Labels) -> dict[str,
     }
 
 
-def gains_over(
+def blend_gains(
     others: Mapping[str, Probabilities], blend: Probabilities, votes: Votes, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Return by how much the log loss of each other set exceeds the blend's, with 95% intervals.
@@ -59,24 +62,24 @@ def gains_over(
     excess = np.stack([record_log_loss(values, votes.labels) - blend_losses for values in others.values()], axis=1)
     means = bootstrap_means(excess, votes.groups, seed=seed)
     return {
-        name: {"gain": float(excess[:, n].mean()), "gain_ci95": list(interval(means[:, n]))}
+        name: {"gain": float(excess[:, n].mean()), "gain_ci95": list(percentile_interval(means[:, n]))}
         for n, name in enumerate(others)
     }
 
 
 def score_parts(parts: Mask, losses: Doubles, groups: Groups, seed: int) -> list[dict[str, Any]]:
-    """Return for each part (n, k) of the records its mean loss (n,), and its difference from the mean of all.
+    """Return the mean loss (n,) of each part (n, k) of the records, and its difference from the overall mean.
 
     The 95% intervals draw whole prompts. The interval of the difference draws both means together.
     """
-    means = bootstrap_parts(losses, parts, groups, seed=seed)
+    means = bootstrap_part_means(losses, parts, groups, seed=seed)
     return [
         {
             "rows": int(rows.sum()),
             "oof_log_loss": float(losses[rows].mean()),
-            "ci95": list(interval(means[:, n])),
+            "ci95": list(percentile_interval(means[:, n])),
             "difference": float(losses[rows].mean() - losses.mean()),
-            "difference_ci95": list(interval(means[:, n] - means[:, -1])),
+            "difference_ci95": list(percentile_interval(means[:, n] - means[:, -1])),
         }
         for n, rows in enumerate(parts.T)
     ]

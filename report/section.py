@@ -1,4 +1,4 @@
-"""The interface of report sections. A section holds its numbers, its figures and its template.
+"""Define the interface of report sections. A section has numbers, figures and a template.
 
 A section is a package of report/sections, or one file given by --plugin. It is a subclass of ReportSection, decorated
 with `@SECTIONS.register`:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Metrics = dict[str, Any]  # of metrics.json
     Figure = Callable[..., Markup]  # takes the metrics, and what the template passes
 
-LAST: Final = 1000
+LAST_ORDER: Final = 1000
 
 
 class ReportSection(ABC):
@@ -38,7 +38,7 @@ class ReportSection(ABC):
 
     name: ClassVar[str]  # unique; the id of the section in the page
     title: ClassVar[str] = ""  # of the link in the navigation; a section without a title is in the head of the page
-    order: ClassVar[int] = LAST  # sections stand in this order
+    order: ClassVar[int] = LAST_ORDER  # sections stand in this order
     summary: ClassVar[str]  # one line for the documentation
     figures: ClassVar[Mapping[str, Figure]] = MappingProxyType({})  # by the name that the template uses
 

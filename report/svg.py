@@ -41,12 +41,12 @@ class Axis:
 
 
 def _step(span: float, count: int) -> float:
-    """Return the round number (1, 2 or 5 times a power of ten) that divides `span` into at most `count` parts."""
+    """Return a round step (1, 2 or 5 times a power of ten) that divides `span` into at most `count` parts."""
     power = 10.0 ** math.floor(math.log10(span / count))
     return next(factor * power for factor in (1, 2, 5, 10, 20) if span / (factor * power) <= count + 1e-9)
 
 
-def spanning(values: Sequence[float], name: str, percent: bool = False, whole_steps: bool = False) -> Axis:
+def axis_around(values: Sequence[float], name: str, percent: bool = False, whole_steps: bool = False) -> Axis:
     """Return an axis around values, with a small margin, or with `whole_steps` out to the next round numbers."""
     low, high = min(values), max(values)
     span = max(high - low, 1e-6)
@@ -155,7 +155,7 @@ def bars(plot: Plot, kind: str, edges: Sequence[float], heights: Sequence[float]
 
 @dataclass(frozen=True)
 class Mark:
-    """One mark of a row: a point with its interval from low to high, or a bar if there is no point."""
+    """One mark of a row: a point with its interval from low to high, or a bar without a point."""
 
     kind: str
     ends: Sequence[float]

@@ -1,1 +1,1 @@
-"""Features or texts in, models and out-of-fold predictions out."""
+"""Train models on features or texts, by folds."""

@@ -1,4 +1,4 @@
-"""The trials of a search: Ray Tune over candidates, ASHA over boosting rounds."""
+"""Run the trials of a search: Ray Tune over candidates, ASHA over boosting rounds."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ray import tune
 from ray.exceptions import RayTaskError
 from ray.tune.schedulers import ASHAScheduler
 
-from core.placement import root_cause, wait_for
+from core.placement import root_cause, wait_for_task
 from core.registry import ENGINES
-from core.settings.boosters import ROUNDS
-from core.settings.tune import refuse_unsearchable
+from core.settings.boosters import ROUNDS_PARAMETER
+from core.settings.tune import check_searchable
 from tune.space import Parameters, distributions, draw_candidates
-from tune.trial import FoldsTrial, Keep, SearchJob
+from tune.trial import FoldsTrial, ModelsCallback, SearchJob
 
 TRIAL_DEATHS_ALLOWED = 3  # of a trial's process
 
@@ -46,25 +46,25 @@ def run_trials(
     on_finished: Callable[[TrialResult], None],
     storage: str,
     on_wait: Callable[[str], None] = lambda reason: None,
-    keep: Keep | None = None,
+    keep: ModelsCallback | None = None,
 ) -> None:
     """Run the trials that are not among `finished`, as many at a time as the cluster has free CPUs.
 
-    `on_finished` is called as each ends. Random candidates depend on the seed alone. ASHA compares a trial with those
-    that happen to be further, finished ones included; TPE's candidates depend on the results so far. `on_wait` gets the
+    `on_finished` is called as each ends. Random candidates depend on the seed alone. ASHA compares a trial with trials
+    that are further along, including finished ones. TPE's candidates depend on the results so far. `on_wait` gets the
     reason while no CPU is free. `storage` is a folder or URI that all nodes can write, for checkpoints during the
-    search. `keep` is called in a trial's process with its candidate and its folds' models once they are trained to
-    their end. Raises a trial's error.
+    search. Once a trial's folds are fully trained, its process calls `keep` with the candidate and the models. Raises a
+    trial's error.
     """
     reporter = _Reporter(finished, on_finished)
     configured = _candidates(job, finished)
     if configured is None:
         return
-    wait_for(job.data, "reading the features", on_wait)
-    # A candidate that would end every trial ends the search before any.
+    wait_for_task(job.data, "reading the features", on_wait)
+    # Fail before the first trial if a candidate would fail every trial.
     candidates = job.candidates or draw_candidates(job.space, job.recipe.seed, job.search.trials)
     checked = ray.remote(num_cpus=1)(_check_candidates).remote(job, candidates)
-    wait_for(checked, "a look at the parameters", on_wait)
+    wait_for_task(checked, "the parameter check", on_wait)
     try:
         ray.get(checked)
     except RayTaskError as error:
@@ -73,8 +73,8 @@ def run_trials(
         tune.with_parameters(FoldsTrial, job=job, keep=keep), {"CPU": job.recipe.settings.cpus_per_worker}
     )
     most = job.recipe.settings.rounds
-    if ROUNDS in job.space:
-        most = max(most, int(job.space[ROUNDS].high))
+    if ROUNDS_PARAMETER in job.space:
+        most = max(most, int(job.space[ROUNDS_PARAMETER].high))
     # Ray Tune's own logs would fill the run; the trial table holds the results.
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
     os.environ["RAY_AIR_NEW_OUTPUT"] = "0"  # its banner is printed even with verbose=0
@@ -121,7 +121,7 @@ def run_trials(
 
 
 def _replay(asha: ASHAScheduler, result: TrialResult) -> None:
-    """Show the scheduler a trial of an interrupted search, so that other trials are compared with it."""
+    """Replay a trial of an interrupted search to the scheduler, so that other trials are compared with it."""
     trial = SimpleNamespace(trial_id=f"finished-{result.number}")  # a scheduler of results reads nothing else
     asha.on_trial_add(None, trial)
     for rounds, loss in result.curve:
@@ -132,7 +132,7 @@ def _replay(asha: ASHAScheduler, result: TrialResult) -> None:
 def _check_candidates(job: SearchJob, candidates: Sequence[Parameters]) -> None:
     """Raise InputError for a parameter that would end a trial, or that no trial could vary."""
     settings = job.recipe.settings
-    refuse_unsearchable(candidates[0], settings, job.search.key("space"))
+    check_searchable(candidates[0], settings, job.search.key("space"))
     data = ray.get(job.data)
     for candidate in candidates:
         ENGINES.get(settings.engine).try_parameters(data, job.candidate_recipe(candidate))
@@ -193,7 +193,7 @@ class _Reporter(tune.Callback):  # type: ignore[misc]
         """Report a trial that ended by itself or was stopped by ASHA."""
         last = trial.last_result
         if "error" in last:
-            self.error = self.error or f"a trial failed: {last['error']} (it tried {dict(trial.config)})"
+            self.error = self.error or f"a trial failed: {last['error']} (parameters: {dict(trial.config)})"
             return
         numbered = trial.config.get("trial")  # None for TPE's candidates
         number = self._next if numbered is None else int(numbered["number"])

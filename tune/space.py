@@ -1,4 +1,4 @@
-"""Candidates drawn from a search space, and the space as Optuna takes it."""
+"""Draw candidates from a search space, and convert the space for Optuna."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
     from core.settings.tune import Dimension, Space
 
-Value = bool | int | float | str
-Parameters = dict[str, Value]
+ParameterValue = bool | int | float | str
+Parameters = dict[str, ParameterValue]
 
 
-def draw_value(dimension: Dimension, rng: np.random.Generator) -> Value:
+def draw_value(dimension: Dimension, rng: np.random.Generator) -> ParameterValue:
     """Return one value of a dimension."""
     low, high = dimension.low, dimension.high
     if dimension.integer and dimension.log:

@@ -1,6 +1,6 @@
 """Search for boosters' parameters with Ray Tune; train_boosters then trains with the best ones.
 
-The unit of resume is the trial: each writes a file to tune/<booster>/trials as it ends, and is not run again.
+The unit of resume is the trial. A finished trial has a file in tune/<booster>/trials and is not run again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from core import logs
 from core.errors import InputError
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import processes_request, require_capacity
+from core.resources import process_request, require_capacity
 from core.run import Run, StageResult
-from core.settings.boosters import ROUNDS
+from core.settings.boosters import ROUNDS_PARAMETER
 from core.stage import Stage, fingerprint
 from featurize.store import FeatureStore
 from train.boosters.engine import BoosterRecipe, TrainedModel
 from train.boosters.fold_files import model_digest
-from train.boosters.load import share_data
-from train.boosters.sources import training_inputs, used_sources
+from train.boosters.load import put_data
+from train.boosters.sources import read_used_sources, training_inputs
 from train.boosters.stages import booster_stage_settings
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 # Part of the fingerprint: raise it when the same settings search in another way.
 VERSION = 1
-BEST = "best.json"
-TRIALS = "trials.csv"
+BEST_FILE = "best.json"
+TRIALS_FILE = "trials.csv"
 
 
 def run_searches(run: Run) -> list[StageResult]:
@@ -54,9 +54,9 @@ def run_searches(run: Run) -> list[StageResult]:
         cached = manifest is not None
         if manifest is None:
             connect(run)
-            require_capacity(processes_request("tune", booster))
+            require_capacity(process_request("tune", booster))
             store = FeatureStore.open(run, records)
-            data = share_data(run, store, records, booster.features, used_sources(run))
+            data = put_data(run, store, records, booster.features, read_used_sources(run))
             manifest = _SearchRun(run, stage, booster, search).run_trials(data, records.rows("train"))
         best = manifest["metrics"]["best"]
         parameters = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())
@@ -145,8 +145,8 @@ class _SearchRun:
     def _commit(self, finished: Sequence[TrialResult], rows: int) -> dict[str, Any]:
         """Write the best parameters, the table of trials and the manifest; return the manifest."""
         folder, best = self.stage.folder, best_trial(finished)
-        folder.write_json(BEST, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
-        folder.write_bytes(TRIALS, trial_table(finished))
+        folder.write_json(BEST_FILE, {"parameters": best.parameters, "log_loss": best.log_loss, "trial": best.number})
+        folder.write_bytes(TRIALS_FILE, trial_table(finished))
         models: set[str] = set()
         if _models_are_final(self.run, self.booster, self.search):
             # train_boosters trains the models that an earlier commit removed, when another trial was the best.
@@ -158,7 +158,7 @@ class _SearchRun:
                 "trials": len(finished),
                 "best": {"parameters": best.parameters, "log_loss": best.log_loss},
             },
-            keep={BEST, TRIALS, *map(_trial_file, finished), *models},
+            keep={BEST_FILE, TRIALS_FILE, *map(_trial_file, finished), *models},
             seconds=max(result.at for result in finished),
         )
 
@@ -173,7 +173,7 @@ def best_trial(results: Sequence[TrialResult]) -> TrialResult:
 
 
 def _models_are_final(run: Run, booster: Booster, search: Search) -> bool:
-    """Whether a trial's models are the models that train_boosters would train."""
+    """Return whether a trial's models equal the models that train_boosters would train."""
     return search.folds == run.settings.data.folds and booster.num_workers == 1
 
 
@@ -240,7 +240,7 @@ def trial_table(results: Sequence[TrialResult]) -> bytes:
     folds = [f"fold_{n}" for n in range(len(ordered[0].fold_losses))]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    names = ["rounds_limit" if name == ROUNDS else name for name in parameters]
+    names = ["rounds_limit" if name == ROUNDS_PARAMETER else name for name in parameters]
     writer.writerow(["trial", "log_loss", *folds, "rounds", "stopped", "seconds", "at", *names])
     for result in ordered:
         values = [result.parameters.get(name, "") for name in parameters]
@@ -261,11 +261,11 @@ def search_result(run: Run, booster: Booster, inputs: Mapping[str, str]) -> Sear
     stage = search_stage(run, booster, search, inputs)
     if stage.manifest() is None:
         raise InputError(
-            "the search for its parameters is missing, or was made with other settings",
+            "the search for its parameters is missing, or was run with other settings",
             where=f"boosters.{booster.name}",
-            fix="run `python -m ray_jobs.tune` with the same configuration first, or ray_jobs.pipeline.",
+            fix="run `tiebreak tune` with the same configuration first, or `tiebreak pipeline`.",
         )
-    parameters = stage.folder.read_json(BEST)["parameters"]
+    parameters = stage.folder.read_json(BEST_FILE)["parameters"]
     final = _models_are_final(run, booster, search)
     model_files = _model_names(_trial_fingerprint(stage), parameters, search.folds) if final else []
     return SearchResult(parameters, stage.folder, model_files)

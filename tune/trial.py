@@ -1,4 +1,4 @@
-"""One trial of a search: the folds of one candidate, trained side by side in one process."""
+"""Train the folds of one candidate in one process: a trial of a search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from train.boosters.engine import BoosterRecipe, TrainedModel
     from tune.space import Parameters
 
-Keep = Callable[["Parameters", "list[TrainedModel]"], None]
+ModelsCallback = Callable[["Parameters", "list[TrainedModel]"], None]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,9 @@ class FoldsTrial(tune.Trainable):  # type: ignore[misc]
     Tune reuses for many trials (`reuse_actors`). A trial whose process dies resumes from its last checkpoint.
     """
 
-    def setup(self, config: dict[str, Any], *, job: SearchJob | None = None, keep: Keep | None = None) -> None:
+    def setup(
+        self, config: dict[str, Any], *, job: SearchJob | None = None, keep: ModelsCallback | None = None
+    ) -> None:
         """Begin the first trial of this process. Ray Tune calls it; the keywords come from tune.with_parameters."""
         assert job is not None
         self._job, self._keep = job, keep

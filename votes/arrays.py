@@ -27,6 +27,6 @@ class Votes:
         return Votes(self.labels[rows], self.folds[rows], self.groups[rows])
 
 
-def votes_of(records: pa.Table) -> Votes:
+def votes_from_table(records: pa.Table) -> Votes:
     """Return the votes of a table with the columns label, fold and group."""
     return Votes(*(records[name].to_numpy() for name in ("label", "fold", "group")))

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
     from core.arrays import Ints
 
-SHINGLE = 9  # characters, as the book advises for documents longer than an e-mail; fits scripts without spaces, too
+SHINGLE_LENGTH = (
+    9  # characters, as the book advises for documents longer than an e-mail; fits scripts without spaces, too
+)
 PERMUTATIONS = 128
 BANDS = 32
 THRESHOLD = 0.8
@@ -45,7 +47,7 @@ def text_hash(prompt: Sequence[str | None], answers: Sequence[Sequence[str | Non
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
-def signature(texts: Sequence[Sequence[str | None]]) -> Signatures:
+def minhash_signature(texts: Sequence[Sequence[str | None]]) -> Signatures:
     """Return the MinHash signature (128,) of texts, each a sequence of turns. Their order does not matter."""
     shingles = np.concatenate([_shingles(normalize_prompt(turns)) for turns in texts])
     least = np.full(PERMUTATIONS, np.iinfo(np.uint32).max, np.uint32)
@@ -57,9 +59,9 @@ def signature(texts: Sequence[Sequence[str | None]]) -> Signatures:
 
 
 def _shingles(text: str) -> npt.NDArray[np.uint64]:
-    """Return a hash of each stretch of SHINGLE characters, or of the whole text if it is shorter."""
+    """Return a hash of each stretch of SHINGLE_LENGTH characters, or of the whole text if it is shorter."""
     codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    width = min(SHINGLE, len(codes))
+    width = min(SHINGLE_LENGTH, len(codes))
     hashes = np.zeros(len(codes) - width + 1, np.uint64)
     for offset in range(width):
         hashes = hashes * _BASE + codes[offset : offset + len(hashes)]
@@ -69,7 +71,7 @@ def _shingles(text: str) -> npt.NDArray[np.uint64]:
     return hashes ^ (hashes >> np.uint64(31))
 
 
-def near_pairs(signatures: Signatures) -> Ints:
+def near_duplicate_pairs(signatures: Signatures) -> Ints:
     """Return pairs (m, 2) of near-duplicates among n records by their signatures (n, 128), the smaller number first.
 
     Each record is compared only with the first record that agrees with it on a band. So the work grows with the number
@@ -94,7 +96,7 @@ def near_pairs(signatures: Signatures) -> Ints:
     return near
 
 
-def clusters(rows: int, pairs: Ints) -> Ints:
+def cluster_records(rows: int, pairs: Ints) -> Ints:
     """Return the cluster (rows,) of each record, named by its first member. Pairs (m, 2) connect records."""
     cluster = np.arange(rows)
     while len(pairs):

@@ -47,8 +47,8 @@ def assign_folds(labels: Labels, groups: Groups, folds: int, seed: int) -> Folds
 
     Groups of several records go first, the largest first. Each goes to the fold where it leaves the label counts
     closest to even (the greedy rule of scikit-learn's StratifiedGroupKFold). Single records are then dealt label by
-    label to the folds that lack most. Only groups of several records cost a Python loop: 57,477 prompts take a
-    fraction of a second, and StratifiedGroupKFold takes minutes.
+    label to the folds that lack most. Only groups of several records cost a Python loop. So 57,477 prompts take a
+    fraction of a second; StratifiedGroupKFold takes minutes.
 
     Raises ValueError if there are fewer groups than folds, or if the sizes of groups leave a fold empty.
     """

@@ -1,7 +1,8 @@
 """Turn input files into records: validate rows, quarantine bad ones, divide the training records into folds.
 
-Two passes, so that no process holds all texts: the first validates file by file into staged shards; then ids are
-checked and folds computed from ids, labels and prompt hashes alone; the second adds position and fold, shard by shard.
+There are two passes, so that no process needs all texts in memory. The first validates files into staged shards. Then
+ids, labels and prompt hashes suffice to check ids and compute folds. The second pass adds position and fold, shard by
+shard.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import InputError
-from core.filesystems import InputFile, expand, unreachable_is_input_error
+from core.filesystems import InputFile, list_input_files, raise_if_unreachable
 from core.progress import Progress
 from core.ray_session import connect
 from core.run import Run, StageResult
@@ -43,7 +44,7 @@ def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:
 
 def find_input_files(location: str, split: str) -> list[InputFile]:
     """Return the files of a split. Raises InputError for a wrong header, before Ray starts."""
-    files = expand(location, ENDINGS)
+    files = list_input_files(location, ENDINGS)
     for file in files:
         header = read_header(file)
         if header is not None:
@@ -76,7 +77,7 @@ def ingest_files(
 def _digest(file: InputFile) -> str:
     digest = hashlib.blake2b(digest_size=16)
     with (
-        unreachable_is_input_error(file.name),
+        raise_if_unreachable(file.name),
         file.filesystem.open_input_stream(file.path, compression=None) as stream,
     ):
         while chunk := stream.read(1 << 22):
@@ -142,7 +143,7 @@ def _ingest(
 def _validate_file(
     item: Item, staged: Folder, files: Mapping[str, list[InputFile]], text_format: TextFormat, shard_rows: int
 ) -> Iterator[Item]:
-    """First pass over one file: a staged shard of records and one of rejected rows for every `shard_rows` rows."""
+    """Validate one file (first pass): stage a shard of records and one of rejected rows for every `shard_rows` rows."""
     split, file = item["split"], files[item["split"]][item["file"]]
     result = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
     try:
@@ -229,7 +230,7 @@ def _label_counts(labels: Labels) -> dict[str, int]:
 
 
 def _folds_of_other_source(staged: Folder, train: list[str], groups: Groups) -> Folds:
-    """Return the fold (n,) of train with the same prompt, whose models never see the record; -1 if there is none."""
+    """Return the fold (n,) of train with the same prompt, or -1. That fold's models never see the record."""
     train_groups = np.concatenate([staged.read_table(name, ["group"])["group"].to_numpy() for name in train])
     folds = np.concatenate([staged.read_table(f"folds/{name}")["fold"].to_numpy() for name in train])
     known, first = np.unique(train_groups, return_index=True)
@@ -257,7 +258,7 @@ def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table]
 
 
 def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
-    """Second pass over one shard: add position and fold, write the final file."""
+    """Write the final file of one shard (second pass), with position and fold."""
     split = item["split"]
     table = staged.read_table(item["staged"]).drop_columns(["row"])
     position = pa.array(np.arange(item["offset"], item["offset"] + item["rows"]))

@@ -23,7 +23,7 @@ QUARANTINE_FILE = "quarantine.parquet"  # next to a model's predictions: the rec
 QUARANTINE_COLUMNS = pa.schema(
     [("split", pa.string()), ("id", pa.string()), ("reason", pa.string()), ("replaced", pa.bool_())]
 )
-_TOLERANCE = 1e-4  # of a sum of probabilities, which float32 models do not bring to exactly 1
+_TOLERANCE = 1e-4  # of a sum of probabilities: in float32 it is not exactly 1
 _IDS_SHOWN = 5
 
 
@@ -40,7 +40,7 @@ def probability_columns(probabilities: Probabilities) -> dict[str, Doubles]:
     return {name: probabilities[:, n] for n, name in enumerate(PROBABILITIES)}
 
 
-def probabilities(predictions: pa.Table) -> Probabilities:
+def probabilities_from_table(predictions: pa.Table) -> Probabilities:
     """Return the probabilities (n, 3) of a prediction table."""
     return np.stack([predictions[name].to_numpy() for name in PROBABILITIES], axis=1)
 
@@ -65,7 +65,7 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Probabilities:
     """Return the probabilities (n, 3) of a model in the order of the records.
 
-    Rows are nan in folds that the settings leave out for this model, and for records in the model's quarantine.
+    Rows are nan in folds that this model does not predict, and for records in its quarantine.
 
     Raises InputError if ids are missing, if folds differ, or if the file holds values that are not probabilities.
     """
@@ -78,7 +78,7 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Prob
     except FileNotFoundError:
         raise InputError("the file is missing", where=where, fix="run the model's job again.") from None
     _check_rows(predictions, expected.filter(pa.array(scored)), where)
-    values = probabilities(predictions)
+    values = probabilities_from_table(predictions)
     valid = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= _TOLERANCE)  # False for nan, too
     if not valid.all():
         raise InputError(
@@ -92,11 +92,11 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Prob
 
 
 def _scored_rows(run: Run, model: str, split: str, records: pa.Table) -> Mask:
-    """Return which records (n,) the model should predict: those of its folds that are not in its quarantine."""
+    """Return which records (n,) the model should predict: records of its folds outside its quarantine."""
     scored = np.ones(len(records), bool)
     if split == "train" and model in run.settings.partial:
         scored = np.isin(records["fold"].to_numpy(), run.settings.partial[model])
-    scored &= ~pc.is_in(records["id"], quarantined(run, model, split)).to_numpy()
+    scored &= ~pc.is_in(records["id"], quarantined_ids(run, model, split)).to_numpy()
     return scored
 
 
@@ -126,7 +126,7 @@ def _first_ids(ids: pa.ChunkedArray) -> str:
     return f"{', '.join(sorted(ids.to_pylist())[:_IDS_SHOWN])}{' and more' if len(ids) > _IDS_SHOWN else ''}"
 
 
-def quarantined(run: Run, model: str, split: str) -> pa.Array:
+def quarantined_ids(run: Run, model: str, split: str) -> pa.Array:
     """Return the ids of records that a model could not score and that no cheaper model's prediction replaces."""
     folder = run.folder / f"predictions/{model}"
     if not folder.exists(QUARANTINE_FILE):

@@ -1,8 +1,8 @@
-"""Read rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed, one at a time and with their numbers.
+"""Read numbered rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed, one at a time.
 
-The format follows the file's name, the compression its first bytes, so that a wrongly named file is reported as such.
-CSV goes through Python's csv module rather than a columnar reader: it gives each broken row its own number and
-reason, where a columnar reader rejects the block or the file.
+The name decides the format, and the first bytes decide the compression. So a wrongly named file is reported. Python's
+csv module reads CSV: it reports each broken row with number and reason. A columnar reader would reject the block or the
+file.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def read_header(file: InputFile) -> list[str] | None:
 def read_rows(file: InputFile) -> Iterator[tuple[int, InputRow]]:
     """Yield (row number from 1, row) of a file; a row that cannot be read comes as BrokenRow.
 
-    Raises InputError for a file that is empty, is not what its name says, or ends in the middle of its compression.
+    Raises InputError for a file that is empty, truncated, or of another format than its name.
     """
     with _opened(file) as (reader, stream):
         yield from reader.rows(file, stream)
@@ -137,7 +137,7 @@ class _CsvReader:
             except csv.Error as error:
                 number += 1
                 if "unexpected end" in str(error) and len(lines.kept) > 1:
-                    # Nothing tells how many rows the open quote has swallowed, so none is dropped silently.
+                    # The open quote may have swallowed any number of rows, so none is dropped silently.
                     raise InputError(
                         f"a quote opened in or after line {before + 1} is never closed; it spans {len(lines.kept)} "
                         "lines",

@@ -26,8 +26,8 @@ def read_records(
 ) -> Iterator[tuple[pa.Table, pa.Table]]:
     """Yield pairs (records, quarantined rows), each pair from at most `shard_rows` rows of the file.
 
-    Records have the columns of votes.schema without position and fold, and `row`, the data row in the file
-    counted from 1. Raises InputError for a file that cannot be read at all.
+    Records have the columns of votes.schema without position and fold. `row` is the data row in the file, from 1.
+    Raises InputError for a file that cannot be read at all.
     """
     schema = pa.schema([*_TEXT_FIELDS, *(_VOTE_FIELDS if labeled else []), _ROW])
     records: list[dict[str, Any]] = []

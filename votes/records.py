@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from core.run import Run
     from core.storage import Folder
 
-SOURCE = "source-"  # prefix of the splits of sources other than the primary one
+SOURCE_PREFIX = "source-"  # prefix of the splits of sources other than the primary one
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Records:
     @property
     def sources(self) -> list[str]:
         """The splits of other sources of votes: trained on, never held out, never scored."""
-        return [split for split in self.manifest["rows"] if split.startswith(SOURCE)]
+        return [split for split in self.manifest["rows"] if split.startswith(SOURCE_PREFIX)]
 
     def rows(self, split: str) -> int:
         """Return the number of records of a split."""

@@ -1,7 +1,7 @@
 """Labels, probabilities and the columns of records and predictions.
 
-A *record* is one comparison: a prompt, two answers, and for training records the vote. The texts are lists of turns;
-a turn may be null (the Kaggle data has such rows) and stays null here, so that features can tell null from empty.
+A *record* is one comparison: a prompt, two answers, and for training records the vote. The texts are lists of turns. A
+turn may be null, as in the Kaggle data. It stays null, so that features can distinguish null from empty.
 """
 
 from typing import Final
@@ -24,7 +24,7 @@ TEST_RECORDS: Final = pa.schema(
         ("prompt", _TURNS),
         ("response_a", _TURNS),
         ("response_b", _TURNS),
-        ("group", pa.int64()),  # hash of the normalised prompt; see votes.folds
+        ("group", pa.int64()),  # hash of the normalized prompt; see votes.folds
     ]
 )
 

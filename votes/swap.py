@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 SWAPPED_LABEL = np.array([1, 0, 2], dtype=np.int8)
 
 
-def half_wins(probabilities: Probabilities) -> Doubles:
+def win_shares(probabilities: Probabilities) -> Doubles:
     """Return the share (n,) of each record that A wins, from probabilities or one-hot votes (n, 3).
 
     A tie counts as half a win for either answer.
@@ -54,7 +54,7 @@ def position_effect(probabilities: Probabilities, swapped: Probabilities) -> Pos
     return {
         "records": len(probabilities),
         "flip_rate": float(flipped.mean()),
-        "first_share": float(half_wins(np.concatenate([probabilities, swapped])).mean()),
+        "first_share": float(win_shares(np.concatenate([probabilities, swapped])).mean()),
     }
 
 

@@ -1,4 +1,4 @@
-"""Turn a row as read into a record, or give the reason why it is none."""
+"""Validate a row: return its record, or raise the reason why it is invalid."""
 
 import difflib
 import json
@@ -20,7 +20,7 @@ _TRUE, _FALSE = {"1", "1.0", "true", "True", "TRUE"}, {"0", "0.0", "false", "Fal
 
 
 class InvalidRow(Exception):
-    """A row is no record, for this reason; both go to quarantine."""
+    """A row is invalid for this reason. Both go to quarantine."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def check_columns(names: Sequence[str], where: str, labeled: bool) -> None:
 def to_record(row: dict[str, Any], labeled: bool, text_format: TextFormat) -> Record:
     """Return the record in a row. Raises InvalidRow with the reason if it is none.
 
-    In `auto` format the texts of a row are JSON lists of turns if all three parse as such, apart from empty ones.
-    Otherwise they are plain texts of one turn. A text that starts like a list of strings but does not parse is broken.
-    Lone surrogates, which no UTF-8 file can hold, become U+FFFD.
+    In `auto` format texts are JSON lists of turns if all nonempty texts of a row parse as lists. Otherwise they are
+    plain texts of one turn. A text that starts like a list of strings but does not parse is broken. Lone surrogates,
+    which no UTF-8 file can hold, become U+FFFD.
     """
     record_id = _identifier(row.get("id"))
     texts = _texts([row.get(name) for name in TEXTS], text_format)

@@ -11,11 +11,11 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 # Names become folders of the run, so they hold nothing that could leave it.
-NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-Name = Annotated[str, Field(pattern=NAME)]
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 
 
-class Strict(BaseModel):
+class StrictModel(BaseModel):
     """Settings that refuse unknown keys, values of another type, and changes.
 
     `renamed` maps old names of settings to their new ones, or to a short text that says what to write.
@@ -29,13 +29,13 @@ class Strict(BaseModel):
 
 
 def tuple_from_list(values: Any, name: str) -> Any:  # noqa: ANN401 - raw YAML
-    """Return raw settings with the list under `name` as a tuple: YAML has no tuples, and strict mode takes no list."""
+    """Return raw settings with the list under `name` as a tuple. YAML has no tuples, and strict mode rejects lists."""
     if isinstance(values, dict) and isinstance(values.get(name), list):
         return {**values, name: tuple(values[name])}
     return values
 
 
-def refuse_twice(names: Sequence[str], what: str) -> None:
+def check_unique(names: Sequence[str], what: str) -> None:
     """Raise ValueError if two settings share a name."""
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

@@ -6,10 +6,10 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from core.settings.base import Name, Strict, refuse_twice
+from core.settings.base import Name, StrictModel, check_unique
 
 
-class Blend(Strict):
+class Blend(StrictModel):
     """How predictions are combined into the submission."""
 
     renamed: ClassVar[dict[str, str]] = {}
@@ -43,7 +43,7 @@ class Blend(Strict):
 
     @model_validator(mode="after")
     def _check_preset_and_models(self) -> Blend:
-        refuse_twice(self.models or [], "models of the blend")
+        check_unique(self.models or [], "models of the blend")
         if self.submission == "preset" and (self.length_debias or self.calibration not in ("auto", "none")):
             key = "length_debias" if self.length_debias else "calibration"
             raise ValueError(f"the preset is submitted as published, so {key} cannot change it")

@@ -7,9 +7,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from core.errors import InputError
 from core.registry import ENGINES
-from core.settings.base import Name, PositiveInt, Strict
+from core.settings.base import Name, PositiveInt, StrictModel
 
-ROUNDS: Final = "rounds"  # the one name in a search space that is no parameter of the engine
+ROUNDS_PARAMETER: Final = "rounds"  # the one name in a search space that is no parameter of the engine
 _RENAMED_ENGINES: Final = {"two_part": "linear"}
 
 
@@ -23,7 +23,7 @@ def _known_engine(name: str) -> str:
     return name
 
 
-class Booster(Strict):
+class Booster(StrictModel):
     """One model on features: an engine and the engine's own parameters."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -50,8 +50,8 @@ class Booster(Strict):
     )
     swap: Literal["both", "none"] = Field(
         default="both",
-        description="With both, train on A/B and B/A and average the predictions over both orders; "
-        "with none, use the order as given.",
+        description="`both` trains on A/B and B/A, and averages the predictions over both orders. `none` uses the "
+        "order as given.",
     )
     fold_weights: Literal["equal", "inverse_loss"] = Field(
         default="equal",
@@ -73,7 +73,7 @@ class Booster(Strict):
 
     @property
     def swaps(self) -> bool:
-        """Whether the model is trained and asked in both orders of the answers."""
+        """Whether the model trains on and predicts both orders of the answers."""
         return self.swap == "both"
 
     @property
@@ -89,8 +89,8 @@ class Booster(Strict):
         """Return the settings with the parameters of a candidate, or of the best one, in place of their own."""
         if parameters is None:
             return self
-        own = {name: value for name, value in parameters.items() if name != ROUNDS}
-        rounds = int(parameters.get(ROUNDS, self.rounds))
+        own = {name: value for name, value in parameters.items() if name != ROUNDS_PARAMETER}
+        rounds = int(parameters.get(ROUNDS_PARAMETER, self.rounds))
         return self.model_copy(update={"params": {**self.params, **own}, "rounds": rounds})
 
     @model_validator(mode="after")

@@ -4,16 +4,16 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from core.settings.base import NotNegative, Positive, PositiveInt, Strict
+from core.settings.base import NotNegative, Positive, PositiveInt, StrictModel
 
 
-class RayCluster(Strict):
+class RayCluster(StrictModel):
     """The local Ray cluster that a job starts when RAY_ADDRESS names none."""
 
     cpus: PositiveInt | None = Field(None, description="Logical CPUs of the local cluster; null takes the machine's.")
 
 
-class Plan(Strict):
+class Plan(StrictModel):
     """What --dry-run estimates with; the defaults are one H100 SXM's (NVIDIA's data sheet, dense bfloat16)."""
 
     renamed: ClassVar[dict[str, str]] = {"share_of_peak": "mfu"}

@@ -4,17 +4,17 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from core.settings.base import Name, PositiveInt, Strict, refuse_twice
+from core.settings.base import Name, PositiveInt, StrictModel, check_unique
 
 
-class Synthetic(Strict):
+class Synthetic(StrictModel):
     """Made-up pairs, used when `data.train` is not given."""
 
     train_rows: PositiveInt = Field(2000, description="Made-up pairs with votes.")
     test_rows: PositiveInt = Field(500, description="Made-up pairs to score.")
 
 
-class Source(Strict):
+class Source(StrictModel):
     """Votes from one place. The first of several sources is the primary one: only its records are held out."""
 
     name: Name = Field(description="Name of the source, unique among the sources.")
@@ -24,7 +24,7 @@ class Source(Strict):
     )
 
 
-class Data(Strict):
+class Data(StrictModel):
     """Input and its division into folds and shards."""
 
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {"sources": {"chosen": "select"}}
@@ -34,8 +34,8 @@ class Data(Strict):
     )
     sources: Literal["select", "all"] = Field(
         "select",
-        description="How folds use the other sources: `select` trains on those that lower the loss of records outside "
-        "the fold, `all` on all of them.",
+        description="How folds use the other sources. `select` trains on sources that lower the loss of records "
+        "outside the fold. `all` trains on all sources.",
     )
     test: str | None = Field(None, description="Pairs to score: a file, folder, glob or URI.")
     synthetic: Synthetic | None = Field(None, description="Made-up pairs, used while `data.train` is not given.")
@@ -61,7 +61,7 @@ class Data(Strict):
         if isinstance(self.train, list):
             if not self.train:
                 raise ValueError("a list of sources needs at least one")
-            refuse_twice([source.name for source in self.train], "sources")
+            check_unique([source.name for source in self.train], "sources")
             if self.train[0].weight != 1:
                 raise ValueError("the first source is the primary one and has a weight of 1; set the others' weights")
         return self

@@ -9,14 +9,14 @@ from pydantic import BeforeValidator, Field, SerializationInfo, field_serializer
 
 from core.errors import InputError
 from core.registry import FAMILIES
-from core.settings.base import Name, Strict, refuse_twice
+from core.settings.base import Name, StrictModel, check_unique
 
-# How boosters see what is made of both answers: columns for each answer, or for A minus B.
+# How boosters see the features of both answers: as columns for each answer, or for A minus B.
 PairView = Literal["pair", "difference"]
-ALL = "all"
+ALL_FAMILIES = "all"
 
 
-class FamilyEntry(Strict):
+class FamilyEntry(StrictModel):
     """One entry of featurize.families. The settings of a feature family derive from this model."""
 
     renamed: ClassVar[dict[str, str]] = {}  # old names of settings
@@ -29,7 +29,7 @@ class FamilyEntry(Strict):
 
     @property
     def entry_name(self) -> str:
-        """The name of the entry's columns, by which boosters choose them: that of the family, unless it has its own."""
+        """The name by which boosters choose the entry's columns: its own, or its family's."""
         return self.family
 
     def shape(self) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def default_families() -> list[FamilyEntry]:
     return [_entry(name) for _, name in families]
 
 
-class Featurize(Strict):
+class Featurize(StrictModel):
     """Which features are made."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -100,13 +100,13 @@ class Featurize(Strict):
     @field_validator("families", mode="before")
     @classmethod
     def _expand(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        if values == ALL:
+        if values == ALL_FAMILIES:
             return default_families()
         if not isinstance(values, list):
             return values
         entries: list[Any] = []
         for value in values:
-            entries += default_families() if value == ALL else [] if value is None else [value]
+            entries += default_families() if value == ALL_FAMILIES else [] if value is None else [value]
         return entries
 
     @field_serializer("families")
@@ -116,7 +116,7 @@ class Featurize(Strict):
 
     @model_validator(mode="after")
     def _names_differ(self) -> Featurize:
-        refuse_twice(self.names, "entries of families")
+        check_unique(self.names, "entries of families")
         families = set(FAMILIES.names())
         for entry in self.families:
             if entry.entry_name != entry.family and entry.entry_name in families:

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from core.settings.base import Count, Name, NotNegative, Positive, PositiveInt, Strict
+from core.settings.base import Count, Name, NotNegative, Positive, PositiveInt, StrictModel
 from core.settings.packing import TokenLayout, Truncation
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
@@ -21,7 +21,7 @@ _DTYPE = "Type of activations, and of frozen weights under LoRA. Trained paramet
 _GRADIENT_CHECKPOINTING = "Recompute activations in the backward pass: less memory, one more forward pass."
 
 
-class TrainingStage(Strict):
+class TrainingStage(StrictModel):
     """Epochs that train the same parameters with one optimizer."""
 
     renamed: ClassVar[dict[str, str]] = {"warm_up": "warmup_ratio", "clip": "max_grad_norm"}
@@ -38,7 +38,7 @@ class TrainingStage(Strict):
     max_grad_norm: Positive = Field(default=1.0, description="Norm to which the gradient is clipped.")
 
 
-class Scratch(Strict):
+class Scratch(StrictModel):
     """An encoder with random weights, and a tokenizer trained on the training records."""
 
     architecture: Literal["deberta-v2", "bert"] = Field(default="deberta-v2", description="Its name in transformers.")
@@ -54,7 +54,7 @@ class Scratch(Strict):
         return self
 
 
-class Lora(Strict):
+class Lora(StrictModel):
     """Low-rank adapters on all linear layers of the backbone (Hu et al. 2021)."""
 
     r: PositiveInt = Field(default=64, description="Rank of the adapters.")
@@ -62,7 +62,7 @@ class Lora(Strict):
     dropout: Rate = Field(default=0.05, description="Dropout on the adapters' input.")
 
 
-class Teacher(Strict):
+class Teacher(StrictModel):
     """A model of this run whose out-of-fold predictions are learned from, in addition to the votes."""
 
     model: Name = Field(description="Name of the teacher.")
@@ -74,7 +74,7 @@ class Teacher(Strict):
     )
 
 
-class FinetunedModel(Strict):
+class FinetunedModel(StrictModel):
     """A pre-trained model that is fine-tuned on the records, fold by fold."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -90,8 +90,8 @@ class FinetunedModel(Strict):
     max_tokens: Annotated[int, Field(ge=64)] = Field(description=_MAX_TOKENS)
     truncation: Truncation = Field(
         default="right",
-        description="What of a long record is kept: the first rounds (`right`), the last (`left`), both ends "
-        "(`middle`), or the first two and last two (`first-2-last-2`).",
+        description="Rounds that a long record keeps: the first (`right`), the last (`left`), both ends (`middle`), "
+        "or the first two and last two (`first-2-last-2`).",
     )
     stages: Annotated[list[TrainingStage], Field(min_length=1)] = Field(description=_STAGES)
     folds: Annotated[list[Count], Field(min_length=1)] | None = Field(
@@ -110,8 +110,8 @@ class FinetunedModel(Strict):
     )
     swap: Literal["both", "random"] = Field(
         default="both",
-        description="Orders of the answers in a step: A, B and B, A of each record (`both`), or one of them, drawn "
-        "again for each epoch (`random`).",
+        description="Orders of the answers in a step. `both` has A, B and B, A of each record. `random` draws one "
+        "order for each record and epoch.",
     )
     label_smoothing: Rate = Field(default=0.0, description=_LABEL_SMOOTHING)
     dtype: FinetuneDtype = Field(default="float32", description=_DTYPE)
@@ -228,7 +228,7 @@ class FinetunedLlm(FinetunedModel):
         return self
 
 
-class Finetune(Strict):
+class Finetune(StrictModel):
     """Models to fine-tune."""
 
     encoders: list[FinetunedEncoder] = Field(default=[], description="Encoders: fine-tuned, and predicted with.")

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from core.errors import InputError
 from core.registry import MODES
-from core.settings.base import Count, Name, Positive, PositiveInt, Share, Strict, tuple_from_list
+from core.settings.base import Count, Name, Positive, PositiveInt, Share, StrictModel, tuple_from_list
 from core.settings.engine_args import check_engine_args
 from core.settings.packing import Truncation
 
@@ -31,13 +31,13 @@ Dtype = Literal["auto", "float32", "bfloat16"]
 EngineArgs = dict[str, bool | int | float | str]
 
 
-class TinyLlm(Strict):
+class TinyLlm(StrictModel):
     """A tiny checkpoint that the demo builds itself: random weights, trained for a few seconds."""
 
     architecture: TinyArchitecture = Field(description="The model's architecture, at a toy size.")
 
 
-class Cascade(Strict):
+class Cascade(StrictModel):
     """Limit a model to the records that a cheaper model is least sure of; the others keep the cheaper predictions."""
 
     model: Name = Field(description="The cheaper model: a booster, an encoder, or a language model listed earlier.")
@@ -47,7 +47,7 @@ class Cascade(Strict):
     )
 
 
-class Llm(Strict):
+class Llm(StrictModel):
     """A language model that scores records through vLLM."""
 
     renamed: ClassVar[dict[str, str]] = {
@@ -83,13 +83,13 @@ class Llm(Strict):
     truncation: Truncation = Field(default="right", description="What is dropped from a record that is too long.")
     swap: Literal["none", "both", "uncertain"] = Field(
         default="both",
-        description="Orders of the answers: both (their mean), none (A before B only), or uncertain (the second order "
-        "only where the first is least sure).",
+        description="Orders of the answers. `both` averages both orders, and `none` scores A before B only. "
+        "`uncertain` scores the second order only for the most uncertain records.",
     )
     uncertain_share: Share = Field(
         default=0.33,
-        description="With swap: uncertain, the share of the records of each split that is scored in both orders: those "
-        "of highest entropy.",
+        description="With swap: uncertain, the share of each split's records that is scored in both orders: those of "
+        "highest entropy.",
     )
     temperature: Positive = Field(
         default=1.0, description="Divides the logits. Above 1 flattens the probabilities, below 1 sharpens them."
@@ -135,7 +135,7 @@ class Llm(Strict):
 
     @property
     def effective_dtype(self) -> Dtype:
-        """Return the precision that vLLM is asked for: on CPUs `auto` is float32."""
+        """Return the precision to request from vLLM. On CPUs `auto` is float32."""
         return "float32" if self.dtype == "auto" and self.gpus_per_worker == 0 else self.dtype
 
     @model_validator(mode="before")
@@ -174,5 +174,5 @@ class Llm(Strict):
         if self.adapter is not None and self.checkpoint is None:
             raise ValueError("an adapter needs checkpoint: the model whose weights it changes")
         if self.worker_range[0] > self.worker_range[1]:
-            raise ValueError("num_workers goes from the fewest to the most")
+            raise ValueError("num_workers is [min, max], and min must not exceed max")
         return self

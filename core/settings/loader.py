@@ -1,7 +1,7 @@
 """Load settings from YAML and the command line.
 
 Precedence: `--set key=value`, then the YAML file, then the schema's defaults. An unknown key, a wrong type or an
-impossible value raises InputError, which names the key, the reason and the nearest valid name.
+invalid value raises InputError. It names the key, the reason and the nearest valid name.
 """
 
 import difflib
@@ -14,8 +14,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from core.errors import InputError
-from core.filesystems import refuse_keys
-from core.settings.base import NAME
+from core.filesystems import reject_credentials
+from core.settings.base import NAME_PATTERN
 from core.settings.schema import Settings
 
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\",\]}]+")
@@ -73,7 +73,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
     """Raise InputError for a URI that holds a key, before any part of it is printed."""
     if isinstance(value, str):
-        refuse_keys(value, f"setting {setting!r}")
+        reject_credentials(value, f"setting {setting!r}")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, item in items:
         _refuse_keys(item, f"{setting}.{name}".lstrip("."))
@@ -82,7 +82,7 @@ def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw Y
 def _apply(raw: dict[str, Any], override: str) -> None:
     path, equals, text = override.partition("=")
     for uri in _URI.findall(override):
-        refuse_keys(uri, f"--set {path.partition('://')[0]}")
+        reject_credentials(uri, f"--set {path.partition('://')[0]}")
     if not equals or not path:
         raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
     try:
@@ -112,7 +112,7 @@ def _what(error: yaml.YAMLError) -> str:
 
 
 def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
-    """Return whether an override sets a setting, its parent or a part of it; list items have an index and a name."""
+    """Return whether an override sets a setting, its parent or a part of it. List items have index and name."""
     keys = override.partition("=")[0].split(".")
     return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
 
@@ -125,9 +125,7 @@ def _item_name(item: Any) -> Any:  # noqa: ANN401 - raw YAML
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
     """Return the position in a list of settings, by number or by the items' names."""
     if not isinstance(node, list):
-        raise InputError(
-            f"there is a single value above {key!r}", where=f"--set {override}", fix="set that value itself."
-        )
+        raise InputError(f"{key!r} lies inside a single value", where=f"--set {override}", fix="set that value itself.")
     if key.isdigit() and int(key) < len(node):
         return int(key)
     names = [str(_item_name(item)) for item in node]
@@ -163,8 +161,8 @@ def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, 
     more = f" ({remaining} more)" if remaining else ""
     *above, name = _parts(first["loc"])
     renamed = getattr(_model_at(above), "renamed_values", {}).get(name, {}).get(str(first["input"]))
-    fix = f"write {renamed!r}: it is called so now." if renamed else f"change {key}."
-    return InputError(f"setting {key!r} has an impossible value {value}: {reason}{more}", where=where, fix=fix)
+    fix = f"write {renamed!r}, its new name." if renamed else f"change {key}."
+    return InputError(f"setting {key!r} has an invalid value {value}: {reason}{more}", where=where, fix=fix)
 
 
 def _unknown_setting(key: str, parts: Sequence[str], where: str, also: str) -> InputError:
@@ -191,7 +189,9 @@ def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw 
         if isinstance(node, list) and part.isdigit() and int(part) < len(node):
             names = [_item_name(item) if isinstance(item, dict) else None for item in node]
             node, name = node[int(part)], names[int(part)]
-            unlike = names.count(name) == 1 and isinstance(name, str) and re.match(NAME, name) and not name.isdigit()
+            unlike = (
+                names.count(name) == 1 and isinstance(name, str) and re.match(NAME_PATTERN, name) and not name.isdigit()
+            )
             named.append(str(name) if unlike else part)
         else:
             node = node.get(part) if isinstance(node, dict) else None

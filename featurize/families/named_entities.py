@@ -80,17 +80,16 @@ class NamedEntityFamily(TextFamily):
 
 
 def spacy_identity(model: str) -> str:
-    """Return what distinguishes this model, an installed package or a folder, from another of the same name.
-
-    Raises InputError with the command that installs what is missing: spaCy, or the model.
+    """Return the identity of a model, an installed package or a folder. Raises InputError with the command that
+    installs spaCy or the model, if one is missing.
     """
     where = f"featurize.families.named_entities.model={model}"
     if importlib.util.find_spec("spacy") is None:
         raise InputError("spaCy is not installed", where=where, fix="run `pip install spacy`, or leave this out.")
     if os.path.isdir(model):
-        return fingerprints.identity(model)
+        return fingerprints.model_identity(model)
     try:
-        return fingerprints.identity(model, package=model)
+        return fingerprints.model_identity(model, package=model)
     except (importlib.metadata.PackageNotFoundError, ValueError):
         raise InputError(
             "this spaCy model is not installed",

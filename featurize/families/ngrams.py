@@ -15,7 +15,7 @@ from core.errors import InputError
 from core.registry import FAMILIES
 from core.settings.base import Name, PositiveInt, tuple_from_list
 from core.settings.features import FamilyEntry, PairView
-from featurize.blocks import Block, NgramBlock, sparse_lists
+from featurize.blocks import Block, NgramBlock, sparse_to_lists
 from featurize.family import Counter, FeatureFamily
 from featurize.ngrams import term_counts, vectorize
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from featurize.ngrams.counting import Matcher
     from featurize.ngrams.term_counts import TermCounts
     from featurize.outputs import Output
-    from featurize.text import Distinct
+    from featurize.text import DistinctTexts
 
 _PARTS: dict[str, tuple[str, ...]] = {"prompt": ("prompt",), "response": ("response_a", "response_b")}
 _COLUMNS = {"prompt": "prompt", "response_a": "a", "response_b": "b"}  # of a file, by the part of the record
@@ -64,7 +64,7 @@ class NgramSettings(FamilyEntry):
         return self.name
 
     def vectorizer(self) -> vectorize.Vectorizer:
-        """Return what is counted, and which terms are kept."""
+        """Return the analyzer's settings, and the limits for terms."""
         return vectorize.Vectorizer(self.analyzer, self.ngram_range, self.weighting, self.min_df, self.max_features)
 
     @property
@@ -80,7 +80,7 @@ class NgramSettings(FamilyEntry):
     @model_validator(mode="after")
     def _range_is_ordered(self) -> NgramSettings:
         if self.ngram_range[0] > self.ngram_range[1]:
-            raise ValueError("ngram_range goes from the smaller to the larger")
+            raise ValueError("ngram_range is [min, max], and min must not exceed max")
         return self
 
 
@@ -110,7 +110,7 @@ class NgramFamily(FeatureFamily):
         fitted = output.read_fitted(folder)
         return vectorize.NgramVocabulary(fitted["terms"], np.array(fitted["idf"]))
 
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return a sparse row of terms for the prompt, or for A and for B."""
         settings = cast("NgramSettings", entry)
         vocabulary: vectorize.NgramVocabulary = fitted
@@ -119,11 +119,11 @@ class NgramFamily(FeatureFamily):
         key = ("ngrams", *settings.counted_as, tuple(vocabulary.terms))  # blocks that differ by weighting share counts
         if key not in distinct.memo:
             distinct.memo[key] = vectorize.count_texts(texts, vocabulary, vectorizer)
-        weighed = vectorize.weigh(distinct.memo[key], vocabulary, vectorizer)
+        weighed = vectorize.apply_weighting(distinct.memo[key], vocabulary, vectorizer)
         sides = {
             _COLUMNS[part]: vectorize.take_rows(weighed, used.searchsorted(distinct.index[part])) for part in parts
         }
-        return {name: sparse_lists(side.offsets, side.columns, side.values) for name, side in sides.items()}
+        return {name: sparse_to_lists(side.offsets, side.columns, side.values) for name, side in sides.items()}
 
     def counters(self, outputs: Sequence[Output]) -> list[Counter]:
         """Return a counter for each kind of n-grams of the same texts."""
@@ -149,7 +149,7 @@ class NgramCounter(Counter):
         """The outputs of the vocabularies."""
         return self._outputs
 
-    def report(self, distinct: Distinct) -> tuple[int, TermCounts]:
+    def report(self, distinct: DistinctTexts) -> tuple[int, TermCounts]:
         """Return the number of texts, and the counts of terms that are frequent among them."""
         _, texts, weights = distinct.used_by(self._parts)
         loosest = min(self._settings, key=lambda settings: settings.min_df)
@@ -157,7 +157,7 @@ class NgramCounter(Counter):
 
     def merge(self, *reports: tuple[int, TermCounts]) -> tuple[int, TermCounts]:
         """Return the number of all texts, and their counts."""
-        return sum(texts for texts, _ in reports), term_counts.merge(*(counts for _, counts in reports))
+        return sum(texts for texts, _ in reports), term_counts.merge_counts(*(counts for _, counts in reports))
 
     def narrow(self, merged: tuple[int, TermCounts]) -> tuple[tuple[int, TermCounts], Matcher | None]:
         """Return the terms that may be chosen, and a matcher for those that must be counted in a second pass."""
@@ -165,9 +165,9 @@ class NgramCounter(Counter):
         candidates = [counts.candidates(texts, block.min_df, block.max_features) for block in self._settings]
         kept = counts.take(np.logical_or.reduce(candidates))
         uncertain = kept.take(kept.uncertain()).terms
-        return (texts, kept), vectorize.matcher(uncertain, self._settings[0].vectorizer()) if uncertain else None
+        return (texts, kept), vectorize.build_matcher(uncertain, self._settings[0].vectorizer()) if uncertain else None
 
-    def recount(self, distinct: Distinct, question: Matcher) -> Ints:
+    def recount(self, distinct: DistinctTexts, question: Matcher) -> Ints:
         """Return the exact counts of uncertain terms in one shard."""
         _, texts, weights = distinct.used_by(self._parts)
         return vectorize.count_exactly(texts, weights, question, self._settings[0].analyzer)
@@ -177,7 +177,7 @@ class NgramCounter(Counter):
         texts, counts = merged
         settings = cast("NgramSettings", output.entry)
         if exact is not None:
-            counts = term_counts.settle(counts, exact)
+            counts = term_counts.replace_uncertain_counts(counts, exact)
         try:
             chosen = vectorize.choose_vocabulary(counts, texts, settings.vectorizer())
         except InputError as error:

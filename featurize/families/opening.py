@@ -1,4 +1,4 @@
-"""How an answer opens: its first words tell a helper's tone, a refusal, and which kind of model speaks."""
+"""How an answer opens: its first words show tone, refusals and the kind of model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _START = 64  # characters looked at, behind white space
 
 @FAMILIES.register
 class OpeningFamily(TextFamily):
-    """How an answer opens: its first words tell a helper's tone, a refusal, and which kind of model speaks."""
+    """How an answer opens: its first words show tone, refusals and the kind of model."""
 
     name = "opening"
     summary = 'how an answer opens: agreeing, regretting, "As an AI", "Here is", greeting, The, I, Yes or No'

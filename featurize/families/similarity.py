@@ -1,7 +1,7 @@
-"""TF-IDF: how alike prompt and answers are in the words that tell texts apart, and how rare an answer's words are.
+"""Compare prompt and answers by TF-IDF, and measure how rare an answer's words are.
 
-Words are numbered by hashing, as in scikit-learn's HashingVectorizer. A shared rare word says most, and a vocabulary
-would have to leave out the rare words or grow with the data.
+Words are numbered by hashing, as in scikit-learn's HashingVectorizer. Shared rare words are the strongest signal. A
+vocabulary would have to drop rare words, or grow with the data.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from core.registry import FAMILIES
-from featurize.blocks import Block, Column, Feature, PlainBlock, arrange_cosines, cosine_columns, view_columns
+from featurize.blocks import Block, Column, Feature, PlainBlock, cosine_columns, stack_cosines, view_columns
 from featurize.family import Counter, FeatureFamily
 from votes.schema import TEXTS
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from core.settings.features import FamilyEntry
     from core.storage import Folder
     from featurize.outputs import Output
-    from featurize.text import Distinct, Text
+    from featurize.text import DistinctTexts, Text
 
-BUCKETS = 1 << 18  # two words of a text of 500 share one with a probability of 0.2% each
+HASH_BUCKETS = 1 << 18  # two words of a text of 500 share one with a probability of 0.2% each
 _SPECIFICITY = (
     Feature("mean_idf", "idf", "inverse document frequency of the answer's words, on average"),
     Feature("mean_new_idf", "idf", "the same of its distinct words that are not in the prompt"),
@@ -37,14 +37,14 @@ _SPECIFICITY = (
 class WordRarity:
     """How rare the words of each bucket are in the training texts."""
 
-    idf: Doubles  # (BUCKETS,) ln((1 + texts) / (1 + counts)) + 1, as scikit-learn's TfidfTransformer by default
-    # (BUCKETS,) The same as if every word stood in at least two texts. Otherwise the own words of a training text would
-    # be more common than those of a text that was not counted.
+    idf: Doubles  # (HASH_BUCKETS,) ln((1 + texts) / (1 + counts)) + 1, as scikit-learn's TfidfTransformer by default
+    # (HASH_BUCKETS,) The same as if every word occurred in at least two texts. Otherwise a training text's own words
+    # would be more common than the words of a new text.
     capped: Doubles
 
     @classmethod
     def of(cls, counts: Ints, texts: int) -> WordRarity:
-        """Return the rarity of words that stand in `counts` (BUCKETS,) of so many texts."""
+        """Return the rarity of words that stand in `counts` (HASH_BUCKETS,) of so many texts."""
 
         def idf(counts: Ints) -> Doubles:
             frequencies: Doubles = np.log((1 + texts) / (1 + counts)) + 1
@@ -73,7 +73,7 @@ class SimilarityFamily(FeatureFamily):
         table = output.read_fitted_table(folder)
         return WordRarity(table["idf"].to_numpy(), table["capped"].to_numpy())
 
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return one array (n,) for each column."""
         values = similarity_matrix(distinct, fitted)
         return {column.name: values[:, n] for n, column in enumerate(_columns(entry.entry_name))}
@@ -94,7 +94,7 @@ class WordCounter(Counter):
         """The outputs that need to know how rare words are."""
         return self._outputs
 
-    def report(self, distinct: Distinct) -> tuple[int, Ints]:
+    def report(self, distinct: DistinctTexts) -> tuple[int, Ints]:
         """Return the number of texts, and in how many of them the words of each bucket stand."""
         return sum(len(distinct.index[part]) for part in TEXTS), document_counts(distinct)
 
@@ -115,22 +115,22 @@ def _columns(name: str) -> list[Column]:
     return [*cosines, *view_columns(name, _SPECIFICITY, ("a", "b", "difference", "ratio"))]
 
 
-def document_counts(distinct: Distinct) -> Ints:
-    """Return in how many of a shard's texts, prompts and answers alike, each bucket's words stand: (BUCKETS,)."""
+def document_counts(distinct: DistinctTexts) -> Ints:
+    """Return in how many of a shard's texts, prompts and answers alike, each bucket's words stand: (HASH_BUCKETS,)."""
     _, texts, weights = distinct.used_by(TEXTS)
     offsets, buckets, _ = _bucket_words(texts)
     text_of = np.repeat(np.arange(len(texts)), np.diff(offsets))
-    pairs = np.unique(text_of * BUCKETS + buckets)
-    counts = np.bincount(pairs % BUCKETS, weights=weights[pairs // BUCKETS], minlength=BUCKETS)
+    pairs = np.unique(text_of * HASH_BUCKETS + buckets)
+    counts = np.bincount(pairs % HASH_BUCKETS, weights=weights[pairs // HASH_BUCKETS], minlength=HASH_BUCKETS)
     return counts.astype(np.int64)
 
 
-def similarity_matrix(distinct: Distinct, rarity: WordRarity) -> Floats:
+def similarity_matrix(distinct: DistinctTexts, rarity: WordRarity) -> Floats:
     """Return the features (n, 12) of the records behind `distinct`; 0 where a text has no word."""
     import scipy.sparse
 
     offsets, buckets, counts = _bucket_words(distinct.texts)
-    shape = (len(distinct.texts), BUCKETS)
+    shape = (len(distinct.texts), HASH_BUCKETS)
     times = scipy.sparse.csr_array((counts, buckets, offsets), shape=shape)
     times.sum_duplicates()
     rows = times.copy()
@@ -156,9 +156,7 @@ def similarity_matrix(distinct: Distinct, rarity: WordRarity) -> Floats:
     of_a, of_b = specificity("response_a"), specificity("response_b")
     difference = of_a - of_b
     views = (of_a, of_b, difference, difference / (of_a + of_b + 1))
-    return np.concatenate(
-        [arrange_cosines(to_a, to_b, of_answers), *(view.astype(np.float32) for view in views)], axis=1
-    )
+    return np.concatenate([stack_cosines(to_a, to_b, of_answers), *(view.astype(np.float32) for view in views)], axis=1)
 
 
 def _ratio(sums: Doubles, counts: Doubles) -> Doubles:
@@ -172,7 +170,7 @@ def _bucket_words(texts: Sequence[Text]) -> tuple[Ints, Ints, Doubles]:
     for text in texts:
         for word in text.word_counts:
             if word not in bucket:
-                bucket[word] = zlib.crc32(word.encode("utf-8", "surrogatepass")) % BUCKETS
+                bucket[word] = zlib.crc32(word.encode("utf-8", "surrogatepass")) % HASH_BUCKETS
     offsets = np.cumsum([0, *(len(text.word_counts) for text in texts)])
     buckets = np.fromiter((bucket[word] for text in texts for word in text.word_counts), np.int64, offsets[-1])
     counts = np.fromiter((count for text in texts for count in text.word_counts.values()), np.float64, offsets[-1])

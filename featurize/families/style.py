@@ -35,8 +35,8 @@ _FEATURES = (
     Feature("white", "share", "ASCII white space per character"),
     Feature("non_ascii", "share", "characters outside ASCII per character"),
 )
-# Patterns must take linear time on any text: ^\s* would look at a run of blank lines again from each of its lines.
-# With each goes a character that it cannot match without: looking for that first is many times faster.
+# Patterns must take linear time on any text. With ^\s* every line of a blank run would scan the rest of the run. Each
+# pattern has a character that every match contains. Searching for it first is many times faster.
 _COUNTED = tuple(
     (needed, re.compile(pattern, re.MULTILINE))
     for needed, pattern in (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from core.registry import FAMILIES
 from featurize.blocks import Feature
 from featurize.family import TextFamily
-from featurize.text import Text, space_out
+from featurize.text import Text, pad_words
 
 _SCORED_CHARS = 2000  # sentiment costs as much as all other hand-made features together
 _FEATURES = (
@@ -49,7 +49,7 @@ class _Lexicon:
 
     @functools.cached_property
     def _spaced(self) -> tuple[str, ...]:
-        return tuple(space_out(phrase.split()) for phrase in self.phrases)
+        return tuple(pad_words(phrase.split()) for phrase in self.phrases)
 
 
 _HEDGES = _Lexicon(

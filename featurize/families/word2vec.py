@@ -16,14 +16,14 @@ from pydantic import Field
 from core.registry import FAMILIES
 from core.settings.base import PositiveInt
 from core.settings.features import FamilyEntry, PairView
-from featurize.blocks import Block, VectorBlock, from_lists, to_lists, vector_cosines
+from featurize.blocks import Block, VectorBlock, vector_cosines, vectors_from_lists, vectors_to_lists
 from featurize.family import FeatureFamily
 
 if TYPE_CHECKING:
     from core.arrays import Floats
     from core.storage import Folder
     from featurize.outputs import Output
-    from featurize.text import Distinct, Text
+    from featurize.text import DistinctTexts, Text
 
 _LINE_WORDS = 10_000  # gensim drops what a line has beyond this (MAX_WORDS_IN_BATCH)
 _SIDES = {"prompt": "prompt", "a": "response_a", "b": "response_b"}
@@ -82,7 +82,7 @@ class Word2VecFamily(FeatureFamily):
     def fit(self, entry: FamilyEntry, texts: Iterator[Text], seed: int, on_step: Callable[[int], None]) -> pa.Table:
         """Return the words and their vectors."""
         model = train_word_vectors(texts, cast("Word2VecSettings", entry), seed, on_step)
-        return pa.table({"word": model.words, "vector": to_lists(model.vectors)})
+        return pa.table({"word": model.words, "vector": vectors_to_lists(model.vectors)})
 
     def fit_steps(self, entry: FamilyEntry) -> tuple[str, int]:
         """Return the number of epochs."""
@@ -91,14 +91,14 @@ class Word2VecFamily(FeatureFamily):
     def read_fitted(self, output: Output, folder: Folder) -> WordVectors:
         """Return the word vectors."""
         table = output.read_fitted_table(folder)
-        return WordVectors(table["word"].combine_chunks(), from_lists(table["vector"]))
+        return WordVectors(table["word"].combine_chunks(), vectors_from_lists(table["vector"]))
 
-    def transform(self, distinct: Distinct, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
+    def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the cosines (n, 4), and the mean vectors of the three texts (n, dimensions)."""
         means = mean_vectors(distinct.texts, fitted)
         vectors = {side: means[distinct.index[part]] for side, part in _SIDES.items()}
-        cosines = to_lists(vector_cosines(*vectors.values()))
-        return {"cosines": cosines, **{side: to_lists(side_vectors) for side, side_vectors in vectors.items()}}
+        cosines = vectors_to_lists(vector_cosines(*vectors.values()))
+        return {"cosines": cosines, **{side: vectors_to_lists(side_vectors) for side, side_vectors in vectors.items()}}
 
 
 def train_word_vectors(
@@ -109,9 +109,9 @@ def train_word_vectors(
 ) -> WordVectors:
     """Train on a stream of texts, which is read once. `on_epoch` gets the number of finished epochs.
 
-    The words go to a temporary file, one text a line, which gensim reads again in every epoch without Python. That is
-    as fast as sentences held in memory, and memory does not grow with their number. Training takes one thread, because
-    with several the vectors would depend on their timing. Raises ValueError if no word occurs min_count times.
+    Words are written to a temporary file, one text a line, which gensim reads in every epoch without Python. This is as
+    fast as sentences in memory, and memory does not grow with their number. Training takes one thread: with several the
+    vectors would depend on timing. Raises ValueError if no word occurs min_count times.
     """
     from gensim.models import Word2Vec
     from gensim.models.callbacks import CallbackAny2Vec
@@ -156,7 +156,7 @@ def train_word_vectors(
 
 
 def mean_vectors(texts: Sequence[Text], model: WordVectors) -> Floats:
-    """Return the mean vector (texts, dimensions) of each text's known words; zeros where there are none."""
+    """Return the mean vector (texts, dimensions) of each text's known words; zeros without known words."""
     import scipy.sparse
 
     distinct: dict[str, int] = {}

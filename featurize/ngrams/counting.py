@@ -10,14 +10,14 @@ import numpy as np
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints
-    from featurize.ngrams.tokenize import CodeArray, CodedTexts
+    from featurize.ngrams.tokenize import CodeArray, EncodedTexts
 
 # A square table of this many cells finds an n-gram by its two parts several times faster than binary search.
 _TABLE_CELLS = 1 << 22
 
 
 def frequent_terms(
-    coded: CodedTexts,
+    coded: EncodedTexts,
     units: Sequence[str],
     weights: Ints,
     separator: str,
@@ -28,7 +28,7 @@ def frequent_terms(
 
     `units` are the tokens or characters behind the codes; `separator` joins them. Returns the terms, the number of
     texts that each stands in, and how often it occurs, by the texts' weights. An n-gram is no more frequent than its
-    parts, so n-grams with a rare part are never counted (Agrawal and Srikant 1994).
+    parts. So n-grams with a rare part are never counted (Agrawal and Srikant 1994).
     """
     pieces = list(coded.pieces())
     ids = coded.codes
@@ -134,7 +134,7 @@ class Matcher:
             number = {gram: at for at, gram in enumerate(ordered)}
         return cls(shortest, len(split), nodes, keys, term_of)
 
-    def occurrences(self, coded: CodedTexts) -> Iterator[tuple[CodeArray, CodeArray]]:
+    def occurrences(self, coded: EncodedTexts) -> Iterator[tuple[CodeArray, CodeArray]]:
         """Yield every occurrence of a term as (text, term), in portions that never divide a text.
 
         The texts must be coded by `units`.
@@ -184,7 +184,7 @@ class Matcher:
         return search
 
 
-def count_terms(coded: CodedTexts, weights: Ints, matcher: Matcher) -> Ints:
+def count_terms(coded: EncodedTexts, weights: Ints, matcher: Matcher) -> Ints:
     """Return in how many texts each term of the matcher stands, and how often: (2, width), by the texts' weights."""
     counts = np.zeros((2, matcher.width), np.int64)
     for text, term in matcher.occurrences(coded):
@@ -192,8 +192,8 @@ def count_terms(coded: CodedTexts, weights: Ints, matcher: Matcher) -> Ints:
     return counts
 
 
-def count_matrix(coded: CodedTexts, texts: int, matcher: Matcher) -> tuple[Ints, CodeArray, Doubles]:
-    """Return how often each term stands in each of the `texts` texts: the arrays of a CSR matrix, columns in order."""
+def count_matrix(coded: EncodedTexts, texts: int, matcher: Matcher) -> tuple[Ints, CodeArray, Doubles]:
+    """Return the count of each term in each of the `texts` texts, as the arrays of a CSR matrix with sorted columns."""
     rows, columns, counts = [], [], []
     for text, term in matcher.occurrences(coded):
         pairs = text * np.int64(matcher.width) + term

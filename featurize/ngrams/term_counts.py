@@ -1,10 +1,9 @@
-"""Counts of terms over many shards, with bounds for what a shard left out: a vocabulary without counting everything.
-
-Each shard reports the terms that are frequent in it, and a bound for all others. A term in at least a share of all
-texts is in at least that share of the texts of some shard (Savasere, Omiecinski and Navathe 1995). So the reports
-together hold every term that can be chosen. The most frequent terms are reported by every shard, so they are counted
-already, and mostly they are all that is chosen. Other terms that their bounds do not rule out are counted in a second
-pass. The result is exact. Memory does not grow with the rare terms, which are nearly all there are.
+"""Count terms over many shards with bounds for unreported terms, to choose a vocabulary without counting everything.
+Each shard reports its frequent terms, and a bound for all others. A term in at least a share of all texts is in at
+least that share of some shard's texts (Savasere, Omiecinski and Navathe 1995). So the reports together have every term
+that can be chosen. Every shard reports the most frequent terms, so these are counted already. Mostly no other term is
+chosen. A second pass counts other terms that their bounds do not rule out. The result is exact. Memory does not grow
+with the rare terms, which are nearly all terms.
 """
 
 from __future__ import annotations
@@ -31,9 +30,9 @@ _COUNTED = ("documents", "totals", "unseen_documents", "unseen_totals")
 class TermCounts:
     """What some shards report of their terms.
 
-    The table has the columns term, documents and totals (in how many texts, and how often), and unseen_documents and
-    unseen_totals: how much more there can be in shards that did not report the term. `absent` are the same two bounds
-    for terms that no shard reported.
+    The table has the columns term, documents and totals (in how many texts, and how often). unseen_documents and
+    unseen_totals bound the counts in shards that did not report the term. `absent` are the same two bounds for terms
+    that no shard reported.
     """
 
     table: pa.Table
@@ -61,7 +60,7 @@ class TermCounts:
         """Return a mask of terms that hold the `max_features` most frequent of those in at least `min_df` of all texts.
 
         If the bounds leave no doubt about these, and no tie for the last rank, they are exactly these. Else they are
-        all terms that may reach `min_df`: scikit-learn's choice among equals depends on the order of all of them.
+        all terms that may reach `min_df`, since scikit-learn breaks ties by the order of all terms.
         """
         fewest = max(min_df * texts, 1)
         documents, totals = self.column("documents"), self.column("totals")
@@ -82,7 +81,7 @@ class TermCounts:
         return TermCounts(self.table.filter(pa.array(chosen)), self.absent)
 
 
-def report_limits(min_df: float, texts: int) -> tuple[float, float, tuple[int, int]]:
+def report_thresholds(min_df: float, texts: int) -> tuple[float, float, tuple[int, int]]:
     """Return from how many documents or occurrences a shard of `texts` texts reports a term, and bounds of others."""
     documents = max(REPORTED_DOCUMENTS * min_df * texts, 1.0)
     totals = max(REPORTED_TOTAL * min_df * texts, 1.0)
@@ -90,7 +89,7 @@ def report_limits(min_df: float, texts: int) -> tuple[float, float, tuple[int, i
     return documents, totals, absent if absent[0] > 0 else (0, 0)
 
 
-def merge(*reports: TermCounts) -> TermCounts:
+def merge_counts(*reports: TermCounts) -> TermCounts:
     """Return the reports of several shards together."""
     absent = (sum(report.absent[0] for report in reports), sum(report.absent[1] for report in reports))
     tables = []
@@ -107,7 +106,7 @@ def merge(*reports: TermCounts) -> TermCounts:
     return TermCounts(pa.table([merged["term"].combine_chunks(), *columns], names=["term", *_COUNTED]), absent)
 
 
-def settle(counts: TermCounts, exact: Ints) -> TermCounts:
+def replace_uncertain_counts(counts: TermCounts, exact: Ints) -> TermCounts:
     """Return the counts with exact ones (2, terms), documents and totals, for the uncertain terms in their order."""
     at = np.flatnonzero(counts.uncertain())
     columns = [counts.column(name).copy() for name in _COUNTED]

@@ -26,7 +26,7 @@ _WHITE = re.compile(r"\s\s+")  # CountVectorizer's _white_spaces
 
 
 @dataclass(frozen=True)
-class CodedTexts:
+class EncodedTexts:
     """Some texts as codes. Negative codes never belong to an n-gram."""
 
     codes: CodeArray  # (length,)
@@ -52,7 +52,7 @@ def split_term(term: str, analyzer: Analyzer) -> tuple[str, ...]:
     return tuple(term.split(" ")) if analyzer == "word" else tuple(term)
 
 
-def code_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[CodedTexts, list[str]]:
+def encode_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[EncodedTexts, list[str]]:
     """Code texts by whatever units they hold. Return the codes, and the unit (token or character) behind each code."""
     if analyzer != "word":
         coded = _characters(texts, analyzer)
@@ -60,13 +60,13 @@ def code_new(texts: Sequence[Text], analyzer: Analyzer) -> tuple[CodedTexts, lis
         table = np.full(0x110000, -1, np.int32)
         table[present] = np.arange(len(present))
         units = [chr(code) for code in present.tolist()]
-        return CodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole), units
+        return EncodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole), units
     numbers: defaultdict[str, int] = defaultdict(itertools.count().__next__)
     coded = _words(texts, numbers.__getitem__)
     return coded, list(numbers)
 
 
-def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) -> CodedTexts:
+def encode_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) -> EncodedTexts:
     """Code texts by given units. All others become -1."""
     if analyzer == "word":
         known = {unit: number for number, unit in enumerate(units)}
@@ -79,7 +79,7 @@ def code_known(texts: Sequence[Text], analyzer: Analyzer, units: Sequence[str]) 
     coded = _characters(texts, analyzer)
     table = np.full(0x110000, -1, np.int32)
     table[np.fromiter(map(ord, units), np.int64, len(units))] = np.arange(len(units))
-    return CodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole)
+    return EncodedTexts(_look_up(table, coded.codes), coded.text_of, coded.whole)
 
 
 def _look_up(table: CodeArray, codes: CodeArray) -> CodeArray:
@@ -88,7 +88,7 @@ def _look_up(table: CodeArray, codes: CodeArray) -> CodeArray:
     return numbers
 
 
-def _words(texts: Sequence[Text], number: Callable[[str], int]) -> CodedTexts:
+def _words(texts: Sequence[Text], number: Callable[[str], int]) -> EncodedTexts:
     codes: list[int] = []
     lengths = np.empty(len(texts), np.int64)
     for n, text in enumerate(texts):
@@ -96,10 +96,10 @@ def _words(texts: Sequence[Text], number: Callable[[str], int]) -> CodedTexts:
         codes.extend(map(number, text.tokens))
         codes.append(-1)
         lengths[n] = len(codes) - before
-    return CodedTexts(np.array(codes, np.int32), np.repeat(np.arange(len(texts), dtype=np.int32), lengths), None)
+    return EncodedTexts(np.array(codes, np.int32), np.repeat(np.arange(len(texts), dtype=np.int32), lengths), None)
 
 
-def _characters(texts: Sequence[Text], analyzer: Analyzer) -> CodedTexts:
+def _characters(texts: Sequence[Text], analyzer: Analyzer) -> EncodedTexts:
     cleaned = [_WHITE.sub(" ", text.full.lower()) for text in texts]
     if analyzer == "char":
         stretches = cleaned
@@ -119,4 +119,4 @@ def _characters(texts: Sequence[Text], analyzer: Analyzer) -> CodedTexts:
     if analyzer == "char_wb":
         whole = np.zeros(len(codes), np.int32)
         whole[ends - stretch_lengths] = stretch_lengths - 1
-    return CodedTexts(codes, text_of, whole)
+    return EncodedTexts(codes, text_of, whole)

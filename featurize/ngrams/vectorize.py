@@ -13,8 +13,8 @@ import numpy as np
 
 from core.errors import InputError
 from featurize.ngrams import counting
-from featurize.ngrams.term_counts import TermCounts, report_limits
-from featurize.ngrams.tokenize import code_known, code_new, split_term
+from featurize.ngrams.term_counts import TermCounts, report_thresholds
+from featurize.ngrams.tokenize import encode_known, encode_new, split_term
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints
@@ -55,32 +55,31 @@ class SparseCounts:
 
 
 def report_terms(texts: Sequence[Text], weights: Ints, vectorizer: Vectorizer) -> TermCounts:
-    """Return what a shard reports of its terms. Text i counts `weights[i]` times."""
-    documents, totals, absent = report_limits(vectorizer.min_df, int(weights.sum()))
-    coded, units = code_new(texts, vectorizer.analyzer)
+    """Return a shard's report about its terms. Text i counts `weights[i]` times."""
+    documents, totals, absent = report_thresholds(vectorizer.min_df, int(weights.sum()))
+    coded, units = encode_new(texts, vectorizer.analyzer)
     separator = " " if vectorizer.analyzer == "word" else ""
     terms = counting.frequent_terms(coded, units, weights, separator, vectorizer.ngram_range, (documents, totals))
     return TermCounts.of_shard(*terms, absent)
 
 
-def matcher(terms: Sequence[str], vectorizer: Vectorizer) -> counting.Matcher:
-    """Return what finds these terms in texts."""
+def build_matcher(terms: Sequence[str], vectorizer: Vectorizer) -> counting.Matcher:
+    """Return a matcher that finds these terms in texts."""
     split = [split_term(term, vectorizer.analyzer) for term in terms]
     return counting.Matcher.of(split, vectorizer.ngram_range[0])
 
 
 def count_exactly(texts: Sequence[Text], weights: Ints, terms: counting.Matcher, analyzer: Analyzer) -> Ints:
     """Return in how many texts each term stands, and how often: (2, terms), by the texts' weights."""
-    return counting.count_terms(code_known(texts, analyzer, terms.units), weights, terms)
+    return counting.count_terms(encode_known(texts, analyzer, terms.units), weights, terms)
 
 
 def choose_vocabulary(counts: TermCounts, texts: int, vectorizer: Vectorizer) -> NgramVocabulary:
     """Return the terms that scikit-learn would keep of `texts` documents, and their smoothed document frequencies.
 
     Terms in fewer than min_df of the texts are dropped first, then all but the max_features most frequent. The argsort
-    on alphabetically ordered terms is that of CountVectorizer._limit_features, so that it breaks ties the same way.
-    idf is ln((1 + texts) / (1 + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError
-    if no term is left.
+    on alphabetically ordered terms breaks ties as CountVectorizer._limit_features does. The idf is ln((1 + texts) / (1
+    + documents)) + 1, as in TfidfTransformer with its default smoothing. Raises InputError if no term is left.
     """
     terms, documents, totals = counts.terms, counts.column("documents"), counts.column("totals")
     order = sorted(np.flatnonzero(documents >= max(vectorizer.min_df * texts, 1)).tolist(), key=terms.__getitem__)
@@ -97,12 +96,12 @@ def choose_vocabulary(counts: TermCounts, texts: int, vectorizer: Vectorizer) ->
 
 def count_texts(texts: Sequence[Text], vocabulary: NgramVocabulary, vectorizer: Vectorizer) -> SparseCounts:
     """Return how often each term of the vocabulary stands in each text."""
-    terms = matcher(vocabulary.terms, vectorizer)
-    coded = code_known(texts, vectorizer.analyzer, terms.units)
+    terms = build_matcher(vocabulary.terms, vectorizer)
+    coded = encode_known(texts, vectorizer.analyzer, terms.units)
     return SparseCounts(*counting.count_matrix(coded, len(texts), terms))
 
 
-def weigh(counts: SparseCounts, vocabulary: NgramVocabulary, vectorizer: Vectorizer) -> SparseCounts:
+def apply_weighting(counts: SparseCounts, vocabulary: NgramVocabulary, vectorizer: Vectorizer) -> SparseCounts:
     """Return the counts themselves, or tf-idf rows of Euclidean length 1 as TfidfVectorizer's defaults give."""
     if vectorizer.weighting == "count":
         return counts

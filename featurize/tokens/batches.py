@@ -1,4 +1,4 @@
-"""Batches of token ids within a token budget, of sequences of similar lengths, so that little is padding."""
+"""Build batches of token ids within a token budget. Similar lengths keep padding low."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def budget_batches(lengths: npt.NDArray[np.integer], budget: int) -> list[Ints]:
 
 
 def model_inputs(sequences: IdArrays, pad_id: int, parts: IdArrays | None = None) -> dict[str, Ints]:
-    """Return a model's inputs: padded ids, their mask, and the part of the record of each id if `parts` are given.
+    """Return a model's inputs: padded ids, their mask, and each id's part of the record if `parts` are given.
 
     Without padding there is no mask, since attention is faster without one.
     """

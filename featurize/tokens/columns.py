@@ -6,8 +6,8 @@ from typing import Final
 
 import pyarrow as pa
 
-# Of each record: its number, and for both orders of the answers the ids and the part of the record of each id.
-PACKED: Final = pa.schema(
+# For each record: its number, and for both orders of the answers the ids and each id's part of the record.
+PACKED_SCHEMA: Final = pa.schema(
     [
         ("row", pa.int64()),
         ("ab", pa.list_(pa.int32())),

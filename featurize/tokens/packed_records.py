@@ -18,7 +18,7 @@ from core.ray_session import connect
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
-from featurize.tokens.columns import DIGEST_BYTES, PACKED
+from featurize.tokens.columns import DIGEST_BYTES, PACKED_SCHEMA
 from featurize.tokens.packing import MarkedIds, Packer, TextFrame, packing_fingerprint
 from votes.schema import TEXTS
 
@@ -53,7 +53,7 @@ class Packing:
         return Packer(tokenizer, self.max_tokens, self.layout, self.truncation, self.frame)
 
 
-def packing_of(model: FinetunedModel) -> Packing:
+def training_packing(model: FinetunedModel) -> Packing:
     """Return how the training records of a model are packed."""
     return Packing(model.max_tokens, model.layout, model.truncation)
 
@@ -136,16 +136,16 @@ def token_counts(run: Run, records: Records, name: str, split: str) -> npt.NDArr
     return result
 
 
-def share_tokens(run: Run, records: Records, name: str, split: str) -> list[ray.ObjectRef[pa.Table]]:
-    """Return references to tables with the schema PACKED, which Ray Data reads into the object store.
+def put_tokens(run: Run, records: Records, name: str, split: str) -> list[ray.ObjectRef[pa.Table]]:
+    """Return references to tables with the schema PACKED_SCHEMA, which Ray Data reads into the object store.
 
-    Workers of one node map them without a copy. They are not handed out as dataset shards of Ray Train: which worker
-    gets which record there depends on timing, and a resumed step would differ.
+    Workers of one node map them without a copy. They are no dataset shards of Ray Train. Timing decides which worker
+    gets which record there, so a resumed step would differ.
     """
     import ray.data
 
     shards = records.shards(split)
-    read = functools.partial(_read_shards, folder=run.folder / f"tokens/{name}", columns=PACKED.names)
+    read = functools.partial(_read_shards, folder=run.folder / f"tokens/{name}", columns=PACKED_SCHEMA.names)
     items = ray.data.from_items([{"shard": shard} for shard in shards], override_num_blocks=len(shards))
     packed = items.map_batches(read, batch_size=1, batch_format="pyarrow", num_cpus=1)
     blocks: list[ray.ObjectRef[pa.Table]] = packed.materialize().to_arrow_refs()

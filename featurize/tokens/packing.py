@@ -1,4 +1,4 @@
-"""One record as the token ids a model sees: the same for training and for scoring.
+"""Pack one record into the token ids that a model sees, in training as in scoring.
 
     <bos>              <cls> for an encoder
     Prompt:            per round of the conversation
@@ -10,10 +10,10 @@
     Better response:   the cue: always the last tokens, so that a head that reads the last token sees the same one
                        (<sep> behind it for an encoder, whose head reads the first token)
 
-Rounds are added from the first while they fit. The round that does not fit is truncated: the remaining tokens are split
-20/40/40 between prompt, A and B, and tokens that one text leaves unused go to the others. featurize.tokens.truncation
-has other ways to truncate. A judge's record stands between an instruction and a question, in the model's chat template.
-Nothing here treats A and B differently: packing a swapped record gives the swapped packing.
+Rounds are added from the first while they fit. The round that does not fit is truncated. The remaining tokens are split
+20/40/40 between prompt, A and B. Tokens that one text leaves unused go to the others. Other ways to truncate are in
+featurize.tokens.truncation. A judge's record stands between an instruction and a question, in the model's chat
+template. Nothing here treats A and B differently: packing a swapped record gives the swapped packing.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from core.errors import InputError
-from featurize.tokens.truncation import STRATEGIES, TokenIds, admission, share, shorten, windows
+from featurize.tokens.truncation import STRATEGIES, TokenIds, round_order, split_budget, text_windows, truncate_ids
 
 if TYPE_CHECKING:
     from core.settings.packing import TokenLayout, Truncation
@@ -38,18 +38,19 @@ VERSION: Final = 2
 
 HEADINGS: Final = ("\n\nPrompt:\n", "\n\nResponse A:\n", "\n\nResponse B:\n")
 CUE: Final = "\n\nBetter response:"
-CUT: Final = " […]"
-NULL: Final = "(null)"
+CUT_MARK: Final = " […]"
+NULL_MARK: Final = "(null)"
 EMPTY_TEXT: Final = "(empty)"
-MISSING: Final = "(missing)"
-TEMPLATE: Final = (*HEADINGS, CUE, CUT, NULL, EMPTY_TEXT, MISSING)  # all texts that are not the record's own
+MISSING_MARK: Final = "(missing)"
+# All texts that are not the record's own.
+TEMPLATE: Final = (*HEADINGS, CUE, CUT_MARK, NULL_MARK, EMPTY_TEXT, MISSING_MARK)
 
-MIN_ROUND: Final = 80  # tokens; a round that would be cut to fewer, headings included, is dropped
-FILE_NAME: Final = "packing.json"
+MIN_ROUND_TOKENS: Final = 80  # tokens; a round that would be cut to fewer, headings included, is dropped
+PACKING_FILE: Final = "packing.json"
 
 # Characters tokenized for each token that fits. The first window settles most texts. The others (long runs of spaces,
 # repeated words) get the second window, and text beyond it is always cut.
-WINDOWS: Final = (8, 64)
+WINDOW_FACTORS: Final = (8, 64)
 
 Turns = Sequence[str | None]
 MarkedIds = tuple[TokenIds, list[int]]  # ids, and the part of the record that each belongs to
@@ -149,12 +150,12 @@ class Packer:
             last = tokenizer.sep_token_id if layout == "encoder" else None
             self._start = [] if first is None else [int(first)]
             self._end = [] if last is None else [int(last)]
-        self._cut = self._tokens(CUT)
+        self._cut = self._tokens(CUT_MARK)
         self._headings = [self._tokens(heading) for heading in HEADINGS]
-        self._null, self._empty, self._missing = (self._tokens(mark) for mark in (NULL, EMPTY_TEXT, MISSING))
+        self._null, self._empty, self._missing = (self._tokens(mark) for mark in (NULL_MARK, EMPTY_TEXT, MISSING_MARK))
         # The mark for omitted rounds always has room, whether it is needed or not.
         self._budget = max_tokens - len(self._start) - len(self._cut) - len(self._cue) - len(self._end)
-        # With this much room the smallest share, a fifth, holds each mark, or one token of text and the cut mark.
+        # With this many tokens the smallest share, a fifth, fits each mark, or one token of text and the cut mark.
         self._least_room = 5 * max(len(self._cut) + 1, len(self._null), len(self._empty), len(self._missing))
         least = max_tokens - self._budget + sum(map(len, self._headings)) + self._least_room
         if max_tokens < least:
@@ -179,7 +180,7 @@ class Packer:
         return ab, ba
 
     def pack_both_marked(self, prompt: Turns, response_a: Turns, response_b: Turns) -> tuple[MarkedIds, MarkedIds]:
-        """Return the same with the part that each id belongs to: 1 the prompt, 2 A, 3 B, and 0 everything else."""
+        """Return the same with the part of each id: 1 is the prompt, 2 A, 3 B, and 0 everything else."""
         fitted = self.fit(prompt, response_a, response_b)
         return self._assemble(fitted), self._assemble(fitted.swapped())
 
@@ -189,7 +190,7 @@ class Packer:
         left = self._budget
         parts = (prompt, response_a, response_b)
         total = max(1, *map(len, parts))
-        for number in admission(total, self.truncation):
+        for number in round_order(total, self.truncation):
             room = left - sum(map(len, self._headings))
             if kept and room < 3:  # each text takes a token or more
                 break
@@ -197,11 +198,14 @@ class Packer:
             ids = [self._text(text, room) for text in texts]
             size = sum(map(len, ids))
             if size > room:
-                if kept and (left < MIN_ROUND or room < self._least_room):
+                if kept and (left < MIN_ROUND_TOKENS or room < self._least_room):
                     break
-                shares = share(room, *map(len, ids))
+                shares = split_budget(room, *map(len, ids))
                 kept[number] = Round(
-                    *(shorten(part, most, self._cut, self.truncation) for part, most in zip(ids, shares, strict=True))
+                    *(
+                        truncate_ids(part, most, self._cut, self.truncation)
+                        for part, most in zip(ids, shares, strict=True)
+                    )
                 )
                 break
             kept[number] = Round(*ids)
@@ -229,8 +233,8 @@ class Packer:
             return self._null
         if isinstance(text, _Missing):
             return self._missing
-        for window in WINDOWS:
-            parts = windows(text, window * room, self.truncation)
+        for window in WINDOW_FACTORS:
+            parts = text_windows(text, window * room, self.truncation)
             pieces = [self._tokens(part) for part in parts]
             if parts == [text]:
                 return pieces[0] or self._empty  # some tokenizers give no tokens for white space
@@ -249,7 +253,7 @@ class Packer:
 
     def _tokens(self, text: str) -> TokenIds:
         """Return ids without special tokens: a control token spelled out in a text stays text."""
-        text = without_surrogates(text)
+        text = replace_surrogates(text)
         ids = self._encode(text)
         if self._control.isdisjoint(ids):
             return ids
@@ -263,7 +267,7 @@ class Packer:
         return ids
 
 
-def without_surrogates(text: str) -> str:
+def replace_surrogates(text: str) -> str:
     """Return the text with surrogate pairs joined. Lone surrogates, which no tokenizer takes, become U+FFFD."""
     try:
         text.encode()
@@ -280,7 +284,7 @@ def packing_settings(
         "version": VERSION,
         "strategy": STRATEGIES[truncation],
         "template": list(TEMPLATE),
-        "min_round": MIN_ROUND,
+        "min_round": MIN_ROUND_TOKENS,
         "max_tokens": max_tokens,
         "layout": layout,
     }
@@ -299,17 +303,17 @@ def save_packing(packer: Packer, folder: Path) -> None:
     """Write the packing to the folder of the model that is trained on it."""
     settings = packing_settings(packer.max_tokens, packer.layout, packer.truncation, packer.frame)
     text = json.dumps(settings, indent=2, ensure_ascii=False)
-    (Path(folder) / FILE_NAME).write_text(text + "\n", encoding="utf-8")
+    (Path(folder) / PACKING_FILE).write_text(text + "\n", encoding="utf-8")
 
 
 def load_packing(folder: Path) -> dict[str, object]:
     """Read the packing that the checkpoint in `folder` was trained on. Raises InputError if there is none."""
-    path = Path(folder) / FILE_NAME
+    path = Path(folder) / PACKING_FILE
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
-            f"the checkpoint has no {FILE_NAME}, so the packing of its training records is unknown",
+            f"the checkpoint has no {PACKING_FILE}, so the packing of its training records is unknown",
             str(folder),
             "train it with the job train_llm.",
         ) from None
@@ -331,6 +335,6 @@ def check_packing(folder: Path, max_tokens: int, truncation: Truncation = "right
     if different:
         raise InputError(
             f"the model was trained on records packed differently: {'; '.join(different)}",
-            str(Path(folder) / FILE_NAME),
+            str(Path(folder) / PACKING_FILE),
             "use the packing it was trained on, or train it again.",
         )

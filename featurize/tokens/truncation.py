@@ -1,4 +1,4 @@
-"""What a long record keeps: which of its rounds, and which part of a text that is too long."""
+"""Truncate long records: choose their rounds, and the parts of long texts."""
 
 from typing import Final, get_args
 
@@ -16,7 +16,7 @@ STRATEGIES: Final[dict[Truncation, str]] = {
 }
 
 
-def admission(rounds: int, truncation: Truncation) -> list[int]:
+def round_order(rounds: int, truncation: Truncation) -> list[int]:
     """Return the numbers of the rounds in the order in which they are added while there is room.
 
     However many are added, the omitted rounds are consecutive, so one mark stands for all of them.
@@ -29,7 +29,7 @@ def admission(rounds: int, truncation: Truncation) -> list[int]:
     return both_ends if truncation == "middle" else both_ends[:4]
 
 
-def windows(text: str, size: int, truncation: Truncation) -> list[str]:
+def text_windows(text: str, size: int, truncation: Truncation) -> list[str]:
     """Return the parts of a text that may be kept, each of at most `size` characters."""
     if len(text) <= size or (truncation == "middle" and len(text) <= 2 * size):
         return [text]
@@ -38,7 +38,7 @@ def windows(text: str, size: int, truncation: Truncation) -> list[str]:
     return [text[:size], text[-size:]] if truncation == "middle" else [text[:size]]
 
 
-def shorten(ids: TokenIds, most: int, mark: TokenIds, truncation: Truncation) -> TokenIds:
+def truncate_ids(ids: TokenIds, most: int, mark: TokenIds, truncation: Truncation) -> TokenIds:
     """Return at most `most` of these ids. The mark stands where ids are omitted."""
     if len(ids) <= most:
         return ids
@@ -49,7 +49,7 @@ def shorten(ids: TokenIds, most: int, mark: TokenIds, truncation: Truncation) ->
     return ids[: room - tail] + mark + ids[len(ids) - tail :]
 
 
-def share(room: int, prompt: int, response_a: int, response_b: int) -> tuple[int, int, int]:
+def split_budget(room: int, prompt: int, response_a: int, response_b: int) -> tuple[int, int, int]:
     """Split `room` tokens 20/40/40 over texts of these lengths. Tokens that one text leaves unused go to the others."""
     prompt = min(prompt, max(room // 5, room - response_a - response_b))
     answers = room - prompt

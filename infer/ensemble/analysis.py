@@ -10,16 +10,16 @@ import numpy as np
 
 from infer.ensemble.calibration import compare_methods
 from infer.ensemble.fit import (
+    BlendInputs,
     BlendName,
+    BlendRecipe,
     FittedBlend,
     NestedPredictions,
-    Recipe,
-    Training,
     fit_blend,
     predict_nested,
     predict_nested_without,
 )
-from metrics.intervals import bootstrap_means, interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import log_loss, record_log_loss
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ScoredBlends:
     with_length: Probabilities | None  # None unless the blend removes the influence of length
 
 
-def score_blends(training: Training, recipes: dict[BlendName, Recipe], submission: BlendName) -> ScoredBlends:
+def score_blends(training: BlendInputs, recipes: dict[BlendName, BlendRecipe], submission: BlendName) -> ScoredBlends:
     """Fit and score the blends, and the submitted blend without each model, in a Ray task each."""
     import ray
 
@@ -66,7 +66,7 @@ def score_blends(training: Training, recipes: dict[BlendName, Recipe], submissio
     )
 
 
-def _score(training: Training, recipe: Recipe, keep_calibrated: bool) -> ScoredBlend:
+def _score(training: BlendInputs, recipe: BlendRecipe, keep_calibrated: bool) -> ScoredBlend:
     """Fit and score a blend. Drop its predictions under each calibration unless they are analyzed."""
     nested = predict_nested(training, recipe)
     return ScoredBlend(
@@ -74,7 +74,7 @@ def _score(training: Training, recipe: Recipe, keep_calibrated: bool) -> ScoredB
     )
 
 
-def analyze_submission(scored: ScoredBlends, training: Training, prior: Probabilities, seed: int) -> dict[str, Any]:
+def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Probabilities, seed: int) -> dict[str, Any]:
     """Return the analysis of the submitted blend, in the shape of the file.
 
     `prior` (n, 3) is the out-of-fold class prior, the least that a blend must beat.
@@ -92,7 +92,7 @@ def analyze_submission(scored: ScoredBlends, training: Training, prior: Probabil
         differences[_LENGTH] = losses - record_log_loss(scored.with_length, votes.labels)
     # One bootstrap for all, so that every interval rests on the same draws of prompts.
     samples = bootstrap_means(np.stack(list(differences.values()), axis=1), votes.groups, seed=seed)
-    intervals = {name: list(interval(samples[:, n])) for n, name in enumerate(differences)}
+    intervals = {name: list(percentile_interval(samples[:, n])) for n, name in enumerate(differences)}
     return {
         "in_sample_log_loss": log_loss(blender.predict(training.predictions, training.facts), votes.labels),
         "nested_log_loss": float(losses.mean()),

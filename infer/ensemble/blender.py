@@ -1,4 +1,4 @@
-"""A fitted blend: everything that is needed to blend predictions for new records, as plain JSON."""
+"""Blend predictions for new records with a fitted blend, stored as plain JSON."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from infer.ensemble.calibration import UNCALIBRATED, Calibration
-from infer.ensemble.fallbacks import CASES
-from infer.ensemble.length_debias import at_equal_length
+from infer.ensemble.fallbacks import DEGENERATE_CASES
+from infer.ensemble.length_debias import remove_length_effect
 from infer.ensemble.pools import pool_predictions
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
-    from infer.ensemble.fallbacks import Case
+    from infer.ensemble.fallbacks import DegenerateCase
     from infer.ensemble.pools import PoolName
     from infer.ensemble.record_facts import RecordFacts
 
@@ -30,7 +30,7 @@ class Blender:
     weights: tuple[float, ...]
     calibration: Calibration = UNCALIBRATED
     length_coefficient: float | None = None  # None keeps the influence of length
-    fallbacks: Mapping[Case, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # the applied ones
+    fallbacks: Mapping[DegenerateCase, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # the applied ones
 
     def predict(self, predictions: Probabilities, facts: RecordFacts) -> Probabilities:
         """Return probabilities (n, 3) from the models' (models, n, 3), in the order of `models`; nan rows are missing.
@@ -42,9 +42,9 @@ class Blender:
         if self.length_coefficient is not None:
             ordinary = facts.cases == 0
             differences = facts.length_differences[ordinary]
-            blended[ordinary] = at_equal_length(blended[ordinary], differences, self.length_coefficient)
+            blended[ordinary] = remove_length_effect(blended[ordinary], differences, self.length_coefficient)
         for case, probabilities in self.fallbacks.items():
-            blended[facts.cases == CASES.index(case)] = probabilities
+            blended[facts.cases == DEGENERATE_CASES.index(case)] = probabilities
         return blended
 
     def only(self, models: tuple[str, ...]) -> Blender:

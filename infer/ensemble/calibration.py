@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
-from infer.ensemble.pools import open_simplex, softmax
+from infer.ensemble.pools import clip_to_simplex, softmax
 from metrics.intervals import standard_error
 from metrics.scores import EPSILON
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from core.arrays import Doubles, Groups, Labels, Mask, Probabilities
     from votes.arrays import Votes
 
-Method = Literal["none", "temperature", "vector", "isotonic"]
-METHODS: Final[tuple[Method, ...]] = get_args(Method)  # the simplest first
+CalibrationMethod = Literal["none", "temperature", "vector", "isotonic"]
+CALIBRATION_METHODS: Final[tuple[CalibrationMethod, ...]] = get_args(CalibrationMethod)  # the simplest first
 # Calibrated values (second) at raw values (first), with straight lines between them.
 CalibrationCurve = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -31,11 +31,11 @@ CalibrationCurve = tuple[tuple[float, ...], tuple[float, ...]]
 class Calibration:
     """A fitted map of probabilities.
 
-    The scaling methods set the scores of A, B and tie to `power_answer` ln P(A), `power_answer` ln P(B) and
+    The scaling methods score A and B by `power_answer` ln P(A) and `power_answer` ln P(B). They score a tie by
     `power_tie` ln P(tie) + `bias_tie`. Isotonic reads each probability off the curve of its class.
     """
 
-    method: Method = "none"
+    method: CalibrationMethod = "none"
     power_answer: float = 1.0
     power_tie: float = 1.0
     bias_tie: float = 0.0
@@ -45,14 +45,14 @@ class Calibration:
     def apply(self, probabilities: Probabilities) -> Probabilities:
         """Return calibrated probabilities (n, 3). None is 0 or 1."""
         if self.method == "none":
-            return open_simplex(probabilities)
+            return clip_to_simplex(probabilities)
         if self.curve_answer is not None and self.curve_tie is not None:
             curves = (self.curve_answer, self.curve_answer, self.curve_tie)
             read = np.stack([np.interp(probabilities[:, n], *curve) for n, curve in enumerate(curves)], axis=1)
             renormalized: Probabilities = read / read.sum(axis=1, keepdims=True)
             return renormalized
         powers = np.array([self.power_answer, self.power_answer, self.power_tie])
-        return open_simplex(softmax(np.log(open_simplex(probabilities)) * powers + [0.0, 0.0, self.bias_tie]))
+        return clip_to_simplex(softmax(np.log(clip_to_simplex(probabilities)) * powers + [0.0, 0.0, self.bias_tie]))
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Calibration:
@@ -67,7 +67,7 @@ class Calibration:
 UNCALIBRATED: Final = Calibration()
 
 
-def fit_calibration(method: Method, probabilities: Probabilities, labels: Labels) -> Calibration:
+def fit_calibration(method: CalibrationMethod, probabilities: Probabilities, labels: Labels) -> Calibration:
     """Return the calibration with the least log loss on probabilities (n, 3) that did not see their labels.
 
     `temperature` has one power for all classes. `vector` (Guo et al. 2017, "On Calibration of Modern Neural Networks")
@@ -80,7 +80,7 @@ def fit_calibration(method: Method, probabilities: Probabilities, labels: Labels
         return _fit_isotonic(probabilities, labels)
     from scipy.optimize import minimize
 
-    logs = np.log(open_simplex(probabilities))
+    logs = np.log(clip_to_simplex(probabilities))
     rows = np.arange(len(labels))
     votes = np.eye(3)[labels]
 
@@ -118,7 +118,7 @@ def _fit_isotonic(probabilities: Probabilities, labels: Labels) -> Calibration:
     return Calibration("isotonic", curve_answer=answers, curve_tie=curve(probabilities[:, 2], labels == 2))
 
 
-def cross_calibrate(method: Method, probabilities: Probabilities, votes: Votes) -> Probabilities:
+def cross_calibrate(method: CalibrationMethod, probabilities: Probabilities, votes: Votes) -> Probabilities:
     """Return calibrated probabilities (n, 3). The calibration of each fold is fitted on the other folds."""
     calibrated = np.empty_like(probabilities)
     for fold in np.unique(votes.folds):
@@ -136,7 +136,9 @@ class MethodScore:
     standard_error: float
 
 
-def compare_methods(losses: Mapping[Method, Doubles], groups: Groups) -> dict[Method, MethodScore]:
+def compare_methods(
+    losses: Mapping[CalibrationMethod, Doubles], groups: Groups
+) -> dict[CalibrationMethod, MethodScore]:
     """Return the scores of methods from their records' held-out losses (n,); records of one group are dependent."""
     best = min(losses, key=lambda method: float(losses[method].mean()))
     return {
@@ -145,13 +147,15 @@ def compare_methods(losses: Mapping[Method, Doubles], groups: Groups) -> dict[Me
     }
 
 
-def choose_method(scores: Mapping[Method, MethodScore]) -> Method:
+def choose_method(scores: Mapping[CalibrationMethod, MethodScore]) -> CalibrationMethod:
     """Return the simplest method within one standard error of the best (Breiman et al. 1984, section 3.4.3).
 
-    The standard error is that of the difference. The losses of single records have a far larger one, with which no
-    calibration would ever be chosen.
+    The standard error is of the difference. Losses of single records have a far larger one, with which no calibration
+    would ever be chosen.
     """
     least = min(score.log_loss for score in scores.values())
     return next(
-        name for name in METHODS if name in scores and scores[name].log_loss - least <= scores[name].standard_error
+        name
+        for name in CALIBRATION_METHODS
+        if name in scores and scores[name].log_loss - least <= scores[name].standard_error
     )

@@ -1,9 +1,9 @@
-"""Fallback probabilities for records whose answers are empty or identical: there is nothing to compare.
+"""Estimate fallback probabilities for records whose answers are empty or identical.
 
 A model has seen few of these degenerate records, so its predictions for them are arbitrary. A fallback gives all
-records of one case the same probabilities, estimated from the training records of that case. Exchanging A and B
-exchanges them: an empty A and an empty B share their records, each seen from its own side. Where the exchange changes
-nothing, P(A) and P(B) are equal.
+records of one case the same probabilities, estimated from the training records of that case. Swapping A and B swaps the
+fallback's P(A) and P(B): records with an empty A or an empty B are pooled. Where the swap changes nothing, P(A) and
+P(B) are equal.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from core.arrays import Doubles, Labels, Probabilities
     from votes.arrays import Votes
 
-Case = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
-CASES: Final[tuple[Case, ...]] = get_args(Case)  # a record's code is the position of its case; 0 is ordinary
+DegenerateCase = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
+DEGENERATE_CASES: Final[tuple[DegenerateCase, ...]] = get_args(
+    DegenerateCase
+)  # a record's code is the position of its case; 0 is ordinary
 EMPTY_A, EMPTY_B, BOTH_EMPTY, IDENTICAL = range(1, 5)
 CaseCodes = npt.NDArray[np.int8]
 
-# Votes that the prior counts as. The prior is the blend's own mean prediction on the case. With ten votes the true
-# share of a class of a third lies within about 0.14 of it: one standard deviation of a Dirichlet distribution,
-# sqrt(1/3 * 2/3 / 11). Fewer than ten records move it less than half of the way.
+# The weight of the prior in votes. The prior is the blend's mean prediction on the case. With ten votes a true share of
+# a third lies within about 0.14 of it. That is one standard deviation of a Dirichlet distribution, sqrt(1/3 * 2/3 /
+# 11). Fewer than ten records move it less than halfway.
 PRIOR_VOTES: Final = 10.0
 # With fewer records the spread of their losses is too uncertain to show whether a fallback helps.
 MIN_RECORDS: Final = 5
@@ -40,7 +42,7 @@ MIN_RECORDS: Final = 5
 class Fallback:
     """The estimate for one case, and whether its records get these probabilities instead of the blend's."""
 
-    case: Case
+    case: DegenerateCase
     records: int  # training records of this case alone
     vote_shares: tuple[float, ...]
     prior: tuple[float, ...]
@@ -49,7 +51,7 @@ class Fallback:
     reason: str
 
 
-def case_of(response_a: str, response_b: str) -> int:
+def degenerate_case(response_a: str, response_b: str) -> int:
     """Return the code of a record from its answers' texts, stripped of white space at both ends."""
     if not response_a or not response_b:
         return BOTH_EMPTY if response_a == response_b else EMPTY_A if not response_a else EMPTY_B
@@ -80,7 +82,7 @@ def fit_fallbacks(predictions: Probabilities, votes: Votes, cases: CaseCodes) ->
                 for values in estimate
             )
             records = int((cases == code).sum())
-            fallbacks.append(Fallback(CASES[code], records, shares, prior, probabilities, applied, reason))
+            fallbacks.append(Fallback(DEGENERATE_CASES[code], records, shares, prior, probabilities, applied, reason))
     return fallbacks
 
 

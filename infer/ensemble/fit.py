@@ -1,9 +1,9 @@
 """Fit a blend, and score it with nested folds.
 
-`fit_blend` learns everything of a blend from out-of-fold predictions: the weights, the pool if there is a choice, the
-calibration, and the fallbacks. What follows the weights is fitted on predictions that were pooled with the weights of
-other parts. `predict_nested` scores all of it: it blends each part of the records by what `fit_blend` learns on the
-other parts. (The models behind the out-of-fold predictions of the other parts did see its votes, as in all stacking.)
+`fit_blend` learns a blend from out-of-fold predictions: weights, pool, calibration and fallbacks. Calibration and
+fallbacks are fitted on predictions that were pooled with the weights of other parts. `predict_nested` scores the blend:
+it blends each part of the records by what `fit_blend` learns on the other parts. As in all stacking, the models behind
+the other parts' predictions did see the part's votes.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 import numpy as np
 
 from infer.ensemble.blender import Blender
-from infer.ensemble.calibration import METHODS, Method, choose_method, compare_methods, cross_calibrate, fit_calibration
+from infer.ensemble.calibration import (
+    CALIBRATION_METHODS,
+    CalibrationMethod,
+    choose_method,
+    compare_methods,
+    cross_calibrate,
+    fit_calibration,
+)
 from infer.ensemble.fallbacks import Fallback, fit_fallbacks
-from infer.ensemble.length_debias import fit_length
-from infer.ensemble.pools import linear_pool, log_pool, pool_predictions, predicted_by
+from infer.ensemble.length_debias import fit_length_slope
+from infer.ensemble.pools import linear_pool, log_pool, pool_predictions, prediction_mask
 from infer.ensemble.weights import (
     drop_idle_models,
     greedy_weights,
@@ -29,7 +36,7 @@ from infer.ensemble.weights import (
     learn_log_weights,
     preset_weights,
 )
-from metrics.baselines import class_prior
+from metrics.baselines import class_prior_baseline
 from metrics.scores import log_loss, record_log_loss
 
 if TYPE_CHECKING:
@@ -42,7 +49,7 @@ if TYPE_CHECKING:
     from votes.arrays import Votes
 
 BlendName = Literal["learned", "linear", "log", "greedy", "equal", "preset"]
-BLENDS: Final[tuple[BlendName, ...]] = get_args(BlendName)  # in the order of the report
+BLEND_NAMES: Final[tuple[BlendName, ...]] = get_args(BlendName)  # in the order of the report
 
 _LEARN: Final[Mapping[BlendName, LearnWeights]] = {
     "linear": functools.partial(drop_idle_models, learn_linear_weights, linear_pool),
@@ -55,35 +62,35 @@ _PARTS, _PARTS_OF_MANY, _MANY = 10, 5, 10_000
 
 
 @dataclass(frozen=True)
-class Recipe:
+class BlendRecipe:
     """The kind of blend to fit."""
 
     blend: BlendName = "learned"  # the better of linear and log
-    calibration: Method | Literal["auto"] = "auto"
+    calibration: CalibrationMethod | Literal["auto"] = "auto"
     length_debias: bool = False
     preset: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Training:
+class BlendInputs:
     """Records to fit a blend on: out-of-fold predictions, votes and facts. Rows that a model lacks are nan."""
 
     models: tuple[str, ...]
     predictions: Probabilities  # (models, n, 3)
-    votes: Votes  # its folds are the parts of `blend_parts`
+    votes: Votes  # its folds are the parts of `nested_parts`
     facts: RecordFacts
 
-    def take(self, rows: Mask) -> Training:
+    def take(self, rows: Mask) -> BlendInputs:
         """Return the records of a mask (n,)."""
-        return Training(self.models, self.predictions[:, rows], self.votes.take(rows), self.facts.take(rows))
+        return BlendInputs(self.models, self.predictions[:, rows], self.votes.take(rows), self.facts.take(rows))
 
-    def only(self, models: tuple[str, ...]) -> Training:
+    def only(self, models: tuple[str, ...]) -> BlendInputs:
         """Return the same records with the predictions of some models."""
         predictions = self.predictions[[self.models.index(name) for name in models]]
         return dataclasses.replace(self, models=models, predictions=predictions)
 
 
-def blend_parts(folds: Folds, groups: Groups) -> Folds:
+def nested_parts(folds: Folds, groups: Groups) -> Folds:
     """Return the parts (n,) to hold out together, from the records' folds. Prompts stay whole.
 
     Folds are joined into ten parts, or into five if there are many records. Fewer than five folds are divided by
@@ -97,7 +104,7 @@ def blend_parts(folds: Folds, groups: Groups) -> Folds:
 
 
 @dataclass(frozen=True)
-class CrossPooled:
+class CrossFittedPool:
     """Weights, and predictions that are pooled with weights learned without the records' own part."""
 
     pool: PoolName
@@ -118,12 +125,12 @@ class NestedPredictions:
     """Predictions (n, 3) that never saw their votes: of the blend, and of its pool with each calibration."""
 
     blend: Probabilities
-    calibrated: dict[Method, Probabilities]
+    calibrated: dict[CalibrationMethod, Probabilities]
 
 
 @contextlib.contextmanager
 def _one_thread() -> Iterator[None]:
-    """Limit BLAS to one thread: the optimizers of scipy give it tiny matrices, and its threads spin while they wait."""
+    """Limit BLAS to one thread. SciPy's optimizers use tiny matrices, and idle BLAS threads spin."""
     import scipy.optimize  # noqa: F401 - only loaded libraries can be limited
     from threadpoolctl import threadpool_limits
 
@@ -131,35 +138,35 @@ def _one_thread() -> Iterator[None]:
         yield
 
 
-def fit_blend(training: Training, recipe: Recipe) -> FittedBlend:
+def fit_blend(training: BlendInputs, recipe: BlendRecipe) -> FittedBlend:
     """Fit a blend. Raises ValueError if no model predicts a record, or if a preset names none of the models."""
     with _one_thread():
         return _fit_after_pool(training, recipe, _fit_pool(training, recipe))
 
 
-def _fit_pool(training: Training, recipe: Recipe) -> CrossPooled:
+def _fit_pool(training: BlendInputs, recipe: BlendRecipe) -> CrossFittedPool:
     """Learn the weights. Of two pools take the one with the lower loss out-of-fold."""
     names: tuple[BlendName, ...] = ("linear", "log") if recipe.blend == "learned" else (recipe.blend,)
     candidates = [_cross_pool(training, name, recipe.preset) for name in names]
     return min(candidates, key=lambda pooled: log_loss(pooled.out_of_fold, training.votes.labels))
 
 
-def _cross_pool(training: Training, name: BlendName, preset: Mapping[str, float]) -> CrossPooled:
+def _cross_pool(training: BlendInputs, name: BlendName, preset: Mapping[str, float]) -> CrossFittedPool:
     pool: PoolName = "log" if name == "log" else "linear"
     predictions, votes = training.predictions, training.votes
     if name in ("equal", "preset"):
         weights = preset_weights(preset if name == "preset" else dict.fromkeys(training.models, 1.0), training.models)
-        return CrossPooled(pool, weights, pool_predictions(pool, predictions, weights))
+        return CrossFittedPool(pool, weights, pool_predictions(pool, predictions, weights))
     learn = _LEARN[name]
     pooled = np.empty(predictions.shape[1:])
     for part in np.unique(votes.folds):
         held_out = votes.folds == part
         weights = learn(predictions[:, ~held_out], votes.labels[~held_out])
         pooled[held_out] = pool_predictions(pool, predictions[:, held_out], weights)
-    return CrossPooled(pool, learn(predictions, votes.labels), pooled)
+    return CrossFittedPool(pool, learn(predictions, votes.labels), pooled)
 
 
-def _fit_after_pool(training: Training, recipe: Recipe, pooled: CrossPooled) -> FittedBlend:
+def _fit_after_pool(training: BlendInputs, recipe: BlendRecipe, pooled: CrossFittedPool) -> FittedBlend:
     """Fit calibration, length and fallbacks. The preset gets none of them: it stays as published."""
     blender = Blender(training.models, pooled.pool, tuple(pooled.weights.tolist()))
     votes, facts = training.votes, training.facts
@@ -167,12 +174,12 @@ def _fit_after_pool(training: Training, recipe: Recipe, pooled: CrossPooled) -> 
         fallbacks = fit_fallbacks(pooled.out_of_fold, votes, facts.cases)
         reason = "the preset stays as published"
         return FittedBlend(blender, [dataclasses.replace(each, applied=False, reason=reason) for each in fallbacks])
-    methods = METHODS if recipe.calibration == "auto" else (recipe.calibration,)
+    methods = CALIBRATION_METHODS if recipe.calibration == "auto" else (recipe.calibration,)
     calibrated = {method: cross_calibrate(method, pooled.out_of_fold, votes) for method in methods}
     losses = {method: record_log_loss(values, votes.labels) for method, values in calibrated.items()}
     chosen = choose_method(compare_methods(losses, votes.groups))
     blended, ordinary = calibrated[chosen], facts.cases == 0
-    length = fit_length(blended[ordinary], facts.length_differences[ordinary]) if recipe.length_debias else None
+    length = fit_length_slope(blended[ordinary], facts.length_differences[ordinary]) if recipe.length_debias else None
     fallbacks = fit_fallbacks(blended, votes, facts.cases)
     blender = dataclasses.replace(
         blender,
@@ -183,10 +190,10 @@ def _fit_after_pool(training: Training, recipe: Recipe, pooled: CrossPooled) -> 
     return FittedBlend(blender, fallbacks)
 
 
-def predict_nested(training: Training, recipe: Recipe) -> NestedPredictions:
+def predict_nested(training: BlendInputs, recipe: BlendRecipe) -> NestedPredictions:
     """Blend each part by what is learned on the others. Raises as `fit_blend`."""
     blended = np.empty(training.predictions.shape[1:])
-    calibrated = {method: np.empty_like(blended) for method in METHODS}
+    calibrated = {method: np.empty_like(blended) for method in CALIBRATION_METHODS}
     with _one_thread():
         for part in np.unique(training.votes.folds):
             held_out = training.votes.folds == part
@@ -200,13 +207,13 @@ def predict_nested(training: Training, recipe: Recipe) -> NestedPredictions:
     return NestedPredictions(blended, calibrated)
 
 
-def predict_nested_without(training: Training, recipe: Recipe, model: str) -> Probabilities:
+def predict_nested_without(training: BlendInputs, recipe: BlendRecipe, model: str) -> Probabilities:
     """Return predictions (n, 3) of the blend without a model; the class prior where no other model predicts."""
     remaining = tuple(name for name in training.models if name != model)
     if recipe.blend == "preset":
         remaining = tuple(name for name in remaining if recipe.preset.get(name, 0) > 0)
-    predicted = np.asarray(predicted_by(training.only(remaining).predictions).any(axis=0))
-    blended = class_prior(training.votes.labels, training.votes.folds)
+    predicted = np.asarray(prediction_mask(training.only(remaining).predictions).any(axis=0))
+    blended = class_prior_baseline(training.votes.labels, training.votes.folds)
     if predicted.any():
         blended[predicted] = predict_nested(training.only(remaining).take(predicted), recipe).blend
     return blended

@@ -1,8 +1,7 @@
 """Remove the part of a prediction that comes from length, as if both answers had the same length.
 
-Length-controlled AlpacaEval (Dubois et al. 2024) splits the log-odds of a preference into the part that length
-explains and the rest, and sets the first part to 0. Here both parts come from the blend's own log-odds, which already
-hold what votes say about length.
+Length-controlled AlpacaEval (Dubois et al. 2024) models the part of the log-odds that length explains, and sets it to
+0. Here it is fitted to the blend's own log-odds, which already reflect the votes.
 """
 
 from __future__ import annotations
@@ -11,19 +10,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer.ensemble.pools import open_simplex, softmax
+from infer.ensemble.pools import clip_to_simplex, softmax
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints, Probabilities
 
 
 def length_differences(lengths_a: Ints, lengths_b: Ints) -> Doubles:
-    """Return (A - B) / (A + B) of lengths in characters (n,): from -1 to 1, and 0 if both are empty."""
+    """Return (A - B) / (A + B) of lengths in characters (n,), or 0 if both are empty."""
     differences: Doubles = (lengths_a - lengths_b) / np.maximum(lengths_a + lengths_b, 1)
     return differences
 
 
-def fit_length(predictions: Probabilities, differences: Doubles) -> float:
+def fit_length_slope(predictions: Probabilities, differences: Doubles) -> float:
     """Return the slope of ln P(A) / P(B) on the length difference (n,), by least squares without intercept.
 
     Without intercept it is exactly antisymmetric: exchanging A and B changes the sign of both. The slope is 0 if no
@@ -34,9 +33,9 @@ def fit_length(predictions: Probabilities, differences: Doubles) -> float:
     return float((odds * differences).sum()) / square if square > 0 else 0.0
 
 
-def at_equal_length(predictions: Probabilities, differences: Doubles, coefficient: float) -> Probabilities:
+def remove_length_effect(predictions: Probabilities, differences: Doubles, coefficient: float) -> Probabilities:
     """Return predictions (n, 3) without the length term in the log-odds of A and B; P(tie) does not change."""
     shift = coefficient * differences / 2
     decided = softmax(np.log(predictions[:, :2]) - np.stack([shift, -shift], axis=1))
     tie = predictions[:, 2:]
-    return open_simplex(np.concatenate([decided * (1 - tie), tie], axis=1))
+    return clip_to_simplex(np.concatenate([decided * (1 - tie), tie], axis=1))

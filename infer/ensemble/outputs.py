@@ -1,4 +1,4 @@
-"""Write what a blend leaves: weights, analysis, predictions and the submission."""
+"""Write a blend's outputs: weights, analysis, predictions and the submission."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from infer.ensemble.blender import Blender
-from infer.ensemble.fallbacks import CASES
+from infer.ensemble.fallbacks import DEGENERATE_CASES
 from metrics.scores import log_loss
 from votes.predictions import predictions_table
 from votes.schema import PROBABILITIES, SUBMISSION_COLUMNS
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from core.stage import Stage
     from infer.ensemble.analysis import ScoredBlends
     from infer.ensemble.fallbacks import Fallback
-    from infer.ensemble.fit import Training
+    from infer.ensemble.fit import BlendInputs
     from infer.ensemble.record_facts import RecordFacts
     from votes.records import Records
 
 WEIGHTS, ANALYSIS = "weights.json", "analysis.json"
 
 
-def blend_metrics(scored: ScoredBlends, training: Training, prior: Probabilities) -> dict[str, Any]:
+def blend_metrics(scored: ScoredBlends, training: BlendInputs, prior: Probabilities) -> dict[str, Any]:
     """Return the log loss, weights and pool of each blend, and the log loss of the class prior."""
     labels = training.votes.labels
     blenders = {name: blend.fitted.blender for name, blend in scored.blends.items()}
@@ -51,7 +51,7 @@ def describe_fallbacks(fallbacks: Sequence[Fallback], test: RecordFacts | None) 
     for fallback in fallbacks:
         fields = dataclasses.asdict(fallback)
         train_records = fields.pop("records")
-        in_test = 0 if test is None else int((test.cases == CASES.index(fallback.case)).sum())
+        in_test = 0 if test is None else int((test.cases == DEGENERATE_CASES.index(fallback.case)).sum())
         described.append({"train_records": train_records, "test_records": in_test, **fields})
     return described
 

@@ -18,13 +18,13 @@ PoolName = Literal["linear", "log"]
 _FLOOR = 1e-7
 
 
-def predicted_by(predictions: Probabilities) -> Mask:
+def prediction_mask(predictions: Probabilities) -> Mask:
     """Return which models predict which records (models, n), from predictions (models, n, 3) with nan rows."""
     return np.asarray(~np.isnan(predictions).any(axis=2))
 
 
 def record_weights(weights: Doubles, present: Mask) -> Doubles:
-    """Return weights (models, n) of each record: those of the models that are present, scaled to the total of all.
+    """Return weights (models, n) of each record: present models' weights, scaled to the total of all models.
 
     If the present models all have weight 0, they share the total equally. Raises ValueError if a record has no model.
     """
@@ -44,9 +44,9 @@ def pool_predictions(name: PoolName, predictions: Probabilities, weights: Double
 
 def linear_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
     """Return the weighted mean (n, 3) of the models' probabilities (models, n, 3); weights (models,) sum to 1."""
-    present = predicted_by(predictions)
+    present = prediction_mask(predictions)
     filled = np.where(present[:, :, None], predictions, 0.0)
-    return open_simplex(np.einsum("mn,mnc->nc", record_weights(weights, present), filled))
+    return clip_to_simplex(np.einsum("mn,mnc->nc", record_weights(weights, present), filled))
 
 
 def log_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
@@ -55,8 +55,8 @@ def log_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
     Weights that sum to more than 1 sharpen the prediction, and less than 1 flatten it. So this pool calibrates as it
     combines (Genest and Zidek 1986).
     """
-    present = predicted_by(predictions)
-    return pool_logs(log_probabilities(predictions, present), present, weights)
+    present = prediction_mask(predictions)
+    return log_pool_from_logs(log_probabilities(predictions, present), present, weights)
 
 
 def log_probabilities(predictions: Probabilities, present: Mask) -> Doubles:
@@ -65,9 +65,9 @@ def log_probabilities(predictions: Probabilities, present: Mask) -> Doubles:
     return logs
 
 
-def pool_logs(logs: Doubles, present: Mask, weights: Doubles) -> Probabilities:
+def log_pool_from_logs(logs: Doubles, present: Mask, weights: Doubles) -> Probabilities:
     """Return the log pool (n, 3) of the models' logarithms (models, n, 3)."""
-    return open_simplex(softmax(np.einsum("mn,mnc->nc", record_weights(weights, present), logs)))
+    return clip_to_simplex(softmax(np.einsum("mn,mnc->nc", record_weights(weights, present), logs)))
 
 
 def softmax(scores: Doubles) -> Probabilities:
@@ -77,7 +77,7 @@ def softmax(scores: Doubles) -> Probabilities:
     return shares
 
 
-def open_simplex(probabilities: Probabilities) -> Probabilities:
+def clip_to_simplex(probabilities: Probabilities) -> Probabilities:
     """Return probabilities (n, 3) moved off 0 and 1 by at most 1e-7, with sums of 1."""
     clipped = np.maximum(probabilities, _FLOOR)
     rescaled: Probabilities = clipped / clipped.sum(axis=1, keepdims=True)

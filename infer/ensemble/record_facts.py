@@ -1,4 +1,4 @@
-"""Gather what blending needs to know of each record's texts: degenerate cases, and differences in length."""
+"""Gather facts about each record's texts for blending: degenerate cases, and differences in length."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from core.shards import Item, map_shards
 from featurize.text import Text
-from infer.ensemble.fallbacks import case_of
+from infer.ensemble.fallbacks import degenerate_case
 from infer.ensemble.length_debias import length_differences
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class RecordFacts:
 
 
 def read_record_facts(records: Records, splits: Sequence[str]) -> dict[str, RecordFacts]:
-    """Return the facts of each split. Needs Ray: its tasks read the texts, and only facts come back."""
+    """Return the facts of each split. Ray tasks read the texts and return only facts."""
     items: list[Item] = [{"shard": name} for split in splits for name in records.shards(split)]
     by_shard = {row["shard"]: row for row in map_shards(items, functools.partial(_read_shard, folder=records.folder))}
     return {
@@ -54,7 +54,7 @@ def _read_shard(item: Item, folder: Folder) -> Iterator[Item]:
         tuple(Text(turns).full.strip() for turns in pair)
         for pair in zip(table["response_a"].to_pylist(), table["response_b"].to_pylist(), strict=True)
     ]
-    cases = np.array([case_of(a, b) for a, b in pairs], np.int8)
+    cases = np.array([degenerate_case(a, b) for a, b in pairs], np.int8)
     lengths = np.array([(len(a), len(b)) for a, b in pairs], np.int64)
     yield {
         "shard": item["shard"],

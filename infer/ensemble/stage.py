@@ -1,4 +1,4 @@
-"""The stage of blend/: what it is made from, and what it reads."""
+"""Define the stage of blend/ and read its inputs."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pyarrow as pa
 
 from core.errors import InputError
 from core.stage import Stage
-from infer.ensemble.fit import BLENDS, BlendName, Recipe, Training, blend_parts
-from infer.ensemble.pools import predicted_by
+from infer.ensemble.fit import BLEND_NAMES, BlendInputs, BlendName, BlendRecipe, nested_parts
+from infer.ensemble.pools import prediction_mask
 from votes import predictions
-from votes.arrays import Votes, votes_of
+from votes.arrays import Votes, votes_from_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +50,10 @@ def require_blended_models(run: Run) -> None:
 
 
 def preset_coverage(settings: Settings) -> dict[str, list[str]] | None:
-    """Return the preset's models that this run lacks, and the models that it does not name; None if it names none."""
+    """Return the preset's models missing from the run, and the run's models missing from the preset.
+
+    Return None if it names no model of the run.
+    """
     preset, models = settings.blend.preset, settings.blended
     if not any(preset.get(model, 0) > 0 for model in models):
         return None
@@ -60,21 +63,21 @@ def preset_coverage(settings: Settings) -> dict[str, list[str]] | None:
     }
 
 
-def recipes_of(settings: Settings) -> dict[BlendName, Recipe]:
+def blend_recipes(settings: Settings) -> dict[BlendName, BlendRecipe]:
     """Return the recipe of each blend. The preset stays as published, and needs a model that it names."""
     blend = settings.blend
-    recipes: dict[BlendName, Recipe] = {
-        name: Recipe(name, blend.calibration, blend.length_debias) for name in BLENDS if name != "preset"
+    recipes: dict[BlendName, BlendRecipe] = {
+        name: BlendRecipe(name, blend.calibration, blend.length_debias) for name in BLEND_NAMES if name != "preset"
     }
     if preset_coverage(settings) is not None:
-        recipes["preset"] = Recipe("preset", "none", preset=blend.preset)
+        recipes["preset"] = BlendRecipe("preset", "none", preset=blend.preset)
     return recipes
 
 
 def read_models(run: Run, records: Records, models: Sequence[str], split: str) -> Probabilities:
     """Return predictions (models, n, 3). Raises InputError with the ids of records that no model predicts."""
     of_models = np.stack([predictions.read_predictions(run, records, model, split) for model in models])
-    missing = ~predicted_by(of_models).any(axis=0)
+    missing = ~prediction_mask(of_models).any(axis=0)
     if missing.any():
         ids = records.read(split, ["id"])["id"].filter(pa.array(missing)).to_pylist()
         shown = f"{', '.join(ids[:_IDS_SHOWN])}{' and more' if len(ids) > _IDS_SHOWN else ''}"
@@ -86,10 +89,10 @@ def read_models(run: Run, records: Records, models: Sequence[str], split: str) -
     return of_models
 
 
-def read_training(run: Run, records: Records, facts: RecordFacts) -> Training:
+def read_training(run: Run, records: Records, facts: RecordFacts) -> BlendInputs:
     """Return the training records with their votes and the out-of-fold predictions of the blended models."""
     models = run.settings.blended
-    votes = votes_of(records.read("train", ["label", "fold", "group"]))
-    parts = blend_parts(votes.folds, votes.groups)
+    votes = votes_from_table(records.read("train", ["label", "fold", "group"]))
+    parts = nested_parts(votes.folds, votes.groups)
     of_models = read_models(run, records, models, "train")
-    return Training(tuple(models), of_models, Votes(votes.labels, parts, votes.groups), facts)
+    return BlendInputs(tuple(models), of_models, Votes(votes.labels, parts, votes.groups), facts)

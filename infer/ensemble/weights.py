@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer.ensemble.pools import log_probabilities, pool_logs, predicted_by, record_weights
+from infer.ensemble.pools import log_pool_from_logs, log_probabilities, prediction_mask, record_weights
 from metrics.scores import EPSILON, record_log_loss
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ def _label_probabilities(predictions: Probabilities, labels: Labels, present: Ma
 def learn_linear_weights(predictions: Probabilities, labels: Labels) -> Doubles:
     """Return weights (models,) on the simplex with the least log loss of the linear pool (models, n, 3).
 
-    If every model predicts every record the loss is convex, so SLSQP finds the optimum from equal weights; nan rows
-    bend the loss a little. If SLSQP stops early, the weights are greedy ones.
+    If every model predicts every record the loss is convex, so SLSQP finds the optimum from equal weights. With nan
+    rows it is nearly convex. If SLSQP stops early, greedy weights are returned.
     """
     from scipy.optimize import minimize
 
     models = len(predictions)
     if models == 1:
         return np.ones(1)
-    present = predicted_by(predictions)
+    present = prediction_mask(predictions)
     of_label = _label_probabilities(predictions, labels, present)
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
@@ -71,19 +71,19 @@ def learn_linear_weights(predictions: Probabilities, labels: Labels) -> Doubles:
 def learn_log_weights(predictions: Probabilities, labels: Labels) -> Doubles:
     """Return weights (models,) of at least 0 with the least log loss of the log pool (models, n, 3).
 
-    If every model predicts every record the loss is convex: it is that of a multinomial logistic regression on the
-    models' log-probabilities.
+    If every model predicts every record the loss is convex. It equals that of a multinomial logistic regression on
+    log-probabilities.
     """
     from scipy.optimize import minimize
 
     models = len(predictions)
-    present = predicted_by(predictions)
+    present = prediction_mask(predictions)
     logs = log_probabilities(predictions, present)
     rows = np.arange(len(labels))
     votes = np.eye(3)[labels]
 
     def loss(weights: Doubles) -> tuple[float, Doubles]:
-        pooled = pool_logs(logs, present, weights)
+        pooled = log_pool_from_logs(logs, present, weights)
         errors = pooled - votes
         pulls = np.einsum("nc,mnc->mn", errors, logs)
         share = weights @ present
@@ -101,11 +101,11 @@ def learn_log_weights(predictions: Probabilities, labels: Labels) -> Doubles:
 def drop_idle_models(learn: LearnWeights, pool: PoolFunction, predictions: Probabilities, labels: Labels) -> Doubles:
     """Return the weights (models,) that `learn` finds, with 0 for models whose weight may be chance.
 
-    A useless model gets a weight of about the standard error of weights, which reads as a share of the blend. So
-    models of less than a fifth of the weight are candidates, the least one first. A model is dropped if this costs less
-    log-likelihood than half the logarithm of the number of votes, in nats. This is the Bayesian information criterion
-    (Schwarz 1978). With 2,000 votes noise is worth more than that less than once in 100 times. Models of more weight
-    stay: with few votes the criterion would also drop one of two equal partners, whose blend is better than either.
+    A useless model gets a weight of about one standard error, which looks like a contribution. So models with less than
+    a fifth of the weight are candidates, the smallest first. A model is dropped if this costs less log-likelihood than
+    half the logarithm of the number of votes, in nats. This is the Bayesian information criterion (Schwarz 1978). With
+    2,000 votes noise exceeds it less than once in 100 times. Models with more weight stay. With few votes the criterion
+    would drop one of two equally good models, whose blend beats both.
     """
     weights = learn(predictions, labels)
     kept, kept_loss = np.arange(len(weights)), record_log_loss(pool(predictions, weights), labels).sum()
@@ -113,7 +113,7 @@ def drop_idle_models(learn: LearnWeights, pool: PoolFunction, predictions: Proba
         fewer = np.delete(kept, weights[kept].argmin())
         if weights[kept].min() >= weights.sum() / 5:
             break
-        if not predicted_by(predictions[fewer]).any(axis=0).all():
+        if not prediction_mask(predictions[fewer]).any(axis=0).all():
             break
         candidate = np.zeros(len(weights))
         candidate[fewer] = learn(predictions[fewer], labels)
@@ -127,11 +127,11 @@ def drop_idle_models(learn: LearnWeights, pool: PoolFunction, predictions: Proba
 def greedy_weights(predictions: Probabilities, labels: Labels, rounds: int = 100) -> Doubles:
     """Return the weights (models,) of greedy ensemble selection with replacement on predictions (models, n, 3).
 
-    Each round adds the model that lowers the log loss of the mean of all picks most (Caruana et al. 2004, "Ensemble
-    selection from libraries of models"). The round with the least loss is kept, so the result is never worse on these
-    records than the best model alone. 100 rounds are AutoGluon's default. The first of equally good models is picked.
+    Each round adds the model that lowers the log loss of the mean of all picks most. See Caruana et al. 2004, "Ensemble
+    selection from libraries of models". The round with the least loss is kept, so the result is never worse here than
+    the best model. AutoGluon's default is 100 rounds, too. The first of equally good models is picked.
     """
-    present = predicted_by(predictions)
+    present = prediction_mask(predictions)
     of_label = _label_probabilities(predictions, labels, present)
     equal_mean = of_label.sum(axis=0) / np.maximum(present.sum(axis=0), 1)  # for records that no pick predicts
     picks = np.zeros(len(predictions))
@@ -151,7 +151,7 @@ def greedy_weights(predictions: Probabilities, labels: Labels, rounds: int = 100
 
 
 def preset_weights(preset: Mapping[str, float], models: Sequence[str]) -> Doubles:
-    """Return the preset's weights for these models, in their order, scaled to sum 1; 0 for models it does not name.
+    """Return the preset's weights for these models, scaled to sum 1. Unnamed models have weight 0.
 
     Raises ValueError if it names none of them.
     """

@@ -1,4 +1,4 @@
-"""A reference to a checkpoint that scores."""
+"""Define references to scoring checkpoints."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ScoringCheckpoint:
-    """A checkpoint and the training records that it scores: all, or those of the fold it was not trained on."""
+    """A checkpoint and the training records that it scores: all, or its held-out fold."""
 
     ref: CheckpointRef
     fold: int | None = None
 
     @property
     def reply_folder(self) -> str:
-        """Folder of its replies, inside that of the predictions."""
+        """Folder of its replies, inside the folder of the predictions."""
         return "shards" if self.fold is None else f"shards/fold-{self.fold}"
 
 

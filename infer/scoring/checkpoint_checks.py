@@ -1,4 +1,4 @@
-"""Checks that a checkpoint can score records at all, before an engine is started."""
+"""Check that a checkpoint can score records, before an engine starts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.errors import InputError
 from core.registry import MODES
-from featurize.tokens.packing import FILE_NAME as PACKING
+from featurize.tokens.packing import PACKING_FILE as PACKING
 from featurize.tokens.packing import check_packing
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def _hub_config(name: str) -> dict[str, Any]:
     try:
         config: dict[str, Any] = AutoConfig.from_pretrained(name, trust_remote_code=False).to_dict()
     except (OSError, ValueError) as error:
-        reason = f"neither a folder nor a model that can be had from the hub: {str(error).splitlines()[0]}"
+        reason = f"neither a folder nor a model that the hub provides: {str(error).splitlines()[0]}"
         raise InputError(reason, name, "name a checkpoint's folder.") from error
     return config
 
@@ -75,7 +75,7 @@ def _hub_folder(name: str, file: str) -> Path:
     try:
         return Path(cached_file(name, file)).parent
     except OSError as error:
-        reason = f"the hub has no {file} of it, so how its records were packed is unknown"
+        reason = f"the hub has no {file} for it, so the packing of its records is unknown"
         raise InputError(f"{reason}: {str(error).splitlines()[0]}", name, "train it with the job train_llm.") from error
 
 

@@ -1,4 +1,4 @@
-"""The identity of checkpoints, and those that are made by merging an adapter."""
+"""Identify checkpoints, and build checkpoints by merging an adapter."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ def tokenizer_fingerprint(checkpoint: str) -> str:
 
 
 def checkpoint_fingerprint(checkpoint: str) -> str:
-    """Return what a checkpoint is: the stage that made it, else names and contents of its files; for a hub id, the id.
+    """Return the identity of a checkpoint: its stage, else names and contents of its files, or the hub id.
 
-    Whole files are read: two fine-tunes of one model can have the same sizes and differ in their last tensors alone. In
-    an object store it is their names, sizes and times of change.
+    Whole files are read, since fine-tunes of one model can have the same sizes and differ in the last tensors only. In
+    an object store, names, sizes and modification times are used.
     """
     if "://" in checkpoint:
         return stored_fingerprint(checkpoint)

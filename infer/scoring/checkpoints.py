@@ -1,4 +1,4 @@
-"""The checkpoints of language models: where they are, how records are packed for them, and whether they may score."""
+"""Locate and check the checkpoints of language models, and pack records for them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from core.registry import MODES
 from core.stage import read_manifest
 from core.storage import Folder
 from demo import stages
-from featurize.tokens.packed_records import Packing, packing_of
+from featurize.tokens.packed_records import Packing, training_packing
 from infer.scoring.checkpoint import ScoringCheckpoint, ScoringModel
 from infer.scoring.checkpoint_checks import check_checkpoint, require_vllm
 from infer.scoring.checkpoint_files import checkpoint_fingerprint, merge_stage, merged_checkpoint, tokenizer_fingerprint
-from train.finetune.base_model import base_of
-from train.finetune.checkpoints import MODEL, TRAINED_ON
+from train.finetune.base_model import pretrained_base
+from train.finetune.checkpoints import MODEL_FOLDER, TRAINED_ON_FILE
 from train.finetune.stages import model_stage
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
 
 
 def check_llms(run: Run) -> None:
-    """Raise InputError for what would stop the scoring later: vLLM missing, a checkpoint that cannot score."""
+    """Raise InputError for errors that would stop scoring later: no vLLM, or an unusable checkpoint."""
     for llm in run.settings.llms:
         check_llm(llm)
 
 
 def check_llm(llm: Llm) -> None:
-    """Raise InputError for what would stop the scoring with one model later."""
+    """Raise InputError for errors that would stop scoring with one model later."""
     require_vllm(llm.gpus_per_worker)
     if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
         check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
@@ -49,7 +49,7 @@ def scoring_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
         folder = run.folder / f"models/{llm.finetuned}"
         checkpoints = [
             ScoringCheckpoint(
-                CheckpointRef((folder / f"fold-{fold}/{MODEL}").uri, f"{trained['fingerprint']}-{fold}"), fold
+                CheckpointRef((folder / f"fold-{fold}/{MODEL_FOLDER}").uri, f"{trained['fingerprint']}-{fold}"), fold
             )
             for fold in trained["folds"]
         ]
@@ -70,14 +70,14 @@ def scoring_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
 
 
 def planned_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
-    """Return what `scoring_model` will, without its work: instead of a checkpoint to come, the model it is made of."""
+    """Return `scoring_model`'s result without its work. A future checkpoint is replaced by its base model."""
     if llm.finetuned is None:
         return scoring_model(run, records, llm.model_copy(update={"adapter": None}))  # an adapter changes no shape
     try:
         return scoring_model(run, records, llm)
     except InputError:
         model = _finetuned(run, llm)
-        base = base_of(model.model)
+        base = pretrained_base(model.model)
         folds = range(run.settings.data.folds) if model.folds is None else sorted(set(model.folds))
         return _packed_as_trained(run, llm, [ScoringCheckpoint(base, fold) for fold in folds])
 
@@ -86,7 +86,7 @@ def finished_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
     """Return a model of a finished run. Raises InputError unless its checkpoints are as the settings make them."""
     if llm.finetuned is not None:
         model = _finetuned(run, llm)
-        model_stage(run, records, model, base_of(model.model), "train_llm").require("train_llm")
+        model_stage(run, records, model, pretrained_base(model.model), "train_llm").require("train_llm")
     elif llm.demo is not None:
         stages.checkpoint_stage(run, llm).require("score_llm")
     elif llm.adapter is not None:
@@ -99,9 +99,9 @@ def _finetuned(run: Run, llm: Llm) -> FinetunedLlm:
 
 
 def _packed_as_trained(run: Run, llm: Llm, checkpoints: list[ScoringCheckpoint]) -> ScoringModel:
-    """Use the records as training packed them."""
+    """Return the records as training packed them."""
     model = _finetuned(run, llm)
-    return ScoringModel(checkpoints, model.name, base_of(model.model), packing_of(model), [])
+    return ScoringModel(checkpoints, model.name, pretrained_base(model.model), training_packing(model), [])
 
 
 def _packed_by_mode(llm: Llm, checkpoint: ScoringCheckpoint, results: list[StageResult]) -> ScoringModel:
@@ -122,12 +122,12 @@ def _refuse_seen(llm: Llm, records: Records) -> None:
         if location is None or not ("://" in location or Path(location).is_dir()):
             continue
         try:
-            trained_on = Folder(location).read_json(TRAINED_ON)
+            trained_on = Folder(location).read_json(TRAINED_ON_FILE)
         except (FileNotFoundError, ValueError):
             continue
         if set(records.votes) & set(trained_on.get("votes", [])):
             raise InputError(
-                f"the checkpoint was trained on these records, all but those of fold {trained_on.get('fold')}, so its "
+                f"the checkpoint was trained on these records, all but fold {trained_on.get('fold')}, so its "
                 "predictions for them say nothing about others",
                 where=f"llms.{llm.name}.{setting}",
                 fix="name the fine-tuned model with `finetuned` instead, which scores each record out-of-fold.",

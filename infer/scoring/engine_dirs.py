@@ -1,7 +1,6 @@
-"""The temporary files of an engine, such as sockets, which vLLM leaves behind when its process is killed.
-
-Ray ends actors by killing them. So each engine has a temporary folder of its own, and the next engine on the same
-machine removes the folders of engines that are gone.
+"""Clean up temporary files of engines, such as sockets, which vLLM leaves when its process is killed. Ray ends actors
+by killing them. So each engine has its own temporary folder. The next engine on the same machine removes the folders of
+dead engines.
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ from pathlib import Path
 from typing import Final
 
 from core.errors import InputError
-from core.private_dir import private_folder
+from core.private_dir import create_private_folder
 
 _PREFIX: Final = "tb-"  # short, since the path of a socket has 104 characters at most on some systems
 _YOUNG_SECONDS: Final = 60.0  # a new folder may not be locked yet
 _descriptors: list[int] = []  # file descriptors, whose locks end with the process in any case
 
 
-def own_temporary_folder() -> Path:
-    """Give this process and its children a temporary folder of their own, and remove those of dead processes."""
+def use_own_temporary_folder() -> Path:
+    """Set a private temporary folder for this process and its children. Remove the folders of dead processes."""
     shared = Path(tempfile.gettempdir())
     _remove_dead(shared)
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=shared))
@@ -33,7 +32,7 @@ def own_temporary_folder() -> Path:
     # What torch compiles is worth keeping for other engines, in a folder where no other user can put code. Not in
     # torch's own, which a umask may have opened to a group.
     with contextlib.suppress(InputError):
-        compiled = private_folder(shared / f"tiebreak-compiled-{os.getuid()}")
+        compiled = create_private_folder(shared / f"tiebreak-compiled-{os.getuid()}")
         os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))
     os.environ["TMPDIR"] = tempfile.tempdir = str(folder)
     return folder

@@ -1,4 +1,4 @@
-"""What a process of Ray logged before it died."""
+"""Find the cause of an actor's death in its log."""
 
 from __future__ import annotations
 
@@ -17,10 +17,9 @@ _ERROR = re.compile(r"(?:^|\) |\] )((?:\w+\.)*\w*(?:Error|Exception): \S.*)$", r
 _ELSEWHERE = "root cause"  # in what vLLM logs of an error that it has logged before
 
 
-def cause(error: RayError) -> str:
-    """Return why an actor died: the last error in its log, and Ray's message, if the log is on this machine.
-
-    Else return the last error in Ray's message, or all of it if there is none.
+def death_cause(error: RayError) -> str:
+    """Return why an actor died: the last error in its local log, with Ray's message. Without a local log, return the
+    last error in Ray's message, or the whole message.
     """
     message = str(error)
     process, node = (re.search(rf"\b{name}[:=] ?([\w.:]+)", message) for name in ("pid", "ip"))

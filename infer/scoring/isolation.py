@@ -1,10 +1,10 @@
-"""Scoring shards of requests on engines that may die: replies in, probabilities out, poison requests isolated.
+"""Score shards of requests on engines that may die, and isolate poison requests.
 
-Each request counts the engine deaths that it may have been in flight for. Those with the highest count are asked next,
-and the count is their retry level: the higher, the fewer requests an engine holds at a time. When an engine dies, the
-first unanswered requests, as many as engines hold at that level, count one more. At the last level a request is asked
-alone; one that kills its engine twice there is a poison request, and has failed. Until an engine has replied to
-anything, the last request is asked alone after a death, and the third death ends the work.
+Each request counts the engine deaths during which it may have been in flight. This count is its retry level. Requests
+with the highest level are sent next. The higher the level, the fewer requests an engine processes at a time. When an
+engine dies, the first unanswered requests (as many as fit in flight) move up one level. At the last level a request is
+sent alone. If its engine dies twice there, it is a poison request and fails. Until the first reply, the last request is
+sent alone after a death, and the third death ends the work.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from infer.scoring.engine_log import cause
-from infer.scoring.job import ERROR
+from infer.scoring.engine_log import death_cause
+from infer.scoring.job import ERROR_COLUMN
 from votes.schema import PROBABILITIES
 
 if TYPE_CHECKING:
@@ -29,14 +29,16 @@ if TYPE_CHECKING:
 
 Reply = Mapping[str, Any]  # a reply: shard (its number), request, tokens, the probabilities, and ERROR if it failed
 Shards = Mapping[int, "RequestShard"]  # by number
-AskEngines = Callable[[Shards, "RetryLevel"], Generator[Reply]]  # replies in any order; raises what an engine died of
+EngineRequester = Callable[
+    [Shards, "RetryLevel"], Generator[Reply]
+]  # replies in any order; raises what an engine died of
 _DEATHS: Final = (RayActorError, OutOfMemoryError)  # the second where Ray's memory monitor ends an engine
 _MAX_PREEMPTIONS: Final = 10  # in a row, without a reply
 
 
 @dataclass(frozen=True)
-class Events:
-    """What the caller hears of the work."""
+class IsolationCallbacks:
+    """Callbacks that report the progress of the work."""
 
     on_reply: Callable[[int, int], None] = lambda requests, tokens: None  # numbers of both since the last call
     on_incident: Callable[[str], None] = lambda text: None  # what happened to an engine
@@ -46,9 +48,9 @@ class Events:
 class ShardScores:
     """The replies to one shard, in the order of its requests.
 
-    `probabilities` (n, 3) are those of A, B and tie in the order that the model read; they are nan for a request that
-    failed, and `reasons` (n,) say why (empty for the others). `seconds` of wall clock passed since the shard before
-    was done; the first shard's include the start of the engines.
+    `probabilities` (n, 3) are of A, B and tie in the order that the model read. They are nan for failed requests, with
+    the cause in `reasons` (n,). `seconds` of wall clock passed since the shard before was done; the first shard's
+    include the start of the engines.
     """
 
     file: str
@@ -60,20 +62,20 @@ class ShardScores:
 
 def score_shards(
     shards: Sequence[RequestShard],
-    ask: AskEngines,
+    ask: EngineRequester,
     levels: Sequence[RetryLevel],
     max_poison: int = 3,
-    events: Events | None = None,
+    events: IsolationCallbacks | None = None,
 ) -> Iterator[ShardScores]:
     """Score shards, and yield each as soon as all its requests are answered.
 
     Closing the iterator early ends the engines. To isolate a poison request takes some starts of an engine, so more
     than `max_poison` of them end the work. `levels` are those of `infer.scoring.job.retry_levels`.
 
-    Raises RuntimeError then, if the engine dies of everything it is asked, if it cannot start, or if machines keep
-    going away before a reply.
+    Raises RuntimeError then, if every request kills the engine, if it cannot start, or if machines are lost repeatedly
+    before a reply.
     """
-    events = events or Events()
+    events = events or IsolationCallbacks()
     isolation = _Isolation(shards, levels, max_poison, events)
     before = time.perf_counter()
     with contextlib.closing(_ask_all(isolation, ask)) as rows:
@@ -88,7 +90,7 @@ def score_shards(
                 before = now
 
 
-def _ask_all(isolation: _Isolation, ask: AskEngines) -> Generator[Reply]:
+def _ask_all(isolation: _Isolation, ask: EngineRequester) -> Generator[Reply]:
     """Yield one row for each request, until the caller has taken them all from `isolation.pending`."""
     while isolation.pending:
         shards, level = isolation.next_requests()
@@ -103,14 +105,14 @@ def _ask_all(isolation: _Isolation, ask: AskEngines) -> Generator[Reply]:
             yield from isolation.count_death(error, unanswered)
         else:
             if unanswered:
-                raise RuntimeError(f"the engines ended with {unanswered} requests unanswered")
+                raise RuntimeError(f"the engines stopped before {unanswered} requests had a reply")
 
 
 class _Isolation:
     """Requests without a reply, and the engine deaths that each was in flight for."""
 
     def __init__(
-        self, shards: Sequence[RequestShard], levels: Sequence[RetryLevel], max_poison: int, events: Events
+        self, shards: Sequence[RequestShard], levels: Sequence[RetryLevel], max_poison: int, events: IsolationCallbacks
     ) -> None:
         self.pending = {number: _PendingShard(shard) for number, shard in enumerate(shards)}
         self._levels = levels
@@ -128,11 +130,11 @@ class _Isolation:
 
     @property
     def _needs_health_check(self) -> bool:
-        """Whether the last request, which is the shortest, is to show if engines die of everything."""
+        """Whether to test with the last request, the shortest, if every request kills engines."""
         return self._deaths_before_a_reply > 0 and not self._has_replied
 
     def next_requests(self) -> tuple[Shards, RetryLevel]:
-        """Return what to ask next, and at which level: the requests with the most deaths."""
+        """Return the next requests, those with the most deaths, and their level."""
         if self._needs_health_check:
             number, shard = list(self.pending.items())[-1]
             return {number: shard.last()}, self._levels[-1]
@@ -147,7 +149,7 @@ class _Isolation:
         self._deaths.pop(row["request"], None)
         self._preemptions = 0
         # A health check's refusal shows life, too, but not a request that bypasses the engine as it cannot be packed.
-        self._has_replied |= not row[ERROR] or (self._needs_health_check and row["tokens"] > 0)
+        self._has_replied |= not row[ERROR_COLUMN] or (self._needs_health_check and row["tokens"] > 0)
 
     def count_death(self, error: Exception, unanswered: int) -> Iterator[Reply]:
         """Count an engine's death among the `unanswered` requests of the last ones asked.
@@ -155,7 +157,7 @@ class _Isolation:
         Yields the row of a request that failed by it. Raises RuntimeError if the death ends the work.
         """
         if getattr(error, "actor_init_failed", False):
-            raise RuntimeError(f"the engine cannot start: {cause(error)}") from error
+            raise RuntimeError(f"the engine cannot start: {death_cause(error)}") from error
         if getattr(error, "preempted", False):
             self._count_preemption(error)
         elif unanswered and self._needs_health_check:
@@ -166,16 +168,14 @@ class _Isolation:
     def _count_preemption(self, error: Exception) -> None:
         self._preemptions += 1
         if self._preemptions == _MAX_PREEMPTIONS:
-            raise RuntimeError(
-                f"{self._preemptions} times the machine of an engine went away before a reply"
-            ) from error
-        self._report("the machine of an engine went away; asking again")
+            raise RuntimeError(f"lost {self._preemptions} machines of engines before a reply") from error
+        self._report("lost the machine of an engine; retrying")
 
     def _count_failed_health_check(self, error: Exception) -> None:
         self._deaths_before_a_reply += 1
         if self._deaths_before_a_reply == 3:  # machines also go away by themselves, so the last request gets two tries
-            raise RuntimeError(f"the engine dies of whatever it is asked, or when it starts: {cause(error)}") from error
-        self._report("the engine died of the last request, too; asking it once more")
+            raise RuntimeError(f"the engine crashes on every request, or at startup: {death_cause(error)}") from error
+        self._report("the engine also crashed on the last request; retrying it once")
 
     def _count_in_flight(self, error: Exception) -> Iterator[Reply]:
         """Count one death more for each request that was in flight."""
@@ -187,25 +187,25 @@ class _Isolation:
         if most > last:
             yield self._fail(in_flight[0], error)
         elif most == last:  # machines also go away by themselves, so it gets a second try
-            self._report("the engine died of a single request; asking it once more")
+            self._report("the engine crashed on a single request; retrying it once")
         elif most == 0 and not self._has_replied and self._unanswered > self._max_poison:
             self._deaths_before_a_reply = 1  # unless so few are left that all of them may be poison
-            self._report("the engine died before it answered anything; asking the last request alone")
+            self._report("the engine crashed before any reply; sending the last request alone")
         else:
-            state = f"{self._unanswered:,} requests are unanswered; asking {len(in_flight):,} one at a time"
-            self._report(f"the engine died, {state}")
+            state = f"{self._unanswered:,} requests have no reply; sending {len(in_flight):,} of them one at a time"
+            self._report(f"the engine crashed; {state}")
 
     def _fail(self, request: int, error: Exception) -> Reply:
         self._poison += 1
         if self._poison > self._max_poison:
             raise RuntimeError(
-                f"the engine died of {self._poison} requests, each asked alone: {cause(error)}"
+                f"the engine crashed on {self._poison} requests, each sent alone: {death_cause(error)}"
             ) from error
-        self._report("the engine died of a single request again, which counts as failed")
+        self._report("the engine crashed on a single request again; it counts as failed")
         del self._deaths[request]
-        reason = "the engine died twice when it was asked about this record alone"
+        reason = "the engine crashed twice on this request alone"
         ((number, _),) = self._select({request}).items()
-        return {"shard": number, "request": request, "tokens": 0, ERROR: reason}
+        return {"shard": number, "request": request, "tokens": 0, ERROR_COLUMN: reason}
 
     def _first_with(self, deaths: int, most: int) -> list[int]:
         """Return the first unanswered requests with so many deaths, at most `most` of them."""
@@ -242,18 +242,18 @@ class _PendingShard:
         self._reasons = [""] * self.unanswered
 
     def add(self, row: Reply) -> None:
-        """Take in the reply to one request."""
+        """Record the reply to one request."""
         if self._positions is None:
             self._positions = {request: n for n, request in enumerate(self.shard.requests.tolist())}
         position = self._positions.pop(row["request"])  # a second reply to a request is a KeyError
         self.unanswered -= 1
-        if row[ERROR]:
-            self._reasons[position] = row[ERROR]
+        if row[ERROR_COLUMN]:
+            self._reasons[position] = row[ERROR_COLUMN]
             return
         probabilities = np.array([row[name] for name in PROBABILITIES], dtype=np.float64)
         total = probabilities.sum()
         if not np.isfinite(total) or total <= 0 or probabilities.min() < 0:
-            self._reasons[position] = f"the model gave {probabilities.tolist()}"
+            self._reasons[position] = f"the model returned {probabilities.tolist()}"
             return
         # The softmax is in the model's precision; in bfloat16 its sum misses 1 visibly.
         self._probabilities[position] = probabilities / total
@@ -269,7 +269,7 @@ class _PendingShard:
         return _part(self.first(), np.array([-1]))
 
     def select(self, requests: set[int]) -> RequestShard:
-        """Return those of the unanswered requests that are among these, in their order."""
+        """Return the unanswered requests among these, in order."""
         unanswered = self.first()
         return _part(unanswered, np.flatnonzero(np.isin(unanswered.requests, list(requests))))
 

@@ -1,4 +1,4 @@
-"""What the engines of one checkpoint need to know, and how carefully they are asked."""
+"""Define the engines of one checkpoint, and the levels of retries."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from core.settings.llm import Llm
     from infer.scoring.mode import ScoringMode
 
-ERROR: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
+ERROR_COLUMN: Final = "__inference_error__"  # the column of ray.data.llm that says why a row failed
 CONCURRENT_BATCHES: Final = 8  # batches that an engine works on at once
-RESTARTS: Final = 3  # of an engine that died, before the work is asked again more carefully
-_LOST_WITH_AN_ENGINE: Final = 8  # replies that did not come back though the engine had given them, as far as was seen
+MAX_RESTARTS: Final = 3  # of an engine that died, before the next retry level
+_LOST_WITH_AN_ENGINE: Final = 8  # observed number of replies that are lost when an engine dies
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class ScoringJob:
 
 @dataclasses.dataclass(frozen=True)
 class RetryLevel:
-    """How carefully engines are asked. When one dies, the first `in_flight` unanswered requests may be the cause."""
+    """A level of retries. When an engine dies, the first `in_flight` unanswered requests may be the cause."""
 
     num_workers: tuple[int, int]
     batch_size: int
@@ -55,14 +55,14 @@ class RetryLevel:
 def retry_levels(llm: Llm) -> tuple[RetryLevel, ...]:
     """Return the levels from the usual one to a single request on an engine of its own.
 
-    An engine dies because its machine goes away, or of a request, for which there is not enough memory, say. The
-    second would repeat without end, so each death moves what was in flight to a level where engines hold fewer
-    requests: one at a time on all engines, then on a single engine, and at last one request alone.
+    An engine dies because its machine is lost, or because of a request, for example for lack of memory. The latter
+    would repeat forever. So each death moves the requests in flight to a level with fewer requests in flight. These
+    levels are one at a time on all engines, then on a single engine, and at last one request alone.
     """
     most = llm.worker_range[1]
     # Ray Data sends twice as many batches to an actor as it works on at a time.
     usual_in_flight = 2 * most * CONCURRENT_BATCHES * llm.batch_size
-    usual = RetryLevel(llm.worker_range, llm.batch_size, CONCURRENT_BATCHES, RESTARTS, usual_in_flight)
+    usual = RetryLevel(llm.worker_range, llm.batch_size, CONCURRENT_BATCHES, MAX_RESTARTS, usual_in_flight)
     one_by_one = RetryLevel(llm.worker_range, 1, 1, 0, _LOST_WITH_AN_ENGINE * most)
     single = dataclasses.replace(one_by_one, num_workers=(1, 1), in_flight=_LOST_WITH_AN_ENGINE)
     alone = dataclasses.replace(single, in_flight=1)

@@ -1,4 +1,4 @@
-"""What a scoring mode is: how a language model is asked about a record, and what its reply means."""
+"""Define scoring modes: how to prompt a language model with a record, and how to read its reply."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Frame:
+class PromptFrame:
     """The texts before and behind a record, control tokens written out, as a model's chat template sets them."""
 
     before: str
@@ -43,10 +43,10 @@ class ScoringMode(ABC):
     """How the name of the checkpoint's architecture in transformers ends."""
 
     fixed_packing: ClassVar[bool]
-    """Whether the checkpoint names, in packing.json, how the records it was trained on were packed."""
+    """Whether the checkpoint has a packing.json, which describes the packing of its training records."""
 
     hangs_at_max_model_len: ClassVar[bool]
-    """Whether vLLM 0.29 never ends a request of exactly `max_model_len` tokens that it reads in two steps."""
+    """Whether vLLM 0.29 hangs on requests of exactly `max_model_len` tokens that it reads in two steps."""
 
     def check_settings(self, llm: Llm) -> None:  # noqa: B027 - most modes work with all settings
         """Raise ValueError for settings that this mode cannot work with."""
@@ -58,15 +58,15 @@ class ScoringMode(ABC):
     def check_weights(self, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:  # noqa: B027 - as above
         """Raise InputError unless weights of these shapes, by the tensors' names, can score."""
 
-    def frame(self, tokenizer: Any) -> Frame | None:  # noqa: ANN401 - a tokenizer of transformers, which has no types
+    def frame(self, tokenizer: Any) -> PromptFrame | None:  # noqa: ANN401 - a tokenizer of transformers, which has no types
         """Return the texts around a record in a request; None for the plain packing that train_llm trains on.
 
         Raises InputError if the tokenizer cannot frame a record.
         """
         return None
 
-    def answer_ids(self, tokenizer: Any, frame: Frame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
-        """Return the token ids of the answers A, B and tie behind a framed record; empty if the model does not write.
+    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
+        """Return the token ids of the answers A, B and tie after a framed record; empty for classifiers.
 
         Raises InputError if the tokenizer has none.
         """

@@ -1,4 +1,4 @@
-"""score_llm --dry-run: what scoring with the language models of the settings would take, from the real records."""
+"""Estimate memory, time and cost of scoring from the real records, for score_llm --dry-run."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from core.tables import plan_table, size_text
+from core.tables import format_bytes, plan_table
 from demo import stages
 from featurize.tokens.packed_records import pack_records
 from infer.scoring.checkpoints import check_llms, planned_model
 from infer.scoring.job import CONCURRENT_BATCHES
 from infer.scoring.requests import index_requests
-from infer.scoring.size import load_shape
+from infer.scoring.size import load_config_and_size
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -29,15 +29,15 @@ def plan_scoring(run: Run) -> str:
 
 
 def _plan(run: Run, records: Records, llm: Llm) -> str:
-    from train.finetune.flops import cache_bytes, forward_operations
+    from train.finetune.flops import forward_flops, kv_cache_bytes
 
     model = planned_model(run, records, llm)
     pack_records(run, records, model.tokens, model.tokenizer, model.packing)
     index = index_requests(run.folder / f"tokens/{model.tokens}", records)
-    config, parameters = load_shape(model.checkpoints[0].ref.header_only(), llm.mode)
+    config, parameters = load_config_and_size(model.checkpoints[0].ref.header_only(), llm.mode)
 
-    # Of every record one order, and of a share of them the other; a cascade passes on a share of the records. Of a
-    # model trained by folds, each checkpoint scores the training records of its fold and all others.
+    # Every record is scored in one order, and a share of them in the other. A cascade passes on a share of the records.
+    # With a checkpoint for each fold, each scores its fold's training records and all other splits.
     second = {"none": 0.0, "both": 1.0, "uncertain": llm.uncertain_share}[llm.swap]
     passed_on = 1.0 if llm.cascade is None else llm.cascade.share
     times = {split: 1 if split == "train" else len(model.checkpoints) for split in records.splits}
@@ -50,20 +50,21 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     tokens = requests * mean
     # As a token sees it: long requests have more tokens than short ones.
     lengths = index.tokens[np.unique(np.concatenate([index.numbers[split].ravel() for split in masks]))]
-    operations = forward_operations(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
+    operations = forward_flops(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
     # The checkpoint's own precision is half, as a rule.
     size = 4 if llm.effective_dtype == "float32" else 2
     in_flight = CONCURRENT_BATCHES * llm.batch_size * mean
     plan = run.settings.plan
     devices = {0: "the CPUs", 1: "the GPU"}.get(llm.gpus_per_worker, f"the {llm.gpus_per_worker} GPUs")
     hours = operations / (plan.peak_tflops * 1e12 * plan.mfu) / 3600
+    token_cache = kv_cache_bytes(config, size)
     rows = [
         ("parameters", f"{parameters:,}"),
-        ("weights", f"{size_text(parameters * size)} over {devices} of each engine"),
+        ("weights", f"{format_bytes(parameters * size)} over {devices} of each engine"),
         (
             "cache",
-            f"{size_text(cache_bytes(config, size) * in_flight)} for {CONCURRENT_BATCHES} batches of {llm.batch_size} "
-            f"requests ({size_text(cache_bytes(config, size))} a token)",
+            f"{format_bytes(token_cache * in_flight)} for {CONCURRENT_BATCHES} batches of {llm.batch_size} requests "
+            f"({format_bytes(token_cache)} a token)",
         ),
         ("requests", f"{requests:,.0f} ({total - requests:,.0f} more have the same text)"),
         ("tokens", f"{tokens:,.0f}, {mean:,.0f} a request, {int(lengths.max())} at most"),

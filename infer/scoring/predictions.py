@@ -1,4 +1,4 @@
-"""What scoring leaves: predictions/<name> with its quarantine, and numbers of the work for the report."""
+"""Write predictions/<name> with its quarantine, and the report's numbers about scoring."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from core import logs
 from core.resources import resource_seconds
-from infer.scoring.requests import least_sure, reply_files
+from infer.scoring.requests import reply_files, select_most_uncertain
 from metrics.scores import log_loss
 from votes import predictions
 from votes.swap import PositionEffect, position_effect
@@ -25,25 +25,28 @@ if TYPE_CHECKING:
     from infer.scoring.swap import CheckpointScores
     from votes.records import Records
 
-CURVE = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of a cascade's share, for points in the report
+CASCADE_CURVE_SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of a cascade's share, for points in the report
 
 
 @dataclass(frozen=True)
-class CheaperModel:
+class CascadeInput:
     """The cheaper model of a cascade: its predictions, and the records it is least sure of."""
 
     predictions: Mapping[str, Probabilities]
     passed_on: RecordMasks
 
 
-def read_cheaper(run: Run, records: Records, llm: Llm) -> CheaperModel | None:
+def read_cascade_input(run: Run, records: Records, llm: Llm) -> CascadeInput | None:
     """Read the predictions of the cheaper model; None if the language model has no cascade."""
     if llm.cascade is None:
         return None
     values = {split: predictions.read_predictions(run, records, llm.cascade.model, split) for split in records.splits}
     # Records without a cheaper prediction have only this one.
-    passed_on = {split: least_sure(value, llm.cascade.share) | np.isnan(value[:, 0]) for split, value in values.items()}
-    return CheaperModel(values, passed_on)
+    passed_on = {
+        split: select_most_uncertain(value, llm.cascade.share) | np.isnan(value[:, 0])
+        for split, value in values.items()
+    }
+    return CascadeInput(values, passed_on)
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class ScoredModel:
     records: Records
     scores: Sequence[CheckpointScores]
     folds: Sequence[int]  # of the checkpoints that were trained by folds
-    cheaper: CheaperModel | None = None
+    cheaper: CascadeInput | None = None
 
 
 def commit_predictions(stage: Stage, scored: ScoredModel, replies: Mapping[str, str]) -> dict[str, Any]:
@@ -148,7 +151,7 @@ def _metrics(scored: ScoredModel, own: Mapping[str, Probabilities], failed: int)
 
 
 def _position(scores: Sequence[CheckpointScores]) -> PositionEffect | None:
-    """Return what the order of the answers does to a model; None if it read no record in both."""
+    """Return the position effect of a model, or None if it read no record in both orders."""
     pairs = [pair for each in scores for pair in each.both_orders.values() if len(pair[0])]
     if not pairs:
         return None
@@ -165,8 +168,8 @@ def _curve(scored: ScoredModel, own: Probabilities, share: float, seconds: float
     cheap = scored.cheaper.predictions["train"]
     scored_mask = ~np.isnan(cheap[:, 0]) & ~(scored.cheaper.passed_on["train"] & np.isnan(own[:, 0]))
     points = []
-    for part in CURVE:
-        passed_on = least_sure(cheap, share * part) & ~np.isnan(own[:, 0])
+    for part in CASCADE_CURVE_SHARES:
+        passed_on = select_most_uncertain(cheap, share * part) & ~np.isnan(own[:, 0])
         mixed = np.where(passed_on[:, None], own, cheap)[scored_mask]
         loss = log_loss(mixed, labels[scored_mask])
         points.append({"share": share * part, "log_loss": loss, "seconds": seconds * part})

@@ -1,4 +1,4 @@
-"""Which requests a language model gets for packed records: each distinct text once, shard by shard."""
+"""Index the distinct requests of packed records, shard by shard."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from votes.records import Records
 
 RecordMasks = Mapping[str, Mask]  # by split, (n,): which records
-OrderMasks = Mapping[str, Mask]  # by split, (n, 2): which records are asked about in the orders A, B and B, A
+OrderMasks = Mapping[str, Mask]  # by split, (n, 2): records to score in the orders A, B and B, A
 ORDERS = ("ab", "ba")
 
 
@@ -44,10 +44,9 @@ class RequestIndex:
 
 @dataclass(frozen=True)
 class RequestShard:
-    """The requests of one shard and order, which are asked in this order and written together.
+    """The requests of one shard and order, which are sent in this sequence and written together.
 
-    The longest ones should be first: they show at once whether they fit into memory, and none of them is left running
-    when the others are done.
+    The longest requests should be first. They show at once whether they fit into memory, and do not run last.
     """
 
     file: str  # of the replies, in the folder of the predictions
@@ -58,7 +57,10 @@ class RequestShard:
 
 
 def index_requests(tokens: Folder, records: Records) -> RequestIndex:
-    """Number the distinct texts of tokens/<name>. In memory: a hash, a length and a number for each request."""
+    """Return the index of the distinct texts of tokens/<name>.
+
+    It has a hash, a length and a number for each request.
+    """
     columns = ["ab_hash", "ba_hash", "tokens"]
     tables = {
         split: pa.concat_tables([tokens.read_table(shard, columns) for shard in records.shards(split)])
@@ -111,7 +113,7 @@ def request_shards(
 class Replies:
     """What a model has replied so far, by the requests' numbers."""
 
-    probabilities: Probabilities  # (requests, 3), nan where there are none
+    probabilities: Probabilities  # (requests, 3), nan without a reply
     reasons: Mapping[int, str]  # why failed requests failed
     seconds: Doubles  # (requests,) of wall clock that each took
 
@@ -136,7 +138,7 @@ def reply_schema(texts: pa.DataType) -> pa.Schema:
 
 
 def read_replies(folder: Folder, index: RequestIndex, prefix: str, model: str) -> Replies:
-    """Return what the model of this fingerprint replied, in files below `prefix`, to texts that the index has."""
+    """Return the replies of the model of this fingerprint to the index's texts, from files below `prefix`."""
     values = np.full((len(index.texts), len(PROBABILITIES)), np.nan)
     reasons: dict[int, str] = {}
     seconds = np.zeros(len(index.texts))
@@ -163,16 +165,16 @@ def reply_files(folder: Folder, prefix: str, model: str) -> list[str]:
     return [name for name, made_by in zip(names, folder.table_fingerprints(names), strict=True) if made_by == model]
 
 
-def entropy(probabilities: Probabilities) -> Doubles:
+def prediction_entropy(probabilities: Probabilities) -> Doubles:
     """Return the entropy (n,) of probabilities (n, 3) in nats: how unsure a prediction is. nan rows stay nan."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     result: Doubles = -(probabilities * logs).sum(axis=1)
     return result
 
 
-def least_sure(probabilities: Probabilities, share: float) -> Mask:
+def select_most_uncertain(probabilities: Probabilities, share: float) -> Mask:
     """Return the mask (n,) of exactly round(share * n) predictions of highest entropy. nan rows do not count."""
-    unsure = entropy(probabilities)
+    unsure = prediction_entropy(probabilities)
     scored = np.flatnonzero(~np.isnan(unsure))
     chosen = scored[np.argsort(-unsure[scored], kind="stable")[: round(share * len(scored))]]
     mask = np.zeros(len(probabilities), bool)
@@ -180,7 +182,7 @@ def least_sure(probabilities: Probabilities, share: float) -> Mask:
     return mask
 
 
-def tempered(probabilities: Probabilities, temperature: float) -> Probabilities:
+def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
     """Return probabilities (n, 3) as if the logits had been divided by the temperature before the softmax."""
     if temperature == 1:
         return probabilities

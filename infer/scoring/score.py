@@ -1,4 +1,4 @@
-"""Scoring with language models, from packed records to predictions/<name>. The unit of resume is the shard."""
+"""Score with language models, from packed records to predictions/<name>. The unit of resume is the shard."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from core.resources import engine_request, require_capacity
 from core.run import Run, StageResult
 from core.stage import Stage, fingerprint
 from featurize.tokens.packed_records import pack_records
+from infer.scoring.capacity import ModelWork, engines_fit_at_once, run_together, wait_for_capacity
 from infer.scoring.checkpoint_checks import check_checkpoint
 from infer.scoring.job import ScoringJob, retry_levels
-from infer.scoring.predictions import CheaperModel, ScoredModel, commit_predictions, read_cheaper
+from infer.scoring.predictions import CascadeInput, ScoredModel, commit_predictions, read_cascade_input
 from infer.scoring.requests import index_requests, read_replies, reply_schema, request_shards
-from infer.scoring.room import Work, engines_fit_together, run_together, wait_for_room
 from infer.scoring.swap import score_records
 from votes import predictions
 
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
     from infer.scoring.requests import OrderMasks, RecordMasks, Replies, RequestIndex, RequestShard
     from votes.records import Records
 
-Resolve = Callable[["Llm"], "ScoringModel"]  # such as infer.scoring.checkpoints.scoring_model
+ModelResolver = Callable[["Llm"], "ScoringModel"]  # such as infer.scoring.checkpoints.scoring_model
 _MIN_POISON_LIMIT = 3
 
 
-def score_llms(run: Run, records: Records, llms: Sequence[Llm], resolve: Resolve) -> list[StageResult]:
-    """Make predictions/<name> for some language models, whose checkpoints may be those of another run.
+def score_llms(run: Run, records: Records, llms: Sequence[Llm], resolve: ModelResolver) -> list[StageResult]:
+    """Write predictions/<name> for some language models. Their checkpoints may belong to another run.
 
     As many work at once as the cluster has room for.
     """
     results: list[StageResult] = []
-    waiting: list[tuple[Llm, Work]] = []
+    waiting: list[tuple[Llm, ModelWork]] = []
     for llm in llms:
         needs_one = llm.cascade is not None and llm.cascade.model in [each.name for each, _ in waiting]
         if waiting and (needs_one or not _fits_beside(run, [each for each, _ in waiting], llm)):
@@ -82,11 +82,11 @@ def score_stage(run: Run, records: Records, llm: Llm, model: ScoringModel) -> St
 
 def _fits_beside(run: Run, others: list[Llm], llm: Llm) -> bool:
     connect(run)
-    return engines_fit_together([*others, llm])
+    return engines_fit_at_once([*others, llm])
 
 
-def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple[list[StageResult], Work | None]:
-    """Return what is finished of a model's predictions already, and the work that makes the rest."""
+def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple[list[StageResult], ModelWork | None]:
+    """Return a model's finished predictions, and the work that computes the rest."""
     stage = score_stage(run, records, llm, model)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -106,7 +106,7 @@ def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple
     return [*model.results, packed], work
 
 
-def _masks(records: Records, checkpoint: ScoringCheckpoint, cheaper: CheaperModel | None) -> RecordMasks:
+def _masks(records: Records, checkpoint: ScoringCheckpoint, cheaper: CascadeInput | None) -> RecordMasks:
     """Return which records a checkpoint is to score."""
     masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
     if checkpoint.fold is not None and "train" in masks:
@@ -129,8 +129,8 @@ class _Scoring:
     index: RequestIndex
 
     def score(self, checkpoints: Sequence[ScoringCheckpoint]) -> dict[str, object]:
-        """Ask what is not answered yet, write the predictions, and return the stage's manifest."""
-        cheaper = read_cheaper(self.run, self.records, self.llm)
+        """Send the unanswered requests, write the predictions, and return the stage's manifest."""
+        cheaper = read_cascade_input(self.run, self.records, self.llm)
         masks = [_masks(self.records, checkpoint, cheaper) for checkpoint in checkpoints]
         scores = score_records(self.llm, self.index, checkpoints, masks, self._ask)
         folds = [checkpoint.fold for checkpoint in checkpoints if checkpoint.fold is not None]
@@ -152,7 +152,7 @@ class _Scoring:
         )
 
     def _ask(self, checkpoint: ScoringCheckpoint, masks: OrderMasks, second_round: bool) -> Replies:
-        """See infer.scoring.swap.AskCheckpoint."""
+        """See infer.scoring.swap.CheckpointRequester."""
         model, folder = self._model(checkpoint), checkpoint.reply_folder
         before = read_replies(self.stage.folder, self.index, folder, model)
         answered = before.answered(failed_too=second_round)
@@ -160,12 +160,12 @@ class _Scoring:
         count = self.index.count(masks)[0]
         answered_count = count - sum(len(shard.requests) for shard in missing)
         if answered_count and not second_round:
-            state = "resuming" if missing else "none left to ask"
-            logs.info(self.stage.name, f"{answered_count:,} requests found answered, {state}")
+            state = "resuming" if missing else "no request left"
+            logs.info(self.stage.name, f"{answered_count:,} requests have replies already, {state}")
         elif missing and second_round:
-            logs.info(self.stage.name, "asking for the second order of the records that it is least sure of")
+            logs.info(self.stage.name, "scoring the most uncertain records in the second order")
         if missing:
-            # To isolate one takes some starts of an engine: no more than may fail, or a few of a small run.
+            # Isolating a poison request restarts the engine several times, so limit their number.
             max_poison = max(_MIN_POISON_LIMIT, int(self.llm.max_failed * count))
             self._score_shards(checkpoint, missing, model, max_poison)
         return read_replies(self.stage.folder, self.index, folder, model)
@@ -177,23 +177,23 @@ class _Scoring:
         connect(self.run)
         require_capacity(engine_request(self.llm))
         job = scoring_job(self.llm, checkpoint, self.run.settings.seed)
-        wait_for_room(self.stage.name, self.llm)
-        from infer.scoring.isolation import Events, score_shards
-        from infer.scoring.streaming import Stream
+        wait_for_capacity(self.stage.name, self.llm)
+        from infer.scoring.isolation import IsolationCallbacks, score_shards
+        from infer.scoring.streaming import RequestStream
         from infer.scoring.vllm_engine import vllm_engines
 
         count = sum(len(shard.requests) for shard in shards)
         tokens = int(sum(self.index.tokens[shard.requests].sum() for shard in shards))
         progress = Throughput(self.stage.name, "requests", count, tokens)
         logs.info(self.stage.name, f"starting the engine for {count:,} requests")
-        ask = Stream(job, functools.partial(_read_tokens, folder=self.tokens), vllm_engines)
-        events = Events(progress.add, functools.partial(logs.info, self.stage.name))
+        ask = RequestStream(job, functools.partial(_read_tokens, folder=self.tokens), vllm_engines)
+        events = IsolationCallbacks(progress.add, functools.partial(logs.info, self.stage.name))
         for scores in score_shards(shards, ask, retry_levels(self.llm), max_poison, events):
             self._write(scores, model)
         progress.end()
 
     def _write(self, scores: ShardScores, model: str) -> None:
-        """Add a shard's replies to those of the same model that its file has."""
+        """Add a shard's replies to the same model's earlier replies in its file."""
         schema = reply_schema(self.index.texts.type)
         table = pa.table(
             {
@@ -212,7 +212,7 @@ class _Scoring:
 
 
 def scoring_job(llm: Llm, checkpoint: ScoringCheckpoint, seed: int) -> ScoringJob:
-    """Return what the engines of a checkpoint need to know."""
+    """Return the scoring job of a checkpoint, for its engines."""
     from core.pretrained import load_tokenizer
 
     mode = MODES.get(llm.mode)

@@ -1,4 +1,4 @@
-"""How large a language model is, from its configuration alone."""
+"""Compute the size of a language model from its configuration."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from core.registry import MODES
 
 
-def load_shape(checkpoint: str, mode: str) -> tuple[Any, int]:
+def load_config_and_size(checkpoint: str, mode: str) -> tuple[Any, int]:
     """Return the configuration of a folder or hub id, and its number of parameters in a scoring mode.
 
     The model is made on torch's meta device, which has shapes and no numbers, so no weights are read.

@@ -1,4 +1,4 @@
-"""Requests through engines under Ray Data, reply by reply, with a timeout."""
+"""Stream requests through engines under Ray Data, with a timeout for replies."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import pyarrow as pa
 import ray.data
 from ray.util.placement_group import PlacementGroup, remove_placement_group
 
-from infer.scoring.job import ERROR
+from infer.scoring.job import ERROR_COLUMN
 
 if TYPE_CHECKING:
     from infer.scoring.job import RetryLevel, ScoringJob
     from infer.scoring.requests import RequestShard
 
-ReadShard = Callable[[str], pa.Table]  # columns ab and ba (token ids of both orders), and reason (why there are none)
-Engines = Callable[[ray.data.Dataset], ray.data.Dataset]
-# Engines for a job and level that carry these columns along, and add what they hold of the cluster to the list.
-MakeEngines = Callable[["ScoringJob", "RetryLevel", tuple[str, ...], list[PlacementGroup]], Engines]
+ShardReader = Callable[[str], pa.Table]  # columns ab and ba (token ids of both orders), and reason (no ids)
+EngineStream = Callable[[ray.data.Dataset], ray.data.Dataset]
+# Engines for a job and level. They pass these columns through, and add their placement groups to the list.
+EngineFactory = Callable[["ScoringJob", "RetryLevel", tuple[str, ...], list[PlacementGroup]], EngineStream]
 _CARRIED: Final = ("shard", "request", "tokens")
-# Ray Data's context and the level of logging are the whole process's: only one thread at a time may change them.
+# Ray Data's context and the logging level are global: only one thread at a time may change them.
 _BUILDING: Final = threading.Lock()
 _TOKEN_BYTES: Final = 4  # of int32, below
 _REQUESTS: Final = pa.schema(
@@ -33,15 +33,15 @@ _REQUESTS: Final = pa.schema(
         ("request", pa.int64()),
         ("tokens", pa.int32()),
         ("tokenized_prompt", pa.list_(pa.int32())),
-        (ERROR, pa.string()),
+        (ERROR_COLUMN, pa.string()),
     ]
 )
 
 
-class Stream:
+class RequestStream:
     """Asks the engines of one job. `read_shard` runs in Ray tasks, and is pickled to them."""
 
-    def __init__(self, job: ScoringJob, read_shard: ReadShard, make_engines: MakeEngines) -> None:
+    def __init__(self, job: ScoringJob, read_shard: ShardReader, make_engines: EngineFactory) -> None:
         self._job = job
         self._read_shard = read_shard
         self._make_engines = make_engines
@@ -75,9 +75,9 @@ class Stream:
         context = ray.data.DataContext.get_current().copy()
         context.enable_progress_bars = False
         context.print_on_execution_start = False
-        # Blocks of a batch of the longest requests. By default each shard would be one block, and an engine, which
-        # works on several blocks at a time, would work on many shards at once and finish none before all. One by one,
-        # a reply is a block too, so that it does not wait for others in an engine that may die of them.
+        # Blocks of a batch of the longest requests. By default each shard would be one block. An engine works on
+        # several blocks at a time, so it would finish no shard before all. One at a time, a reply is a block too. So it
+        # does not wait for requests that may kill the engine.
         batch_bytes = level.batch_size * llm.max_tokens * _TOKEN_BYTES
         context.target_max_block_size = 1 if level.one_by_one else batch_bytes
         with ray.data.DataContext.current(context):  # datasets keep the context that they were made in
@@ -92,11 +92,11 @@ class Stream:
                 for number, shard in shards.items()
             ]
             requests = ray.data.from_items(items, override_num_blocks=len(items)).map_batches(
-                requests_of,
+                shard_requests,
                 fn_kwargs={
                     "read_shard": self._read_shard,
                     "batch_size": level.batch_size,
-                    "hanging_tokens": hanging_tokens(self._job),
+                    "hanging_tokens": hanging_request_tokens(self._job),
                 },
                 batch_size=1,
                 batch_format="pyarrow",
@@ -146,14 +146,14 @@ def with_timeout(rows: Generator[dict[str, Any]], timeout_s: float) -> Generator
         reader.join(timeout=30)
 
 
-def hanging_tokens(job: ScoringJob) -> int | None:
+def hanging_request_tokens(job: ScoringJob) -> int | None:
     """Return the length of a request that may never end; None if there is none. See `engine_options`."""
     longest = job.llm.engine_args.get("max_model_len")
     return None if longest is None or not job.mode.hangs_at_max_model_len else int(longest)
 
 
-def requests_of(
-    items: pa.Table, read_shard: ReadShard, batch_size: int, hanging_tokens: int | None
+def shard_requests(
+    items: pa.Table, read_shard: ShardReader, batch_size: int, hanging_tokens: int | None
 ) -> Iterator[pa.Table]:
     """Yield the requests of the shard in the one row of `items`, in their order.
 
@@ -174,7 +174,7 @@ def requests_of(
                     "request": item["requests"][n],
                     "tokens": int(lengths[n]),
                     "tokenized_prompt": ids[int(rows[n])].as_py(),
-                    ERROR: reasons[rows[n]] or (too_long if lengths[n] == hanging_tokens else ""),
+                    ERROR_COLUMN: reasons[rows[n]] or (too_long if lengths[n] == hanging_tokens else ""),
                 }
                 for n in range(start, min(start + batch_size, len(rows)))
             ],

@@ -1,4 +1,4 @@
-"""Position-swap scoring: which records are asked about in which orders, and how the replies become predictions."""
+"""Score records in one or both orders, and turn the replies into predictions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from infer.scoring.requests import ORDERS, least_sure, tempered
+from infer.scoring.requests import ORDERS, apply_temperature, select_most_uncertain
 from votes.swap import swap_average
 
 if TYPE_CHECKING:
@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from infer.scoring.requests import OrderMasks, RecordMasks, Replies, RequestIndex
 
 
-class AskCheckpoint(Protocol):
-    """Asks a checkpoint the selected requests that it has not answered yet, and returns all its replies.
-
-    In the second round, of swap: uncertain, failed requests are not asked again.
+class CheckpointRequester(Protocol):
+    """Sends a checkpoint the selected unanswered requests, and returns all its replies. In the second round of swap:
+    uncertain, failed requests are not sent again.
     """
 
     def __call__(self, checkpoint: ScoringCheckpoint, masks: OrderMasks, second_round: bool) -> Replies:
@@ -30,9 +29,9 @@ class AskCheckpoint(Protocol):
 
 @dataclass(frozen=True)
 class CheckpointScores:
-    """The predictions of one checkpoint, nan where there are none, and what they took."""
+    """The predictions of one checkpoint (nan where missing), and their costs."""
 
-    masks: RecordMasks  # the records that it was asked about
+    masks: RecordMasks  # the scored records
     probabilities: Mapping[str, Probabilities]  # by split, (n, 3)
     reasons: Mapping[str, Mapping[int, str]]  # by split and row, of records that failed
     requests: int  # with repeated ones
@@ -47,7 +46,7 @@ def score_records(
     index: RequestIndex,
     checkpoints: Sequence[ScoringCheckpoint],
     records: Sequence[RecordMasks],
-    ask: AskCheckpoint,
+    ask: CheckpointRequester,
 ) -> list[CheckpointScores]:
     """Score each checkpoint's `records`: in one order, in both, or the least sure of them in both.
 
@@ -72,12 +71,12 @@ def _least_sure(
     for split, numbers in index.numbers.items():
         total, count = np.zeros((len(numbers), 3)), np.zeros((len(numbers), 1))
         for masks, reply in zip(records, replies, strict=True):
-            first = tempered(reply.probabilities[numbers[:, 0]], llm.temperature)
+            first = apply_temperature(reply.probabilities[numbers[:, 0]], llm.temperature)
             scored = masks[split] & ~np.isnan(first[:, 0])
             total[scored] += first[scored]
             count[scored] += 1
         mean = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-        chosen[split] = least_sure(mean, llm.uncertain_share)
+        chosen[split] = select_most_uncertain(mean, llm.uncertain_share)
     return chosen
 
 
@@ -85,7 +84,7 @@ def _scores(
     llm: Llm, index: RequestIndex, records: RecordMasks, orders: OrderMasks, replies: Replies
 ) -> CheckpointScores:
     """Turn the replies to one checkpoint's requests into predictions for records."""
-    values = tempered(replies.probabilities, llm.temperature)
+    values = apply_temperature(replies.probabilities, llm.temperature)
     probabilities, reasons, both_orders = {}, {}, {}
     for split, mask in orders.items():
         numbers = index.numbers[split]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import ray.data
 
-from core.resources import engine_bundles
-from infer.scoring.engine_dirs import own_temporary_folder
+from core.resources import bundles_per_engine
+from infer.scoring.engine_dirs import use_own_temporary_folder
 from votes.schema import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from infer.scoring.job import RetryLevel, ScoringJob
 
-# vLLM's own for its LLM class on an H100 or larger, where it reached 9 tenths of a matrix product's rate
-# (benchmarks.llm_gpu); it takes 8,192 on an A100 and on smaller GPUs. Activations of a model of 9 billion parameters
+# vLLM's default for its LLM class on an H100 or larger. There it reached 90% of a matrix product's rate
+# (benchmarks.llm_gpu). On an A100 and smaller GPUs its default is 8,192. Activations of a model of 9 billion parameters
 # take about 1.5 GiB, as estimated from its shape.
 GPU_TOKENS_PER_MICROBATCH: Final = 16_384
 
@@ -34,9 +34,9 @@ def vllm_engines(
 
     Requests have the token ids in `tokenized_prompt`, and the columns named in `carried`. A request with a text in
     `__inference_error__` bypasses the engine. Replies have the carried columns, the probabilities and
-    `__inference_error__`; failed ones have other columns as well, and no probabilities.
-    An engine on several GPUs has a placement group, which ray.data.llm makes and keeps to the job's end: it is added to
-    `groups`, for the caller to remove once the replies are read.
+    `__inference_error__`; failed ones have other columns as well, and no probabilities. For an engine on several GPUs,
+    ray.data.llm creates a placement group and keeps it to the job's end. It is added to `groups`, and the caller
+    removes it once the replies are read.
     """
     with _quiet():
         from ray.data.llm import build_processor, vLLMEngineProcessorConfig
@@ -47,11 +47,11 @@ def vllm_engines(
         task_type=mode.task_type,
         engine_kwargs=engine_options(job, level),
         runtime_env={"env_vars": engine_environment(job)},
-        placement_group_config={"bundles": engine_bundles(llm)},
+        placement_group_config={"bundles": bundles_per_engine(llm)},
         concurrency=level.num_workers,
         batch_size=level.batch_size,
         max_concurrent_batches=level.concurrent_batches,
-        # One by one, the next is sent when the reply before is there: what kills the engine takes fewer with it.
+        # One at a time, each request waits for the previous reply. So fewer requests are lost with an engine.
         max_tasks_in_flight_per_actor=1 if level.one_by_one else None,
         should_continue_on_error=True,
         log_engine_metrics=False,
@@ -70,7 +70,7 @@ def vllm_engines(
         values = mode.probabilities(row, answer_ids)
         return {name: row[name] for name in carried} | _columns(values)
 
-    # The steps around the engine ask for no CPU: where the engine takes them all, they would never start.
+    # The steps around the engine request no CPU. If the engine takes all CPUs, they would never start.
     light = {"num_cpus": 0, "concurrency": level.num_workers[1]}
     # Here, too, ray.data.llm reads the model's tokenizer, from wherever it is.
     with _quiet(), _environment(job.environment):
@@ -82,7 +82,7 @@ def vllm_engines(
             postprocess_map_kwargs=light,
         )
     stage = processor.get_stage_by_name("vLLMEngineStage")
-    # A copy, since assigning to a stage makes ray.data.llm ask for a GPU again, which an engine on CPUs has not.
+    # A copy, since assigning to a stage makes ray.data.llm request a GPU again, also for engines on CPUs.
     stage = stage.model_copy(update={"fn": _in_own_folder(stage.fn)})
     processor.stages["vLLMEngineStage"] = stage
     # Ray Data's default is to restart an actor without end, whatever kills it.
@@ -95,7 +95,7 @@ def vllm_engines(
 
 def _columns(values: Sequence[float]) -> dict[str, float]:
     if len(values) != len(LABELS):
-        raise ValueError(f"the model gave {len(values)} probabilities")
+        raise ValueError(f"the model returned {len(values)} probabilities")
     return {name: float(value) for name, value in zip(PROBABILITIES, values, strict=True)}
 
 
@@ -104,7 +104,7 @@ def _in_own_folder(base: Any) -> Any:  # noqa: ANN401 - ray.data.llm's class of 
 
     class Engine(base):  # type: ignore[misc]
         def __init__(self, *arguments: object, **more: object) -> None:
-            own_temporary_folder()
+            use_own_temporary_folder()
             super().__init__(*arguments, **more)
 
     Engine.__name__ = base.__name__  # under which Ray shows the actor
@@ -135,7 +135,7 @@ def _environment(variables: Mapping[str, str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what importing vLLM and building the steps log below errors: nothing there is for the user."""
+    """Silence lines below errors while vLLM is imported and the steps are built. None of them helps the user."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -145,11 +145,11 @@ def _quiet() -> Iterator[None]:
 
 
 def engine_options(job: ScoringJob, level: RetryLevel) -> dict[str, Any]:
-    """Return vLLM's engine arguments: ours, then those of the settings, which win."""
+    """Return vLLM's engine arguments. Arguments in the settings override ours."""
     llm = job.llm
     options: dict[str, Any] = {
-        # One more than the longest request: vLLM 0.29 keeps room for a sampled token, and a request of exactly
-        # max_model_len tokens that it reads in two steps never gets its last token, and spins without end.
+        # One more than the longest request, since vLLM 0.29 reserves a position for a sampled token. A request of
+        # exactly max_model_len tokens, read in two steps, never gets its last token and hangs.
         "max_model_len": llm.max_tokens + 1,
         "dtype": llm.effective_dtype,
         "seed": job.seed,
@@ -162,8 +162,8 @@ def engine_options(job: ScoringJob, level: RetryLevel) -> dict[str, Any]:
     if llm.gpus_per_worker == 0:
         options["enforce_eager"] = True  # compiling needs a C++ compiler, and takes longer than it saves at start-up
     else:
-        # By default an engine that Ray Data starts gets 2,048 tokens and 128 requests a step from vLLM 0.29, which
-        # knows that a GPU has room for more only of its own LLM class.
+        # Under Ray Data, vLLM 0.29 defaults to 2,048 tokens and 128 requests a step. Only its own LLM class gets larger
+        # defaults on GPUs.
         options.setdefault("max_num_batched_tokens", GPU_TOKENS_PER_MICROBATCH)
         tokens = llm.engine_args.get("max_num_batched_tokens", options["max_num_batched_tokens"])
         options["max_num_seqs"] = min(level.concurrent_batches * level.batch_size, tokens)

@@ -3,9 +3,9 @@
 import numpy as np
 
 from core.arrays import Labels, Probabilities
-from demo.generator import generate
-from infer.ensemble.fit import Training, blend_parts
-from infer.ensemble.pools import open_simplex
+from demo.generator import generate_pairs
+from infer.ensemble.fit import BlendInputs, nested_parts
+from infer.ensemble.pools import clip_to_simplex
 from infer.ensemble.record_facts import RecordFacts
 from votes.arrays import Votes
 
@@ -28,23 +28,23 @@ def votes(rows: int, seed: int = 0) -> tuple[Probabilities, Labels, Probabilitie
 
 def demo_votes(rows: int, seed: int) -> tuple[Probabilities, Labels]:
     """True probabilities and votes of the demo's generator."""
-    pairs = generate(rows, seed)
+    pairs = generate_pairs(rows, seed)
     return pairs.probabilities, pairs.labels
 
 
 def sharpened(probabilities: Probabilities, power: float) -> Probabilities:
     """Probabilities to a power, renormalized: mis-scaled by a temperature of 1 / power."""
     powers = probabilities**power
-    return open_simplex(powers / powers.sum(axis=1, keepdims=True))
+    return clip_to_simplex(powers / powers.sum(axis=1, keepdims=True))
 
 
-def training(predictions: Probabilities, labels: Labels, seed: int = 0, degenerate: int = 0) -> Training:
+def training(predictions: Probabilities, labels: Labels, seed: int = 0, degenerate: int = 0) -> BlendInputs:
     """Training records with these out-of-fold predictions of ten folds; the first `degenerate` have cases 1 to 4."""
     rows = len(labels)
     rng = np.random.default_rng(seed)
     groups = np.arange(rows)
     cases = np.where(groups < degenerate, groups // 10 % 4 + 1, 0).astype(np.int8)
     names = tuple(f"m{n}" for n in range(len(predictions)))
-    parts = blend_parts((groups % 10).astype(np.int16), groups)
+    parts = nested_parts((groups % 10).astype(np.int16), groups)
     facts = RecordFacts(cases, rng.uniform(-1, 1, rows))
-    return Training(names, predictions, Votes(labels, parts, groups), facts)
+    return BlendInputs(names, predictions, Votes(labels, parts, groups), facts)

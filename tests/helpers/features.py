@@ -10,22 +10,22 @@ from core.settings.features import FamilyEntry
 from core.storage import Folder
 from featurize.components import Moments, principal_components
 from featurize.families import embeddings
-from featurize.outputs import Output, family_of
-from featurize.text import Distinct
+from featurize.outputs import Output, entry_family
+from featurize.text import DistinctTexts
 
 FINGERPRINT = "made-by-a-test"
 
 
 def output_of(entry: FamilyEntry) -> Output:
     """The files of one entry."""
-    family = family_of(entry)
+    family = entry_family(entry)
     return Output(family.folder(entry), (entry,), FINGERPRINT, {"train": FINGERPRINT}, family.fitted_file)
 
 
 def fit_entry(entry: FamilyEntry, shards: Sequence[pa.Table], folder: Folder) -> Output:
     """Fit what the entry needs on some shards and write it, as the job does."""
-    family, output = family_of(entry), output_of(entry)
-    texts = [Distinct.of(shard) for shard in shards]
+    family, output = entry_family(entry), output_of(entry)
+    texts = [DistinctTexts.of(shard) for shard in shards]
     for counter in family.counters([output]):
         kept, question = counter.narrow(counter.merge(*(counter.report(shard) for shard in texts)))
         exact = None if question is None else np.sum([counter.recount(shard, question) for shard in texts], axis=0)
@@ -43,6 +43,6 @@ def fit_entry(entry: FamilyEntry, shards: Sequence[pa.Table], folder: Folder) ->
 
 def shard_file(entry: FamilyEntry, shard: pa.Table, folder: Folder) -> pa.Table:
     """The columns of a shard's file, with what is fitted in the folder."""
-    family, output = family_of(entry), output_of(entry)
-    columns: Any = family.transform(Distinct.of(shard), entry, family.read_fitted(output, folder))
+    family, output = entry_family(entry), output_of(entry)
+    columns: Any = family.transform(DistinctTexts.of(shard), entry, family.read_fitted(output, folder))
     return pa.table(dict(columns))

@@ -9,8 +9,8 @@ import pyarrow as pa
 from core.pretrained import load_tokenizer
 from core.settings.finetune import FinetunedEncoder, FinetunedLlm, FinetunedModel, Scratch, TrainingStage
 from core.settings.packing import TokenLayout
-from demo.generator import decode_turns, generate
-from featurize.tokens.columns import PACKED
+from demo.generator import decode_turns, generate_pairs
+from featurize.tokens.columns import PACKED_SCHEMA
 from featurize.tokens.packing import Packer
 from train.finetune.data import TokenData
 from train.finetune.scratch import build_scratch
@@ -40,7 +40,7 @@ def settings_for(architecture: str, **settings: Any) -> FinetunedModel:
 
 def records(rows: int, seed: int = 3):
     """Synthetic pairs as texts (a list of turns each) and labels."""
-    pairs = generate(rows, seed, "finetune")
+    pairs = generate_pairs(rows, seed, "finetune")
     texts = [[decode_turns(text) for text in pairs.table[name].to_pylist()] for name in TEXTS]
     return list(zip(*texts, strict=True)), pairs.labels
 
@@ -100,6 +100,6 @@ def token_data(folder: Path, architecture: str, rows: int, folds: int = 3) -> To
                 name: [orders[order][0] for orders in part],
                 f"{name}_parts": [orders[order][1] for orders in part],
             }
-        blocks.append(ray.put(pa.table(columns, schema=PACKED)))
+        blocks.append(ray.put(pa.table(columns, schema=PACKED_SCHEMA)))
     lengths = np.array([len(ids) for (ids, _), _ in packed], np.int32)
     return TokenData(blocks, lengths, labels, (np.arange(rows) % folds).astype(np.int16))

@@ -1,4 +1,4 @@
-"""What boosters are trained on, and what a fold leaves."""
+"""Define the training data of boosters, and the result of a fold."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from train.boosters.matrix import Matrix, stack
+from train.boosters.matrix import Matrix, stack_rows
 from votes.swap import PositionEffect, swap_labels
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class BoosterData:
         return np.flatnonzero((self.folds == fold) & (self.sources == 0))
 
     def training_rows(self, fold: int) -> Rows:
-        """Return the records that a fold trains on: primary ones outside it, and those of the other sources it uses.
+        """Return the records that a fold trains on: primary records outside it, and records of its other sources.
 
         No record shares a prompt with the fold.
         """
@@ -55,24 +55,24 @@ class BoosterData:
             outside &= np.concatenate([[True], self.used_sources[fold]])[self.sources]
         return np.flatnonzero(outside)
 
-    def sample(self, rows: Rows, swap: bool) -> Sample:
+    def sample(self, rows: Rows, swap: bool) -> TrainingRows:
         """Return records to train or stop on; with `swap` followed by their swapped copies."""
         features, labels = self.features.rows(rows), self.labels[rows]
         weights = None if self.weights is None else self.weights[rows]
         if not swap:
-            return Sample(features, labels, weights)
-        return Sample(
-            stack([features, self.swapped(features)]),
+            return TrainingRows(features, labels, weights)
+        return TrainingRows(
+            stack_rows([features, self.swapped(features)]),
             np.concatenate([labels, swap_labels(labels)]),
             None if weights is None else np.concatenate([weights, weights]),
         )
 
-    def trial_sample(self) -> Sample:
+    def trial_sample(self) -> TrainingRows:
         """Return the first records, on which an engine tries its parameters."""
         return self.sample(np.arange(min(TRIAL_ROWS, len(self.labels))), swap=False)
 
 
-class Sample(NamedTuple):
+class TrainingRows(NamedTuple):
     """Rows to train on: features, labels (k,), weights (k,) or None."""
 
     features: Matrix
@@ -92,7 +92,7 @@ class Importance:
 
 @dataclass(frozen=True)
 class FoldResult:
-    """What a fold leaves."""
+    """The result of a fold."""
 
     fold: int
     model: TrainedModel

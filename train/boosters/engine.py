@@ -1,4 +1,4 @@
-"""The base class of booster engines (registry ENGINES), and what an engine exchanges with its callers.
+"""Define the base class of booster engines (registry ENGINES), and the types of its methods.
 
 An engine is one file: it names its library's parameters, trains a fold from checkpoint to checkpoint, predicts, and
 explains. The files of the project's own engines are in `train/boosters/engines`.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BoosterRecipe:
-    """How to train a model: a booster's settings and the run's seed."""
+    """A booster's settings and the run's seed: everything that decides a model."""
 
     settings: Booster
     seed: int = 0
@@ -59,12 +59,12 @@ class EarlyStopping:
         return self.stopped(rounds)
 
     def stopped(self, rounds: int) -> bool:
-        """Whether as many rounds as `patience` brought nothing better."""
+        """Whether the last `patience` rounds were not better."""
         return self.patience is not None and rounds - self.best_iteration >= self.patience
 
 
 class WorkerDiedError(Exception):
-    """A process that trains folds died (killed, out of memory); another may resume from its checkpoint."""
+    """A training process died (killed, out of memory). Another process may resume from its checkpoint."""
 
 
 class FoldTrainer(ABC):
@@ -79,7 +79,7 @@ class FoldTrainer(ABC):
     @property
     @abstractmethod
     def best_score(self) -> float:
-        """Least held-out log loss of a round so far; that of the last round without early stopping."""
+        """Lowest held-out log loss of a round so far; the last round's without early stopping."""
 
     @abstractmethod
     def advance(self) -> None:
@@ -87,7 +87,7 @@ class FoldTrainer(ABC):
 
     @abstractmethod
     def checkpoint(self) -> bytes:
-        """Return what `BoosterEngine.start` resumes from."""
+        """Return the checkpoint from which `BoosterEngine.start` resumes."""
 
     @abstractmethod
     def model(self) -> TrainedModel:
@@ -117,7 +117,7 @@ class BoosterEngine(ABC):
         return name
 
     def fixed_by_data(self, name: str) -> bool:
-        """Whether what `prepare` returns fixes a parameter, so that no search can vary it."""
+        """Whether the result of `prepare` fixes a parameter, so that no search can vary it."""
         return False
 
     def check_parameters(self, params: Mapping[str, Any], where: str = "params") -> None:
@@ -133,7 +133,7 @@ class BoosterEngine(ABC):
                 raise InputError(f"{self.title} has no parameter {name!r}", f"{where}.{name}", hint)
             instead = self.reserved.get(self.main_name(name))
             if instead is not None:
-                raise InputError("this parameter is decided elsewhere", f"{where}.{name}", f"{instead}.")
+                raise InputError("Tiebreak sets this parameter", f"{where}.{name}", f"{instead}.")
 
     def check_settings(self, settings: Booster) -> None:
         """Raise InputError if the engine cannot train with these settings. Runs when settings are loaded."""
@@ -154,7 +154,7 @@ class BoosterEngine(ABC):
 
     @abstractmethod
     def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> Any:  # noqa: ANN401
-        """Return what all folds of one process share, such as binned features.
+        """Return data that all folds of one process share, such as binned features.
 
         With `keep_folds` each fold's own matrices are kept as well. The result serves all recipes that differ from this
         one in training parameters alone.
@@ -196,7 +196,7 @@ def train_to_end(trainer: FoldTrainer, save: Callable[[bytes], None]) -> Trained
     return trainer.model()
 
 
-def mean_absolute(contributions: Doubles) -> Doubles:
+def mean_absolute_shap(contributions: Doubles) -> Doubles:
     """Return the mean |SHAP value| (d,) of contributions (n, classes, d + 1); the last column is the expected score."""
     mean: Doubles = np.abs(contributions[:, :, :-1]).mean(axis=(0, 1))
     return mean

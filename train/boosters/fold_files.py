@@ -1,4 +1,4 @@
-"""The files of a booster's folds, and how they become its predictions and importances."""
+"""Write the files of a booster's folds, and combine them into predictions and importances."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from votes.records import Records
     from votes.swap import PositionEffect
 
-IMPORTANCE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
+IMPORTANCE_FILE = "importance.parquet"  # by feature: of a fold's model, and as means over the folds
 
 
 def booster_fold_stage(models: Stage, fold: int) -> Stage:
@@ -32,12 +32,12 @@ def booster_fold_stage(models: Stage, fold: int) -> Stage:
 
 
 def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) -> int:
-    """Write what the fold leaves, then its manifest; return the rounds kept. Runs in the fold's worker."""
+    """Write the fold's result, then its manifest; return the rounds kept. Runs in the fold's worker."""
     stage = booster_fold_stage(models, result.fold)
     stage.begin()
     model_file = ENGINES.get(engine).model_file
     stage.folder.write_bytes(model_file, result.model.content)
-    keep = {model_file, "out_of_fold.parquet", IMPORTANCE}
+    keep = {model_file, "out_of_fold.parquet", IMPORTANCE_FILE}
     rows = {"train": len(result.rows)}
     held_out = pa.table({"row": result.rows, **predictions.probability_columns(result.out_of_fold)})
     stage.folder.write_table("out_of_fold.parquet", held_out, stage.fingerprint)
@@ -45,7 +45,7 @@ def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) 
     importance = pa.table(
         {"feature": values.names, "family": values.families, "gain": values.gain, "shap": values.shap}
     )
-    stage.folder.write_table(IMPORTANCE, importance, stage.fingerprint)
+    stage.folder.write_table(IMPORTANCE_FILE, importance, stage.fingerprint)
     if result.test is not None:
         stage.folder.write_table(
             "test.parquet", pa.table(predictions.probability_columns(result.test)), stage.fingerprint
@@ -98,28 +98,28 @@ def gather_folds(
         folder = booster_fold_stage(models, fold).folder
         held_out = folder.read_table("out_of_fold.parquet")
         rows = held_out["row"].to_numpy()
-        out_of_fold[rows] = predictions.probabilities(held_out)
+        out_of_fold[rows] = predictions.probabilities_from_table(held_out)
         losses.append(log_loss(out_of_fold[rows], labels[rows]))
-        importances.append(folder.read_table(IMPORTANCE))
+        importances.append(folder.read_table(IMPORTANCE_FILE))
         if "test" in records.splits:
-            tests.append(predictions.probabilities(folder.read_table("test.parquet")))
+            tests.append(predictions.probabilities_from_table(folder.read_table("test.parquet")))
     tables = {"train": predictions.predictions_table(records.read("train", ["id"])["id"], out_of_fold, fold_of_row)}
     if tests:
-        test = mean_of_folds(tests, losses, inverse_loss)
+        test = average_folds(tests, losses, inverse_loss)
         tables["test"] = predictions.predictions_table(records.read("test", ["id"])["id"], test)
     for split, table in tables.items():
         outputs.folder.write_table(f"{split}.parquet", table, outputs.fingerprint)
-    models.folder.write_table(IMPORTANCE, _mean_importance(importances), models.fingerprint)
+    models.folder.write_table(IMPORTANCE_FILE, _mean_importance(importances), models.fingerprint)
     return {split: len(table) for split, table in tables.items()}
 
 
-def mean_of_folds(predicted: Sequence[Probabilities], losses: Sequence[float], inverse_loss: bool) -> Probabilities:
+def average_folds(predicted: Sequence[Probabilities], losses: Sequence[float], inverse_loss: bool) -> Probabilities:
     """Return the mean (n, 3) of the folds' predictions, each weighted by 1 / held-out log loss if `inverse_loss`."""
     mean: Probabilities = np.average(predicted, axis=0, weights=1 / np.array(losses) if inverse_loss else None)
     return mean
 
 
-def position_of_folds(folds: Sequence[PositionEffect | None]) -> PositionEffect | None:
+def average_position_effects(folds: Sequence[PositionEffect | None]) -> PositionEffect | None:
     """Return the effect over all folds' held-out records; None if a fold of an older version does not have it."""
     known = [fold for fold in folds if fold is not None]
     if len(known) < len(folds):

@@ -1,10 +1,10 @@
-"""Boosters' folds on Ray: as many at a time as the cluster holds, each resumable, all cancelled when one fails.
+"""Train boosters' folds on Ray: as many at a time as fit, each resumable, all cancelled when one fails.
 
 A *slot* is a placement group with the CPUs of one fold. In it a FoldWorker calls the engine's backend (lightgbm_ray or
-xgboost_ray) once, and the backend's training process claims fold after fold from the queue until none waits, so that
-its start is paid once for each slot. The backends see that they run in a placement group and make none of their own,
-so they never wait for one. Removing the group ends all processes of the slot, whatever they do. With num_workers > 1 a
-slot has one bundle for each process: the FoldWorker claims the folds, and the backend distributes each over them.
+xgboost_ray) once. The backend's training process claims fold after fold until the queue is empty, so each slot starts
+its processes once. The backends detect the placement group and create no other, so they never wait for one. Removing
+the group ends all processes of the slot. With num_workers > 1 a slot has one bundle for each process. The FoldWorker
+claims the folds, and the backend distributes each fold over the processes.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from core.errors import InputError
 from core.placement import (
-    LOOK_SECONDS,
-    QUIET_SECONDS,
+    FIRST_REPORT_SECONDS,
+    POLL_SECONDS,
     REPORT_SECONDS,
-    alive,
+    alive_nodes,
     describe_shortage,
+    group_nodes,
     is_placed,
-    nodes_of,
-    request_group,
-    wait_for,
+    request_placement_group,
+    wait_for_task,
 )
 from train.boosters.data import FoldError
 from train.boosters.engine import WorkerDiedError
-from train.boosters.fold_queue import Failed, FoldQueue, QueueLostError, queue_reply
+from train.boosters.fold_queue import FoldFailed, FoldQueue, QueueLostError, wait_for_reply
 from train.boosters.fold_worker import Committed, FoldJob, FoldWorker
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 # Of one fold's workers without a new checkpoint. A fold that keeps killing them needs more memory, not more tries.
 FOLD_DEATHS_ALLOWED = 3
-PAUSE_SECONDS = 4.0  # before a second queue; then 4 and 9 times as long, until what took the memory is gone
+RESTART_PAUSE_SECONDS = 4.0  # before a second queue; then 4 and 9 times as long, until memory is free again
 
 
 def train_folds(
@@ -56,15 +56,15 @@ def train_folds(
 
     There are as many slots as folds if the cluster has the CPUs, and fewer otherwise. While no fold runs, `on_wait`
     gets the reason after 3 s and then every 10 s. Once `cancelled` returns True, all folds end and CancelledError is
-    raised: another thread cannot close a generator. A fold whose worker dies is resumed by another from its last
-    checkpoint; the result is the same to the byte. If the queue itself dies, as Ray's memory monitor may kill it, the
-    folds that are not finished begin again.
+    raised: another thread cannot close a generator. If a fold's worker dies, another worker resumes from the last
+    checkpoint, with the same result to the byte. If the queue itself dies (Ray's memory monitor may kill it),
+    unfinished folds restart.
 
     Raises InputError if a fold raises it, and FoldError(engine, fold, cause) for any other failure. Then, and when the
     caller closes the generator, all folds end, and their processes and placement groups are gone.
     """
-    # A slot that took the last CPU before the data is read would wait for it without end.
-    wait_for(job.data, "reading the features", on_wait, cancelled)
+    # A slot that took the last CPU before the data is read would wait for the data forever.
+    wait_for_task(job.data, "reading the features", on_wait, cancelled)
     engine = job.recipe.settings.engine
     unfinished = list(folds)
     queues = 0
@@ -79,8 +79,8 @@ def train_folds(
         except QueueLostError as error:
             if queues > FOLD_DEATHS_ALLOWED:
                 raise FoldError(engine, unfinished[0], str(error)) from error
-            pause = PAUSE_SECONDS * queues**2
-            on_wait(f"{engine}: the fold queue was lost; {len(unfinished)} folds begin again in {pause:.0f} s")
+            pause = RESTART_PAUSE_SECONDS * queues**2
+            on_wait(f"{engine}: the fold queue was lost; {len(unfinished)} folds restart in {pause:.0f} s")
             _sleep(pause, cancelled)
 
 
@@ -123,7 +123,7 @@ class _FoldPool:
         self._opened = 0  # slots so far
         self._unfinished = self._waiting = len(folds)
         self._working: set[int] = set()  # numbers of the workers that have claimed a fold
-        self._next_report = time.monotonic() + QUIET_SECONDS
+        self._next_report = time.monotonic() + FIRST_REPORT_SECONDS
 
     def results(self) -> Generator[tuple[int, Any]]:
         """Train the folds; yield as `train_folds`. Raises QueueLostError if the queue's process dies."""
@@ -138,7 +138,7 @@ class _FoldPool:
                     self._close_idle_slots()
                 self._start_workers()
                 self._report_wait(readable)
-                time.sleep(LOOK_SECONDS)
+                time.sleep(POLL_SECONDS)
                 self._close_ended_slots()
                 yield from self._poll()
                 self._cancel_requests()
@@ -148,26 +148,29 @@ class _FoldPool:
             ray.kill(self._queue)
 
     def _request_slots(self) -> None:
-        """Request a slot for each waiting fold: fewer requests would hide demand from an autoscaler."""
+        """Request a slot for each waiting fold, so that an autoscaler sees the demand."""
         settings = self._job.recipe.settings
         while sum(slot.number not in self._working for slot in self._slots) < self._waiting:
-            self._slots.append(_Slot(self._opened, request_group(settings.cpus_per_worker, settings.num_workers)))
+            self._slots.append(
+                _Slot(self._opened, request_placement_group(settings.cpus_per_worker, settings.num_workers))
+            )
             self._opened += 1
 
     def _close_idle_slots(self) -> None:
-        """Free the CPUs of slots without a fold: the data was lost with its node, and reading it again takes a CPU.
-
-        A worker that has a fold has the data.
+        """Free the CPUs of slots without a fold. The data was lost with its node, and reading it takes a CPU. A worker
+        with a fold has the data.
         """
         for slot in [slot for slot in self._slots if slot.number not in self._working]:
             self._close(slot)
-            queue_reply(self._queue.requeue.remote(slot.number, True))  # it may have claimed a fold since the last poll
+            wait_for_reply(
+                self._queue.requeue.remote(slot.number, True)
+            )  # it may have claimed a fold since the last poll
 
     def _start_workers(self) -> None:
         """Start a worker in each slot that has got its CPUs."""
         for slot in self._slots:
             if slot.task is None and is_placed(slot.group):
-                slot.nodes = nodes_of(slot.group)
+                slot.nodes = group_nodes(slot.group)
                 strategy = PlacementGroupSchedulingStrategy(slot.group, placement_group_capture_child_tasks=True)
                 slot.worker = ray.remote(FoldWorker).options(num_cpus=0, scheduling_strategy=strategy).remote()
                 slot.task = slot.worker.run.remote(self._job, slot.number, self._queue)
@@ -175,11 +178,11 @@ class _FoldPool:
     def _report_wait(self, readable: bool) -> None:
         """Report why no worker runs, at most every REPORT_SECONDS."""
         if any(slot.task is not None for slot in self._slots):
-            self._next_report = time.monotonic() + QUIET_SECONDS
+            self._next_report = time.monotonic() + FIRST_REPORT_SECONDS
         elif time.monotonic() >= self._next_report:
             self._next_report = time.monotonic() + REPORT_SECONDS
             settings = self._job.recipe.settings
-            reason = "the features were lost with a node and are read again"
+            reason = "the features were lost with a node; reading them again"
             if readable:
                 reason = describe_shortage("each fold", settings.cpus_per_worker, settings.num_workers)
             self._on_wait(f"{settings.engine}: {self._unfinished} folds wait: {reason}")
@@ -193,16 +196,16 @@ class _FoldPool:
             self._close(slot)  # a dead process may have left others behind, which end with the slot
             death = _cause_of_death(task)
             if death is not None:
-                lost_node = slot.nodes != alive(slot.nodes)
-                fold, deaths = queue_reply(self._queue.requeue.remote(slot.number, lost_node))
+                lost_node = slot.nodes != alive_nodes(slot.nodes)
+                fold, deaths = wait_for_reply(self._queue.requeue.remote(slot.number, lost_node))
                 if deaths > FOLD_DEATHS_ALLOWED:
                     raise FoldError(self._job.recipe.settings.engine, self._folds[0] if fold is None else fold, death)
 
     def _poll(self) -> Iterator[tuple[int, Any]]:
         """Yield the folds that have finished since the last poll. Raises the error of one that failed."""
-        events, self._waiting, self._working = queue_reply(self._queue.poll.remote())
+        events, self._waiting, self._working = wait_for_reply(self._queue.poll.remote())
         for event in events:
-            if isinstance(event, Failed):
+            if isinstance(event, FoldFailed):
                 if isinstance(event.error, InputError):
                     raise event.error
                 raise FoldError(self._job.recipe.settings.engine, event.fold, str(event.error))

@@ -1,4 +1,4 @@
-"""Predictions of a fold's model in both orders of the answers, and its explanation."""
+"""Predict with a fold's model in both orders of the answers, and explain it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ if TYPE_CHECKING:
     from train.boosters.matrix import Matrix
 
 PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their swapped copies
-Swap = Callable[["Matrix"], "Matrix"]  # returns the features of the same records with A and B exchanged
+SwapFeatures = Callable[["Matrix"], "Matrix"]  # returns the features of the same records with A and B exchanged
 
 
-def predict_matrix(settings: Booster, model: bytes, features: Matrix, swap: Swap) -> Probabilities:
+def predict_matrix(settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures) -> Probabilities:
     """Return probabilities (n, 3) by the model of one fold, averaged over both orders if the settings say so."""
     orders = _predict_orders(settings, model, features, swap if settings.swaps else None)
     return swap_average(*orders) if settings.swaps else orders[0]
 
 
-def _predict_orders(settings: Booster, model: bytes, features: Matrix, swap: Swap | None) -> list[Probabilities]:
+def _predict_orders(
+    settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures | None
+) -> list[Probabilities]:
     """Return probabilities (n, 3), and with `swap` also those for the other order."""
     engine, threads = ENGINES.get(settings.engine), settings.cpus_per_worker
     orders: list[list[Probabilities]] = [[np.empty((0, 3))] for _ in range(1 if swap is None else 2)]
@@ -40,7 +42,7 @@ def _predict_orders(settings: Booster, model: bytes, features: Matrix, swap: Swa
     return [np.concatenate(parts) for parts in orders]
 
 
-def explained_rows(rows: Rows, seed: int) -> Rows:
+def sample_rows_to_explain(rows: Rows, seed: int) -> Rows:
     """Return EXPLAIN_ROWS of the rows at random, in their order; the first ones might be all of one kind."""
     if len(rows) <= EXPLAIN_ROWS:
         return rows
@@ -50,14 +52,14 @@ def explained_rows(rows: Rows, seed: int) -> Rows:
 def predict_fold(
     recipe: BoosterRecipe, data: BoosterData, fold: int, model: TrainedModel, started: float
 ) -> FoldResult:
-    """Return what a fold leaves; `started` is when its training began (monotonic clock)."""
+    """Return the result of a fold; `started` is when its training began (monotonic clock)."""
     settings = recipe.settings
     held_out = data.held_out(fold)
     first, second = _predict_orders(settings, model.content, data.features.rows(held_out), data.swapped)
     test = None
     if data.test_features is not None:
         test = predict_matrix(settings, model.content, data.test_features, data.swapped)
-    explained = data.features.rows(explained_rows(held_out, recipe.seed + fold))
+    explained = data.features.rows(sample_rows_to_explain(held_out, recipe.seed + fold))
     gain, shap = ENGINES.get(settings.engine).importance(model.content, explained, settings.cpus_per_worker)
     return FoldResult(
         fold=fold,

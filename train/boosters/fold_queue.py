@@ -1,4 +1,4 @@
-"""The queue from which workers claim folds, with the checkpoints of the folds."""
+"""Queue folds for workers, with their checkpoints."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 
-class Finished(NamedTuple):
+class FoldFinished(NamedTuple):
     """A fold is done; `committed` is what its commit returned."""
 
     fold: int
     committed: Any
 
 
-class Failed(NamedTuple):
+class FoldFailed(NamedTuple):
     """A fold failed. The message starts with the kind of error, unless `error` is an InputError to raise as it is."""
 
     fold: int
     error: Exception
 
 
-Event = Finished | Failed
+FoldEvent = FoldFinished | FoldFailed
 
 
 class QueueLostError(Exception):
@@ -29,7 +29,7 @@ class QueueLostError(Exception):
 
 
 class FoldQueue:
-    """Folds that wait, the worker of each claimed fold, and the last checkpoint of each. Lives in an actor."""
+    """Waiting folds, the worker of each claimed fold, and each fold's last checkpoint. Lives in an actor."""
 
     def __init__(self, folds: Sequence[int]) -> None:
         self._waiting = deque(folds)
@@ -38,7 +38,7 @@ class FoldQueue:
         self._dead: set[int] = set()
         self._deaths: dict[int | None, int] = {}  # by fold since its last checkpoint; None: of workers without a fold
         self._checkpoints: dict[int, bytes] = {}
-        self._events: list[Event] = []
+        self._events: list[FoldEvent] = []
 
     def claim(self, worker: int) -> tuple[int, bytes | None] | None:
         """Return the next fold, with its checkpoint if a worker died over it; None if no fold waits."""
@@ -53,7 +53,7 @@ class FoldQueue:
         self._checkpoints[fold] = checkpoint
         self._deaths.pop(fold, None)
 
-    def complete(self, worker: int, event: Event) -> None:
+    def complete(self, worker: int, event: FoldEvent) -> None:
         """Note that a worker finished its fold or failed with it."""
         if self._claims.pop(worker, None) is None:
             return  # the worker was declared dead, and its fold waits again
@@ -75,13 +75,13 @@ class FoldQueue:
         self._deaths[fold] = self._deaths.get(fold, 0) + 1
         return fold, self._deaths[fold]
 
-    def poll(self) -> tuple[list[Event], int, set[int]]:
+    def poll(self) -> tuple[list[FoldEvent], int, set[int]]:
         """Return the events since the last poll, the number of waiting folds, and the workers that have begun."""
         events, self._events = self._events, []
         return events, len(self._waiting), self._working
 
 
-def queue_reply(reference: Any) -> Any:  # noqa: ANN401 - a Ray object reference, and the queue method's result
+def wait_for_reply(reference: Any) -> Any:  # noqa: ANN401 - a Ray object reference, and the queue method's result
     """Wait for a reply of the queue's actor. Raises QueueLostError if its process is gone."""
     import ray
     from ray.exceptions import OutOfMemoryError, RayActorError

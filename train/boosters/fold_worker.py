@@ -1,4 +1,4 @@
-"""The worker that trains folds in one slot of the pool, and the job that it is given."""
+"""Train folds in one slot of the pool."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from core.errors import InputError
 from core.registry import ENGINES
 from train.boosters.engine import TrainedModel, WorkerDiedError, train_to_end
 from train.boosters.fold_predictions import predict_fold
-from train.boosters.fold_queue import Event, Failed, Finished, QueueLostError, queue_reply
+from train.boosters.fold_queue import FoldEvent, FoldFailed, FoldFinished, QueueLostError, wait_for_reply
 
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
@@ -37,7 +37,7 @@ def no_model(fold: int) -> TrainedModel | None:
 
 @dataclass(frozen=True)
 class FoldJob(Generic[Committed]):
-    """All that a worker needs to train any fold of one booster. It travels to the workers as it is.
+    """Everything that a worker needs to train any fold of one booster. It is sent to workers as it is.
 
     `commit` runs in the fold's process, so that models and predictions never pass through the driver. It may run again
     for a fold whose process died inside it. `existing_model` returns the model of a fold that a search has trained with
@@ -83,10 +83,10 @@ def train_claimed_folds(job: FoldJob[Any], worker: int, queue: ActorHandle) -> N
     """Claim and train fold after fold. Raises WorkerDiedError if a process of the backend died."""
     training = _Training(job, queue)
     with contextlib.suppress(QueueLostError):  # the pool notices it, too, and begins again
-        while (claim := queue_reply(queue.claim.remote(worker))) is not None:
+        while (claim := wait_for_reply(queue.claim.remote(worker))) is not None:
             event = training.run(*claim)
-            queue_reply(queue.complete.remote(worker, event))
-            if isinstance(event, Failed):
+            wait_for_reply(queue.complete.remote(worker, event))
+            if isinstance(event, FoldFailed):
                 return
 
 
@@ -98,27 +98,29 @@ class _Training:
         self._data: BoosterData = ray.get(job.data)
         self._prepared: Any = None
 
-    def run(self, fold: int, checkpoint: bytes | None) -> Event:
+    def run(self, fold: int, checkpoint: bytes | None) -> FoldEvent:
         """Train one fold and commit it. Any failure but the death of a process ends the whole training."""
         try:
             self._refuse_empty(fold)
             started = time.monotonic()
             model = self._job.existing_model(fold) or self._train(fold, checkpoint)
-            return Finished(fold, self._job.commit(predict_fold(self._job.recipe, self._data, fold, model, started)))
+            return FoldFinished(
+                fold, self._job.commit(predict_fold(self._job.recipe, self._data, fold, model, started))
+            )
         except WorkerDiedError:
             raise
         except InputError as error:
-            return Failed(fold, error)
+            return FoldFailed(fold, error)
         except Exception as error:
             # As text, since not every exception can be pickled.
-            return Failed(fold, RuntimeError(f"{type(error).__name__}: {error}"))
+            return FoldFailed(fold, RuntimeError(f"{type(error).__name__}: {error}"))
 
     def _refuse_empty(self, fold: int) -> None:
         held_out = len(self._data.held_out(fold))
         if not held_out or not len(self._data.training_rows(fold)):
             raise InputError(
                 f"fold {fold} holds {held_out} of {len(self._data.labels)} records",
-                fix="ask only for folds that the data has.",
+                fix="name only folds that the data has.",
             )
 
     def _train(self, fold: int, checkpoint: bytes | None) -> TrainedModel:

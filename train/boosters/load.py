@@ -10,7 +10,7 @@ import numpy as np
 
 from featurize.blocks import Layout, NgramBlock
 from train.boosters.stages import source_weights
-from votes.records import SOURCE, Records
+from votes.records import SOURCE_PREFIX, Records
 
 if TYPE_CHECKING:
     from core.arrays import Mask
@@ -24,8 +24,8 @@ SPARSE_BELOW = 0.5
 
 
 @dataclass(frozen=True)
-class Arrangement:
-    """The blocks that boosters get as arrays, and the sparse blocks that follow them."""
+class MatrixLayout:
+    """The blocks that boosters read as arrays, and the sparse blocks after them."""
 
     dense: Layout
     sparse: Layout
@@ -64,22 +64,22 @@ def load_data(
     the process that keeps the data, not in the driver.
     """
     from train.boosters.data import BoosterData
-    from train.boosters.matrix import stack
+    from train.boosters.matrix import stack_rows
 
-    arrangement = arrange(features, records, families, sparse_below)
+    arrangement = choose_matrix_layout(features, records, families, sparse_below)
 
     def matrix(split: str) -> Matrix:
         shards = [name.partition("/")[2] for name in records.shards(split)]
-        return stack([arrangement.read(features, split, shard) for shard in shards])
+        return stack_rows([arrangement.read(features, split, shard) for shard in shards])
 
-    splits = ["train", *(f"{SOURCE}{name}" for name in weights)]
+    splits = ["train", *(f"{SOURCE_PREFIX}{name}" for name in weights)]
     votes = [records.labels_and_folds(split) for split in splits]
     labels, folds = (np.concatenate(parts) for parts in zip(*votes, strict=True))
     rows = [records.rows(split) for split in splits]
     permutation, signs = arrangement.layout.exchange()
     columns = arrangement.layout.columns()
     return BoosterData(
-        features=stack([matrix(split) for split in splits]),
+        features=stack_rows([matrix(split) for split in splits]),
         labels=labels,
         folds=folds,
         test_features=matrix("test") if "test" in records.splits else None,
@@ -93,12 +93,12 @@ def load_data(
     )
 
 
-def arrange(
+def choose_matrix_layout(
     features: FeatureStore,
     records: Records,
     families: Sequence[str] | None = None,
     sparse_below: float = SPARSE_BELOW,
-) -> Arrangement:
+) -> MatrixLayout:
     """Return the columns of some families (all if None), sparse where few training records have an entry."""
     layout = features.layout if families is None else features.layout.of(families)
     blocks = [block for block in layout.blocks if isinstance(block, NgramBlock)]
@@ -109,10 +109,10 @@ def arrange(
             entries[block.name] += block.sparse(tables[block.folder]).nnz
     rows = records.rows("train")
     sparse = [block for block in blocks if entries[block.name] < sparse_below * rows * len(block.columns())]
-    return Arrangement(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))
+    return MatrixLayout(Layout([block for block in layout.blocks if block not in sparse]), Layout(sparse))
 
 
-def share_data(
+def put_data(
     run: Run,
     features: FeatureStore,
     records: Records,

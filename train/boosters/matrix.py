@@ -1,4 +1,4 @@
-"""Features of records as boosters take them: dense columns, then columns that stay sparse."""
+"""Store features for boosters: dense columns, then sparse columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Matrix:
     """Features (n, d + s) in two parts. In Ray's object store both are read without a copy.
 
-    A sparse entry takes 8 bytes where a dense one takes 4, so the sparse part pays below one entry in two.
+    A sparse entry takes 8 bytes, a dense one 4. So sparse columns save memory below one entry in two.
     """
 
     dense: Floats  # (n, d), without nan
@@ -59,10 +59,9 @@ class Matrix:
         return Matrix(dense, sparse)
 
     def joined(self) -> Any:  # noqa: ANN401 - an array or a CSR matrix
-        """Return what the libraries take: the dense part alone, or one CSR matrix.
-
-        In the CSR matrix the dense part keeps its zeros as entries. XGBoost treats absent entries as missing, which is
-        right for terms that do not occur, but not for a length of 0.
+        """Return the libraries' input: the dense part alone, or one CSR matrix. In the CSR matrix the dense part keeps
+        its zeros as entries. XGBoost treats absent entries as missing. That is right for absent terms, but not for a
+        length of 0.
         """
         if self.sparse is None:
             return self.dense
@@ -76,7 +75,7 @@ class Matrix:
         return scipy.sparse.hstack([explicit, self.sparse], format="csr", dtype=np.float32)
 
 
-def stack(parts: Sequence[Matrix]) -> Matrix:
+def stack_rows(parts: Sequence[Matrix]) -> Matrix:
     """Return the rows of all parts, one after another; a single part is returned as it is."""
     if len(parts) == 1:
         return parts[0]

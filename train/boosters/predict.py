@@ -1,4 +1,4 @@
-"""Predictions of a finished run's boosters for new records: its features, its folds' models, and their mean."""
+"""Predict new records with a finished run's boosters: the mean over the folds' models."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import pyarrow as pa
 
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import processes_request, require_capacity
+from core.resources import process_request, require_capacity
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
-from featurize.make import featurize_more
-from featurize.outputs import features_stage, plan
+from featurize.make import featurize_new_records
+from featurize.outputs import features_stage, plan_outputs
 from featurize.store import FeatureStore
-from train.boosters.fold_files import booster_fold_stage, mean_of_folds, read_model
-from train.boosters.load import Arrangement, arrange
+from train.boosters.fold_files import average_folds, booster_fold_stage, read_model
+from train.boosters.load import MatrixLayout, choose_matrix_layout
 from train.boosters.sources import input_fingerprints
 from train.boosters.stages import booster_stages
 from votes import predictions
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 # Part of fingerprints: raise it when the same models predict differently.
 VERSION = 1
-# Returns the parameters that a booster's search found, from the fingerprints of the booster's inputs; None if the
+# Returns the best parameters of a booster's search, by the fingerprints of the booster's inputs. Returns None if the
 # settings have no search for it. Raises InputError if the search is not finished.
-BestParameters = Callable[[Run, "Booster", Mapping[str, str]], Mapping[str, Any] | None]
+BestParametersFinder = Callable[[Run, "Booster", Mapping[str, str]], Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ class FinishedBoosters:
 
 
 def finished_boosters(
-    run: Run, records: Records, boosters: Sequence[Booster], best_parameters: BestParameters
+    run: Run, records: Records, boosters: Sequence[Booster], best_parameters: BestParametersFinder
 ) -> FinishedBoosters:
     """Return some boosters of a finished run.
 
     Raises InputError if one of them or its features are missing, or were made with other settings.
     """
     store = FeatureStore.open(run, records)
-    outputs = plan(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
     features = features_stage(run, records, outputs).require("featurize")
     inputs = input_fingerprints(run, records, features["fingerprint"])
     finished = []
@@ -78,12 +78,12 @@ def finished_boosters(
 
 def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> list[StageResult]:
     """Write features/ and each booster's predictions/<name> of new records in `run`."""
-    features = featurize_more(run, records, finished.features.folder)
-    outputs = plan(run.settings.featurize, records, run.settings.seed)
+    features = featurize_new_records(run, records, finished.features.folder)
+    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
     store = FeatureStore(
         run.folder / "features", finished.features.layout, {output.folder: output for output in outputs}
     )
-    arrangements: dict[str, Arrangement] = {}  # by the features that a booster sees
+    arrangements: dict[str, MatrixLayout] = {}  # by the features that a booster sees
     results = [features]
     for trained in finished.boosters:
         booster = trained.booster
@@ -110,28 +110,28 @@ def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> 
     return results
 
 
-def _arrange(finished: FinishedBoosters, booster: Booster) -> Arrangement:
+def _arrange(finished: FinishedBoosters, booster: Booster) -> MatrixLayout:
     """Return the matrices' columns as in training; a worker reads the training records' n-grams for it."""
     import ray
 
-    task = ray.remote(num_cpus=1)(arrange)
-    arrangement: Arrangement = ray.get(task.remote(finished.features, finished.records, booster.features))
+    task = ray.remote(num_cpus=1)(choose_matrix_layout)
+    arrangement: MatrixLayout = ray.get(task.remote(finished.features, finished.records, booster.features))
     return arrangement
 
 
 @dataclass(frozen=True)
 class _ShardTask:
-    """All that is needed to predict any shard with one booster."""
+    """Everything needed to predict any shard with one booster."""
 
     trained: FinishedBooster
     store: FeatureStore  # of the new records
-    arrangement: Arrangement
+    arrangement: MatrixLayout
     stage: Stage
 
 
 def _predict(run: Run, records: Records, task: _ShardTask) -> dict[str, Any]:
     stage, booster = task.stage, task.trained.booster
-    require_capacity(processes_request("predict", booster))
+    require_capacity(process_request("predict", booster))
     stage.begin()
     shards = records.shards("test")
     fingerprints = stage.folder.table_fingerprints([_file(shard) for shard in shards])
@@ -143,7 +143,7 @@ def _predict(run: Run, records: Records, task: _ShardTask) -> dict[str, Any]:
     progress = Progress(stage.name, "shards", total=len(shards), done=len(shards) - len(missing))
     for done in map_shards(missing, functools.partial(_predict_shard, task=task), booster.cpus_per_worker):
         progress.advance(rows=done["rows"])
-    values = [predictions.probabilities(stage.folder.read_table(_file(shard))) for shard in shards]
+    values = [predictions.probabilities_from_table(stage.folder.read_table(_file(shard))) for shard in shards]
     table = predictions.predictions_table(records.read("test", ["id"])["id"], np.concatenate(values))
     stage.folder.write_table("test.parquet", table, stage.fingerprint)
     return stage.commit(rows={"test": len(table)}, keep={"test.parquet"})
@@ -171,6 +171,6 @@ def _predict_shard(item: Item, task: _ShardTask) -> Iterator[Item]:
         )
         for fold in range(len(trained.losses))
     ]
-    mean = mean_of_folds(predicted, trained.losses, booster.fold_weights == "inverse_loss")
+    mean = average_folds(predicted, trained.losses, booster.fold_weights == "inverse_loss")
     stage.folder.write_table(_file(item["shard"]), pa.table(predictions.probability_columns(mean)), stage.fingerprint)
     yield {"rows": len(mean)}

@@ -1,4 +1,4 @@
-"""Changes to calls of xgboost_ray, and of lightgbm_ray, which is built on it."""
+"""Patch calls of xgboost_ray, and of lightgbm_ray, which uses it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from core.placement import root_cause
 from train.boosters.engine import WorkerDiedError
 
 
-def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
+def reraise_cause(error: RuntimeError, processes: int) -> NoReturn:
     """Raise the cause of a backend's error: WorkerDiedError if a training process died.
 
     With several processes the backend reports the first in order, which may be a victim. So any failure then counts as
@@ -28,12 +28,12 @@ def raise_cause(error: RuntimeError, processes: int) -> NoReturn:
 
 
 @contextlib.contextmanager
-def without_helpers() -> Iterator[None]:
+def without_helper_actors() -> Iterator[None]:
     """Keep a call with one training process from starting other actors.
 
-    The backends start two more processes for each call. One holds the event that stops training processes when another
-    has died; the other holds the queue through which they send checkpoints. A single process needs no such event, and
-    its checkpoints go to the fold queue. So the event becomes the process's own, and the queue takes nothing.
+    The backends start two more processes for each call. One has the event that stops training processes when another
+    has died. The other has the queue of checkpoints. A single process needs no such event, and its checkpoints go to
+    the fold queue. So the event becomes local, and the queue ignores its input.
     """
     import xgboost_ray.main
 
@@ -53,7 +53,7 @@ class _NullQueue:
         pass
 
     def put(self, item: object) -> None:
-        """Drop a checkpoint, which xgboost_ray sends after the first round and after the last in any case."""
+        """Drop a checkpoint. xgboost_ray always sends one after the first round and one after the last."""
 
     def empty(self) -> bool:
         return True

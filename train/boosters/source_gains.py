@@ -1,8 +1,7 @@
-"""The gain of other sources of votes: a plain model trained without and with each, scored on the primary records.
-
-A source that differs from the primary one in its prompts, models or voters can cost more than its records are worth,
-and only held-out primary records show it. The plain model is the linear engine: without random numbers, and stiff, so
-that a difference is the source's (on 1,000 votes its standard error is half that of small boosted trees).
+"""Measure the gain of other sources of votes: train a plain model with and without each, score primary records. A
+source with other prompts, models or voters can hurt more than it helps. Only held-out primary records show it. The
+plain model is the linear engine. It uses no random numbers and is strongly regularized, so differences come from the
+source. On 1,000 votes its standard error is half that of small boosted trees.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import ray
 
-from core.placement import wait_for
+from core.placement import wait_for_task
 from core.registry import ENGINES
 from core.settings.boosters import Booster
 from metrics.scores import record_log_loss
@@ -35,7 +34,7 @@ def source_gains(
 ) -> Doubles:
     """Return the decrease of each primary record's held-out log loss by each source (sources, primary), in nats.
 
-    `folds` (primary,) are those of the primary records. One task for each source and fold.
+    `folds` (primary,) are the folds of the primary records. One task runs for each source and fold.
     """
     task = ray.remote(num_cpus=1)(_fold_losses)
     tasks = {
@@ -45,7 +44,7 @@ def source_gains(
     }
     losses = np.empty((sources + 1, len(folds)))
     for (source, fold), reference in tasks.items():
-        wait_for(reference, "the study of sources", on_wait)
+        wait_for_task(reference, "the study of sources", on_wait)
         losses[source, folds == fold] = ray.get(reference)
     gains: Doubles = losses[0] - losses[1:]
     return gains
@@ -70,9 +69,9 @@ def _fold_losses(data: BoosterData, source: int, fold: int) -> Doubles:
 def select_sources(gains: Doubles, folds: Folds) -> Mask:
     """Return the sources (folds, sources) that the models of each fold are trained on.
 
-    A source is used if its mean gain on the records outside the fold is more than one standard error above zero.
-    Otherwise the difference could be luck, and the simpler training set wins. The fold's own losses are not used. As
-    with the weights of a nested blend, models that saw the fold's votes predicted the records outside.
+    A source is used if its mean gain outside the fold is more than one standard error above zero. Otherwise the
+    difference could be chance, and the simpler training set wins. The fold's own losses are not used. As with the
+    weights of a nested blend, models that saw the fold's votes predicted the records outside.
     """
     selected = []
     for fold in range(int(folds.max()) + 1):

@@ -14,10 +14,10 @@ from core.errors import InputError
 from core.ray_session import connect
 from core.run import Run, StageResult
 from core.stage import Stage
-from featurize.outputs import plain_names
+from featurize.outputs import plain_entry_names
 from featurize.store import FeatureStore
-from metrics.intervals import bootstrap_means, interval
-from train.boosters.load import share_data
+from metrics.intervals import bootstrap_means, percentile_interval
+from train.boosters.load import put_data
 from train.boosters.stages import source_weights
 from votes.records import Records, open_records
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Part of the fingerprint: raise it when the study comes out differently.
 VERSION = 3
-STUDY = "study.json"
+STUDY_FILE = "study.json"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     if source_weights(run) and not _plain_families(run):
         if run.settings.data.sources != "all":
             raise InputError(
-                "other sources of votes are judged by a plain model, which needs hand-made features",
+                "the study of other sources of votes needs hand-made features",
                 where="featurize.families",
                 fix="add some, such as [length, style], or train on all sources with data.sources: all.",
             )
@@ -70,7 +70,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     if manifest is not None:
         return StageResult("sources", True, manifest, _notes(manifest["metrics"]))
 
-    from core.placement import wait_for
+    from core.placement import wait_for_task
     from train.boosters.source_gains import select_sources, source_gains
 
     connect(run)
@@ -78,8 +78,8 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     logs.info("sources", f"training a plain model without other sources, and with each of {', '.join(weights)}")
     _, folds = records.labels_and_folds()
     plain = _plain_families(run)
-    data = share_data(run, FeatureStore.open(run, records), records, plain)
-    wait_for(data, "reading the features", functools.partial(logs.info, "sources"))
+    data = put_data(run, FeatureStore.open(run, records), records, plain)
+    wait_for_task(data, "reading the features", functools.partial(logs.info, "sources"))
     gains = source_gains(data, len(weights), folds, functools.partial(logs.info, "sources"))
     groups = records.read("train", ["group"])["group"].to_numpy()
     used = select_sources(gains, folds)
@@ -89,14 +89,14 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
             "weight": weight,
             "rows": records.rows(f"source-{name}"),
             "gain": float(gains[n].mean()),
-            "ci95": list(interval(samples[:, n])),
+            "ci95": list(percentile_interval(samples[:, n])),
             "used_in_folds": int(used[:, n].sum()),
         }
         for n, (name, weight) in enumerate(weights.items())
     }
     by_name = {name: used[:, n].tolist() for n, name in enumerate(weights)}  # by fold
-    stage.folder.write_json(STUDY, {"sources": sources, "used": by_name})
-    manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": sources}, keep={STUDY})
+    stage.folder.write_json(STUDY_FILE, {"sources": sources, "used": by_name})
+    manifest = stage.commit(rows={"train": len(folds)}, metrics={"sources": sources}, keep={STUDY_FILE})
     return StageResult("sources", False, manifest, _notes(manifest["metrics"]))
 
 
@@ -122,14 +122,14 @@ def _plain_families(run: Run) -> list[str]:
     N-grams and vectors are not among them. A linear model takes all columns as dense ones, and measures a source as
     well without these.
     """
-    return plain_names(run.settings.featurize)
+    return plain_entry_names(run.settings.featurize)
 
 
-def used_sources(run: Run) -> Mask | None:
+def read_used_sources(run: Run) -> Mask | None:
     """Return the sources that each fold trains on (folds, sources), as the study says; None if it trains on all."""
     if not source_weights(run) or run.settings.data.sources == "all":
         return None
-    used = (run.folder / "sources").read_json(STUDY)["used"]
+    used = (run.folder / "sources").read_json(STUDY_FILE)["used"]
     return np.array([used[name] for name in source_weights(run)], dtype=np.bool_).T
 
 

@@ -50,5 +50,5 @@ def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
 
 
 def source_weights(run: Run) -> dict[str, float]:
-    """Return the weights of other sources of votes by name, in order; those of weight 0 are omitted."""
+    """Return the weights of other sources of votes by name, in order. Sources with weight 0 are omitted."""
     return {source.name: source.weight for source in run.settings.data.others if source.weight > 0}

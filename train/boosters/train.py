@@ -1,7 +1,7 @@
 """Train boosters on the features, many folds at a time.
 
-The unit of resume is the fold: its worker writes model and predictions to models/<name>/fold-<k> and then a manifest,
-and a fold with its manifest is not trained again.
+The unit of resume is the fold. Its worker writes model and predictions to models/<name>/fold-<k>, then a manifest. A
+fold with a manifest is not trained again.
 """
 
 from __future__ import annotations
@@ -17,13 +17,19 @@ from typing import TYPE_CHECKING, Any, Protocol
 from core import logs
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import Request, can_scale_up, folds_request, require_capacity, resource_seconds
+from core.resources import Request, can_scale_up, fold_request, require_capacity, resource_seconds
 from core.run import Run, StageResult
 from core.stage import MANIFEST, Stage
 from featurize.store import FeatureStore
-from train.boosters.fold_files import IMPORTANCE, booster_fold_stage, commit_fold, gather_folds, position_of_folds
-from train.boosters.load import share_data
-from train.boosters.sources import TrainingInputs, used_sources
+from train.boosters.fold_files import (
+    IMPORTANCE_FILE,
+    average_position_effects,
+    booster_fold_stage,
+    commit_fold,
+    gather_folds,
+)
+from train.boosters.load import put_data
+from train.boosters.sources import TrainingInputs, read_used_sources
 from train.boosters.stages import booster_stages
 
 if TYPE_CHECKING:
@@ -33,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class SearchedModels(Protocol):
-    """What the search for a booster's parameters found; see tune.stage.SearchResult."""
+    """The result of a booster's parameter search; see tune.stage.SearchResult."""
 
     @property
     def parameters(self) -> Mapping[str, Any]:
@@ -49,7 +55,7 @@ class SearchedModels(Protocol):
 def train_models(run: Run, inputs: TrainingInputs, searched: Mapping[str, SearchedModels | None]) -> list[StageResult]:
     """Write models/<name> and predictions/<name> for every booster of the settings.
 
-    `searched` holds, by booster, what its search found; None if the settings have no search for it.
+    `searched` returns the search result of a booster, or None if the settings have no search for it.
     """
     records = inputs.records
     store = FeatureStore.open(run, records)
@@ -89,13 +95,13 @@ def _train_all(run: Run, store: FeatureStore, trainings: Sequence[_BoosterTraini
         try:
             for number, training in enumerate(trainings):
                 booster = training.booster
-                _wait_for_room(folds_request(booster), futures, trainings[:number])
-                require_capacity(folds_request(booster))
+                _wait_for_room(fold_request(booster), futures, trainings[:number])
+                require_capacity(fold_request(booster))
                 training.begin()
                 families = repr(booster.features)
                 if training.missing and families not in shared:
                     shared.clear()  # frees data that no booster in training needs
-                    shared[families] = share_data(run, store, training.records, booster.features, used_sources(run))
+                    shared[families] = put_data(run, store, training.records, booster.features, read_used_sources(run))
                 futures.append(threads.submit(training.train, shared.get(families), over.is_set))
             for future in as_completed(futures):
                 future.result()
@@ -108,18 +114,17 @@ def _train_all(run: Run, store: FeatureStore, trainings: Sequence[_BoosterTraini
 def _wait_for_room(
     request: Request, futures: Sequence[Future[dict[str, Any]]], before: Sequence[_BoosterTraining]
 ) -> None:
-    """Wait until the cluster has more CPUs than the boosters before can use, or may grow by the request of a fold.
-
-    Raises what one of those before raised.
+    """Wait until the cluster has more CPUs than the earlier boosters can use, or can grow by a fold's request. Raises
+    the error of an earlier booster.
     """
     import ray
 
-    from core.placement import LOOK_SECONDS
+    from core.placement import POLL_SECONDS
 
     if can_scale_up(request):
         return
     while sum(training.cpus for training in before) >= ray.cluster_resources().get("CPU", 0):
-        if not wait(futures, LOOK_SECONDS, FIRST_EXCEPTION).not_done:
+        if not wait(futures, POLL_SECONDS, FIRST_EXCEPTION).not_done:
             break
         for future in futures:
             if future.done():
@@ -182,12 +187,12 @@ class _BoosterTraining:
         """Combine the folds' files in a worker; return rows by split."""
         import ray
 
-        from core.placement import wait_for
+        from core.placement import wait_for_task
 
         inverse_loss = self.booster.fold_weights == "inverse_loss"
         task = ray.remote(num_cpus=1)(gather_folds)
         gathered = task.remote(self.records, self.models, self.outputs, self.folds, inverse_loss)
-        wait_for(gathered, "the folds' predictions", on_wait, cancelled)
+        wait_for_task(gathered, "the folds' predictions", on_wait, cancelled)
         rows: dict[str, int] = ray.get(gathered)
         return rows
 
@@ -203,7 +208,7 @@ class _BoosterTraining:
                 name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
                 for name in ("rounds", "log_loss")
             },
-            keep={*files, IMPORTANCE},
+            keep={*files, IMPORTANCE_FILE},
             seconds=time.monotonic() - self.started,
         )
         fold_seconds = sum(manifest["seconds"] for manifest in manifests.values())
@@ -212,7 +217,7 @@ class _BoosterTraining:
             rows=rows,
             metrics={
                 **resource_seconds(fold_seconds, self.booster.fold_cpus, 0),
-                "position": position_of_folds(positions),
+                "position": average_position_effects(positions),
             },
             keep={f"{name}.parquet" for name in rows},
             seconds=time.monotonic() - self.started,

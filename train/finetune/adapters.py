@@ -1,4 +1,4 @@
-"""LoRA adapters from elsewhere: merged into their base once, since vLLM serves none with a head of its own."""
+"""Merge external LoRA adapters into their base, since vLLM serves no adapter with its own head."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from core.errors import InputError
 from core.pretrained import SHARD_SIZE, load_tokenizer
-from featurize.tokens.packing import FILE_NAME
+from featurize.tokens.packing import PACKING_FILE
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -32,5 +32,5 @@ def merge_adapter(base: str, adapter: str, folder: Path, load: Callable[[str], P
     merged = PeftModel.from_pretrained(load(base), adapter).merge_and_unload()
     merged.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     load_tokenizer(base).save_pretrained(folder)
-    if (Path(adapter) / FILE_NAME).exists():
-        shutil.copy(Path(adapter) / FILE_NAME, folder / FILE_NAME)
+    if (Path(adapter) / PACKING_FILE).exists():
+        shutil.copy(Path(adapter) / PACKING_FILE, folder / PACKING_FILE)

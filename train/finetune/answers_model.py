@@ -1,12 +1,12 @@
-"""An encoder with a head that compares the answers: for few votes, of which a classifier on the first token overfits.
+"""Compare the answers with an encoder's mean states: for few votes, where a first-token classifier overfits.
 
-The head sees the mean states of the prompt's, A's and B's tokens, which sentence encoders were trained to make
-meaningful. One linear score s is shared by both answers, so swapping them swaps their probabilities:
+The head sees the mean states of the tokens of prompt, A and B. Sentence encoders were trained on such means. One linear
+score s is shared by both answers, so swapping them swaps their probabilities:
 
     logits = (d / 2, -d / 2, t)     d = s(a, p) - s(b, p)     t = v |a - b| + u (a * b) + c
 
-It starts from zeros, which is the uniform prediction, and has about four parameters for each dimension of the encoder.
-Import this module only where a model is loaded: it needs torch.
+It starts from zeros, which predicts uniformly. It has about four parameters for each dimension of the encoder. Import
+this module only where a model is loaded: it needs torch.
 """
 
 import os
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from core.errors import InputError
-from core.pretrained import SAFE
+from core.pretrained import SAFE_LOADING
 
 HEAD_FILE: Final = "answers_head.safetensors"
 _DROPOUT: Final = 0.1
@@ -95,7 +95,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         from safetensors.torch import load_file
         from transformers import AutoModel
 
-        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE))
+        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE_LOADING))
         head = load_file(Path(folder) / HEAD_FILE)
         expected = {name for name in model.state_dict() if not name.startswith(f"{cls.base_model_prefix}.")}
         if head.keys() != expected:

@@ -1,4 +1,4 @@
-"""The models that fine-tuning starts from: pre-trained ones, and encoders with random weights that the run builds."""
+"""Locate or build the models that fine-tuning starts from."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SCRATCH_RECORDS = 20_000  # from which the tokenizer of an encoder from scratch 
 
 def check_bases(models: Sequence[FinetunedModel]) -> None:
     """Raise InputError for a pre-trained model that cannot be loaded, or reads fewer tokens than `max_tokens`."""
-    from train.finetune.networks import load_config, most_tokens
+    from train.finetune.networks import load_config, max_positions
 
     for model in models:
         base = _pretrained(model)
         if base is None:
             continue
-        most = most_tokens(load_config(_header_only(base)), decoder=model.layout == "decoder")
+        most = max_positions(load_config(_header_only(base)), decoder=model.layout == "decoder")
         if most is not None and model.max_tokens > most:
             raise InputError(
                 f"{base} reads at most {most} tokens, not {model.max_tokens}", f"{model.name}.max_tokens", "lower it."
@@ -48,7 +48,7 @@ def _pretrained(model: FinetunedModel) -> str | None:
     return model.model
 
 
-def base_of(model: str) -> CheckpointRef:
+def pretrained_base(model: str) -> CheckpointRef:
     """Return a pre-trained model by folder, URI or hub id. Raises InputError if it cannot be loaded."""
     from train.finetune.networks import load_config
 
@@ -56,7 +56,7 @@ def base_of(model: str) -> CheckpointRef:
     if "://" in model:
         return CheckpointRef(model, stored_fingerprint(model))
     location = locate_model(model)
-    return CheckpointRef(location, fingerprints.identity(location))
+    return CheckpointRef(location, fingerprints.model_identity(location))
 
 
 def _header_only(model: str) -> str:
@@ -64,10 +64,10 @@ def _header_only(model: str) -> str:
     return CheckpointRef(model, stored_fingerprint(model)).header_only() if "://" in model else locate_model(model)
 
 
-def base_of_encoder(encoder: FinetunedEncoder, scratch: Stage | None) -> CheckpointRef:
+def encoder_base(encoder: FinetunedEncoder, scratch: Stage | None) -> CheckpointRef:
     """Return the model that an encoder starts from. `scratch` is the stage that builds it, None if pre-trained."""
     if scratch is None:
-        return base_of(encoder.base)
+        return pretrained_base(encoder.base)
     return CheckpointRef(scratch.folder.uri, scratch.fingerprint, in_run=True)
 
 
@@ -91,7 +91,7 @@ def scratch_stage(run: Run, records: Records, encoder: FinetunedEncoder) -> Stag
 def build_base(run: Run, records: Records, encoder: FinetunedEncoder) -> tuple[CheckpointRef, list[StageResult]]:
     """Build the model that an encoder starts from, unless it is pre-trained. Return it, and the stages of this."""
     stage = scratch_stage(run, records, encoder)
-    base = base_of_encoder(encoder, stage)
+    base = encoder_base(encoder, stage)
     if stage is None:
         return base, []
     manifest = None if run.force else stage.manifest()

@@ -1,4 +1,4 @@
-"""Files of a fold in the run: checkpoints while it trains, then model, predictions and training curves."""
+"""Store a fold's checkpoints during training, then its model, predictions and training curves."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ if TYPE_CHECKING:
     from core.arrays import Labels, Probabilities, Rows
     from core.model_cache import CheckpointRef
     from core.stage import Stage
-    from train.finetune.task import Point
+    from train.finetune.task import CurvePoint
 
-MODEL = "model"  # folders and files of a fold
-TRAINED_ON = "training.json"
-HELD_OUT = "out_of_fold.parquet"
-HISTORY = "history.json"
-EVENTS = "events.out.tfevents.tiebreak"
-CHECKPOINT = "checkpoint"
-_STATE = f"{CHECKPOINT}/state.json"
+MODEL_FOLDER = "model"  # folders and files of a fold
+TRAINED_ON_FILE = "training.json"
+HELD_OUT_FILE = "out_of_fold.parquet"
+HISTORY_FILE = "history.json"
+EVENTS_FILE = "events.out.tfevents.tiebreak"
+CHECKPOINT_FOLDER = "checkpoint"
+_STATE = f"{CHECKPOINT_FOLDER}/state.json"
 
 
 @dataclass(frozen=True)
@@ -69,33 +69,37 @@ class RunFoldStore:
         folder = self.stage.folder
         names = {}
         for name, values in (("parameters", state.parameters), ("optimizer", state.optimizer)):
-            names[name] = f"{CHECKPOINT}/{name}-{state.stage}-{state.epochs}.safetensors"
+            names[name] = f"{CHECKPOINT_FOLDER}/{name}-{state.stage}-{state.epochs}.safetensors"
             tensors = {key: value.detach().cpu().contiguous() for key, value in values.items()}
             folder.write_bytes(names[name], save(tensors))
         position = {"fingerprint": self.stage.fingerprint, "stage": state.stage, "epochs": state.epochs}
         folder.write_json(_STATE, {**position, **names, "history": state.history, "seconds": state.seconds})
-        folder.write_bytes(EVENTS, _events(state.history))
+        folder.write_bytes(EVENTS_FILE, _events(state.history))
         for name in folder.files():
-            if name.startswith(f"{CHECKPOINT}/") and name not in {_STATE, *names.values()}:
+            if name.startswith(f"{CHECKPOINT_FOLDER}/") and name not in {_STATE, *names.values()}:
                 folder.delete(name)
 
-    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+    def finish(
+        self, model: Path, rows: Rows, held_out: Probabilities, history: list[CurvePoint], seconds: float
+    ) -> None:
         """Write the result, remove the checkpoint, and commit."""
         folder = self.stage.folder
-        keep = {HELD_OUT, HISTORY, EVENTS}
+        keep = {HELD_OUT_FILE, HISTORY_FILE, EVENTS_FILE}
         for path in sorted(path for path in model.rglob("*") if path.is_file()):
-            name = f"{MODEL}/{path.relative_to(model)}"
+            name = f"{MODEL_FOLDER}/{path.relative_to(model)}"
             folder.write_file(name, path)
             keep.add(name)
         # Scoring reads this: predictions of a model for its own training records are worthless.
         trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
-        for parent in sorted({MODEL, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL}/"))}):
-            folder.write_json(f"{parent}/{TRAINED_ON}", trained_on)
-            keep.add(f"{parent}/{TRAINED_ON}")
+        for parent in sorted(
+            {MODEL_FOLDER, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL_FOLDER}/"))}
+        ):
+            folder.write_json(f"{parent}/{TRAINED_ON_FILE}", trained_on)
+            keep.add(f"{parent}/{TRAINED_ON_FILE}")
         table = pa.table({"row": rows, **predictions.probability_columns(held_out)})
-        folder.write_table(HELD_OUT, table, self.stage.fingerprint)
-        folder.write_json(HISTORY, history)
-        folder.write_bytes(EVENTS, _events(history))
+        folder.write_table(HELD_OUT_FILE, table, self.stage.fingerprint)
+        folder.write_json(HISTORY_FILE, history)
+        folder.write_bytes(EVENTS_FILE, _events(history))
         metrics = {
             "log_loss": log_loss(held_out, self.labels),
             "tokens": int(sum(point["tokens"] for point in history)),
@@ -120,7 +124,7 @@ class RunFoldStore:
         return load(self.stage.folder.read_bytes(name))
 
 
-def _events(history: list[Point]) -> bytes:
+def _events(history: list[CurvePoint]) -> bytes:
     """Return a TensorBoard event file of the training curves. Steps count through all stages, with their own times."""
     from tensorboardX import SummaryWriter
 

@@ -1,4 +1,4 @@
-"""Packed records as fine-tuning reads them: token ids in Ray's object store, with their labels and folds."""
+"""Read packed records for fine-tuning: token ids in Ray's object store, with labels and folds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from featurize.tokens.columns import PACKED
+from featurize.tokens.columns import PACKED_SCHEMA
 from votes.swap import SWAPPED_LABEL
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class TokenData:
     """Packed records and their labels. It is small enough to be sent to workers: the ids stay in the object store."""
 
-    blocks: list[ray.ObjectRef[pa.Table]]  # of the schema PACKED, all records together
+    blocks: list[ray.ObjectRef[pa.Table]]  # of the schema PACKED_SCHEMA, all records together
     lengths: npt.NDArray[np.int32]  # (n,) tokens of one order
     labels: Labels  # (n,)
     folds: Folds  # (n,)
@@ -48,7 +48,9 @@ class TokenReader:
         positions: list[Ints] = []
         for number, table in enumerate(ray.get(list(blocks))):
             table = table.combine_chunks()
-            self._columns.append({name: _offsets_and_values(table[name]) for name in PACKED.names if name != "row"})
+            self._columns.append(
+                {name: _offsets_and_values(table[name]) for name in PACKED_SCHEMA.names if name != "row"}
+            )
             rows = table["row"].to_numpy()
             positions.append(np.stack([rows, np.full(len(rows), number), np.arange(len(rows))], axis=1))
         by_block = np.concatenate(positions)

@@ -1,4 +1,4 @@
-"""Folds fine-tuned on Ray Train. Each fold has its own group of workers, and is resumable by epoch."""
+"""Fine-tune folds on Ray Train. Each fold has its own group of workers, and is resumable by epoch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.util.placement_group import placement_group_table
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from core.errors import InputError
-from core.placement import LOOK_SECONDS, QUIET_SECONDS, REPORT_SECONDS, describe_shortage
+from core.placement import FIRST_REPORT_SECONDS, POLL_SECONDS, REPORT_SECONDS, describe_shortage
 from core.resources import worker_resources
 from train.finetune.gradients import PeerLostError
 from train.finetune.loop import train_worker
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from train.finetune.task import FoldTask
 
 WORKER_DEATHS_ALLOWED = 3  # of a fold's workers between two of its checkpoints
-Storage = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
+StorageLocation = tuple[Any, str]  # a pyarrow file system and a folder there that all nodes reach
 
 
 class FineTuningError(Exception):
@@ -37,7 +37,7 @@ class FineTuningError(Exception):
         return f"fold {self.fold} of fine-tuning failed: {self.cause}"
 
 
-class Messages:
+class ProgressLog:
     """An actor that keeps the workers' progress lines until the driver fetches them."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class Messages:
 
 def fine_tune(
     tasks: Sequence[FoldTask],
-    storage: Storage,
+    storage: StorageLocation,
     at_once: int,
     on_progress: Callable[[int, str], None] = lambda fold, text: None,
     on_wait: Callable[[str], None] = lambda reason: None,
@@ -71,22 +71,22 @@ def fine_tune(
     the generator, all folds end.
     """
     driver_node = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    messages = ray.remote(Messages).options(num_cpus=0, scheduling_strategy=driver_node).remote()
+    messages = ray.remote(ProgressLog).options(num_cpus=0, scheduling_strategy=driver_node).remote()
     fit = ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=driver_node)(_fit)
     waiting = list(tasks)
     running: dict[ray.ObjectRef[None], FoldTask] = {}
-    next_report = time.monotonic() + QUIET_SECONDS
+    next_report = time.monotonic() + FIRST_REPORT_SECONDS
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
                 task = waiting.pop(0)
                 running[fit.remote(dataclasses.replace(task, progress=messages), storage)] = task
-            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=LOOK_SECONDS)
+            ended, _ = ray.wait(list(running), num_returns=len(running), timeout=POLL_SECONDS)
             lines, begun = ray.get(messages.drain.remote())
             for fold, text in lines:
                 on_progress(fold, text)
             if any(task.fold in begun for task in running.values()):
-                next_report = time.monotonic() + QUIET_SECONDS
+                next_report = time.monotonic() + FIRST_REPORT_SECONDS
             elif time.monotonic() >= next_report:
                 next_report = time.monotonic() + REPORT_SECONDS
                 settings = tasks[0].settings
@@ -123,7 +123,7 @@ def _raise_failure(reference: ray.ObjectRef[None], task: FoldTask) -> None:
         raise FineTuningError(task.fold, f"{type(error).__name__}: {error}") from error
 
 
-def _fit(task: FoldTask, storage: Storage) -> None:
+def _fit(task: FoldTask, storage: StorageLocation) -> None:
     """Train one fold. It runs in a Ray task, since a call of Ray Train's returns only at the end."""
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from core.arrays import Probabilities, Rows
     from core.settings.finetune import FinetunedModel, TrainingStage
-    from train.finetune.task import Example, FoldTask
+    from train.finetune.task import FoldTask, OrderedRecord
 
 _POOLED_BYTES = 2**30
 
@@ -31,10 +31,10 @@ class FoldNetwork:
         self._settings, self._data, self._device = task.settings, task.data, device
         self._reader = TokenReader(task.data.blocks)
         self._pad_id = int(model.config.pad_token_id)
-        self._pooled: dict[Example, torch.Tensor] | None = None
+        self._pooled: dict[OrderedRecord, torch.Tensor] | None = None
 
     def prepare(self, stage: TrainingStage) -> None:
-        """Cache the pooled states of examples while they cannot change: if only the comparing head is trained."""
+        """Cache the pooled states of examples while only the head is trained, since they cannot change."""
         records = len(self._data.lengths)
         size = records * 2 * 3 * int(self.model.config.hidden_size) * 4  # both orders, three parts, float32
         fits = self._settings.compares_answers and stage.train == "head" and size <= _POOLED_BYTES
@@ -51,7 +51,7 @@ class FoldNetwork:
             if own and all(parameter.requires_grad for parameter in own):
                 module.train()
 
-    def loss(self, examples: Sequence[Example]) -> torch.Tensor:
+    def loss(self, examples: Sequence[OrderedRecord]) -> torch.Tensor:
         """Return the summed loss of examples in nats."""
         import torch
 
@@ -82,7 +82,7 @@ class FoldNetwork:
             result = total.cpu()
         return np.asarray(result.numpy())
 
-    def logits(self, examples: Sequence[Example]) -> torch.Tensor:
+    def logits(self, examples: Sequence[OrderedRecord]) -> torch.Tensor:
         """Return the logits (n, 3) of examples."""
         if self._pooled is None:
             return self._forward(examples, self.model)
@@ -95,7 +95,7 @@ class FoldNetwork:
         result: torch.Tensor = self.model.judge(torch.stack([self._pooled[example] for example in examples])).logits
         return result
 
-    def _forward(self, examples: Sequence[Example], module: Callable[..., Any]) -> torch.Tensor:
+    def _forward(self, examples: Sequence[OrderedRecord], module: Callable[..., Any]) -> torch.Tensor:
         """Run the model, or one of its methods, on examples. Return its logits, or the tensor that it returns."""
         import torch
 

@@ -16,10 +16,10 @@ from metrics.scores import log_loss
 from train.finetune.forward import FoldNetwork
 from train.finetune.gradients import sum_gradients
 from train.finetune.memory_check import check_memory
-from train.finetune.networks import cpu_has_bfloat16, load_network, set_trained
-from train.finetune.optimizer import new_optimizer, optimizer_state, restore_optimizer
+from train.finetune.networks import cpu_has_bfloat16, freeze_untrained, load_network
+from train.finetune.optimizer import build_optimizer, optimizer_state, restore_optimizer
 from train.finetune.progress import ProgressPoster, TokenClock
-from train.finetune.sampler import EpochSampler, Step, learning_rate_at, share_out
+from train.finetune.sampler import EpochSampler, Step, assign_microbatches, learning_rate_at
 from train.finetune.saved_model import save_adapters, save_model
 from train.finetune.task import TrainingState
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from core.arrays import Ints, Mask, Probabilities
     from core.settings.finetune import TrainingStage
-    from train.finetune.task import Example, FoldTask, Point
+    from train.finetune.task import CurvePoint, FoldTask, OrderedRecord
 
 
 def train_worker(config: dict[str, Any]) -> None:
@@ -64,7 +64,7 @@ class TrainingLoop:
         self._held_out = np.flatnonzero(task.data.folds == task.fold)
         self._sampler = EpochSampler(task.data.lengths[self._records], task.settings, task.seed)
         self._progress = ProgressPoster(task.fold, None if rank else task.progress)
-        self._history: list[Point] = []
+        self._history: list[CurvePoint] = []
         self._ever_trained: set[str] = set()
         self._network: FoldNetwork
         self._clock: TokenClock
@@ -82,14 +82,14 @@ class TrainingLoop:
         self._clock = TokenClock(self._tokens_left(stage, epochs))
         held_out: Probabilities | None = None
         for number, settings in enumerate(self._settings.stages):
-            parameters = set_trained(self._network.model, settings.train, self._settings.adapters is not None)
+            parameters = freeze_untrained(self._network.model, settings.train, self._settings.adapters is not None)
             self._ever_trained |= parameters.keys()
             if (number, settings.epochs) <= (stage, epochs):
                 continue
             self._network.prepare(settings)
             if self._device.type == "cuda":
                 self._check_memory(number, settings, parameters)
-            training = StageTraining(number, settings, parameters, new_optimizer(parameters, settings))
+            training = StageTraining(number, settings, parameters, build_optimizer(parameters, settings))
             first = 0
             if number == stage and state is not None and epochs:
                 restore_optimizer(training.optimizer, parameters, state.optimizer)
@@ -191,7 +191,7 @@ class TrainingLoop:
         lengths = self._sampler.lengths
         sizes = [int(lengths[batch].max()) * len(batch) for batch in step.microbatches]
         total = 0.0
-        for index in share_out(sizes, self._world)[self._rank]:
+        for index in assign_microbatches(sizes, self._world)[self._rank]:
             # A seed for each microbatch, so that dropout does not depend on the worker.
             torch.manual_seed(int(np.random.SeedSequence([*seed, index]).generate_state(1)[0]))
             examples = self._examples(step.microbatches[index], swaps)
@@ -200,7 +200,7 @@ class TrainingLoop:
             total += float(loss.detach())
         return total
 
-    def _examples(self, batch: Ints, swaps: Mask) -> list[Example]:
+    def _examples(self, batch: Ints, swaps: Mask) -> list[OrderedRecord]:
         """Return record and order of each sequence of a microbatch."""
         both = self._settings.swap == "both"
         return [(self._records[n], swapped) for n in batch for swapped in ((False, True) if both else (swaps[n],))]

@@ -14,7 +14,7 @@ def summed_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings
     """Return the sum over sequences of the loss in nats.
 
     Logits are (n, 3), labels (n,), a teacher's probabilities (n, 3) or None. The loss is the smoothed cross entropy
-    against the votes. With a teacher of weight w it is (1 - w) times that plus w T^2 KL(teacher || model), both at
+    against the votes. With a teacher of weight w it is (1 - w) times that plus w T^2 KL(teacher || model). Both are at
     temperature T (Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"). If the teacher has no
     prediction for a record (nan), only the vote is used.
     """

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from train.finetune.flops import attention_operations, forward_operations, multiplied_parameters
+from train.finetune.flops import attention_flops, forward_flops, non_embedding_parameters
 from train.finetune.forward import forward_options
 from train.finetune.networks import add_lora, base_dtype
 from train.finetune.sampler import EpochSampler, largest_microbatches
@@ -47,11 +47,11 @@ def plan_memory(config: PreTrainedConfig, settings: FinetunedModel, shapes: Sequ
     """Return the peak of a step whose microbatches have these shapes: sequences, and tokens of each.
 
     Weights, gradients and optimizer are counted: 4 bytes for each trained parameter, its gradient and each of AdamW's
-    moments. Frozen weights have their own type. Activations are measured, not estimated by a formula for one
-    architecture: the model's own forward and backward pass runs on tensors with shapes and no values, with autocast and
-    gradient checkpointing as in training. The peak of the bytes that exist at the same time is counted.
+    moments. Frozen weights have their own type. Activations are measured, not estimated by an architecture's formula.
+    The model's own forward and backward pass runs on meta tensors (shapes without values), with autocast and gradient
+    checkpointing as in training. The peak of the bytes that exist at the same time is counted.
 
-    The estimate is for a stage that trains everything. Kernels are chosen as on a CPU; those of GPUs may keep less or
+    The estimate is for a stage that trains everything. Kernels are chosen as on a CPU. GPU kernels may keep less or
     more for attention. Not included: the CUDA context (about 0.5 GiB), kernels' workspaces, and unused memory between
     the allocator's blocks.
     """
@@ -98,20 +98,20 @@ def microbatch_shapes(lengths: npt.NDArray[np.integer], settings: FinetunedModel
 def flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, settings: FinetunedModel, sequence: int) -> float:
     """Return the floating-point operations of one training step for each token, in sequences of this many tokens.
 
-    For each parameter: 2 forward, 2 for the gradients of activations, 2 for its own gradient if it is trained, and 2
-    more if the forward pass is repeated (gradient checkpointing). Attention takes twice as much backward as forward,
-    since both factors of its products are activations. See train.finetune.flops.
+    Each parameter costs 2 forward, 2 for the gradients of activations, and 2 for its own gradient if it is trained.
+    Gradient checkpointing repeats the forward pass, which costs 2 more. Attention takes twice as much backward as
+    forward, since both factors of its products are activations. See train.finetune.flops.
     """
     forward = predicting_flops_per_token(config, plan, sequence)
-    multiplied = multiplied_parameters(config, plan.parameters) + plan.adapters
-    attention = attention_operations(config, sequence)
+    multiplied = non_embedding_parameters(config, plan.parameters) + plan.adapters
+    attention = attention_flops(config, sequence)
     backward = 2 * multiplied + 2 * attention + 2 * (plan.trained if settings.adapters else multiplied)
     return forward * (1 + settings.gradient_checkpointing) + backward
 
 
 def predicting_flops_per_token(config: PreTrainedConfig, plan: MemoryPlan, sequence: int) -> float:
     """Return the floating-point operations of a forward pass for each token. Adapters are multiplied separately."""
-    return forward_operations(config, plan.parameters, sequence) + 2.0 * plan.adapters
+    return forward_flops(config, plan.parameters, sequence) + 2.0 * plan.adapters
 
 
 def _bytes(settings: FinetunedModel) -> int:
@@ -123,7 +123,7 @@ def _step_bytes(model: Any, settings: FinetunedModel, rows: int, sequence: int) 
     import torch
     from torch._subclasses.fake_tensor import FakeTensorMode
 
-    from train.finetune.memory_tracker import LiveBytes
+    from train.finetune.memory_tracker import MemoryTracker
 
     with FakeTensorMode(allow_non_fake_inputs=True):
         model.to_empty(device="cpu")  # from the meta device, for which there is no autocast
@@ -134,7 +134,7 @@ def _step_bytes(model: Any, settings: FinetunedModel, rows: int, sequence: int) 
         # Sequences of equal length need no mask, and causal models read the values of a mask, which are absent here.
         mask = None if settings.adapters is not None else torch.ones_like(ids)
         existing = [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in trained)]
-        with LiveBytes(existing) as live:
+        with MemoryTracker(existing) as live:
             with torch.autocast("cpu", torch.bfloat16, enabled=settings.dtype == "bfloat16"):
                 logits = model(input_ids=ids, attention_mask=mask, **forward_options(settings)).logits
             logits.float().sum().backward()

@@ -1,4 +1,4 @@
-"""Whether a stage fits into the GPU's memory, found out before its first step."""
+"""Check before a stage's first step that it fits into the GPU's memory."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import torch
 
     from train.finetune.forward import FoldNetwork
-    from train.finetune.task import Example
+    from train.finetune.task import OrderedRecord
 
 
 def check_memory(
     network: FoldNetwork,
     stage: int,
     parameters: dict[str, torch.nn.Parameter],
-    microbatches: Sequence[Sequence[Example]],
+    microbatches: Sequence[Sequence[OrderedRecord]],
     longest: int,
 ) -> None:
     """Run a forward and a backward pass over a stage's largest microbatches, and discard the gradients.

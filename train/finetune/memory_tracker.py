@@ -1,4 +1,4 @@
-"""Bytes of tensors that exist at the same time. Import this module only where a model is loaded: it needs torch."""
+"""Track the bytes of live tensors. Import this module only where a model is loaded: it needs torch."""
 
 import weakref
 from collections.abc import Iterable
@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 
-class LiveBytes(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
-    """Counts the storages that any operation creates while they exist, except those of `known` tensors."""
+class MemoryTracker(TorchDispatchMode):  # type: ignore[misc]  # torch is not followed
+    """Counts live storages that any operation creates, except storages of `known` tensors."""
 
     def __init__(self, known: Iterable[torch.Tensor]) -> None:
         super().__init__()

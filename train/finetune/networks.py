@@ -1,11 +1,11 @@
-"""Pre-trained models with a three-way head: how they are loaded, and which parameters a stage trains."""
+"""Load pre-trained models with a three-way head, and select the parameters that a stage trains."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
-from core.pretrained import SAFE, cannot_load
+from core.pretrained import SAFE_LOADING, loading_error
 from votes.schema import LABELS
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _AFTER_PADDING = {
 
 
 def load_network(base: str, settings: FinetunedModel, seed: int) -> Any:  # noqa: ANN401 - of transformers, or like one
-    """Load the model of a folder or hub id with a head for A, B and tie, and with LoRA adapters if set.
+    """Load the model of a folder or hub id, with a head for A, B and tie and configured LoRA adapters.
 
     A head or adapter that the checkpoint lacks is initialized at random from `seed`. So is the last layer of a head for
     other classes, even if it has three.
@@ -42,14 +42,14 @@ def load_network(base: str, settings: FinetunedModel, seed: int) -> Any:  # noqa
         options["attn_implementation"] = "eager"
     torch.manual_seed(seed)
     kind = AutoModel if settings.compares_answers else AutoModelForSequenceClassification
-    foreign = bool(foreign_head(base)) and not settings.compares_answers
+    foreign = bool(other_head_classes(base)) and not settings.compares_answers
     try:
         model: Any
         model, loading = kind.from_pretrained(
-            base, config=config, ignore_mismatched_sizes=foreign, output_loading_info=True, **options, **SAFE
+            base, config=config, ignore_mismatched_sizes=foreign, output_loading_info=True, **options, **SAFE_LOADING
         )
     except (OSError, ValueError) as error:
-        raise cannot_load(base, error) from error
+        raise loading_error(base, error) from error
     if foreign:
         _reset_head(model, [str(key) for key, *_ in loading["mismatched_keys"]], base, seed)
     if settings.compares_answers:
@@ -80,7 +80,7 @@ def load_config(base: str) -> PreTrainedConfig:
     config.label2id = {label: index for index, label in enumerate(LABELS)}
     config.problem_type = "single_label_classification"
     if getattr(config, "pad_token_id", None) is None:
-        # Without one a causal model would read its answer at a padding token. Llama 3 has no padding token.
+        # Without it a causal model would classify at a padding token. Llama 3 has no padding token.
         end = config.eos_token_id
         config.pad_token_id = end[0] if isinstance(end, list) else end
     return config
@@ -92,7 +92,7 @@ def _read_config(base: str) -> PreTrainedConfig:
     try:
         return AutoConfig.from_pretrained(base, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise cannot_load(base, error) from error
+        raise loading_error(base, error) from error
 
 
 def cpu_has_bfloat16() -> bool:
@@ -107,14 +107,14 @@ def load_with_head(base: str, dtype: torch.dtype | str) -> PreTrainedModel:
     """Load a base with a head for A, B and tie, for adapters that have the trained head. Raises InputError as above."""
     from transformers import AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {"config": load_config(base), "ignore_mismatched_sizes": bool(foreign_head(base))}
+    options: dict[str, Any] = {"config": load_config(base), "ignore_mismatched_sizes": bool(other_head_classes(base))}
     try:
-        return AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **options, **SAFE)
+        return AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **options, **SAFE_LOADING)
     except (OSError, ValueError) as error:
-        raise cannot_load(base, error) from error
+        raise loading_error(base, error) from error
 
 
-def foreign_head(base: str) -> list[str]:
+def other_head_classes(base: str) -> list[str]:
     """Return the classes of a checkpoint's head; nothing if it has no head, or one for A, B and tie."""
     config = _read_config(base)
     classes = [str(config.id2label[number]) for number in sorted(config.id2label)]
@@ -138,7 +138,7 @@ def _reset_head(model: PreTrainedModel, resized: list[str], base: str, seed: int
                 nn.init.zeros_(module.bias)
 
 
-def most_tokens(config: PreTrainedConfig, decoder: bool) -> int | None:
+def max_positions(config: PreTrainedConfig, decoder: bool) -> int | None:
     """Return the most tokens that a model can read; None if its positions are relative.
 
     vLLM reserves one position of a decoder; see infer.scoring.vllm_engine.
@@ -190,7 +190,7 @@ def add_lora(model: PreTrainedModel, lora: Lora) -> Any:  # noqa: ANN401 - peft 
     return adapted
 
 
-def set_trained(model: PreTrainedModel, trained: TrainedPart, lora: bool) -> dict[str, torch.nn.Parameter]:
+def freeze_untrained(model: PreTrainedModel, trained: TrainedPart, lora: bool) -> dict[str, torch.nn.Parameter]:
     """Freeze all parameters that a stage does not train, and return the others by name.
 
     Raises InputError if the model has fewer layers than the stage trains.
@@ -215,7 +215,7 @@ def _backbone_names(model: PreTrainedModel) -> set[str]:
     }
 
 
-def layers_of(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
+def backbone_layers(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
     """Return name and list of the backbone's layers: the longest list of modules in it, since names differ."""
     from torch import nn
 
@@ -224,7 +224,7 @@ def layers_of(model: PreTrainedModel) -> tuple[str, torch.nn.ModuleList]:
 
 
 def _last_layers(model: PreTrainedModel, count: int) -> set[str]:
-    where, layers = layers_of(model)
+    where, layers = backbone_layers(model)
     if count > len(layers):
         raise InputError(f"the model has {len(layers)} layers, not {count}", "train", "lower it, or write all.")
     prefixes = tuple(f"{where}.{index}." for index in range(len(layers) - count, len(layers)))

@@ -1,4 +1,4 @@
-"""AdamW for one stage, and its state as plain tensors."""
+"""Build AdamW for one stage, and store its state as plain tensors."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from core.settings.finetune import TrainingStage
 
 
-def new_optimizer(parameters: dict[str, torch.nn.Parameter], stage: TrainingStage) -> torch.optim.Optimizer:
+def build_optimizer(parameters: dict[str, torch.nn.Parameter], stage: TrainingStage) -> torch.optim.Optimizer:
     """Return AdamW without weight decay of biases and norms, which have one dimension."""
     import torch
 

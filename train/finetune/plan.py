@@ -1,4 +1,4 @@
-"""train_llm --dry-run: estimated memory, time and cost of training, from the real records."""
+"""Estimate memory, time and cost of training from the real records, for train_llm --dry-run."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.tables import GIB, plan_table
-from featurize.tokens.packed_records import pack_records, packing_of, token_counts
-from train.finetune.base_model import base_of, check_bases
+from featurize.tokens.packed_records import pack_records, token_counts, training_packing
+from train.finetune.base_model import check_bases, pretrained_base
 from train.finetune.sampler import steps_per_epoch
-from train.finetune.stages import folds_of
+from train.finetune.stages import trained_folds
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -29,12 +29,12 @@ def _plan(run: Run, records: Records, model: FinetunedLlm) -> str:
     from train.finetune.memory import flops_per_token, microbatch_shapes, plan_memory, predicting_flops_per_token
     from train.finetune.networks import load_config
 
-    base = base_of(model.model)
-    pack_records(run, records, model.name, base, packing_of(model))
+    base = pretrained_base(model.model)
+    pack_records(run, records, model.name, base, training_packing(model))
     counts = token_counts(run, records, model.name, "train")
     config = load_config(base.header_only())
     longest = int(counts.max())
-    folds = folds_of(run, model)
+    folds = trained_folds(run, model)
     _, fold_of = records.labels_and_folds()
     trained_on = [fold_of != fold for fold in folds]
     shapes = microbatch_shapes(counts[trained_on[0]], model, run.settings.seed)

@@ -1,4 +1,4 @@
-"""Progress of a fold's training: tokens a second, time left, and the lines that the driver prints."""
+"""Report the progress of a fold's training: tokens a second and time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ray.actor import ActorHandle
 
-    from train.finetune.task import Point
+    from train.finetune.task import CurvePoint
 
 POST_SECONDS = 10.0  # between two progress lines
 
@@ -23,7 +23,7 @@ class TokenClock:
         self._seconds = 0.0
 
     def begin_stage(self) -> None:
-        """Measure the rate from here on."""
+        """Reset the measured rate."""
         self._read, self._seconds = 0, 0.0
 
     @property
@@ -45,7 +45,7 @@ class TokenClock:
 
 
 class ProgressPoster:
-    """Posts lines about a fold to the driver's actor; see train.finetune.fold_trainer.Messages. None posts nothing."""
+    """Posts lines about a fold to the actor train.finetune.fold_trainer.ProgressLog; without an actor, nothing."""
 
     def __init__(self, fold: int, actor: ActorHandle | None) -> None:
         self._fold, self._actor = fold, actor
@@ -57,11 +57,11 @@ class ProgressPoster:
             self._posted = time.monotonic()
             self._actor.post.remote(self._fold, text)
 
-    def epoch(self, last: Point, text: str) -> None:
+    def epoch(self, last: CurvePoint, text: str) -> None:
         """Post a line at once about the epoch of a step."""
         self.note(f"stage {int(last['stage']) + 1}, epoch {int(last['epoch']) + 1}: {text}")
 
-    def step(self, last: Point, steps: int, clock: TokenClock) -> None:
+    def step(self, last: CurvePoint, steps: int, clock: TokenClock) -> None:
         """Post a line about a step, at most every `POST_SECONDS`."""
         if self._actor is None or time.monotonic() - self._posted < POST_SECONDS:
             return

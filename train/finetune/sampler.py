@@ -1,4 +1,4 @@
-"""Batch sampling: which records are in which step of an epoch, and which worker has which microbatch.
+"""Sample batches: assign records to the steps of an epoch, and microbatches to workers.
 
 The plan depends on the seed and the records only, never on the number of workers or on earlier processes. That is why a
 resumed epoch, or one with other workers, trains the same model.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from core.settings.finetune import FinetunedModel
 
 # Steps whose records are sorted by length together. Little is padding, and the steps still differ between epochs.
-POOL = 16
+STEPS_PER_POOL = 16
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def plan_epoch(
     rng = np.random.default_rng(list(seed))
     shuffled = rng.permutation(len(lengths))
     steps = []
-    for start in range(0, len(shuffled), POOL * global_batch_size):
-        pool = shuffled[start : start + POOL * global_batch_size]
+    for start in range(0, len(shuffled), STEPS_PER_POOL * global_batch_size):
+        pool = shuffled[start : start + STEPS_PER_POOL * global_batch_size]
         ordered = pool[np.argsort(lengths[pool], kind="stable")]
         for first in range(0, len(ordered), global_batch_size):
             records = ordered[first : first + global_batch_size]
@@ -102,7 +102,7 @@ def steps_per_epoch(records: int, global_batch_size: int) -> int:
     return -(-records // global_batch_size)
 
 
-def share_out(sizes: Sequence[int], workers: int) -> list[list[int]]:
+def assign_microbatches(sizes: Sequence[int], workers: int) -> list[list[int]]:
     """Return the indices of each worker's microbatches: the largest first, each to the worker with the least so far."""
     shares: list[list[int]] = [[] for _ in range(workers)]
     loads = [0] * workers
@@ -114,7 +114,7 @@ def share_out(sizes: Sequence[int], workers: int) -> list[list[int]]:
 
 
 def learning_rate_at(step: int, steps: int, warmup_ratio: float) -> float:
-    """Return the share of the stage's learning rate at a step (from 0): a linear warmup, then a linear fall to 0."""
+    """Return the share of the stage's learning rate at a step (from 0): linear warmup, then linear decay to 0."""
     rising = max(1, round(warmup_ratio * steps)) if warmup_ratio > 0 else 0
     if step < rising:
         return (step + 1) / rising

@@ -1,4 +1,4 @@
-"""The folder that fine-tuning leaves: transformers and vLLM load it, and it has tokenizer and packing in it."""
+"""Save a fine-tuned model with tokenizer and packing, for transformers and vLLM."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from train.finetune.networks import load_with_head
 if TYPE_CHECKING:
     from train.finetune.task import FoldTask
 
-ADAPTER = "adapter"
+ADAPTER_FOLDER = "adapter"
 
 
 def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write the model to `folder`: safetensors, configuration, tokenizer, packing.json.
 
-    Adapters must be merged into their base before: vLLM serves no adapters with a head of their own. They cannot be
-    merged into a 4-bit base, so the adapters that `save_adapters` wrote are merged into a base that is loaded again.
+    Adapters must be merged into their base before: vLLM serves no adapters with a head of their own. Adapters cannot be
+    merged into a 4-bit base. So the adapters of `save_adapters` are merged into a newly loaded base.
     """
     if task.settings.is_4bit:
-        model = _merge_into_full_base(task, folder / ADAPTER)
+        model = _merge_into_full_base(task, folder / ADAPTER_FOLDER)
     model.save_pretrained(folder, max_shard_size=SHARD_SIZE)
     load_tokenizer(task.store.base()).save_pretrained(folder)
     save_packing(_packer(task), folder)
@@ -31,8 +31,8 @@ def save_model(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN40
 def save_adapters(model: Any, task: FoldTask, folder: Path) -> None:  # noqa: ANN401 - peft has no types
     """Write the model's adapters, if it has any, to `folder`/adapter, with packing.json. They are small to share."""
     if task.settings.adapters is not None:
-        model.save_pretrained(folder / ADAPTER)
-        save_packing(_packer(task), folder / ADAPTER)
+        model.save_pretrained(folder / ADAPTER_FOLDER)
+        save_packing(_packer(task), folder / ADAPTER_FOLDER)
 
 
 def _packer(task: FoldTask) -> Packer:

@@ -1,4 +1,4 @@
-"""An encoder without pre-training: random weights, and a tokenizer trained on the training records."""
+"""Build an encoder without pre-training: random weights, and a tokenizer trained on the training records."""
 
 from __future__ import annotations
 

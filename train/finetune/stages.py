@@ -1,4 +1,4 @@
-"""Stages of fine-tuned models: models/<name> and its folds, and the out-of-fold predictions in them."""
+"""Define the stages of fine-tuned models, and read their out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.stage import Stage
-from featurize.tokens.packed_records import packing_of
-from train.finetune.checkpoints import HELD_OUT
+from featurize.tokens.packed_records import training_packing
+from train.finetune.checkpoints import HELD_OUT_FILE
 from votes import predictions
 from votes.schema import LABELS
 
@@ -26,13 +26,13 @@ _NOT_THE_MODEL = {
 }  # fmt: skip
 
 
-def folds_of(run: Run, model: FinetunedModel) -> list[int]:
+def trained_folds(run: Run, model: FinetunedModel) -> list[int]:
     """Return the folds that are trained, in ascending order."""
     return sorted(model.folds) if model.folds is not None else list(range(run.settings.data.folds))
 
 
 def model_stage(run: Run, records: Records, model: FinetunedModel, base: CheckpointRef, job: str) -> Stage:
-    """Return the stage of models/<name>. Its fingerprint is that of all its folds' models."""
+    """Return the stage of models/<name>. All its folds' models share its fingerprint."""
     inputs = {"records": records.fingerprint_of("train"), "base": base.fingerprint}
     if model.teacher is not None:
         inputs["teacher"] = predictions.model_fingerprints(run, records, [model.teacher.model])[model.teacher.model]
@@ -42,7 +42,7 @@ def model_stage(run: Run, records: Records, model: FinetunedModel, base: Checkpo
         settings={
             "seed": run.settings.seed,
             "version": VERSION,
-            "packing": packing_of(model).fingerprint,
+            "packing": training_packing(model).fingerprint,
             **model.model_dump(mode="json", exclude=_NOT_THE_MODEL),
         },
         inputs=inputs,
@@ -61,6 +61,6 @@ def held_out_predictions(records: Records, model: Stage, folds: list[int]) -> Pr
     _, fold_of = records.labels_and_folds()
     result = np.full((len(fold_of), len(LABELS)), np.nan)
     for fold in folds:
-        table = finetune_fold_stage(model, fold).folder.read_table(HELD_OUT)
-        result[table["row"].to_numpy()] = predictions.probabilities(table)
+        table = finetune_fold_stage(model, fold).folder.read_table(HELD_OUT_FILE)
+        result[table["row"].to_numpy()] = predictions.probabilities_from_table(table)
     return result

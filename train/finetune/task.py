@@ -1,4 +1,4 @@
-"""The input of the training loop: a fold with its records and settings, and the store of its state and result."""
+"""Define the input of the training loop: a fold's records and settings, and the store of its results."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from core.settings.finetune import FinetunedModel
     from train.finetune.data import TokenData
 
-Point = dict[str, float]  # of the training curves: one optimizer step
-Example = tuple[int, bool]  # a record, and whether its answers are swapped
+CurvePoint = dict[str, float]  # of the training curves: one optimizer step
+OrderedRecord = tuple[int, bool]  # a record, and whether its answers are swapped
 
 
 @dataclass(frozen=True)
 class TrainingState:
-    """The state after an epoch: everything that training needs to resume with the same numbers."""
+    """The state after an epoch: everything needed to resume with the same results."""
 
     stage: int
     epochs: int  # finished ones of that stage
     parameters: dict[str, torch.Tensor]  # all that any stage has trained so far
     optimizer: dict[str, torch.Tensor]
-    history: list[Point]
+    history: list[CurvePoint]
     seconds: float  # of training so far
 
 
@@ -48,7 +48,9 @@ class FoldStore(Protocol):
     def save(self, state: TrainingState) -> None:
         """Replace the saved state."""
 
-    def finish(self, model: Path, rows: Rows, held_out: Probabilities, history: list[Point], seconds: float) -> None:
+    def finish(
+        self, model: Path, rows: Rows, held_out: Probabilities, history: list[CurvePoint], seconds: float
+    ) -> None:
         """Keep the trained model (the files of a folder) and its predictions for the held-out records."""
 
 
@@ -61,4 +63,4 @@ class FoldTask:
     settings: FinetunedModel
     data: TokenData
     store: FoldStore
-    progress: ActorHandle | None = None  # train.finetune.fold_trainer.Messages
+    progress: ActorHandle | None = None  # train.finetune.fold_trainer.ProgressLog

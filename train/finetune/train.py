@@ -1,4 +1,4 @@
-"""The body of train_encoder and train_llm: the folds of a model fine-tuned into models/<name>."""
+"""Fine-tune the folds of a model into models/<name>, for train_encoder and train_llm."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy.typing as npt
 
 from core import logs
 from core.errors import InputError
-from core.filesystems import resolve
+from core.filesystems import resolve_filesystem
 from core.progress import Progress
 from core.ray_session import connect
-from core.resources import fitting_count, require_capacity, resource_seconds, workers_request
+from core.resources import count_fitting, require_capacity, resource_seconds, workers_request
 from core.run import Run, StageResult
-from featurize.tokens.packed_records import share_tokens, token_counts
-from train.finetune.checkpoints import CHECKPOINT, RunFoldStore
+from featurize.tokens.packed_records import put_tokens, token_counts
+from train.finetune.checkpoints import CHECKPOINT_FOLDER, RunFoldStore
 from train.finetune.data import TokenData
-from train.finetune.networks import foreign_head
+from train.finetune.networks import other_head_classes
 from train.finetune.sampler import plan_epoch
-from train.finetune.stages import finetune_fold_stage, folds_of
+from train.finetune.stages import finetune_fold_stage, trained_folds
 from train.finetune.task import FoldTask
 from votes import predictions
 from votes.schema import LABELS
@@ -39,7 +39,7 @@ def fine_tune_folds(
     run: Run, records: Records, model: FinetunedModel, base: CheckpointRef, stage: Stage
 ) -> StageResult:
     """Train the missing folds, each into models/<name>/fold-<k>. `stage` is that of the model."""
-    folds = folds_of(run, model)
+    folds = trained_folds(run, model)
     finished = {fold: None if run.force else finetune_fold_stage(stage, fold).manifest() for fold in folds}
     missing = [fold for fold, manifest in finished.items() if manifest is None]
     if not missing and (manifest := stage.manifest()) is not None and manifest.get("folds") == folds:
@@ -52,7 +52,7 @@ def fine_tune_folds(
     manifests = {}
     for fold in folds:
         fold_stage = finetune_fold_stage(stage, fold)
-        (fold_stage.folder / CHECKPOINT).delete_all()  # left by a job that was killed after the fold's manifest
+        (fold_stage.folder / CHECKPOINT_FOLDER).delete_all()  # left by a job that was killed after the fold's manifest
         manifests[fold] = fold_stage.manifest() or {}
     metrics: dict[str, Any] = {
         name: {fold: manifest["metrics"][name] for fold, manifest in manifests.items()}
@@ -108,10 +108,10 @@ def _train(
             gpus=model.num_workers * model.gpus_per_worker,
         )
         tasks.append(FoldTask(fold, run.settings.seed, model, data, store))
-    total = len(folds_of(run, model))
+    total = len(trained_folds(run, model))
     progress = Progress(stage.name, "folds", total=total, done=total - len(missing))
-    storage = resolve((stage.folder / _RAY_TRAIN).uri)
-    at_once = model.folds_at_once or fitting_count(request, len(missing))
+    storage = resolve_filesystem((stage.folder / _RAY_TRAIN).uri)
+    at_once = model.folds_at_once or count_fitting(request, len(missing))
 
     def on_progress(fold: int, text: str) -> None:
         logs.info(stage.name, f"fold {fold}: {text}")
@@ -122,7 +122,7 @@ def _train(
 
 
 def training_notes(run: Run, base: CheckpointRef, model: FinetunedModel, lengths: npt.NDArray[np.int32]) -> list[str]:
-    """Return what a user should know before the first step: notes on data, head and workers.
+    """Return notes on data, head and workers, to log before the first step.
 
     `lengths` (n,) are the tokens of a fold's training records.
     """
@@ -130,7 +130,7 @@ def training_notes(run: Run, base: CheckpointRef, model: FinetunedModel, lengths
     if run.settings.data.others:
         names = ", ".join(source.name for source in run.settings.data.others)
         notes.append(f"only the first source of votes is used; the other sources ({names}) train boosters only")
-    classes = [] if base.in_run or model.compares_answers else foreign_head(base.header_only())
+    classes = [] if base.in_run or model.compares_answers else other_head_classes(base.header_only())
     if classes:
         names = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
         notes.append(f"{base.location} has a head for {names}; replacing it with one for {', '.join(LABELS)}")
@@ -158,7 +158,7 @@ def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:
             where=f"{run.folder}/tokens/{model.name}",
             fix="leave these records out of data.train.",
         )
-    blocks = share_tokens(run, records, model.name, "train")
+    blocks = put_tokens(run, records, model.name, "train")
     return TokenData(blocks, lengths, labels, folds, _teacher_predictions(run, records, model))
 
 
@@ -166,7 +166,7 @@ def _teacher_predictions(run: Run, records: Records, model: FinetunedModel) -> P
     """Return the teacher's out-of-fold predictions (n, 3): of each record by a model that did not see its vote.
 
     They still carry information about the student's held-out votes. The student of fold k learns from predictions on
-    the other folds, whose teachers were trained on fold k, among others. That may inflate its held-out score by an
+    the other folds. Their teachers were trained on fold k, too. That may inflate the student's held-out score by an
     unknown amount. Only teachers trained again for each k, without it, would prevent that. Records that the teacher
     could not score are nan.
     """

@@ -1,4 +1,4 @@
-"""Scoring mode `classify`: a model with a trained head for A, B and tie."""
+"""Score with mode `classify`: a model with a trained head for A, B and tie."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TRAIN = "train it with the job train_llm."
-HEAD = "score.weight"  # in every ...ForSequenceClassification of a decoder in transformers
+HEAD_WEIGHT = "score.weight"  # in every ...ForSequenceClassification of a decoder in transformers
 
 
 @MODES.register
@@ -24,7 +24,7 @@ class Classify(ScoringMode):
     """Take the class probabilities of a sequence classifier."""
 
     name: ClassVar[str] = "classify"
-    summary: ClassVar[str] = "A model with a head for A, B and tie, such as train_llm leaves."
+    summary: ClassVar[str] = "A model with a head for A, B and tie, such as one from train_llm."
     task_type: ClassVar[Literal["classify", "generate"]] = "classify"
     architecture: ClassVar[str] = "ForSequenceClassification"
     fixed_packing: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class Classify(ScoringMode):
                 where,
                 f"{_TRAIN[:-1]}, or ask an instruct model with mode: judge.",
             )
-        # transformers leaves id2label out of config.json when there are two labels, its default.
+        # transformers omits id2label from config.json for two labels, its default.
         labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
         if labels != len(LABELS):
             raise InputError(f"the head has {labels} classes, not {len(LABELS)} (A, B, tie)", where, _TRAIN)
@@ -50,10 +50,10 @@ class Classify(ScoringMode):
 
     def check_weights(self, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
         """Raise InputError unless the weights have a head with a row for each class."""
-        if HEAD not in shapes:
-            raise InputError(f"the weights have no trained head ({HEAD})", str(folder), _TRAIN)
-        if shapes[HEAD][0] != len(LABELS):
-            raise InputError(f"{HEAD} has {shapes[HEAD][0]} rows, not {len(LABELS)}", str(folder), _TRAIN)
+        if HEAD_WEIGHT not in shapes:
+            raise InputError(f"the weights have no trained head ({HEAD_WEIGHT})", str(folder), _TRAIN)
+        if shapes[HEAD_WEIGHT][0] != len(LABELS):
+            raise InputError(f"{HEAD_WEIGHT} has {shapes[HEAD_WEIGHT][0]} rows, not {len(LABELS)}", str(folder), _TRAIN)
 
     def probabilities(self, reply: Mapping[str, Any], answer_ids: Sequence[int]) -> Sequence[float]:
         """Return the class probabilities, which ray.data.llm puts into the column `embeddings`."""

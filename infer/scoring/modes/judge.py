@@ -1,4 +1,4 @@
-"""Scoring mode `judge`: an instruct model that is asked which response is better."""
+"""Score with mode `judge`: ask an instruct model which response is better."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from core.errors import InputError
 from core.registry import MODES
-from infer.scoring.mode import Frame, ScoringMode
+from infer.scoring.mode import PromptFrame, ScoringMode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from core.settings.llm import Llm
 
-DATE = datetime.date(2024, 7, 26)  # the one that Llama 3's template falls back on
+TEMPLATE_DATE = datetime.date(2024, 7, 26)  # the one that Llama 3's template falls back on
 _RECORD = "\u2063record\u2063"  # stands for the record while the template is applied; no template trims inside
 
 
@@ -57,12 +57,12 @@ class Judge(ScoringMode):
         architectures = config.get("architectures") or []
         if not any(str(name).endswith(self.architecture) for name in architectures):
             raise InputError(
-                f"not a model that writes, but {', '.join(map(str, architectures)) or 'no architecture'}",
+                f"not a generative model, but {', '.join(map(str, architectures)) or 'no architecture'}",
                 where,
                 "name an instruct model, or set mode: classify.",
             )
 
-    def frame(self, tokenizer: Any) -> Frame:  # noqa: ANN401 - of transformers
+    def frame(self, tokenizer: Any) -> PromptFrame:  # noqa: ANN401 - of transformers
         """Return the instruction and the question as one turn of a chat, up to where the model's answer starts.
 
         Raises InputError if the tokenizer has no chat template, or one that takes no single turn of the user.
@@ -77,19 +77,22 @@ class Judge(ScoringMode):
         turn = [{"role": "user", "content": f"{self.instruction}{_RECORD}{self.question}"}]
         try:
             # Some templates state the date, and a record's packing must be the same tomorrow.
-            fixed = {"strftime_now": lambda form: DATE.strftime(form), "date_string": DATE.strftime("%d %b %Y")}
+            fixed = {
+                "strftime_now": lambda form: TEMPLATE_DATE.strftime(form),
+                "date_string": TEMPLATE_DATE.strftime("%d %b %Y"),
+            }
             text = str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True, **fixed))
         except Exception as error:  # templates are programs of the model's makers
             raise InputError(f"its chat template fails: {error}", where, "use another checkpoint.") from error
         before, record, behind = text.partition(_RECORD)
         if not record:
-            raise InputError("its chat template leaves out what the user says", where, "use another checkpoint.")
-        return Frame(before, behind)
+            raise InputError("its chat template drops the user's message", where, "use another checkpoint.")
+        return PromptFrame(before, behind)
 
-    def answer_ids(self, tokenizer: Any, frame: Frame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
+    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
         """Return the token ids of the answers where they follow the question.
 
-        Raises InputError unless each is one token there that leaves the tokens before it as they are.
+        Raises InputError unless each is a single token that does not change the tokens before it.
         """
         behind = (frame or self.frame(tokenizer)).behind
         prefix = tokenizer.encode(behind, add_special_tokens=False)
@@ -104,7 +107,7 @@ class Judge(ScoringMode):
         return ids
 
     def sampling_options(self, answer_ids: Sequence[int]) -> dict[str, Any]:
-        """Allow the answers' tokens alone as the next one, and ask for their log-probabilities.
+        """Allow only the answers' tokens as the next one, and request their log-probabilities.
 
         The most probable few of the whole vocabulary may leave out the very tokens that are needed.
         """
@@ -128,9 +131,9 @@ class Judge(ScoringMode):
         """Load a causal language model."""
         from transformers import AutoModelForCausalLM
 
-        from core.pretrained import SAFE
+        from core.pretrained import SAFE_LOADING
 
-        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", **SAFE)
+        model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(checkpoint, dtype="auto", **SAFE_LOADING)
         return model
 
     def new_model(self, config: Any) -> PreTrainedModel:  # noqa: ANN401 - of transformers

@@ -1,4 +1,4 @@
-"""Whether predictions lean as voters do: to the first answer, to the longer one, or to the more decorated one."""
+"""Compare the biases of predictions and voters: to the first, the longer, or the more decorated answer."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from core.stage import read_manifest
 from metrics.bradley_terry import fit_bradley_terry
 from metrics.calibration_curves import equal_count_bins
 from metrics.differences import normalized_difference
-from metrics.intervals import bootstrap_means, bootstrap_parts, interval
-from report.columns import STYLE
+from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval
+from report.columns import STYLE_FEATURES
 from report.section import ReportSection
 from report.sections.bias.figures import length_figure, style_figure
 from votes.schema import LABELS
-from votes.swap import half_wins
+from votes.swap import win_shares
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 LENGTH_BINS = 8
 # The advantage of the first answer over an equal second answer: a home advantage (Davidson and Beaver 1977).
-POSITION = "position"
+POSITION_FEATURE = "position"
 
 
 @SECTIONS.register
@@ -74,8 +74,8 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
     averages = averages_both_orders(context.settings)
     averages["blend"] = all(averages[model] for model in context.settings.blended)
     predicted = {**context.predictions, "blend": context.blend}
-    actual = half_wins(votes)
-    lean = np.stack([half_wins(values) - actual for values in predicted.values()], axis=1)
+    actual = win_shares(votes)
+    lean = np.stack([win_shares(values) - actual for values in predicted.values()], axis=1)
     # A model of some folds predicts only their records, and is compared with the votes on those records.
     present = ~np.isnan(lean)
     means = bootstrap_means(
@@ -90,14 +90,14 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
         rows = present[:, n]
         by_model[name] = {
             **dict(zip(LABELS, values[rows].mean(axis=0).tolist(), strict=True)),
-            "half_wins": float(half_wins(values[rows]).mean()),
+            "half_wins": float(win_shares(values[rows]).mean()),
             "lean": float(lean[rows, n].mean()),
-            "lean_ci95": list(interval(leans[:, n])),
+            "lean_ci95": list(percentile_interval(leans[:, n])),
             "both_orders": averages[name],
             "exchange": exchanges.get(name),
         }
     shares = dict(zip(LABELS, votes.mean(axis=0).tolist(), strict=True))
-    won_by_a = {"half_wins": float(actual.mean()), "half_wins_ci95": list(interval(means[:, -1]))}
+    won_by_a = {"half_wins": float(actual.mean()), "half_wins_ci95": list(percentile_interval(means[:, -1]))}
     return {"votes": {**shares, **won_by_a}, "predicted": by_model}
 
 
@@ -115,14 +115,14 @@ def _length(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]
     difference = normalized_difference(a, b)
     inside = np.eye(LENGTH_BINS, dtype=bool)[equal_count_bins(difference, LENGTH_BINS)]
     inside = inside[:, inside.any(axis=0)]
-    actual, predicted = half_wins(votes), half_wins(context.blend)
-    means = bootstrap_parts(actual, inside, context.votes.groups, seed=context.seed)
+    actual, predicted = win_shares(votes), win_shares(context.blend)
+    means = bootstrap_part_means(actual, inside, context.votes.groups, seed=context.seed)
     return [
         {
             "difference": float(difference[rows].mean()),
             "count": int(rows.sum()),
             "actual": float(actual[rows].mean()),
-            "ci95": list(interval(means[:, n])),
+            "ci95": list(percentile_interval(means[:, n])),
             "predicted": float(predicted[rows].mean()),
         }
         for n, rows in enumerate(inside.T)
@@ -136,7 +136,7 @@ def _style(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]
     """
     columns = context.columns["train"]
     differences = {}
-    for name in STYLE:
+    for name in STYLE_FEATURES:
         difference = normalized_difference(columns[f"{name}_a"].to_numpy(), columns[f"{name}_b"].to_numpy())
         if difference.any():
             # Deviation from 0, not from the mean: exchanging the answers turns every sign. The position takes the rest.
@@ -144,8 +144,8 @@ def _style(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]
     design = np.stack([*differences.values(), np.ones(len(votes))], axis=1)
     groups = context.votes.groups
     fits = {
-        "votes": fit_bradley_terry(design, half_wins(votes), groups),
-        "blend": fit_bradley_terry(design, half_wins(context.blend), groups),
+        "votes": fit_bradley_terry(design, win_shares(votes), groups),
+        "blend": fit_bradley_terry(design, win_shares(context.blend), groups),
     }
     return [
         {
@@ -153,5 +153,5 @@ def _style(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]
             **{source: float(fit.coefficients[n]) for source, fit in fits.items()},
             **{f"{source}_ci95": list(fit.interval(n)) for source, fit in fits.items()},
         }
-        for n, name in enumerate([*differences, POSITION])
+        for n, name in enumerate([*differences, POSITION_FEATURE])
     ]

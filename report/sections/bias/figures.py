@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from report.figures import sentences
+from report.figures import join_sentences
 from report.numbers import Key, marked_interval, marked_number
-from report.svg import FigureRow, Mark, Plot, axes, figure, path, points, row_figure, spanning, whiskers
+from report.svg import FigureRow, Mark, Plot, axes, axis_around, figure, path, points, row_figure, whiskers
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -18,9 +18,9 @@ def length_figure(metrics: Metrics) -> Markup:
     """Return how often A wins by how much longer it is, as voted and as predicted."""
     bins = metrics["bias"]["length"]
     shares = [value for part in bins for value in (*part["ci95"], part["predicted"])]
-    x = spanning([part["difference"] for part in bins], "length of A against B, (a − b) / (a + b) in characters")
-    plot = Plot(x, spanning(shares, "share won by A, a tie as half a win", percent=True, whole_steps=True), top=26)
-    text = sentences(
+    x = axis_around([part["difference"] for part in bins], "length of A against B, (a − b) / (a + b) in characters")
+    plot = Plot(x, axis_around(shares, "share won by A, a tie as half a win", percent=True, whole_steps=True), top=26)
+    text = join_sentences(
         Markup("difference {}: actual {}, predicted {}").format(
             marked_number(metrics, "+.2f", "bias", "length", n, "difference"),
             marked_number(metrics, ".1%", "bias", "length", n, "actual"),
@@ -45,7 +45,7 @@ def style_figure(metrics: Metrics) -> Markup:
     """Return the coefficients of the Bradley-Terry fits to the votes and to the blend."""
     coefficients = metrics["bias"]["style"]
     ends = [end for entry in coefficients for source in ("votes", "blend") for end in entry[f"{source}_ci95"]]
-    axis = spanning([0, *ends], "log-odds of a win, for one standard deviation")
+    axis = axis_around([0, *ends], "log-odds of a win, for one standard deviation")
     rows, texts = [], []
     for n, entry in enumerate(coefficients):
         keys: tuple[Key, ...] = ("bias", "style", n)
@@ -64,4 +64,4 @@ def style_figure(metrics: Metrics) -> Markup:
             )
         )
     title = "Style coefficients of Bradley-Terry fits to the votes and to the blend, with 95% intervals"
-    return row_figure("style", title, sentences(texts), rows, axis, reference=0)
+    return row_figure("style", title, join_sentences(texts), rows, axis, reference=0)

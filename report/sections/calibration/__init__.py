@@ -1,4 +1,4 @@
-"""Whether the blend's probabilities match the frequencies of votes."""
+"""Check whether the blend's probabilities match the frequencies of votes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from core.registry import SECTIONS
-from metrics.calibration_curves import confusion, histogram, reliability_diagram
+from metrics.calibration_curves import confusion_matrix, histogram, reliability_diagram
 from report.section import ReportSection
 from report.sections.calibration.figures import reliability_figure
 from votes.schema import LABELS
@@ -27,7 +27,7 @@ class CalibrationSection(ReportSection):
     def compute(self, context: ReportContext) -> Metrics:
         """Return reliability diagram and histogram by class, and the counts of votes by predicted class."""
         blend, labels = context.blend, context.votes.labels
-        counts = zip(LABELS, confusion(blend, labels).tolist(), strict=True)
+        counts = zip(LABELS, confusion_matrix(blend, labels).tolist(), strict=True)
         return {
             "calibration": {
                 "reliability": {label: reliability_diagram(blend[:, n], labels == n) for n, label in enumerate(LABELS)},

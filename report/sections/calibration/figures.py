@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from report.figures import sentences
+from report.figures import join_sentences
 from report.numbers import marked_number
-from report.svg import Axis, Plot, axes, bars, figure, path, points, spanning, whiskers
+from report.svg import Axis, Plot, axes, axis_around, bars, figure, path, points, whiskers
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -28,12 +28,12 @@ def reliability_figure(metrics: Metrics, label: str) -> Markup:
     )
     edges = [n / len(counts) for n in range(len(counts) + 1)]
     filled = max(n + 1 for heights in calibration["histogram"].values() for n, count in enumerate(heights) if count)
-    x = spanning([0, max(highest, edges[filled])], f"predicted P({label})", percent=True, whole_steps=True)
+    x = axis_around([0, max(highest, edges[filled])], f"predicted P({label})", percent=True, whole_steps=True)
     y = Axis(x.low, x.high, f"share of votes for {label}" if label != "tie" else "share of ties", percent=True)
     plot = Plot(x, y, top=26, bottom=250)
-    below = Plot(x, spanning([0, max(counts)], "records", whole_steps=True), top=250 + HISTOGRAM_GAP, bottom=350)
+    below = Plot(x, axis_around([0, max(counts)], "records", whole_steps=True), top=250 + HISTOGRAM_GAP, bottom=350)
     keys = ("calibration", "reliability", label)
-    text = sentences(
+    text = join_sentences(
         Markup("predicted {}, observed {}, {} records").format(
             marked_number(metrics, ".1%", *keys, n, "predicted"),
             marked_number(metrics, ".1%", *keys, n, "observed"),

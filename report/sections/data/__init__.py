@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.registry import SECTIONS
-from report.columns import signatures_of
+from report.columns import read_signatures
 from report.scores import score_parts
 from report.section import ReportSection
 from votes import duplicates
@@ -48,12 +48,12 @@ def count_duplicates(columns: Mapping[str, pa.Table], losses: Doubles, votes: Vo
     """Return counts of exact copies and near-duplicates, and the scores (n,) without them."""
     rows = len(votes)
     hashes = np.concatenate([table["text_hash"].to_numpy() for table in columns.values()])
-    pairs = duplicates.near_pairs(np.concatenate([signatures_of(table) for table in columns.values()]))
+    pairs = duplicates.near_duplicate_pairs(np.concatenate([read_signatures(table) for table in columns.values()]))
     # Exact copies are near-duplicates, too, and certain ones.
     _, first, copy_of = np.unique(hashes, return_index=True, return_inverse=True)
     copies = np.stack([first[copy_of], np.arange(len(hashes))], axis=1)
     pairs = np.concatenate([pairs, copies[copies[:, 0] < copies[:, 1]]])
-    cluster = duplicates.clusters(len(hashes), pairs)
+    cluster = duplicates.cluster_records(len(hashes), pairs)
     in_train, in_test = cluster[:rows], cluster[rows:]
     shared = _cluster_sizes(in_train) > 1
     straddling = _straddling(in_train, votes.folds)
@@ -64,7 +64,7 @@ def count_duplicates(columns: Mapping[str, pa.Table], losses: Doubles, votes: Vo
     scores = score_parts(np.stack(list(kept.values()), axis=1), losses, votes.groups, seed)
     return {
         "threshold": duplicates.THRESHOLD,
-        "shingle": duplicates.SHINGLE,
+        "shingle": duplicates.SHINGLE_LENGTH,
         "permutations": duplicates.PERMUTATIONS,
         "bands": duplicates.BANDS,
         "exact": {

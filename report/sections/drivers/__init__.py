@@ -11,7 +11,7 @@ from core.registry import SECTIONS
 from report.section import ReportSection
 from report.sections.drivers.figures import family_figure
 from train.boosters.data import EXPLAIN_ROWS
-from train.boosters.fold_files import IMPORTANCE
+from train.boosters.fold_files import IMPORTANCE_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
 TOP_FEATURES = 20
 MIN_FAMILIES = 6  # with fewer than twice as many families as claims, chance would confirm most claims
 # The families that drive the boosters according to the authors of the published notebook.
-CLAIMED = ("length", "vocabulary", "entities")
+CLAIMED_FAMILIES = ("length", "vocabulary", "entities")
 
 
 @SECTIONS.register
 class DriversSection(ReportSection):
     """What drives the boosters."""
 
-    name, title, order = "drivers", "Drivers", 60
+    name, title, order = "drivers", "Importance", 60
     summary = "Importance of feature families and features, by gain and SHAP, for each booster."
     figures = MappingProxyType({"families": family_figure})
 
     def compute(self, context: ReportContext) -> Metrics:
         """Return importances by booster, and whether published claims about them hold here."""
         importance = _importances(context.run)
-        return {"importance": importance, "drivers": judge_claims(importance), "explained_rows": EXPLAIN_ROWS}
+        return {"importance": importance, "drivers": check_claims(importance), "explained_rows": EXPLAIN_ROWS}
 
 
 def _importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
@@ -47,9 +47,9 @@ def _importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
     importances = {}
     for booster in run.settings.boosters:
         folder = run.folder / f"models/{booster.name}"
-        if not folder.exists(IMPORTANCE):
+        if not folder.exists(IMPORTANCE_FILE):
             continue
-        table = folder.read_table(IMPORTANCE)
+        table = folder.read_table(IMPORTANCE_FILE)
         total = max(pc.sum(table["shap"]).as_py(), 1e-12)
         table = table.append_column("shap_share", pc.divide(table["shap"], total))
         by_family = table.group_by("family").aggregate([("gain_share", "sum"), ("shap_share", "sum")])
@@ -62,18 +62,18 @@ def _importances(run: Run) -> dict[str, dict[str, list[dict[str, Any]]]]:
     return importances
 
 
-def judge_claims(importances: Importances) -> dict[str, Any] | None:
-    """Return whether the families of CLAIMED drive the boosters.
+def check_claims(importances: Importances) -> dict[str, Any] | None:
+    """Return whether the families of CLAIMED_FAMILIES drive the boosters.
 
     Boosters count if they see all of these families and at least MIN_FAMILIES; None if no booster counts. The share of
     a family is the mean of its shares of SHAP values over these boosters. A claim is confirmed if the family is among
-    the first len(CLAIMED), and has more than an equal share.
+    the first len(CLAIMED_FAMILIES), and has more than an equal share.
     """
     shares = [
         {entry["family"]: entry["shap_share"] for entry in importance["families"]}
         for importance in importances.values()
     ]
-    shares = [share for share in shares if set(CLAIMED) <= set(share) and len(share) >= MIN_FAMILIES]
+    shares = [share for share in shares if set(CLAIMED_FAMILIES) <= set(share) and len(share) >= MIN_FAMILIES]
     if not shares:
         return None
     families = {family for share in shares for family in share}
@@ -84,8 +84,8 @@ def judge_claims(importances: Importances) -> dict[str, Any] | None:
             "family": family,
             "shap_share": means[family],
             "rank": ordered.index(family) + 1,
-            "confirmed": ordered.index(family) < len(CLAIMED) and means[family] > 1 / len(ordered),
+            "confirmed": ordered.index(family) < len(CLAIMED_FAMILIES) and means[family] > 1 / len(ordered),
         }
-        for family in CLAIMED
+        for family in CLAIMED_FAMILIES
     ]
     return {"families": len(ordered), "first": ordered[0], "first_shap_share": means[ordered[0]], "claims": claims}

@@ -1,4 +1,4 @@
-"""Scores of baselines, models and blends side by side, their cost, and what sources of votes are worth."""
+"""Compare scores and costs of baselines, models and blends, and the gains of sources of votes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from core.registry import SECTIONS
 from core.stage import read_manifest
-from metrics.intervals import bootstrap_means, interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import record_log_loss
 from report.scores import score_predictions
 from report.section import ReportSection
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from report.section import Metrics
     from votes.arrays import Votes
 
-UNITS = ("core_seconds", "gpu_seconds")
+COST_UNITS = ("core_seconds", "gpu_seconds")
 
 
 @SECTIONS.register
@@ -39,12 +39,12 @@ class ModelsSection(ReportSection):
         """Return scores and costs by model, comparisons of incomplete models, and the study of sources."""
         prior = context.baselines["class prior"]
         others = {"class prior": prior, **context.predictions, "blend": context.blend}
-        same_rows = {name: compare_on_rows_of(name, others, context.votes, context.seed) for name in context.incomplete}
+        same_rows = {name: compare_on_rows(name, others, context.votes, context.seed) for name in context.incomplete}
         models = dict(context.scores["models"])
         for name, comparison in same_rows.items():
             folds = {"folds": context.settings.partial[name]} if name in context.settings.partial else {}
             models[name] = {**comparison["beside"][name], **folds, "records": comparison["rows"]}
-        for name, cost in costs_of(context.run).items():
+        for name, cost in model_costs(context.run).items():
             models[name] = {**models[name], "cost": cost}
         return {
             "baselines": context.scores["baselines"],
@@ -54,7 +54,7 @@ class ModelsSection(ReportSection):
         }
 
 
-def compare_on_rows_of(model: str, predicted: Mapping[str, Probabilities], votes: Votes, seed: int) -> dict[str, Any]:
+def compare_on_rows(model: str, predicted: Mapping[str, Probabilities], votes: Votes, seed: int) -> dict[str, Any]:
     """Score every set of predictions on the rows that `model` predicts, and its loss less the model's loss.
 
     `predicted` maps names to probabilities (n, 3) with nan rows. Sets that lack any of the model's rows are left out.
@@ -69,16 +69,16 @@ def compare_on_rows_of(model: str, predicted: Mapping[str, Probabilities], votes
     compared = {
         name: {
             **score_predictions(values, own_votes.labels),
-            "ci95": list(interval(means[:, n])),
+            "ci95": list(percentile_interval(means[:, n])),
             "difference": float((losses[name] - losses[model]).mean()),
-            "difference_ci95": list(interval(means[:, len(complete) + n])),
+            "difference_ci95": list(percentile_interval(means[:, len(complete) + n])),
         }
         for n, (name, values) in enumerate(complete.items())
     }
     return {"rows": int(rows.sum()), "beside": compared}
 
 
-def costs_of(run: Run) -> dict[str, dict[str, float]]:
+def model_costs(run: Run) -> dict[str, dict[str, float]]:
     """Return by model the seconds of its training and scoring, times the CPUs or GPUs that were held.
 
     Manifests give the seconds of folds and shards, and for language models the start of their engines. For resumed
@@ -94,12 +94,12 @@ def costs_of(run: Run) -> dict[str, dict[str, float]]:
     costs = {}
     for model, names in folders.items():
         metrics = [(read_manifest(run.folder / name) or {"metrics": {}})["metrics"] for name in names]
-        costs[model] = {unit: sum(float(stage.get(unit, 0.0)) for stage in metrics) for unit in UNITS}
+        costs[model] = {unit: sum(float(stage.get(unit, 0.0)) for stage in metrics) for unit in COST_UNITS}
     return costs
 
 
 def _source_gains(run: Run) -> dict[str, Any]:
-    """Return what each other source of votes is worth, by its name; nothing if the run has no study of sources."""
+    """Return the gain of each other source of votes by name; empty without a study of sources."""
     used = any(source.weight > 0 for source in run.settings.data.others)
     manifest = read_manifest(run.folder / "sources") if used else None
     return {} if manifest is None else dict(manifest["metrics"]["sources"])

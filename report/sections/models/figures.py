@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from report.figures import plain_text, sentences
+from report.figures import escape_text, join_sentences
 from report.numbers import Key, marked_interval, marked_number, value_at
-from report.svg import FigureRow, Mark, row_figure, spanning
+from report.svg import FigureRow, Mark, axis_around, row_figure
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -26,7 +26,7 @@ def loss_figure(metrics: Metrics) -> Markup:
     ]
     submitted = f"blend: {metrics['blend']['submission']}"
     values = [value_at(metrics, keys) for _, keys, _ in entries]
-    axis = spanning([end for scores in values for end in scores["ci95"]], "out-of-fold log loss, nats per record")
+    axis = axis_around([end for scores in values for end in scores["ci95"]], "out-of-fold log loss, nats per record")
     rows = [
         FigureRow(
             label,
@@ -36,9 +36,9 @@ def loss_figure(metrics: Metrics) -> Markup:
         )
         for (kind, keys, label), scores in zip(entries, values, strict=True)
     ]
-    text = sentences(
+    text = join_sentences(
         Markup("{}: {}, interval {}").format(
-            plain_text(label),
+            escape_text(label),
             marked_number(metrics, ".4f", *keys, "oof_log_loss"),
             marked_interval(metrics, ".4f", *keys, "ci95"),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from report.figures import plain_text, sentences
+from report.figures import escape_text, join_sentences
 from report.numbers import Key, marked_number
 from report.svg import Axis, FigureRow, Mark, row_figure
 
@@ -24,7 +24,7 @@ def timeline_figure(metrics: Metrics) -> Markup:
         shown = Markup("{} s").format(marked_number(metrics, ",.1f", *keys, tag="tspan"))
         rows.append(FigureRow(stage["stage"], [mark], shown))
         seconds = marked_number(metrics, ",.1f", *keys)
-        texts.append(Markup("{}: {} seconds").format(plain_text(stage["stage"]), seconds))
+        texts.append(Markup("{}: {} seconds").format(escape_text(stage["stage"]), seconds))
     end = max((stage["before"] + stage["seconds"] for stage in stages), default=1.0)
     axis = Axis(0, max(end, 1e-3), "seconds of work, without idle time between stages")
-    return row_figure("timeline", "Seconds that each stage of the run took", sentences(texts), rows, axis)
+    return row_figure("timeline", "Seconds that each stage of the run took", join_sentences(texts), rows, axis)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from report.context import ReportContext
     from report.section import Metrics
 
-COUNTS = ("requests", "distinct_requests", "records_in_both_orders", "tokens", "failed")
+REQUEST_COUNTS = ("requests", "distinct_requests", "records_in_both_orders", "tokens", "failed")
 
 
 @SECTIONS.register
@@ -35,7 +35,7 @@ class ScoringSection(ReportSection):
             failures = folder.read_table(QUARANTINE_FILE, ["reason"])["reason"].to_pylist()
             reasons = collections.Counter(reason.partition(":")[0] for reason in failures)
             scoring[llm.name] = {
-                **{name: metrics[name] for name in COUNTS},
+                **{name: metrics[name] for name in REQUEST_COUNTS},
                 "position": metrics["position"],
                 "only_unsure": llm.swap == "uncertain",
                 "reasons": dict(reasons.most_common()),

@@ -10,7 +10,7 @@ from core.registry import SECTIONS
 from core.stage import read_manifest
 from report.section import ReportSection
 from report.sections.search.figures import search_figure
-from tune.stage import TRIALS
+from tune.stage import TRIALS_FILE
 
 if TYPE_CHECKING:
     from report.context import ReportContext
@@ -41,7 +41,7 @@ class SearchSection(ReportSection):
                     "rounds": int(row["rounds"]),
                     "stopped": row["stopped"] == "1",
                 }
-                for row in csv.DictReader(folder.read_bytes(TRIALS).decode().splitlines())
+                for row in csv.DictReader(folder.read_bytes(TRIALS_FILE).decode().splitlines())
             ]
             ordered = sorted(trials, key=lambda trial: float(trial["at"]))
             best = manifest["metrics"]["best"]

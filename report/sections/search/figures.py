@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from markupsafe import Markup
 
 from report.numbers import marked_number
-from report.svg import Axis, Plot, axes, figure, points, spanning
+from report.svg import Axis, Plot, axes, axis_around, figure, points
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -17,7 +17,7 @@ def search_figure(metrics: Metrics, booster: str) -> Markup:
     """Return the held-out loss of each trial of a search by the time of its end."""
     trials = metrics["search"][booster]["trials"]
     x = Axis(0, max(*(trial["at"] for trial in trials), 1e-3), "seconds since the search began")
-    y = spanning([trial["log_loss"] for trial in trials], "held-out log loss, nats per record")
+    y = axis_around([trial["log_loss"] for trial in trials], "held-out log loss, nats per record")
     plot = Plot(x, y, top=26, left=60)
     complete, stopped = (
         [(trial["at"], trial["log_loss"]) for trial in trials if trial["stopped"] == early] for early in (False, True)

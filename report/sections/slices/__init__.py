@@ -1,4 +1,4 @@
-"""Where the blend errs: its loss on slices of the records, with intervals."""
+"""Compute the blend's loss on slices of the records, with intervals."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     SliceMasks = dict[tuple[str, str], Mask]  # by what tells slices apart, and the name of the slice
 
 TOP_MODELS = 8  # by records in which either answer is theirs
-# Percentile intervals of few prompts are too short: by 9% for 20 normal values, by 37% for 5, by more for skewed ones.
+# Percentile intervals of few prompts are too short: by 9% for 20 normal values, and by 37% for 5.
 MIN_PROMPTS = 20
 
 

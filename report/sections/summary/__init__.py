@@ -1,4 +1,4 @@
-"""The head of the page: the score of the blend, what it gains, and what to know about all scores."""
+"""Render the head of the page: the blend's score, its gains, and warnings about all scores."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from core.registry import ENGINES, SECTIONS
 from metrics.scores import log_loss
-from report.scores import gains_over
+from report.scores import blend_gains
 from report.section import ReportSection
 from votes.schema import LABELS
 
@@ -36,7 +36,7 @@ class SummarySection(ReportSection):
 
     def details(self, context: ReportContext, metrics: Metrics) -> dict[str, Any]:
         """Return the leaks, and the models that may have been trained on the scored votes."""
-        return {"leaks": leaks(context.settings), "external_checkpoints": context.settings.possibly_contaminated}
+        return {"leaks": list_leaks(context.settings), "external_checkpoints": context.settings.possibly_contaminated}
 
 
 def _gains(context: ReportContext) -> dict[str, Any]:
@@ -49,7 +49,7 @@ def _gains(context: ReportContext) -> dict[str, Any]:
     blended = {name: context.predictions[name] for name in context.settings.blended}
     filled = {name: np.where(np.isnan(values), prior, values) for name, values in blended.items()}
     plain = {name: context.baselines[name] for name in ("class prior", "length only")}
-    gains = gains_over({**plain, **filled}, context.blend, context.votes, context.seed)
+    gains = blend_gains({**plain, **filled}, context.blend, context.votes, context.seed)
     best = min(filled, key=lambda name: log_loss(filled[name], context.votes.labels))
     return {
         "over_class_prior": gains["class prior"],
@@ -60,7 +60,7 @@ def _gains(context: ReportContext) -> dict[str, Any]:
     }
 
 
-def leaks(settings: Settings) -> list[tuple[str, list[str]]]:
+def list_leaks(settings: Settings) -> list[tuple[str, list[str]]]:
     """List the choices (early stopping, search, distillation) that used held-out votes, with their models."""
     stopped = [
         booster.name

@@ -10,7 +10,7 @@ import numpy as np
 from core.registry import SECTIONS
 from report.section import ReportSection
 from report.sections.training.figures import curve_figure
-from train.finetune.checkpoints import HISTORY
+from train.finetune.checkpoints import HISTORY_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from report.context import ReportContext
     from report.section import Metrics
 
-POINTS = 120  # of a curve; each is the mean of several steps
+MAX_CURVE_POINTS = 120  # of a curve; each is the mean of several steps
 
 
 @SECTIONS.register
@@ -36,13 +36,13 @@ class TrainingSection(ReportSection):
         for model in settings.finetune.models:
             for fold in range(settings.data.folds) if model.folds is None else sorted(model.folds):
                 folder = context.folder / f"models/{model.name}/fold-{fold}"
-                if folder.exists(HISTORY):
-                    curves.setdefault(model.name, {})[str(fold)] = _curve(folder.read_json(HISTORY))
+                if folder.exists(HISTORY_FILE):
+                    curves.setdefault(model.name, {})[str(fold)] = _curve(folder.read_json(HISTORY_FILE))
         return {"curves": curves}
 
 
 def _curve(history: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    parts = np.array_split(np.arange(len(history)), min(POINTS, len(history)))
+    parts = np.array_split(np.arange(len(history)), min(MAX_CURVE_POINTS, len(history)))
     epochs = [n for n, point in enumerate(history) if "held_out_log_loss" in point]
     return {
         "steps": len(history),

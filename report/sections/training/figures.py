@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from report.figures import plain_text, sentences
+from report.figures import escape_text, join_sentences
 from report.numbers import marked_number
-from report.svg import Axis, Plot, axes, figure, path, points, spanning
+from report.svg import Axis, Plot, axes, axis_around, figure, path, points
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -19,14 +19,14 @@ def curve_figure(metrics: Metrics, model: str) -> Markup:
     folds = metrics["curves"][model]
     losses = [loss for curve in folds.values() for _, loss in (*curve["loss"], *curve["held_out"])]
     x = Axis(0, max(1, *(curve["steps"] - 1 for curve in folds.values())), "step of the optimizer")
-    plot = Plot(x, spanning(losses, "loss, nats per record"), top=26)
+    plot = Plot(x, axis_around(losses, "loss, nats per record"), top=26)
     marks = [axes(plot)]
     for curve in folds.values():
         marks += [path(plot, "faint", curve["loss"]), path(plot, "actual", curve["held_out"])]
         marks.append(points(plot, "actual", curve["held_out"]))
-    text = sentences(
+    text = join_sentences(
         Markup("fold {}: held-out log loss {} at the end").format(
-            plain_text(fold),
+            escape_text(fold),
             marked_number(metrics, ".4f", "curves", model, fold, "held_out", len(curve["held_out"]) - 1, 1),
         )
         for fold, curve in folds.items()

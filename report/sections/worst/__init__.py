@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from report.section import Metrics
     from votes.records import Records
 
-COUNT = 20
+WORST_RECORDS = 20
 MAX_CHARACTERS = 700  # longer texts are folded
 
 
@@ -38,7 +38,7 @@ class WorstSection(ReportSection):
                     "loss": float(losses[row]),
                     "probabilities": dict(zip(LABELS, context.blend[row].tolist(), strict=True)),
                 }
-                for row in np.argsort(-losses, kind="stable")[:COUNT]
+                for row in np.argsort(-losses, kind="stable")[:WORST_RECORDS]
             ]
         }
 

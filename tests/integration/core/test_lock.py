@@ -15,7 +15,7 @@ import pytest
 
 from core import lock
 from core.errors import InputError
-from core.lock import LOCK, locked
+from core.lock import LOCK_FOLDER, run_lock
 from core.storage import Folder
 from tests.helpers.commands import ROOT, run_job
 
@@ -25,9 +25,9 @@ from core import lock
 from core.storage import Folder
 
 run, seconds, machine = sys.argv[1:4]
-lock.HEARTBEAT_S, lock.POLL_S, lock.CUT_OFF_S, lock.STOP_S = 0.2, 0.1, 2.0, 5.0
+lock.HEARTBEAT_S, lock.POLL_S, lock.RENEWAL_TIMEOUT_S, lock.STOP_TIMEOUT_S = 0.2, 0.1, 2.0, 5.0
 if machine:
-    lock.this_machine = lambda: machine
+    lock.machine_identity = lambda: machine
 signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(number))  # as core.cli does
 
 def away(*_):
@@ -36,7 +36,7 @@ def away(*_):
 
 started = None
 try:
-    with lock.locked(Folder(run), "pipeline", "--take-over" in sys.argv):
+    with lock.run_lock(Folder(run), "pipeline", "--take-over" in sys.argv):
         started = time.time()
         try:
             print("held", flush=True)
@@ -49,7 +49,7 @@ try:
             ended = time.time()
 except lock.InputError:
     print("refused", flush=True)
-except lock.TakenOverError as error:
+except lock.LockLostError as error:
     print(error, flush=True)
 finally:
     if started:
@@ -76,7 +76,7 @@ def owner(tmp_path):
 
 
 def lease(run: Path, host: str, unrenewed: float) -> Path:
-    path = run / LOCK / "other.json"
+    path = run / LOCK_FOLDER / "other.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps({"owner": "ada", "host": host, "pid": 1, "job": "blend", "since": "then"}))
     os.utime(path, (time.time() - unrenewed,) * 2)
@@ -85,16 +85,19 @@ def lease(run: Path, host: str, unrenewed: float) -> Path:
 
 def test_the_second_is_refused_with_the_owners_name_until_the_first_is_gone(tmp_path, owner):
     run = Folder(str(tmp_path / "run"))
-    with pytest.raises(InputError, match=rf"process {owner.pid}, pipeline, since 2.*--take-over"), locked(run, "blend"):
+    with (
+        pytest.raises(InputError, match=rf"process {owner.pid}, pipeline, since 2.*--take-over"),
+        run_lock(run, "blend"),
+    ):
         pass
-    with locked(Folder(str(tmp_path / "another")), "blend"):
+    with run_lock(Folder(str(tmp_path / "another")), "blend"):
         pass
     owner.kill()
     owner.wait()
-    with locked(run, "blend"):
+    with run_lock(run, "blend"):
         pass
     # An owner that is killed while it renews its lease leaves a half-written file, which nobody reads.
-    assert not list(tmp_path.glob(f"run/{LOCK}/*.json"))
+    assert not list(tmp_path.glob(f"run/{LOCK_FOLDER}/*.json"))
     assert not (tmp_path / "another").exists()
 
 
@@ -109,13 +112,19 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
     taken = run_job("ingest", tmp_path / "run", *small, flags=["--take-over"])
     assert taken.returncode == 0, taken.stderr
     assert said(owner) == "another job has taken over this run"
-    assert not list(tmp_path.glob(f"run/{LOCK}/*"))
+    assert not list(tmp_path.glob(f"run/{LOCK_FOLDER}/*"))
 
 
 @pytest.fixture
 def quick(monkeypatch):
     """A lock that looks and gives up sooner; returns after how many seconds a lease is unrenewed."""
-    for name, seconds in {"HEARTBEAT_S": 0.2, "EXPIRY_S": 3.0, "CUT_OFF_S": 60.0, "STOP_S": 1.0, "POLL_S": 0.1}.items():
+    for name, seconds in {
+        "HEARTBEAT_S": 0.2,
+        "EXPIRY_S": 3.0,
+        "RENEWAL_TIMEOUT_S": 60.0,
+        "STOP_TIMEOUT_S": 1.0,
+        "POLL_S": 0.1,
+    }.items():
         monkeypatch.setattr(lock, name, seconds)
     return 3.0
 
@@ -126,7 +135,7 @@ def test_a_lease_from_another_machine_that_is_not_renewed_is_taken_over(
 ):
     other = lease(tmp_path / "run", "elsewhere", unrenewed)
     start = time.monotonic()
-    with locked(Folder(str(tmp_path / "run")), "report", take_over):
+    with run_lock(Folder(str(tmp_path / "run")), "report", take_over):
         assert not other.exists()
     assert waited <= time.monotonic() - start < waited + 3
     output = capsys.readouterr().err
@@ -146,7 +155,7 @@ def test_a_lease_from_another_machine_that_is_renewed_counts(tmp_path, host, qui
     beat = threading.Thread(target=renew)
     beat.start()
     try:
-        with pytest.raises(InputError, match=f"ada on {host}"), locked(Folder(str(tmp_path / "run")), "report"):
+        with pytest.raises(InputError, match=f"ada on {host}"), run_lock(Folder(str(tmp_path / "run")), "report"):
             pass
     finally:
         over.set()
@@ -158,10 +167,10 @@ def test_a_lease_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_p
     run = tmp_path / "run"
     with hold(run, 60) as process:
         assert said(process) == "held"
-        (theirs,) = (run / LOCK).glob("*.json")
+        (theirs,) = (run / LOCK_FOLDER).glob("*.json")
         before = theirs.read_bytes()
         process.send_signal(signal.SIGSTOP)
-        with locked(Folder(str(run)), "report", take_over=True):
+        with run_lock(Folder(str(run)), "report", take_over=True):
             theirs.write_bytes(before)  # as a beat does that looked before and writes after
             process.send_signal(signal.SIGCONT)
             assert said(process) == "another job has taken over this run"
@@ -181,7 +190,7 @@ def test_never_two_at_once(tmp_path, machines):
     found = spans([first, *(hold(run, 1, machine) for machine in machines[1:])])
     assert found
     assert all(end <= start for (_, end), (start, _) in itertools.pairwise(found))
-    with locked(Folder(str(run)), "report"):
+    with run_lock(Folder(str(run)), "report"):
         pass
 
 
@@ -200,7 +209,7 @@ def test_a_job_that_takes_over_can_be_taken_over_while_it_waits(tmp_path):
     run = tmp_path / "run"
     unrenewed = lease(run, "elsewhere", 0)
     with hold(run, 60, "second", "--take-over") as second:
-        while len(list((run / LOCK).glob("*.json"))) < 2:
+        while len(list((run / LOCK_FOLDER).glob("*.json"))) < 2:
             time.sleep(0.05)
         with hold(run, 60, "third", "--take-over") as third:
             assert said(second) == "another job has taken over this run"
@@ -224,7 +233,7 @@ def test_a_submitted_job_is_named_as_ray_names_it(tmp_path, monkeypatch):
     with hold(tmp_path / "run", 60) as owner:
         assert said(owner) == "held"
         run = Folder(str(tmp_path / "run"))
-        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"), locked(run, "blend"):
+        with pytest.raises(InputError, match="pipeline, Ray job raysubmit_1, since"), run_lock(run, "blend"):
             pass
         owner.kill()
 
@@ -246,6 +255,6 @@ def test_a_stopped_job_releases_its_lock_and_resumes_later(tmp_path):
     assert "stopped; run the same command again to resume" in output
     assert "Traceback" not in output
     assert "SIGTERM received" not in output  # Ray's report of a crash
-    assert not list(run.glob(f"{LOCK}/*"))
+    assert not list(run.glob(f"{LOCK_FOLDER}/*"))
     done = run_job("ingest", run, *small)
     assert done.returncode == 0, done.stderr

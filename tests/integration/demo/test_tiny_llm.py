@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from core.settings.llm import TinyArchitecture
-from demo.generator import decode_turns, generate
-from demo.tiny_llm import TinyTraining, build_tiny_llm
+from demo.generator import decode_turns, generate_pairs
+from demo.tiny_llm import TinyLlmTraining, build_tiny_llm
 from featurize.tokens.packing import Packer, check_packing
 from votes.schema import TEXTS
 
@@ -20,7 +20,7 @@ def test_checkpoint_loads_and_repeats(architecture: TinyArchitecture, tmp_path: 
 
     for noise, name in enumerate(("one", "two")):
         torch.manual_seed(noise)  # the weights must not depend on what drew random numbers before
-        metrics = build_tiny_llm(architecture, tmp_path / name, seed=3, training=TinyTraining(rows=64, steps=2))
+        metrics = build_tiny_llm(architecture, tmp_path / name, seed=3, training=TinyLlmTraining(rows=64, steps=2))
         assert np.isfinite(list(metrics.values())).all()
     weights = "model.safetensors"
     assert (tmp_path / "one" / weights).read_bytes() == (tmp_path / "two" / weights).read_bytes()
@@ -39,7 +39,7 @@ def test_checkpoint_loads_and_repeats(architecture: TinyArchitecture, tmp_path: 
 
     text = "Größe / Привет 天气 🚀\n\n  x"
     assert tokenizer.decode(tokenizer.encode(text, add_special_tokens=False)) == text
-    record = [decode_turns(generate(1, seed=5).table[name][0].as_py()) for name in TEXTS]
+    record = [decode_turns(generate_pairs(1, seed=5).table[name][0].as_py()) for name in TEXTS]
     ids = Packer(tokenizer, 192).pack(*record)
     logits = model(input_ids=torch.tensor([ids])).logits
     assert logits.shape == (1, 3)

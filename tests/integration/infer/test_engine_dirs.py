@@ -10,7 +10,8 @@ import pytest
 from tests.helpers.commands import ROOT
 
 ENGINE = (
-    "from infer.scoring.engine_dirs import own_temporary_folder; print(own_temporary_folder(), flush=True); input()"
+    "from infer.scoring.engine_dirs import use_own_temporary_folder\n"
+    "print(use_own_temporary_folder(), flush=True); input()"
 )
 
 
@@ -44,8 +45,8 @@ def test_folders_of_dead_engines_are_removed_and_those_of_others_are_not(tmp_pat
 def test_an_engine_and_what_it_starts_use_its_folder(tmp_path: Path) -> None:
     script = (
         "import subprocess, sys, tempfile\n"
-        "from infer.scoring.engine_dirs import own_temporary_folder\n"
-        "folder = str(own_temporary_folder())\n"
+        "from infer.scoring.engine_dirs import use_own_temporary_folder\n"
+        "folder = str(use_own_temporary_folder())\n"
         "line = [sys.executable, '-c', 'import tempfile; print(tempfile.gettempdir())']\n"
         "child = subprocess.run(line, capture_output=True, text=True).stdout.strip()\n"
         "print(folder == tempfile.gettempdir() == child)\n"
@@ -64,8 +65,8 @@ def test_what_torch_compiles_is_shared_where_nobody_else_may_put_code(theirs: bo
         shared.chmod(0o777)
     script = (
         "import os\n"
-        "from infer.scoring.engine_dirs import own_temporary_folder\n"
-        "own_temporary_folder()\n"
+        "from infer.scoring.engine_dirs import use_own_temporary_folder\n"
+        "use_own_temporary_folder()\n"
         "print(os.environ.get('TORCHINDUCTOR_CACHE_DIR'))\n"
     )
     environment = {name: value for name, value in os.environ.items() if name != "TORCHINDUCTOR_CACHE_DIR"}

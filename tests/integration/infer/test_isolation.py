@@ -15,10 +15,10 @@ import ray.data
 from core.registry import MODES
 from core.settings.llm import Llm
 from featurize.tokens.packing import Packer
-from infer.scoring.isolation import Events, ShardScores, score_shards
+from infer.scoring.isolation import IsolationCallbacks, ShardScores, score_shards
 from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.requests import RequestShard
-from infer.scoring.streaming import Stream
+from infer.scoring.streaming import RequestStream
 from infer.scoring.vllm_engine import vllm_engines
 from tests.helpers.tiny_llms import MAX_TOKENS, SENTENCES, make_checkpoint
 from votes.schema import TEXTS
@@ -88,7 +88,7 @@ def score(
     tables: dict[str, pa.Table],
     job: ScoringJob,
     orders: tuple[bool, ...] = (False, True),
-    events: Events | None = None,
+    events: IsolationCallbacks | None = None,
     restarts: int | None = None,
 ) -> Any:
     def read_shard(file: str) -> pa.Table:
@@ -97,7 +97,7 @@ def score(
     levels = retry_levels(job.llm)
     if restarts is not None:
         levels = (dataclasses.replace(levels[0], restarts=restarts), *levels[1:])
-    return score_shards(shards_of(tables, orders), Stream(job, read_shard, vllm_engines), levels, events=events)
+    return score_shards(shards_of(tables, orders), RequestStream(job, read_shard, vllm_engines), levels, events=events)
 
 
 def engines() -> list[psutil.Process]:
@@ -201,7 +201,7 @@ def test_a_head_on_gemma_agrees_with_transformers_and_no_engine_is_left(tmp_path
     gemma = make_checkpoint(tmp_path, "Gemma2")
     tables = {"a": pack(gemma, make_records(9, seed=0, most_words=150)), "b": pack(gemma, make_records(5, seed=1))}
     reported: list[tuple[int, int]] = []
-    events = Events(on_reply=lambda requests, tokens: reported.append((requests, tokens)))
+    events = IsolationCallbacks(on_reply=lambda requests, tokens: reported.append((requests, tokens)))
     with EngineWatch() as watch:
         came = {one.file: one.probabilities for one in score(tables, scoring_job(gemma, batch_size=8), events=events)}
     assert watch.seen
@@ -239,11 +239,13 @@ def test_an_engine_that_never_answers_ends_the_work_with_its_own_words(tmp_path:
     checkpoint = make_checkpoint(tmp_path, "Llama", head_dim=16)
     tables = {"a": pack(checkpoint, make_records(5, seed=1))}
     incidents: list[str] = []
-    with pytest.raises(RuntimeError, match=r"dies of whatever it is asked.*head_dim=16.*last in .*worker-"):
-        list(score(tables, scoring_job(checkpoint), events=Events(on_incident=incidents.append), restarts=0))
+    with pytest.raises(RuntimeError, match=r"crashes on every request.*head_dim=16.*last in .*worker-"):
+        list(
+            score(tables, scoring_job(checkpoint), events=IsolationCallbacks(on_incident=incidents.append), restarts=0)
+        )
     assert incidents == [
-        "the engine died before it answered anything; asking the last request alone",
-        "the engine died of the last request, too; asking it once more",
+        "the engine crashed before any reply; sending the last request alone",
+        "the engine also crashed on the last request; retrying it once",
     ]
 
 

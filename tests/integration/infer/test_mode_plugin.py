@@ -43,6 +43,6 @@ def test_a_mode_in_one_file_scores_through_vllm(tmp_path):
     answers = tuple(tokenizer.encode(answer, add_special_tokens=False)[0] for answer in "XYZ")
     table = pq.read_table(tmp_path / "run/predictions/voter/train.parquet")
     assert table["id"].to_pylist() == packed["id"].to_pylist()
-    scored = predictions.probabilities(table)
+    scored = predictions.probabilities_from_table(table)
     np.testing.assert_allclose(scored, reference(judge, pa.table(packed), "ab", answers), atol=ATOL)
     assert scored.std(axis=0).max() > 0.01, "records must differ for this to mean anything"

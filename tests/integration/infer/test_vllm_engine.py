@@ -10,12 +10,12 @@ from ray.exceptions import RayActorError
 from ray.util.placement_group import PlacementGroup, placement_group_table
 
 from core.errors import InputError
-from core.resources import engine_bundles
+from core.resources import bundles_per_engine
 from core.settings.engine_args import known_engine_args
 from core.settings.llm import Llm
 from infer.scoring.checkpoint_checks import require_vllm
 from infer.scoring.job import RetryLevel, ScoringJob, retry_levels
-from infer.scoring.streaming import Stream
+from infer.scoring.streaming import RequestStream
 from infer.scoring.vllm_engine import (
     GPU_TOKENS_PER_MICROBATCH,
     engine_environment,
@@ -68,9 +68,9 @@ def test_the_known_engine_arguments_are_exactly_vllms() -> None:
 
 
 def test_an_engine_on_several_gpus_has_a_whole_cpu_beside_each() -> None:
-    assert engine_bundles(job_of("m/m", cpus_per_worker=3).llm) == [{"CPU": 3}]
-    assert engine_bundles(job_of("m/m", gpus_per_worker=2).llm) == [{"CPU": 1, "GPU": 1}] * 2
-    assert engine_bundles(job_of("m/m", gpus_per_worker=2, cpus_per_worker=5).llm) == [{"CPU": 3, "GPU": 1}] * 2
+    assert bundles_per_engine(job_of("m/m", cpus_per_worker=3).llm) == [{"CPU": 3}]
+    assert bundles_per_engine(job_of("m/m", gpus_per_worker=2).llm) == [{"CPU": 1, "GPU": 1}] * 2
+    assert bundles_per_engine(job_of("m/m", gpus_per_worker=2, cpus_per_worker=5).llm) == [{"CPU": 3, "GPU": 1}] * 2
 
 
 def test_what_an_engine_on_several_gpus_holds_is_noted_and_given_back(
@@ -80,7 +80,7 @@ def test_what_an_engine_on_several_gpus_holds_is_noted_and_given_back(
     job = job_of(make_checkpoint(tmp_path, "Llama"), gpus_per_worker=2)
     noted: list[PlacementGroup] = []
 
-    def replies(self: Stream, shards: object, level: RetryLevel, groups: list[PlacementGroup]) -> Iterator[Any]:
+    def replies(self: RequestStream, shards: object, level: RetryLevel, groups: list[PlacementGroup]) -> Iterator[Any]:
         processor = cast(Any, vllm_engines(job, level, (), groups))
         # What Ray Data calls for every engine that it starts.
         processor.get_stage_by_name("vLLMEngineStage").map_batches_kwargs["ray_remote_args_fn"]()
@@ -88,8 +88,8 @@ def test_what_an_engine_on_several_gpus_holds_is_noted_and_given_back(
         yield {}
         raise RayActorError
 
-    monkeypatch.setattr(Stream, "_replies", replies)
-    rows = Stream(job, lambda file: pa.table({}), vllm_engines)({}, retry_levels(job.llm)[0])
+    monkeypatch.setattr(RequestStream, "_replies", replies)
+    rows = RequestStream(job, lambda file: pa.table({}), vllm_engines)({}, retry_levels(job.llm)[0])
     next(rows)
     (group,) = noted
     assert placement_group_table(group)["state"] != "REMOVED"

@@ -9,8 +9,8 @@ from core import cli
 from core.stage import Stage
 from core.storage import Folder
 from infer.ensemble.blender import Blender
-from infer.ensemble.calibration import METHODS
-from infer.ensemble.fallbacks import CASES, case_of
+from infer.ensemble.calibration import CALIBRATION_METHODS
+from infer.ensemble.fallbacks import DEGENERATE_CASES, degenerate_case
 from infer.ensemble.record_facts import RecordFacts, read_record_facts
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
@@ -188,7 +188,7 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
         "length_debias",
     }  # fmt: skip
     labels = Folder(f"{tmp_path}/run/records").read_table("train/part-00000.parquet")["label"].to_numpy()
-    nested = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
+    nested = log_loss(predictions.probabilities_from_table(folder.read_table("train-learned.parquet")), labels)
     assert analysis["nested_log_loss"] == pytest.approx(nested, abs=1e-12)
     assert analysis["nested_log_loss"] == manifest["metrics"]["oof_log_loss"]["learned"]
     assert analysis["in_sample_log_loss"] < analysis["nested_log_loss"]
@@ -200,15 +200,15 @@ def test_the_analysis_says_what_each_part_of_the_blend_adds(tmp_path, job):
     assert without["good"]["gain_ci95"][0] > 0.1
     assert abs(without["poor"]["gain"]) < 0.05
     methods = analysis["calibration"]["methods"]
-    assert tuple(methods) == METHODS
-    assert analysis["calibration"]["chosen"] in METHODS
+    assert tuple(methods) == CALIBRATION_METHODS
+    assert analysis["calibration"]["chosen"] in CALIBRATION_METHODS
     assert min(each["standard_error"] for each in methods.values()) == 0
     debias = analysis["length_debias"]
     assert debias["cost_ci95"][0] <= debias["cost"] <= debias["cost_ci95"][1]
     assert debias["coefficient"] > 0  # the longer answer wins in these votes
     assert job(blend)[0] == 0
     assert folder.read_json("analysis.json")["length_debias"] is None
-    before = log_loss(predictions.probabilities(folder.read_table("train-learned.parquet")), labels)
+    before = log_loss(predictions.probabilities_from_table(folder.read_table("train-learned.parquet")), labels)
     assert debias["cost"] == pytest.approx(nested - before, abs=1e-12)
 
 
@@ -219,7 +219,7 @@ def test_degenerate_answers_are_found_shard_by_shard(tmp_path, job):
     assert job(blend, "data.shard_rows=7")[0] == 0
     analysis = Folder(f"{tmp_path}/run/blend").read_json("analysis.json")
     fallbacks = {fallback["case"]: fallback for fallback in analysis["fallbacks"]}
-    assert list(fallbacks) == list(CASES[1:])
+    assert list(fallbacks) == list(DEGENERATE_CASES[1:])
     for fallback in fallbacks.values():
         assert (fallback["train_records"], fallback["test_records"]) == (6, 2)
         assert sum(fallback["probabilities"]) == pytest.approx(1)
@@ -250,7 +250,7 @@ def test_weights_json_blends_the_test_records_again(tmp_path, job):
     of_models = np.stack([probabilities_of(side_by_side, name) for name in blender.models])
     rows = list(csv.DictReader((tmp_path / "test.csv").open(newline="")))
     texts = [[(json.loads(row[name])[0] or "").strip() for name in ("response_a", "response_b")] for row in rows]
-    cases = np.array([case_of(a, b) for a, b in texts], np.int8)
+    cases = np.array([degenerate_case(a, b) for a, b in texts], np.int8)
     again = blender.predict(of_models, RecordFacts(cases, np.zeros(len(rows))))
     submitted = np.array(list(csv.reader((tmp_path / "run/blend/submission.csv").open(newline=""))))[1:, 1:].astype(
         float
@@ -267,11 +267,11 @@ def test_records_without_some_models_are_blended_from_the_others(tmp_path, job):
     assert job(blend, "blend.calibration=none")[0] == 0
     folder = Folder(f"{tmp_path}/run")
     blends = {
-        name: predictions.probabilities(folder.read_table(f"blend/train-{name}.parquet"))
+        name: predictions.probabilities_from_table(folder.read_table(f"blend/train-{name}.parquet"))
         for name in ("equal", "learned")
     }
     assert all(np.isfinite(values).all() for values in blends.values())
-    poor = predictions.probabilities(folder.read_table("predictions/poor/train.parquet"))
+    poor = predictions.probabilities_from_table(folder.read_table("predictions/poor/train.parquet"))
     np.testing.assert_allclose(blends["equal"][:3], poor[:3], atol=1e-9)
     assert (np.abs(blends["equal"][3:10] - poor[3:10]).max(axis=1) > 1e-3).all()
 
@@ -281,7 +281,7 @@ def test_what_are_no_probabilities_is_exit_2_with_the_ids(tmp_path, job):
         predict(tmp_path, model, 1.0)
     folder = Folder(f"{tmp_path}/run/predictions/poor")
     table = folder.read_table("train.parquet")
-    values = predictions.probabilities(table)
+    values = predictions.probabilities_from_table(table)
     values[3], values[8] = np.nan, [0.5, 0.5, 0.5]
     folder.write_table("train.parquet", predictions.predictions_table(table["id"], values, table["fold"].to_numpy()))
     code, captured = job(blend)

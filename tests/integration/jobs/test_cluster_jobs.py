@@ -9,7 +9,7 @@ import psutil
 import pyarrow.parquet as pq
 import pytest
 
-from core.lock import LOCK
+from core.lock import LOCK_FOLDER
 from tests.helpers.commands import ROOT, job_line, ray_head
 from votes import predictions
 
@@ -60,7 +60,7 @@ def test_a_job_that_is_stopped_gives_its_run_back_and_goes_on_later(tmp_path):
         told, _ = job.communicate(timeout=60)
         assert "stopped; run the same command again to resume" in told
         assert "Traceback" not in told
-        assert not list(run.glob(f"{LOCK}/*"))
+        assert not list(run.glob(f"{LOCK_FOLDER}/*"))
         assert not (run / "blend").exists()
         told, _ = submit(run, env).communicate(timeout=600)
         assert "succeeded" in told, told[-3000:]
@@ -78,4 +78,6 @@ def test_two_pipelines_at_once_do_not_disturb_each_other(tmp_path):
         assert one.read_bytes() == two.read_bytes()
         one, two = (pq.read_table(run / f"predictions/llama/{split}.parquet") for run in runs)
         assert one["id"].equals(two["id"])
-        np.testing.assert_allclose(predictions.probabilities(one), predictions.probabilities(two), atol=1e-5)
+        np.testing.assert_allclose(
+            predictions.probabilities_from_table(one), predictions.probabilities_from_table(two), atol=1e-5
+        )

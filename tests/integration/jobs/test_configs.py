@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from demo.generator import generate
+from demo.generator import generate_pairs
 from tests.helpers.commands import run_here
 from votes.schema import WINNERS
 
@@ -34,7 +34,7 @@ def test_the_published_recipes_run(tmp_path, ray_cluster):
 @pytest.mark.slow
 def test_votes_without_meaning_teach_nothing(tmp_path, ray_cluster):
     """Shuffled votes: any score better than the prior's would come from a label outside its fold."""
-    votes = generate(500, seed=4).table.to_pandas()
+    votes = generate_pairs(500, seed=4).table.to_pandas()
     winners = list(WINNERS)
     votes[winners] = votes[winners].to_numpy()[np.random.default_rng(5).permutation(len(votes))]
     votes.to_csv(tmp_path / "votes.csv", index=False)

@@ -83,7 +83,7 @@ def test_killed_in_the_middle_of_scoring(tmp_path, undisturbed):
     assert 1 <= len(kept) < 10
     done = run_job("pipeline", run, *SMALL)
     assert done.returncode == 0, done.stderr
-    assert "requests found answered, resuming" in done.stderr
+    assert "requests have replies already, resuming" in done.stderr
     assert stamps(kept) == kept
     for name in ("gemma", "llama"):
         for split in ("train", "test"):

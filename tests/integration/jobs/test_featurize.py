@@ -10,7 +10,7 @@ from core.errors import InputError
 from core.run import Run
 from core.settings.loader import load_settings
 from featurize.families.ngrams import NgramFamily
-from featurize.make import featurize_more
+from featurize.make import featurize_new_records
 from featurize.store import FeatureStore
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
@@ -117,12 +117,12 @@ def test_further_test_records_get_the_features_that_the_run_gives_them(finished,
     records = open_records(run)
     test_alone = Records(records.folder, {**records.manifest, "rows": {"test": 30}})
     more = other(finished, f"run={tmp_path}/more")
-    result = featurize_more(more, test_alone, run.folder / "features")
+    result = featurize_new_records(more, test_alone, run.folder / "features")
     expected = {name: data for name, data in files(run).items() if "/test/" in name}
     assert len(expected) == 2 * len(FeatureStore.open(run, records).outputs)
     assert {name: data for name, data in files(more).items() if name != "manifest.json"} == expected
     assert not result.cached
-    assert featurize_more(more, test_alone, run.folder / "features").cached
+    assert featurize_new_records(more, test_alone, run.folder / "features").cached
 
 
 @pytest.mark.slow

@@ -16,10 +16,10 @@ from core.stage import Stage
 from core.storage import Folder
 from tests.helpers.processes import processes, wait_until
 from tests.helpers.tiny_models import MAX_TOKENS, encoder_settings, settings_for, tiny_model, token_data
-from train.finetune.checkpoints import HELD_OUT, RunFoldStore
+from train.finetune.checkpoints import HELD_OUT_FILE, RunFoldStore
 from train.finetune.fold_trainer import FineTuningError, fine_tune
 from train.finetune.task import FoldTask
-from votes.predictions import probabilities
+from votes.predictions import probabilities_from_table
 
 
 def stage_of(train, epochs, learning_rate):
@@ -85,7 +85,7 @@ def test_two_workers_train_the_model_that_one_trains(ray_cluster, tmp_path, arch
     curves = [[point["loss"] for point in store.stage.folder.read_json("history.json")] for store in (one, two)]
     assert len(curves[0]) == 4 * 7
     np.testing.assert_allclose(curves[0], curves[1], atol=1e-4)
-    tables = [probabilities(store.stage.folder.read_table(HELD_OUT)) for store in (one, two)]
+    tables = [probabilities_from_table(store.stage.folder.read_table(HELD_OUT_FILE)) for store in (one, two)]
     np.testing.assert_allclose(tables[0], tables[1], atol=1e-4)
     # A first epoch of the head alone moves the loss, so equal curves are not curves of a model that learns nothing.
     assert np.ptp(curves[0]) > 0.01
@@ -183,7 +183,9 @@ def test_a_worker_killed_in_the_middle_of_an_epoch_changes_nothing(ray_cluster, 
     disturbed = train(tmp_path, model, data, "killed", training)
     thread.join()
     assert killed == [(1, 1)]
-    tables = [probabilities(store.stage.folder.read_table(HELD_OUT)) for store in (undisturbed, disturbed)]
+    tables = [
+        probabilities_from_table(store.stage.folder.read_table(HELD_OUT_FILE)) for store in (undisturbed, disturbed)
+    ]
     np.testing.assert_allclose(tables[0], tables[1], atol=1e-6)
     histories = [store.stage.folder.read_json("history.json") for store in (undisturbed, disturbed)]
     losses = [[point["loss"] for point in history] for history in histories]

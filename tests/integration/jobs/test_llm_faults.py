@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-from demo.generator import generate
+from demo.generator import generate_pairs
 from tests.helpers.commands import ROOT, environment
 from tests.helpers.tiny_llms import MAX_TOKENS, make_checkpoint
 from votes import predictions
@@ -48,7 +48,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("vllm", reason="scoring with language models is an extra")
     folder = tmp_path_factory.mktemp("llm-faults")
     for split, rows in (("train", ROWS), ("test", TEST_ROWS)):
-        table = generate(rows, seed=3, stream=split).table.to_pandas()
+        table = generate_pairs(rows, seed=3, stream=split).table.to_pandas()
         for text in TEXTS:
             table[text] = [json.dumps([turn and turn[:40] for turn in json.loads(turns)[:1]]) for turns in table[text]]
         if split == "train":
@@ -143,7 +143,7 @@ def check_complete(config: Path, run: Path, more: Mapping[int, str] | None = Non
 def check_same(run: Path, undisturbed: Path) -> None:
     for split in ("train", "test"):
         ours, expected = (
-            predictions.probabilities(pq.read_table(each / f"predictions/llm/{split}.parquet"))
+            predictions.probabilities_from_table(pq.read_table(each / f"predictions/llm/{split}.parquet"))
             for each in (run, undisturbed)
         )
         np.testing.assert_allclose(ours, expected, atol=1e-6)
@@ -187,7 +187,7 @@ def test_a_killed_driver_scores_nothing_again_that_was_finished(
     kept = shards(run)
     done = subprocess.run(line("score_llm", config, run), cwd=ROOT, env=environment(), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "requests found answered, resuming" in done.stderr
+    assert "requests have replies already, resuming" in done.stderr
     assert {path: stamp for path, stamp in shards(run).items() if path in kept} == kept
     check_complete(config, run)
     check_same(run, undisturbed)
@@ -205,10 +205,12 @@ def test_a_record_that_kills_every_engine_ends_in_quarantine_alone(
     job = start(config, run, PYTHONPATH=str(tmp_path))
     _, told = job.communicate(timeout=1400)
     assert job.returncode == 0, told
-    assert told.count("the engine died of a single request again") == 1
-    check_complete(config, run, {POISON: "the engine died twice"})
+    assert told.count("the engine crashed on a single request again") == 1
+    check_complete(config, run, {POISON: "the engine crashed twice"})
     ours, expected = (pq.read_table(each / "predictions/llm/train.parquet") for each in (run, undisturbed))
     kept = pc.is_in(expected["id"], ours["id"].combine_chunks())
     np.testing.assert_allclose(
-        predictions.probabilities(ours), predictions.probabilities(expected.filter(kept)), atol=1e-6
+        predictions.probabilities_from_table(ours),
+        predictions.probabilities_from_table(expected.filter(kept)),
+        atol=1e-6,
     )

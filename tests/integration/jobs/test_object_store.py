@@ -13,8 +13,8 @@ import pytest
 
 from core import lock
 from core.errors import InputError
-from core.filesystems import expand
-from core.lock import LOCK, locked
+from core.filesystems import list_input_files
+from core.lock import LOCK_FOLDER, run_lock
 from core.storage import CorruptFileError, Folder
 from tests.helpers.commands import ROOT, job_line, run_here, run_job
 from tests.helpers.object_store import BUCKET, Cable, keys_in_this_process, object_store
@@ -85,7 +85,7 @@ def test_a_corrupt_table_is_not_an_outage(store, folder):
 def test_input_is_read_on_after_a_cut(store, folder):
     cable = Cable(store.port)
     folder.write_bytes("votes.jsonl", b'{"id": "1"}\n')
-    (file,) = expand((folder / "votes.jsonl").uri.replace(f":{store.port}", f":{cable.port}"), ENDINGS)
+    (file,) = list_input_files((folder / "votes.jsonl").uri.replace(f":{store.port}", f":{cable.port}"), ENDINGS)
     cable.cut()
     back = threading.Timer(3, cable.mend)
     back.start()
@@ -96,28 +96,28 @@ def test_input_is_read_on_after_a_cut(store, folder):
 
 
 def test_one_job_at_a_time(folder, monkeypatch):
-    for name, seconds in {"STOP_S": 1.0, "POLL_S": 0.2}.items():
+    for name, seconds in {"STOP_TIMEOUT_S": 1.0, "POLL_S": 0.2}.items():
         monkeypatch.setattr(lock, name, seconds)
-    with locked(folder, "blend"):
+    with run_lock(folder, "blend"):
         pass
     other = {"owner": "ada", "host": "elsewhere", "pid": 1, "job": "pipeline", "since": "then"}
     over = threading.Event()
 
     def renew():
         while not over.wait(0.3):
-            folder.write_json(f"{LOCK}/other.json", other)
+            folder.write_json(f"{LOCK_FOLDER}/other.json", other)
 
     beat = threading.Thread(target=renew)
-    folder.write_json(f"{LOCK}/other.json", other)
+    folder.write_json(f"{LOCK_FOLDER}/other.json", other)
     beat.start()
     try:
-        with pytest.raises(InputError, match="ada on elsewhere"), locked(folder, "blend"):
+        with pytest.raises(InputError, match="ada on elsewhere"), run_lock(folder, "blend"):
             pass
     finally:
         over.set()
         beat.join()
-    with locked(folder, "blend", take_over=True):
-        assert not folder.exists(f"{LOCK}/other.json")
+    with run_lock(folder, "blend", take_over=True):
+        assert not folder.exists(f"{LOCK_FOLDER}/other.json")
     assert folder.files() == {}
 
 
@@ -147,7 +147,9 @@ def compare(store, name, local):
                 continue
             theirs, ours = pq.read_table(pa.BufferReader(content)), pq.read_table(local / file)
             assert theirs["id"].equals(ours["id"])
-            np.testing.assert_allclose(predictions.probabilities(theirs), predictions.probabilities(ours), atol=1e-5)
+            np.testing.assert_allclose(
+                predictions.probabilities_from_table(theirs), predictions.probabilities_from_table(ours), atol=1e-5
+            )
 
 
 @pytest.fixture(scope="module")

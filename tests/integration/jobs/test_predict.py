@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from core import cli
-from core.lock import Lease, this_machine
+from core.lock import Lease, machine_identity
 from infer import predictors
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
@@ -199,7 +199,7 @@ def test_a_record_that_no_weighted_model_predicts_gets_what_the_others_say(job, 
 
     monkeypatch.setattr(predictions, "read_predictions", without_the_first)
     # A worker would not see it.
-    monkeypatch.setattr("infer.new_pairs.on_worker", lambda run, work, *arguments: work(*arguments))
+    monkeypatch.setattr("infer.new_pairs.run_on_worker", lambda run, work, *arguments: work(*arguments))
     output = job(f"run={a_copy}", "blend.submission=preset")
     assert "some records lack predictions of trees" in output.err
     first, second = pq.read_table(predicted(a_copy, "test") / "predictions.parquet").to_pylist()[:2]
@@ -243,7 +243,7 @@ def test_what_is_missing_of_the_run_is_exit_2_with_its_name(job, a_copy, lost, r
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     error = job(f"run={a_copy}", code=2).err
     assert reason in error
-    assert "made again" not in error
+    assert "rebuilding" not in error
     assert not (a_copy / "predict").exists()
 
 
@@ -349,6 +349,6 @@ def test_two_predictions_of_the_same_pairs_do_not_meet(finished, a_copy, job):
     job(f"run={a_copy}", f"data.test={finished}/test.csv")
     lock = predicted(a_copy, "test") / ".lock"
     lock.mkdir(exist_ok=True)
-    alive = Lease("ada", "here", os.getppid(), "predict", "then", this_machine())
+    alive = Lease("ada", "here", os.getppid(), "predict", "then", machine_identity())
     (lock / "other.json").write_text(json.dumps(vars(alive)))
     assert "ada on here" in job(f"run={a_copy}", f"data.test={finished}/test.csv", code=2, force=True).err

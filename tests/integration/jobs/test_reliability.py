@@ -134,7 +134,9 @@ def check_same(run: Path, undisturbed: Path) -> None:
         for name in LLMS:
             ours, theirs = (pq.read_table(each / f"predictions/{name}/{split}.parquet") for each in (run, undisturbed))
             assert ours["id"].equals(theirs["id"])
-            np.testing.assert_allclose(predictions.probabilities(ours), predictions.probabilities(theirs), atol=1e-5)
+            np.testing.assert_allclose(
+                predictions.probabilities_from_table(ours), predictions.probabilities_from_table(theirs), atol=1e-5
+            )
     ours, theirs = (np.loadtxt(each / "blend/submission.csv", delimiter=",", skiprows=1) for each in (run, undisturbed))
     np.testing.assert_allclose(ours, theirs, atol=1e-3)
     assert (run / "report/index.html").exists()

@@ -11,8 +11,8 @@ import pytest
 from core import cli
 from core.stage import Stage
 from core.storage import Folder
-from infer.ensemble.fit import BLENDS
-from metrics.baselines import class_prior
+from infer.ensemble.fit import BLEND_NAMES
+from metrics.baselines import class_prior_baseline
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
 from ray_jobs.report import report
@@ -172,7 +172,7 @@ def test_models_are_scored_side_by_side(made):
     metrics, page = metrics_of(made), page_of(made)
     named = {**metrics["baselines"], **metrics["models"], **metrics["blend"]["variants"]}
     models = {"good", "poor", "partly", "asked"}
-    assert set(named) == {"uniform", "class prior", "length only", *BLENDS} | models
+    assert set(named) == {"uniform", "class prior", "length only", *BLEND_NAMES} | models
     assert metrics["models"]["partly"]["folds"] == [0]
     assert metrics["models"]["partly"]["cost"] == {"core_seconds": 50.0, "gpu_seconds": 0.0}
     assert metrics["models"]["asked"]["records"] == 89
@@ -199,7 +199,7 @@ def loss_of_the_lost(made):
     place = Folder(f"{made}/run/records")
     votes = Records(place, place.read_json("manifest.json")).read("train", ["label", "fold"])
     labels, folds = (votes[name].to_numpy() for name in ("label", "fold"))
-    return -np.log(class_prior(labels, folds)[10, labels[10]])
+    return -np.log(class_prior_baseline(labels, folds)[10, labels[10]])
 
 
 def test_slices_calibration_and_bias_count_every_record(made):

@@ -13,11 +13,11 @@ from core.run import Run, StageResult
 from core.settings.llm import Llm
 from core.settings.loader import load_settings
 from featurize.tokens.packing import Packer, save_packing
+from infer.scoring.capacity import NoCapacityError, engines_fit_at_once, run_together
 from infer.scoring.checkpoint_files import checkpoint_fingerprint
 from infer.scoring.checkpoints import check_llms
 from infer.scoring.plan import plan_scoring
-from infer.scoring.requests import entropy
-from infer.scoring.room import NoRoomError, engines_fit_together, run_together
+from infer.scoring.requests import prediction_entropy
 from metrics.scores import log_loss
 from ray_jobs.blend import blend
 from ray_jobs.ingest import ingest
@@ -62,7 +62,7 @@ def job(tmp_path, capsys, ray_cluster):
 
 
 def read(tmp_path, model, split="train"):
-    return predictions.probabilities(pq.read_table(tmp_path / f"run/predictions/{model}/{split}.parquet"))
+    return predictions.probabilities_from_table(pq.read_table(tmp_path / f"run/predictions/{model}/{split}.parquet"))
 
 
 def manifest(tmp_path, model):
@@ -104,11 +104,11 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
     unsure = one.replace("swap: none", "swap: uncertain, uncertain_share: 0.3")
     output = job(score_llm, f"[{unsure}]")
     assert {path: path.stat().st_mtime_ns for path in shards} == before, "the first order is not scored again"
-    assert "asking for the second order of the records that it is least sure of" in output.err
+    assert "scoring the most uncertain records in the second order" in output.err
     mixed = read(tmp_path, "one")
     changed = (mixed != straight).any(axis=1)
     assert manifest(tmp_path, "one")["metrics"]["records_in_both_orders"] == round(0.3 * ROWS) + round(0.3 * TEST_ROWS)
-    chosen = np.argsort(-entropy(straight), kind="stable")[: round(0.3 * ROWS)]
+    chosen = np.argsort(-prediction_entropy(straight), kind="stable")[: round(0.3 * ROWS)]
     assert set(np.flatnonzero(changed)) == set(chosen.tolist())
 
     job(score_llm, f"[{one.replace('none', 'both')}]")
@@ -126,7 +126,7 @@ def test_one_order_both_and_the_uncertain_ones(job, llama, tmp_path):
 
     job(score_llm, f"[{one.replace('none', 'both')[:-1]}, temperature: 3.0}}]")
     assert {path: path.stat().st_mtime_ns for path in shards} == before, "a temperature needs no engine"
-    assert entropy(read(tmp_path, "one")).mean() > entropy(both).mean() + 0.01
+    assert prediction_entropy(read(tmp_path, "one")).mean() > prediction_entropy(both).mean() + 0.01
 
 
 @pytest.mark.slow
@@ -167,7 +167,7 @@ def test_a_judge_behind_a_cascade_sees_what_the_cheaper_model_is_least_sure_of(j
     assert f"{asked * distinct:.0f} ({asked * (1 - distinct):.0f} more have the same text)" in text
     job(score_llm, f"[{one}, {two}]")
     cheap, mixed = read(tmp_path, "one"), read(tmp_path, "two")
-    passed_on = np.argsort(-entropy(cheap), kind="stable")[: round(0.2 * ROWS)]
+    passed_on = np.argsort(-prediction_entropy(cheap), kind="stable")[: round(0.2 * ROWS)]
     assert set(np.flatnonzero((cheap != mixed).any(axis=1))) == set(passed_on.tolist())
     metrics = manifest(tmp_path, "two")["metrics"]
     assert metrics["requests"] == 2 * (round(0.2 * ROWS) + round(0.2 * TEST_ROWS))
@@ -230,8 +230,8 @@ def test_models_work_run_together_as_far_as_there_is_room(ray_cluster):
     with pytest.raises(ValueError, match="no"):
         run_together([(llm, work(llm.name)) for llm in llms[1:]])
     assert sorted(started) == ["bad", "good", "other", "other"]
-    assert engines_fit_together(llms[:2])
-    assert not engines_fit_together(llms), "the tests' cluster has two CPUs"
+    assert engines_fit_at_once(llms[:2])
+    assert not engines_fit_at_once(llms), "the tests' cluster has two CPUs"
 
 
 def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys):
@@ -244,7 +244,7 @@ def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys)
     def second():
         if not tried:
             tried.append("beside")
-            raise NoRoomError("no room")
+            raise NoCapacityError("no room")
         assert ended.is_set()
         return [StageResult("second", False, {})]
 
@@ -253,16 +253,19 @@ def test_a_model_that_found_no_room_beside_another_has_its_turn_after_it(capsys)
     found = run_together(list(zip(llms, (first, second), strict=True)))
     assert [result.stage for result in found] == ["first", "second"]
     assert tried == ["beside"]
-    assert "there was no room while other models were at work" in capsys.readouterr().err
+    assert "no free resources while other models ran" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("llms", "message"),
     [
-        ("[{name: a, checkpoint: m/m, cascade: {model: b}}, {name: b, checkpoint: m/m}]", "'a' is to see what 'b'"),
+        (
+            "[{name: a, checkpoint: m/m, cascade: {model: b}}, {name: b, checkpoint: m/m}]",
+            "'a' cannot cascade from 'b'",
+        ),
         ("[{name: a, finetuned: x, mode: judge}]", "a judge needs checkpoint"),
         ("[{name: a, demo: {architecture: llama}, adapter: x}]", "an adapter needs checkpoint"),
-        ("[{name: a, checkpoint: m/m, num_workers: [3, 2]}]", "from the fewest to the most"),
+        ("[{name: a, checkpoint: m/m, num_workers: [3, 2]}]", "min must not exceed max"),
         ("[{name: a, checkpoint: m/m, truncation: top}]", "truncation"),
         ("[{name: a, checkpoint: m/m, engine_args: {load_format: pt}}]", "pickle"),
         ("[{name: a, checkpoint: m/m, engine_args: {hf_token: hf_x}}]", "saved and shown"),

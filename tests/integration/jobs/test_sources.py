@@ -15,7 +15,7 @@ from ray_jobs.ingest import ingest
 from ray_jobs.train_boosters import train_boosters
 from tests.helpers.votes import vote, write_votes
 from train.boosters.load import load_data
-from train.boosters.sources import study_sources, used_sources
+from train.boosters.sources import read_used_sources, study_sources
 from votes.records import open_records
 
 CONFIG = """
@@ -113,12 +113,12 @@ def test_the_choice_goes_with_the_names_not_the_order(trained):
     turned = dataclasses.replace(
         run, settings=run.settings.model_copy(update={"data": data.model_copy(update={"train": [own, bad, good]})})
     )
-    used, other = used_sources(run), used_sources(turned)
+    used, other = read_used_sources(run), read_used_sources(turned)
     assert used is not None
     assert other is not None
     assert (used[:, ::-1] == other).all()
     everything = run.settings.model_copy(update={"data": data.model_copy(update={"sources": "all"})})
-    assert used_sources(dataclasses.replace(run, settings=everything)) is None
+    assert read_used_sources(dataclasses.replace(run, settings=everything)) is None
     assert [result.cached for result in train_boosters(dataclasses.replace(run, settings=everything))] == [True, False]
 
 

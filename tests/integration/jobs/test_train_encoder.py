@@ -14,10 +14,10 @@ from core.run import Run
 from core.settings.loader import load_settings
 from featurize.tokens.packing import packing_settings
 from infer.encoders import encoder_predictions_stage, predict_with_encoder
-from metrics.baselines import class_prior
+from metrics.baselines import class_prior_baseline
 from metrics.scores import log_loss
 from tests.helpers.commands import run_here, run_job
-from train.finetune.base_model import base_of_encoder, scratch_stage
+from train.finetune.base_model import encoder_base, scratch_stage
 from train.finetune.stages import model_stage
 from votes import predictions
 from votes.records import open_records
@@ -125,7 +125,7 @@ def test_a_test_record_that_cannot_be_packed_is_in_quarantine_and_force_predicts
     run = Run(load_settings(config.read_text(), str(config), [f"run={path}"]), force=True)
     records, (encoder, _) = open_records(run), run.settings.finetune.encoders
     tokens, shard = run.folder / "tokens/encoder", records.shards("test")[0]
-    base = base_of_encoder(encoder, scratch_stage(run, records, encoder))
+    base = encoder_base(encoder, scratch_stage(run, records, encoder))
     models = model_stage(run, records, encoder, base, "train_encoder")
     stage = encoder_predictions_stage(run, records, encoder, models)
     before = (path / "predictions/encoder/test.parquet").read_bytes()
@@ -191,8 +191,8 @@ def test_a_second_run_does_nothing_and_another_fold_trains_that_fold_alone(finis
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ("finetune.encoders.encoder.folds=[3]", "asks for fold 3; there are 0 to 2"),
-        ("finetune.encoders.encoder.teacher.model=nobody", "has a teacher 'nobody'"),
+        ("finetune.encoders.encoder.folds=[3]", "names fold 3; folds are 0 to 2"),
+        ("finetune.encoders.encoder.teacher.model=nobody", "cannot have the teacher 'nobody'"),
         ("finetune.encoders.encoder.model=owner/name", "give either model"),
         ("blend.models=[encoder]", "has only those of [0, 2]"),
         ("finetune.encoders.encoder.scratch.heads=3", "3 heads cannot share 32 dimensions"),
@@ -257,7 +257,7 @@ def test_learning_is_real(tmp_path):
     truth = pq.read_table(run / "demo/pairs/truth-train.parquet")
     fold, labels = records["fold"].to_numpy(), records["label"].to_numpy()
     held_out = fold == 0
-    prior = class_prior(labels, fold)[held_out]
+    prior = class_prior_baseline(labels, fold)[held_out]
     order = pc.index_in(records["id"], truth["id"].combine_chunks()).to_numpy()[held_out]
     best = np.stack([truth[name].to_numpy()[order] for name in PROBABILITIES], axis=1)
     table = pq.read_table(run / "predictions/encoder/train.parquet")

@@ -89,7 +89,7 @@ def test_a_checkpoint_is_not_scored_on_what_it_was_trained_on(trained, config):
         "score_llm", trained, "llms.gemma.finetuned=null", f"llms.gemma.checkpoint={model}", config=str(config)
     )
     assert done.returncode == 2
-    assert "was trained on these records, all but those of fold 1" in done.stderr
+    assert "was trained on these records, all but fold 1" in done.stderr
 
 
 def test_the_dry_run_counts_what_training_does(trained, config):

@@ -159,7 +159,7 @@ def test_a_trial_that_was_stopped_is_not_the_best():
 @pytest.mark.parametrize(
     ("override", "says"),
     [
-        ("tune.0.booster=smal", "tune asks for a booster 'smal'; there are small"),
+        ("tune.0.booster=smal", "tune names an unknown booster 'smal'; boosters: small"),
         ("tune.0.folds=4", "at most 3"),
         ("tune.0.space={eta: {low: 2, high: 1}}", "low must be below high"),
         ("boosters.small.features=[lenght]", "did you mean 'length'"),
@@ -170,7 +170,7 @@ def test_a_trial_that_was_stopped_is_not_the_best():
         ("tune.0.space=ours", "is now called 'default'"),
         ("tune.0.space=publishd", "no search space 'publishd'"),
         ("tune.0.space={max_depht: {low: 1, high: 2}}", "did you mean 'max_depth'"),
-        ("tune.0.space={n_jobs: {low: 1, high: 2}}", "decided elsewhere"),
+        ("tune.0.space={n_jobs: {low: 1, high: 2}}", "Tiebreak sets this parameter"),
         ("boosters.small.engine=lightgbm tune.0.space={max_bin: {low: 7, high: 63, integer: true}}", "one binned"),
     ],
 )

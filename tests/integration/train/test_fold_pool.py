@@ -280,7 +280,7 @@ def test_a_killed_process_costs_at_most_a_checkpoint_and_changes_nothing(
     ((_, disturbed),) = train_folds(job, [0], reasons.append)
     killer.join()
     if victim == "ray::FoldQueue":  # which holds the checkpoints
-        assert any("the fold queue was lost; 1 folds begin again" in line for line in reasons)
+        assert any("the fold queue was lost; 1 folds restart" in line for line in reasons)
     else:
         assert disturbed.model.resumed_at >= 100
     assert disturbed.model.content == undisturbed.model.content

@@ -11,10 +11,10 @@ import torch
 from core.errors import InputError
 from core.settings.finetune import TrainingStage
 from tests.helpers.tiny_models import MAX_TOKENS, encoder_settings, tiny_model, token_data
-from train.finetune.fold_trainer import Storage, _fit
+from train.finetune.fold_trainer import StorageLocation, _fit
 from train.finetune.loop import StageTraining, TrainingLoop
-from train.finetune.networks import set_trained
-from train.finetune.optimizer import new_optimizer
+from train.finetune.networks import freeze_untrained
+from train.finetune.optimizer import build_optimizer
 from train.finetune.progress import TokenClock
 from train.finetune.task import FoldTask
 
@@ -47,8 +47,8 @@ def training(task):
     """The loop of the only worker, with its model loaded, and a stage that trains all of it."""
     loop = TrainingLoop(task, 0, 1)
     loop._load_network()
-    parameters = set_trained(loop._network.model, "all", lora=False)
-    return loop, StageTraining(0, STAGE, parameters, new_optimizer(parameters, STAGE))
+    parameters = freeze_untrained(loop._network.model, "all", lora=False)
+    return loop, StageTraining(0, STAGE, parameters, build_optimizer(parameters, STAGE))
 
 
 def test_the_memory_check_runs_the_largest_microbatches_and_keeps_nothing(training, monkeypatch):
@@ -109,7 +109,7 @@ def test_a_fold_that_is_finished_is_not_trained_again(task):
         def finished(self):
             return True
 
-    storage: Storage = (None, "")
+    storage: StorageLocation = (None, "")
     _fit(dataclasses.replace(task, store=Finished("")), storage)
 
 
@@ -119,7 +119,7 @@ def test_pooled_states_are_computed_once_while_the_head_alone_is_trained(task, m
     loop = TrainingLoop(dataclasses.replace(task, settings=settings), 0, 1)
     loop._load_network()
     network, model = loop._network, loop._network.model
-    set_trained(model, "head", lora=False)
+    freeze_untrained(model, "head", lora=False)
     for weights in (model.score.weight, model.tie.weight):
         torch.nn.init.normal_(weights)
     computed: list[Any] = []

@@ -7,7 +7,7 @@ import pytest
 import ray
 
 from core.errors import InputError
-from core.settings.boosters import ROUNDS
+from core.settings.boosters import ROUNDS_PARAMETER
 from core.settings.tune import Search
 from tests.helpers.boosters import FOLDS, make_recipe, small_data
 from tests.helpers.processes import processes, wait_until
@@ -23,7 +23,7 @@ SPACES = {
         "learning_rate": {"low": 0.02, "high": 0.6, "log": True},
     },
     "xgboost": {
-        ROUNDS: {"low": 15, "high": 25, "integer": True},
+        ROUNDS_PARAMETER: {"low": 15, "high": 25, "integer": True},
         "eta": {"low": 0.02, "high": 0.6, "log": True},
         "subsample": {"low": 0.4, "high": 0.9},
     },
@@ -66,13 +66,14 @@ def direct_loss(candidate: dict[str, Any]) -> float:
         held = folds == fold
         model: Any = None
         score: dict[str, Any] = {}
-        for done in range(0, int(candidate[ROUNDS]), 5):
+        for done in range(0, int(candidate[ROUNDS_PARAMETER]), 5):
             params = {"objective": "multi:softprob", "num_class": 3, "eval_metric": "mlogloss", "nthread": 1}
-            params |= {name: value for name, value in candidate.items() if name != ROUNDS} | {"seed": 2 + done}
+            searched = {name: value for name, value in candidate.items() if name != ROUNDS_PARAMETER}
+            params |= searched | {"seed": 2 + done}
             model = xgboost.train(
                 params | {"tree_method": "hist"},
                 xgboost.DMatrix(x[~held], y[~held]),
-                min(5, int(candidate[ROUNDS]) - done),
+                min(5, int(candidate[ROUNDS_PARAMETER]) - done),
                 evals=[(xgboost.DMatrix(x[held], y[held]), "valid")],
                 evals_result=score,
                 xgb_model=model and bytearray(model.save_raw("ubj")),
@@ -88,7 +89,7 @@ def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_p
     assert [results[n].parameters for n in range(3)] == draw_candidates(job.space, 2, 3)
     for result in results.values():
         assert not result.stopped
-        assert result.rounds == result.parameters[ROUNDS]
+        assert result.rounds == result.parameters[ROUNDS_PARAMETER]
         assert abs(result.log_loss - direct_loss(result.parameters)) < 1e-6
         assert abs(result.log_loss - np.mean(result.fold_losses)) < 1e-12
 

@@ -42,7 +42,7 @@ def test_overrides_reach_entries_by_name_or_family_and_null_leaves_one_out():
         ("[{family: ngrams, name: ../up}]", "name", "pattern"),
         ("[{family: ngrams, name: length}]", "'featurize'", "has the name of a family"),
         ("[{family: ngrams, name: w}, {family: ngrams, name: w}]", "'featurize'", "share the name 'w'"),
-        ("[{family: ngrams, name: w, ngram_range: [2, 1]}]", "'featurize.families.w'", "smaller to the larger"),
+        ("[{family: ngrams, name: w, ngram_range: [2, 1]}]", "'featurize.families.w'", "min must not exceed max"),
         ("[{family: ngrams, name: w, min_df: 2}]", "'featurize.families.w.min_df'", "less than or equal to 1"),
         ("[{name: w}]", "'featurize.families.w'", "{family: ngrams, name: words}"),
         ("[all, length]", "'featurize'", "share the name 'length'"),

@@ -1,6 +1,6 @@
 import importlib.metadata
 
-from core.fingerprints import identity
+from core.fingerprints import model_identity
 
 
 def test_a_folder_is_known_by_its_files(tmp_path):
@@ -8,11 +8,11 @@ def test_a_folder_is_known_by_its_files(tmp_path):
     (tmp_path / "one/deep/weights").write_bytes(b"1")
     (tmp_path / "two/deep").mkdir(parents=True)
     (tmp_path / "two/deep/weights").write_bytes(b"1")
-    assert identity(str(tmp_path / "one")) == identity(str(tmp_path / "two"))
+    assert model_identity(str(tmp_path / "one")) == model_identity(str(tmp_path / "two"))
     (tmp_path / "two/deep/weights").write_bytes(b"2")
-    assert identity(str(tmp_path / "one")) != identity(str(tmp_path / "two"))
+    assert model_identity(str(tmp_path / "one")) != model_identity(str(tmp_path / "two"))
 
 
 def test_a_package_is_known_by_its_version_and_a_hub_model_by_its_name():
-    assert identity("anywhere", "numpy") == f"numpy=={importlib.metadata.version('numpy')}"
-    assert identity("owner/model") == "owner/model"
+    assert model_identity("anywhere", "numpy") == f"numpy=={importlib.metadata.version('numpy')}"
+    assert model_identity("owner/model") == "owner/model"

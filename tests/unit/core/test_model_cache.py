@@ -9,7 +9,7 @@ from pyarrow import fs
 
 from core import model_cache, storage
 from core.errors import InputError
-from core.model_cache import CheckpointRef, local_folder
+from core.model_cache import CheckpointRef, fetch_folder
 from core.storage import Folder
 
 
@@ -24,7 +24,7 @@ def bucket(tmp_path, monkeypatch):
         return remote, uri.removeprefix("bucket://")
 
     for module in (model_cache, storage):
-        monkeypatch.setattr(module, "resolve", resolve)
+        monkeypatch.setattr(module, "resolve_filesystem", resolve)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     return root
 
@@ -40,19 +40,19 @@ def test_a_copy_is_made_once_and_again_when_the_content_changes(bucket, tmp_path
     write(bucket, "fold-0/model/a.txt", "one", 1)
     write(bucket, "fold-0/model/deep/b.txt", "two", 1)
     folder, other = Folder("bucket://fold-0/model"), Folder("bucket://fold-1/model")
-    first = Path(local_folder(folder, "f"))
+    first = Path(fetch_folder(folder, "f"))
     assert (first / "deep/b.txt").read_text() == "two"
     (first / "mark").touch()
-    assert local_folder(folder, "f") == str(first)
+    assert fetch_folder(folder, "f") == str(first)
     assert (first / "mark").exists()
 
     write(bucket, "fold-1/model/a.txt", "one", 1)
-    neighbour = Path(local_folder(other, "f"))
+    neighbour = Path(fetch_folder(other, "f"))
     assert neighbour != first
 
     # Trained again with the same settings: as many bytes, and others.
     write(bucket, "fold-0/model/a.txt", "eno", 2)
-    second = Path(local_folder(folder, "f"))
+    second = Path(fetch_folder(folder, "f"))
     assert (second / "a.txt").read_text() == "eno"
     assert not first.exists()
     assert neighbour.exists()
@@ -61,11 +61,11 @@ def test_a_copy_is_made_once_and_again_when_the_content_changes(bucket, tmp_path
 def test_an_unused_copy_is_removed_for_the_next(bucket):
     for fold in range(3):
         write(bucket, f"fold-{fold}/a.txt", "one", 1)
-    first, second = (Path(local_folder(Folder(f"bucket://fold-{fold}"), "f")) for fold in range(2))
+    first, second = (Path(fetch_folder(Folder(f"bucket://fold-{fold}"), "f")) for fold in range(2))
     for copy in (first, second):
         os.utime(copy, (1, 1))
-    assert Path(local_folder(Folder("bucket://fold-0"), "f")) == first  # used again
-    local_folder(Folder("bucket://fold-2"), "f")
+    assert Path(fetch_folder(Folder("bucket://fold-0"), "f")) == first  # used again
+    fetch_folder(Folder("bucket://fold-2"), "f")
     assert first.exists()
     assert not second.exists()
 
@@ -77,7 +77,7 @@ def test_a_link_in_place_of_the_cache_is_refused_and_its_target_kept(bucket, tmp
     os.utime(old, (1, 1))
     (tmp_path / f"tiebreak-models-{os.getuid()}").symlink_to(tmp_path / "home")
     with pytest.raises(InputError, match="another user may have chosen"):
-        local_folder(Folder("bucket://m"), "f")
+        fetch_folder(Folder("bucket://m"), "f")
     assert list((tmp_path / "home").iterdir()) == [old]
 
 
@@ -94,8 +94,8 @@ def test_an_incomplete_copy_is_not_used(bucket, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(Folder, "copy_to", killed)
         with pytest.raises(KeyboardInterrupt):
-            local_folder(Folder("bucket://m"), "f")
-    assert sorted(path.name for path in Path(local_folder(Folder("bucket://m"), "f")).iterdir()) == ["a.txt", "b.txt"]
+            fetch_folder(Folder("bucket://m"), "f")
+    assert sorted(path.name for path in Path(fetch_folder(Folder("bucket://m"), "f")).iterdir()) == ["a.txt", "b.txt"]
 
 
 def test_a_header_only_copy_has_the_header_and_takes_no_disk(bucket):

@@ -3,7 +3,7 @@ import os
 import pytest
 
 from core.errors import InputError
-from core.pretrained import cannot_load, locate_model
+from core.pretrained import loading_error, locate_model
 
 
 def test_a_folder_gets_its_absolute_path_and_a_hub_id_stays(tmp_path, monkeypatch):
@@ -29,7 +29,7 @@ def test_the_packaged_model_is_a_folder_or_an_error_that_names_the_package(monke
 
 def test_a_folder_without_safetensors_gets_its_own_fix(tmp_path):
     error = OSError("no weights\nmore")
-    assert "save_pretrained" in cannot_load(str(tmp_path), error).fix
+    assert "save_pretrained" in loading_error(str(tmp_path), error).fix
     (tmp_path / "model.safetensors").touch()
-    assert "save_pretrained" not in cannot_load(str(tmp_path), error).fix
-    assert cannot_load("owner/model", error).reason == "the model cannot be loaded: no weights"
+    assert "save_pretrained" not in loading_error(str(tmp_path), error).fix
+    assert loading_error("owner/model", error).reason == "the model cannot be loaded: no weights"

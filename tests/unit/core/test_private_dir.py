@@ -3,7 +3,7 @@ import os
 import pytest
 
 from core.errors import InputError
-from core.private_dir import private_folder
+from core.private_dir import create_private_folder
 
 ANOTHER = 12345  # a user
 
@@ -34,10 +34,10 @@ def a_file(path):
 
 
 def test_is_made_once_for_this_user_alone(tmp_path):
-    folder = private_folder(tmp_path / "cache")
+    folder = create_private_folder(tmp_path / "cache")
     assert folder.stat().st_mode & 0o777 == 0o700
     (folder / "file").touch()
-    assert private_folder(tmp_path / "cache") == folder
+    assert create_private_folder(tmp_path / "cache") == folder
     assert (folder / "file").exists()
 
 
@@ -45,4 +45,4 @@ def test_is_made_once_for_this_user_alone(tmp_path):
 def test_what_another_user_may_have_made_is_refused(make, tmp_path):
     make(tmp_path / "cache")
     with pytest.raises(InputError, match="another user may have chosen"):
-        private_folder(tmp_path / "cache")
+        create_private_folder(tmp_path / "cache")

@@ -62,7 +62,7 @@ def test_an_unknown_member_is_named_with_the_nearest_one(toys):
 
 def test_two_modules_cannot_register_one_name(toys, tmp_path):
     load_plugins(plugin(tmp_path / "one.py"))
-    with pytest.raises(InputError, match="two toys are called 'ball'"):
+    with pytest.raises(InputError, match="two toys are named 'ball'"):
         load_plugins(plugin(tmp_path / "two.py"))
 
 

@@ -9,12 +9,12 @@ from core.errors import InputError
 from core.resources import (
     NODE_TYPES,
     Request,
-    fit_together,
+    count_fitting,
+    fit_at_once,
     fits,
-    fitting_count,
     request_table,
-    requests,
     require_capacity,
+    resource_requests,
 )
 from core.settings.loader import load_settings
 from tests.helpers.cluster_files import AWS, GCP, KUBERAY, may_come
@@ -24,17 +24,17 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 PACKAGES = ["core", "votes", "featurize", "train", "tune", "infer", "report", "ray_jobs"]
 # Every place in the code that asks Ray for something else than no or one CPU, and the request that states it.
 STATED = {
-    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': engine_bundles(llm)}": "engine_request",
+    "infer/scoring/vllm_engine.py: placement_group_config={'bundles': bundles_per_engine(llm)}": "engine_request",
     "featurize/families/embeddings.py: num_cpus=settings.cpus_per_worker": "family_requests",
     "featurize/families/embeddings.py: num_gpus=settings.gpus_per_worker or None": "family_requests",
-    "infer/scoring/room.py: placement_group(bundles)": "engine_request",
+    "infer/scoring/capacity.py: placement_group(bundles)": "engine_request",
     "core/ray_session.py: num_cpus=int(elsewhere)": "one",
-    "core/shards.py: num_cpus=cpus": "processes_request, or one",
+    "core/shards.py: num_cpus=cpus": "process_request, or one",
     "infer/encoders.py: num_cpus=encoder.cpus_per_worker": "workers_request",
     "infer/encoders.py: num_gpus=encoder.gpus_per_worker or None": "workers_request",
-    "core/placement.py: placement_group([{'CPU': cpus}] * bundles)": "folds_request",
+    "core/placement.py: placement_group([{'CPU': cpus}] * bundles)": "fold_request",
     "train/finetune/fold_trainer.py: resources_per_worker=worker_resources(settings)": "workers_request",
-    "tune/search.py: tune.with_resources(..., {'CPU': job.recipe.settings.cpus_per_worker})": "processes_request",
+    "tune/search.py: tune.with_resources(..., {'CPU': job.recipe.settings.cpus_per_worker})": "process_request",
 }
 ASKING = {"num_cpus", "num_gpus", "memory", "resources_per_worker", "placement_group_config"}
 
@@ -70,7 +70,7 @@ def test_whatever_the_code_asks_for_is_stated():
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_job_of_every_configuration_fits_on_the_nodes_of_every_cluster(config, cluster):
     types = may_come(cluster)
-    for request in requests(settings_of(config)):
+    for request in resource_requests(settings_of(config)):
         assert fits(request, [], types), f"{request.job}: {request.what} needs {request}"
 
 
@@ -78,13 +78,15 @@ def test_every_job_of_every_configuration_fits_on_the_nodes_of_every_cluster(con
 def test_what_no_node_has_does_not_fit(cluster):
     types = may_come(cluster)
     asks = settings_of(ROOT / "configs/demo.yaml", "boosters.lightgbm.cpus_per_worker=17")
-    assert [each.what for each in requests(asks) if not fits(each, [], types)] == [
+    assert [each.what for each in resource_requests(asks) if not fits(each, [], types)] == [
         "lightgbm: a fold",
         "lightgbm: a shard",
     ]
     without_gpus = [(node, count) for node, count in types if "GPU" not in node]
     lacking = [
-        each.what for each in requests(settings_of(ROOT / "configs/llm.yaml")) if not fits(each, [], without_gpus)
+        each.what
+        for each in resource_requests(settings_of(ROOT / "configs/llm.yaml"))
+        if not fits(each, [], without_gpus)
     ]
     assert lacking == [
         "gemma-lora: a fold's workers",
@@ -103,7 +105,7 @@ def test_requests_are_those_of_the_settings():
         "llms.gemma.gpus_per_worker=2",
         "llms.gemma.cpus_per_worker=5",
     )
-    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(demo)}
+    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in resource_requests(demo)}
     assert stated["train_boosters", "lightgbm: a fold"] == ({"CPU": 2}, 3)
     assert stated["tune", "lightgbm: a trial"] == ({"CPU": 2}, 1)
     assert stated["predict", "lightgbm: a shard"] == ({"CPU": 2}, 1)
@@ -117,7 +119,7 @@ def test_requests_are_those_of_the_settings():
         "finetune.encoders.deberta.num_workers=4",
         "finetune.encoders.deberta.cpus_per_worker=2",
     )
-    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in requests(encoder)}
+    stated = {(each.job, each.what): (dict(each.bundle), each.count) for each in resource_requests(encoder)}
     assert stated["train_encoder", "deberta: a fold's workers"] == ({"CPU": 2, "GPU": 1}, 4)
 
 
@@ -166,8 +168,8 @@ def test_what_a_cluster_that_cannot_grow_lacks_is_refused(cluster):
     with pytest.raises(InputError) as refused:
         require_capacity(FOLD)
     assert str(refused.value) == (
-        "boosters.lightgbm.cpus_per_worker: asks for 8 CPUs, but this is a cluster where the largest node has 4 CPUs. "
-        "Fix: ask for less there, or run on a cluster that has them."
+        "boosters.lightgbm.cpus_per_worker: needs 8 CPUs, but on this cluster the largest node has 4 CPUs. "
+        "Fix: lower it, or use a larger cluster."
     )
 
 
@@ -183,7 +185,7 @@ def test_what_not_even_the_autoscaler_has_is_refused(cluster):
     cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 4]]')
     require_capacity(FOLD)
     with pytest.raises(
-        InputError, match=r"asks for 1 CPU and 1 GPU, but .* 16 CPUs and 0 GPUs, also when it has grown"
+        InputError, match=r"needs 1 CPU and 1 GPU, but .* 16 CPUs and 0 GPUs, even when fully scaled up"
     ):
         require_capacity(ENGINE)
 
@@ -193,28 +195,28 @@ def test_where_nobody_knows_what_may_come_the_job_says_what_is_missing_and_waits
     require_capacity(ENGINE)
     said = capsys.readouterr().err
     assert "gemma: an engine needs 1 CPU and 1 GPU, but the largest node has 4 CPUs and 0 GPUs" in said
-    assert "the job waits for more, or stop it and ask for less in llms.gemma" in said
+    assert "waiting for more nodes, or stop it and lower llms.gemma" in said
 
 
 def test_as_many_at_once_as_there_is_room_for_or_may_come(cluster):
     pair = Request("train_encoder", "deberta: a fold's workers", {"CPU": 1}, count=2)
-    assert fitting_count(pair, 10) == 2
-    assert fitting_count(pair, 1) == 1
-    assert fitting_count(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
+    assert count_fitting(pair, 10) == 2
+    assert count_fitting(pair, 1) == 1
+    assert count_fitting(Request("train_encoder", "deberta: a fold's workers", {"CPU": 3}), 10) == 1
     cluster.setenv(NODE_TYPES, '[[{"CPU": 16}, 1]]')
-    assert fitting_count(pair, 10) == 8
-    assert fitting_count(pair, 5) == 5
+    assert count_fitting(pair, 10) == 8
+    assert count_fitting(pair, 5) == 5
     # Such nodes do not come: one that waits for what there is.
-    assert fitting_count(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
+    assert count_fitting(Request("train_encoder", "deberta: a fold's workers", {"CPU": 1, "GPU": 1}), 10) == 1
 
 
 def test_different_things_are_at_once_where_there_is_room_for_all_of_them(cluster):
     one, pair, two, large = (
         Request("score_llm", "an engine", {"CPU": cpus}, count) for cpus, count in ((1, 1), (1, 2), (2, 1), (3, 1))
     )
-    assert fit_together([pair, pair])
-    assert fit_together([one, large])
-    assert not fit_together([pair, large])
+    assert fit_at_once([pair, pair])
+    assert fit_at_once([one, large])
+    assert not fit_at_once([pair, large])
     cluster.setenv(NODE_TYPES, '[[{"CPU": 4}, 2]]')
-    assert fit_together([pair, large, large])
-    assert not fit_together([large, two, large]), "eight CPUs, but on two nodes"
+    assert fit_at_once([pair, large, large])
+    assert not fit_at_once([large, two, large]), "eight CPUs, but on two nodes"

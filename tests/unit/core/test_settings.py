@@ -99,15 +99,15 @@ llms: [{name: scored, finetuned: lora}, {name: ready, checkpoint: c}]
 @pytest.mark.parametrize(
     ("student", "teacher", "reason"),
     [
-        ("finetune.encoders.first", "second", "'first' would learn from 'second', whose predictions are made after"),
-        ("finetune.encoders.second", "second", "'second' would learn from 'second', whose"),
-        ("finetune.llms.lora", "scored", "'lora' would learn from 'scored', whose"),  # which is trained from it
-        ("finetune.llms.lora", "ready", "'lora' would learn from 'ready', whose"),
-        ("finetune.llms.lora", "lora", "'lora' has a teacher 'lora'; models that can be: small, first, second"),
+        ("finetune.encoders.first", "second", "'first' cannot learn from 'second', which predicts only after"),
+        ("finetune.encoders.second", "second", "'second' cannot learn from 'second', which"),
+        ("finetune.llms.lora", "scored", "'lora' cannot learn from 'scored', which"),  # which is trained from it
+        ("finetune.llms.lora", "ready", "'lora' cannot learn from 'ready', which"),
+        ("finetune.llms.lora", "lora", "'lora' cannot have the teacher 'lora'; valid teachers: small, first, second"),
         (
             "finetune.encoders.second",
             "nobody",
-            "'second' has a teacher 'nobody'; models that can be: small, first, scored, ready",
+            "'second' cannot have the teacher 'nobody'; valid teachers: small, first, scored, ready",
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
         return caught.value.reason
 
     made = stage(tmp_path, pair=(1, 2))
-    assert reason(made) == "work is not built yet, or a job that rebuilds it has not ended"
+    assert reason(made) == "work is not built yet, or a job is still rebuilding it"
     for name in ("out/a", "out/b"):
         made.folder.write_bytes(name, b"123")
     made.commit(rows={"train": 3})

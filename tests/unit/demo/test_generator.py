@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.generator import SyntheticPairs, decode_turns, encode_turns, generate, write_csv
+from demo.generator import SyntheticPairs, decode_turns, encode_turns, generate_pairs, write_csv
 from votes.folds import prompt_group
 from votes.schema import TEXTS, WINNERS
 
@@ -16,17 +16,17 @@ ROWS = 3000
 
 @pytest.fixture(scope="module")
 def pairs() -> SyntheticPairs:
-    return generate(ROWS, seed=7)
+    return generate_pairs(ROWS, seed=7)
 
 
 def test_same_arguments_give_the_same_bytes_and_a_short_draw_begins_a_long_one(pairs: SyntheticPairs) -> None:
-    again = generate(1200, seed=7)
+    again = generate_pairs(1200, seed=7)
     assert again.table.equals(pairs.table.slice(0, 1200))
     assert again.truth.equals(pairs.truth.slice(0, 1200))
 
 
 def test_streams_and_seeds_are_different_draws_without_common_ids(pairs: SyntheticPairs) -> None:
-    for other in (generate(1000, seed=7, stream="test"), generate(1000, seed=8)):
+    for other in (generate_pairs(1000, seed=7, stream="test"), generate_pairs(1000, seed=8)):
         assert not set(pairs.table["id"].to_pylist()) & set(other.table["id"].to_pylist())
         assert pairs.table["response_a"].slice(0, 3) != other.table["response_a"].slice(0, 3)
         for name in TEXTS:
@@ -100,8 +100,8 @@ def test_csv_holds_the_table_and_the_test_file_no_votes(pairs: SyntheticPairs, t
 
 
 def test_no_rows_give_empty_tables_and_negative_ones_an_error() -> None:
-    empty = generate(0, seed=1)
+    empty = generate_pairs(0, seed=1)
     assert empty.table.num_rows == empty.truth.num_rows == 0
-    assert empty.table.schema == generate(1, seed=1).table.schema
+    assert empty.table.schema == generate_pairs(1, seed=1).table.schema
     with pytest.raises(ValueError, match="-1"):
-        generate(-1, seed=1)
+        generate_pairs(-1, seed=1)

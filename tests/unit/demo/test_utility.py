@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from demo.utility import observe, overlap, utility, vote_probabilities, words
+from demo.utility import overlap, read_traits, utility, vote_probabilities, words
 
 
 def test_probabilities_are_davidsons() -> None:
@@ -36,12 +36,14 @@ PLAIN = "The harbour follows a gentle pattern. Wind moves every sail, and boats 
     ids=["length", "list", "header", "code", "refusal", "hedge", "helpful", "relevance", "richness", "empty"],
 )
 def test_each_effect_has_its_direction(better: str, worse: str) -> None:
-    assert utility(observe(PROMPT, [better])) > utility(observe(PROMPT, [worse]))
+    assert utility(read_traits(PROMPT, [better])) > utility(read_traits(PROMPT, [worse]))
 
 
 def test_a_code_block_counts_only_where_code_is_asked_for() -> None:
     with_code, without = ["```\nsail\n```"], ["'''\nsail\n'''"]
-    assert utility(observe(["Tell me about boats"], with_code)) == utility(observe(["Tell me about boats"], without))
+    assert utility(read_traits(["Tell me about boats"], with_code)) == utility(
+        read_traits(["Tell me about boats"], without)
+    )
 
 
 def test_words_of_every_script() -> None:
@@ -51,6 +53,6 @@ def test_words_of_every_script() -> None:
 
 
 def test_null_turns_read_as_empty_and_two_empty_answers_are_alike() -> None:
-    null, empty = observe([None], [None]), observe([""], [""])
+    null, empty = read_traits([None], [None]), read_traits([""], [""])
     assert null == empty
     assert overlap(null.vocabulary, empty.vocabulary) == 1.0

@@ -8,12 +8,12 @@ from hypothesis import strategies as st
 from core.errors import InputError
 from core.settings.features import FamilyEntry, default_families
 from core.storage import Folder
-from featurize.blocks import Layout, from_lists, to_lists
+from featurize.blocks import Layout, vectors_from_lists, vectors_to_lists
 from featurize.families.ngrams import NgramSettings
 from featurize.families.similarity import WordRarity, document_counts, similarity_matrix
 from featurize.families.word2vec import Word2VecSettings
-from featurize.outputs import family_of
-from featurize.text import Distinct
+from featurize.outputs import entry_family
+from featurize.text import DistinctTexts
 from tests.helpers.features import fit_entry, output_of, shard_file
 from tests.helpers.tables import ROWS, records
 from votes.swap import swap_records
@@ -42,7 +42,7 @@ def fitted(tmp_path_factory):
 
 
 def layout(view, folder):
-    return Layout([family_of(entry).block(entry, output_of(entry), folder) for entry in entries(view)])
+    return Layout([entry_family(entry).block(entry, output_of(entry), folder) for entry in entries(view)])
 
 
 def matrix(table, view, folder):
@@ -103,7 +103,7 @@ def test_cosines_are_those_of_the_formula():
     rows = [(["red blue sky"], ["blue blue"], ["tall sky"]), (["sky"], ["red"], ["red red tall"])]
     texts = [turns[0] for row in rows for turns in row]
     reference = TfidfVectorizer(token_pattern=r"\w+").fit_transform(texts).toarray()
-    distinct = Distinct.of(records(*rows))
+    distinct = DistinctTexts.of(records(*rows))
     rarity = WordRarity.of(document_counts(distinct), len(texts))
     for row, features in enumerate(similarity_matrix(distinct, rarity)):
         prompt, a, b = reference[3 * row : 3 * row + 3]
@@ -112,7 +112,7 @@ def test_cosines_are_those_of_the_formula():
 
 def test_specificity_is_the_mean_rarity_of_words_and_of_new_words():
     rows = [(["red blue sky"], ["blue blue tall"], ["red"]), (["sky"], ["red"], ["red red tall"]), (["x"], [], ["x"])]
-    distinct = Distinct.of(records(*rows))
+    distinct = DistinctTexts.of(records(*rows))
     rarity = WordRarity.of(document_counts(distinct), 9)
 
     def idf(count):
@@ -129,12 +129,12 @@ def test_specificity_is_the_mean_rarity_of_words_and_of_new_words():
 
 def test_vectors_survive_a_file(tmp_path):
     vectors = np.arange(12, dtype=np.float32).reshape(4, 3)
-    pq.write_table(pa.table({"v": to_lists(vectors)}), tmp_path / "v.parquet")
-    assert (from_lists(pq.read_table(tmp_path / "v.parquet")["v"]) == vectors).all()
+    pq.write_table(pa.table({"v": vectors_to_lists(vectors)}), tmp_path / "v.parquet")
+    assert (vectors_from_lists(pq.read_table(tmp_path / "v.parquet")["v"]) == vectors).all()
 
 
 def test_a_missing_column_is_named():
     entry = FamilyEntry(family="similarity")
-    block = family_of(entry).block(entry, output_of(entry), Folder("unused"))
+    block = entry_family(entry).block(entry, output_of(entry), Folder("unused"))
     with pytest.raises(InputError, match="missing column similarity_to_prompt_a and 11 more"):
         block.dense(pa.table({"id": ["1"]}))

@@ -20,7 +20,7 @@ def test_principal_components_from_moments_are_scikit_learns():
 
 
 def test_the_packaged_encoder_knows_what_is_alike():
-    encoder = embeddings.SentenceEncoder(embeddings.PACKAGED, max_tokens=32, threads=1)
+    encoder = embeddings.SentenceEncoder(embeddings.PACKAGED_ENCODER, max_tokens=32, threads=1)
     vectors = encoder.encode(["A cat sits on the mat.", "A kitten is on the rug.", "Interest rates rose.", ""])
     assert vectors.shape == (4, 384)
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)

@@ -12,8 +12,8 @@ from core.settings.features import FamilyEntry, Featurize
 from core.stage import SCHEMA_VERSION
 from core.storage import Folder
 from featurize import outputs
-from featurize.blocks import exchange
-from featurize.outputs import family_of, plan
+from featurize.blocks import swap_columns
+from featurize.outputs import entry_family, plan_outputs
 from tests.helpers.features import fit_entry, shard_file
 from tests.helpers.tables import records
 from votes.records import Records
@@ -64,7 +64,7 @@ def matrix_of(entry, tmp_path):
     output = fit_entry(entry, [TABLE[:2], TABLE[2:]], folder)
 
     def matrix(table):
-        block = family_of(entry).block(entry, output, folder)
+        block = entry_family(entry).block(entry, output, folder)
         file = shard_file(entry, table, folder)
         assert set(block.schema()) <= set(file.column_names)
         return block, block.dense(file)
@@ -82,7 +82,7 @@ def test_columns_match_the_matrix(entry, matrix_of):
     assert len({column.name for column in columns}) == len(columns)
     assert {column.family for column in columns} == {entry.entry_name}
     assert all(column.unit and column.description for column in columns)
-    assert block.folder == family_of(entry).folder(entry)
+    assert block.folder == entry_family(entry).folder(entry)
 
 
 def test_the_catalogue_has_every_column(matrix_of):
@@ -94,7 +94,7 @@ def test_the_catalogue_has_every_column(matrix_of):
 
 def test_an_exchange_of_the_answers_is_an_exchange_of_the_columns(matrix_of):
     block, matrix = matrix_of(TABLE)
-    permutation, signs = exchange(block.columns())
+    permutation, signs = swap_columns(block.columns())
     assert (permutation[permutation] == np.arange(len(permutation))).all()
     assert (signs * signs[permutation] == 1).all()
     assert (matrix[:, permutation] * signs == matrix_of(swap_records(TABLE))[1]).all()
@@ -107,12 +107,12 @@ def test_the_same_texts_give_the_same_bytes_in_other_company(matrix_of):
 
 
 def fingerprints(entry, seed=1):
-    planned = plan(Featurize(families=[entry]), RECORDS, seed)
+    planned = plan_outputs(Featurize(families=[entry]), RECORDS, seed)
     return {output.folder: (output.fingerprint, *output.by_split.values()) for output in planned}
 
 
 def test_the_fingerprint_follows_version_plugin_and_libraries(entry, monkeypatch):
-    family = family_of(entry)
+    family = entry_family(entry)
     before = fingerprints(entry)
     assert fingerprints(entry) == before
 
@@ -142,7 +142,7 @@ def test_settings_of_resources_and_of_columns_leave_files_as_they_are(entry):
 
 
 def test_a_member_is_one_class_in_one_file_with_its_settings(entry):
-    family = family_of(entry)
+    family = entry_family(entry)
     module = type(family).__module__
     assert module == f"featurize.families.{family.name}"
     assert re.fullmatch(r"[^\n]{20,120}", family.summary)

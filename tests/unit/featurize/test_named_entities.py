@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from core.errors import InputError
-from featurize.blocks import exchange
+from featurize.blocks import swap_columns
 from featurize.families.named_entities import NamedEntityFamily, NamedEntitySettings, spacy_identity
-from featurize.text import Distinct
+from featurize.text import DistinctTexts
 from tests.helpers.tables import records
 from votes.swap import swap_records
 
@@ -33,15 +33,15 @@ def test_entities_are_counted_by_kind_and_follow_a_swap(model):
     table = records((["Who?"], ["Ada Lovelace, London, Ada Lovelace, Magna Carta"], [None]))
     family, entry = NamedEntityFamily(), NamedEntitySettings(model=model)
     columns = family.columns(entry)
-    matrix = family.matrix(Distinct.of(table), entry)
+    matrix = family.matrix(DistinctTexts.of(table), entry)
     values = dict(zip([column.name for column in columns], matrix[0].tolist(), strict=True))
     assert values["named_entities_persons_a"] == 2
     assert values["named_entities_places_a"] == 1
     assert values["named_entities_others_a"] == 1
     assert values["named_entities_all_difference"] == 4
     assert values["named_entities_distinct_a"] == 3
-    permutation, signs = exchange(columns)
-    swapped = family.matrix(Distinct.of(swap_records(table)), entry)
+    permutation, signs = swap_columns(columns)
+    swapped = family.matrix(DistinctTexts.of(swap_records(table)), entry)
     assert np.array_equal(matrix[:, permutation] * signs, swapped)
 
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from sklearn.feature_extraction.text import CountVectorizer, TfidfVectorizer
 
 from core.errors import InputError
-from featurize.blocks import sparse_lists, sparse_matrix
+from featurize.blocks import sparse_from_lists, sparse_to_lists
 from featurize.ngrams import counting, term_counts, vectorize
-from featurize.text import Distinct, Text
+from featurize.text import DistinctTexts, Text
 from tests.helpers.tables import TEXT, real_records
 
 TEXTS = [
@@ -24,14 +24,14 @@ def fit(shards: list[list[str]], vectorizer: vectorize.Vectorizer) -> tuple[vect
     weighted = [([Text([text]) for text in shard], np.array(list(shard.values()))) for shard in counters]
     reports = [vectorize.report_terms(*shard, vectorizer) for shard in weighted]
     # Merged in two steps, as many shards are.
-    counts = term_counts.merge(term_counts.merge(*reports[:2]), *reports[2:])
+    counts = term_counts.merge_counts(term_counts.merge_counts(*reports[:2]), *reports[2:])
     texts = sum(map(len, shards))
     counts = counts.take(counts.candidates(texts, vectorizer.min_df, vectorizer.max_features))
     again = counts.take(counts.uncertain()).terms
     if again:
-        matcher = vectorize.matcher(again, vectorizer)
+        matcher = vectorize.build_matcher(again, vectorizer)
         exact = [vectorize.count_exactly(*shard, matcher, vectorizer.analyzer) for shard in weighted]
-        counts = term_counts.settle(counts, np.sum(exact, axis=0))
+        counts = term_counts.replace_uncertain_counts(counts, np.sum(exact, axis=0))
     return vectorize.choose_vocabulary(counts, texts, vectorizer), len(again)
 
 
@@ -46,13 +46,13 @@ def assert_equals_scikit_learn(texts: list[str], shards: list[list[str]], vector
     expected = reference.fit_transform(texts).toarray()
     vocabulary, _ = fit(shards, vectorizer)
     assert vocabulary.terms == reference.get_feature_names_out().tolist()
-    weighed = vectorize.weigh(
+    weighed = vectorize.apply_weighting(
         vectorize.count_texts([Text([text]) for text in texts], vocabulary, vectorizer), vocabulary, vectorizer
     )
     assert (
         np.abs(
-            sparse_matrix(
-                sparse_lists(weighed.offsets, weighed.columns, weighed.values), len(vocabulary.terms)
+            sparse_from_lists(
+                sparse_to_lists(weighed.offsets, weighed.columns, weighed.values), len(vocabulary.terms)
             ).toarray()
             - expected
         ).max()
@@ -74,7 +74,7 @@ def test_sharded_fit_and_transform_equal_scikit_learn(weighting, analyzer, span)
 @pytest.mark.parametrize(("analyzer", "span"), [("word", (1, 3)), ("char", (1, 3)), ("char_wb", (2, 4))])
 def test_equality_with_scikit_learn_on_real_records(weighting, analyzer, span):
     """The published recipe's settings, on shards as uneven as files can make them."""
-    distinct = Distinct.of(real_records(300))
+    distinct = DistinctTexts.of(real_records(300))
     texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
     vectorizer = vectorize.Vectorizer(analyzer, span, weighting, min_df=0.002, max_features=1000)
     assert_equals_scikit_learn(texts, [texts[:13], texts[13:250], texts[250:]], vectorizer)
@@ -101,7 +101,7 @@ def test_any_texts_are_counted_as_scikit_learn_counts_them(texts, kind, min_df, 
 
 def test_most_terms_are_counted_once_and_the_others_again():
     """Frequent terms are reported by every shard; some of those near min_df are not."""
-    distinct = Distinct.of(real_records(300))
+    distinct = DistinctTexts.of(real_records(300))
     texts = [distinct.texts[n].full for part in ("response_a", "response_b") for n in distinct.index[part]]
     shards = [texts[at : at + 60] for at in range(0, len(texts), 60)]
     _, again = fit(shards, vectorize.Vectorizer("char", (1, 3), "count", min_df=0.05, max_features=50))
@@ -124,11 +124,11 @@ def test_texts_without_terms_count_as_texts_and_give_empty_rows():
     vectorizer = vectorize.Vectorizer("word", (1, 1), "tfidf", min_df=0.5, max_features=5)
     vocabulary, _ = fit([["", "!"], ["yes no", "yes"]], vectorizer)
     assert vocabulary.terms == ["yes"]
-    weighed = vectorize.weigh(
+    weighed = vectorize.apply_weighting(
         vectorize.count_texts([Text([""]), Text(["yes"])], vocabulary, vectorizer), vocabulary, vectorizer
     )
-    assert sparse_matrix(
-        sparse_lists(weighed.offsets, weighed.columns, weighed.values), 1
+    assert sparse_from_lists(
+        sparse_to_lists(weighed.offsets, weighed.columns, weighed.values), 1
     ).toarray().ravel().tolist() == [0, 1]
 
 

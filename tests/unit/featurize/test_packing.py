@@ -12,11 +12,11 @@ from core.errors import InputError
 from core.settings.packing import Truncation
 from featurize.tokens.packing import (
     CUE,
-    CUT,
+    CUT_MARK,
     EMPTY_TEXT,
     HEADINGS,
-    MISSING,
-    NULL,
+    MISSING_MARK,
+    NULL_MARK,
     FittedRounds,
     Packer,
     Round,
@@ -24,8 +24,8 @@ from featurize.tokens.packing import (
     load_packing,
     save_packing,
 )
-from featurize.tokens.truncation import TRUNCATIONS, admission, share
-from infer.scoring.mode import Frame
+from featurize.tokens.truncation import TRUNCATIONS, round_order, split_budget
+from infer.scoring.mode import PromptFrame
 from infer.scoring.modes.judge import Judge
 
 SENTENCES = [
@@ -82,7 +82,7 @@ def layout(name: str, fitted: FittedRounds) -> list[int]:
         for turns in fitted.rounds
     ]
     if fitted.gap is not None:
-        pieces.insert(fitted.gap, ids_of(name, CUT))
+        pieces.insert(fitted.gap, ids_of(name, CUT_MARK))
     start = [] if TOKENIZERS[name].bos_token_id is None else [TOKENIZERS[name].bos_token_id]
     return [*start, *(token for piece in pieces for token in piece), *ids_of(name, CUE)]
 
@@ -144,8 +144,8 @@ def test_rounds_keep_their_order_and_a_text_is_whole_or_cut_where_it_is_marked(
     name: str, sentences: list[str], max_tokens: int, truncation: Truncation
 ) -> None:
     fitted = Packer(TOKENIZERS[name], max_tokens, truncation=truncation).fit(sentences, sentences[::-1], sentences)
-    mark = ids_of(name, CUT)
-    kept = sorted(admission(len(sentences), truncation)[: len(fitted.rounds)])
+    mark = ids_of(name, CUT_MARK)
+    kept = sorted(round_order(len(sentences), truncation)[: len(fitted.rounds)])
     cut = set()
     for number, one in zip(kept, fitted.rounds, strict=True):
         texts = (sentences[number], sentences[::-1][number], sentences[number])
@@ -158,16 +158,18 @@ def test_rounds_keep_their_order_and_a_text_is_whole_or_cut_where_it_is_marked(
             tail = {"left": left, "middle": left // 2}.get(truncation, 0)
             assert left >= 1
             assert ids == full[: left - tail] + mark + full[len(full) - tail :]
-    assert cut <= {admission(len(sentences), truncation)[len(fitted.rounds) - 1]}, "only the last one let in may be cut"
+    assert cut <= {round_order(len(sentences), truncation)[len(fitted.rounds) - 1]}, (
+        "only the last one let in may be cut"
+    )
 
 
 def test_rounds_are_let_in_from_where_the_truncation_says() -> None:
-    assert admission(5, "right") == [0, 1, 2, 3, 4]
-    assert admission(5, "left") == [4, 3, 2, 1, 0]
-    assert admission(5, "middle") == [0, 4, 1, 3, 2]
-    assert admission(6, "first-2-last-2") == [0, 5, 1, 4]
-    assert admission(3, "first-2-last-2") == [0, 2, 1]
-    assert admission(1, "middle") == [0]
+    assert round_order(5, "right") == [0, 1, 2, 3, 4]
+    assert round_order(5, "left") == [4, 3, 2, 1, 0]
+    assert round_order(5, "middle") == [0, 4, 1, 3, 2]
+    assert round_order(6, "first-2-last-2") == [0, 5, 1, 4]
+    assert round_order(3, "first-2-last-2") == [0, 2, 1]
+    assert round_order(1, "middle") == [0]
     turns = [f"{n}" for n in range(7)]
     cases: list[tuple[Truncation, str, int | None]] = [("left", "0123456", None), ("first-2-last-2", "0156", 2)]
     for truncation, kept, gap in cases:
@@ -201,12 +203,12 @@ def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
     answers = judge.answer_ids(tokenizer, frame)
     assert [tokenizer.decode(each) for each in answers] == ["A", "B", "C"]
     with pytest.raises(InputError, match="no single token"):
-        judge.answer_ids(word_piece(), Frame("", "Answer zzz"))
+        judge.answer_ids(word_piece(), PromptFrame("", "Answer zzz"))
     tokenizer.chat_template = "{{ strftime_now('%Y') }} {{ messages[0]['content'] }}"
     assert judge.frame(tokenizer).before.startswith("2024 "), "the same tomorrow"
 
     tokenizer.chat_template = "{{ messages[0]['role'] }}"
-    with pytest.raises(InputError, match="leaves out"):
+    with pytest.raises(InputError, match="drops the user's message"):
         judge.frame(tokenizer)
 
 
@@ -216,19 +218,19 @@ def test_null_empty_and_missing_turns_differ(name: str) -> None:
     fitted = packer.fit([None, "sort"], ["", "list"], ["values"])
     rounds = fitted.rounds
     assert fitted.gap is None
-    assert rounds[0] == Round(ids_of(name, NULL), ids_of(name, EMPTY_TEXT), ids_of(name, "values"))
-    assert rounds[1] == Round(ids_of(name, "sort"), ids_of(name, "list"), ids_of(name, MISSING))
-    assert len({tuple(ids_of(name, mark)) for mark in (NULL, EMPTY_TEXT, MISSING)}) == 3
-    assert packer.pack([], [], []) == layout(name, FittedRounds([Round(*[ids_of(name, MISSING)] * 3)], None))
+    assert rounds[0] == Round(ids_of(name, NULL_MARK), ids_of(name, EMPTY_TEXT), ids_of(name, "values"))
+    assert rounds[1] == Round(ids_of(name, "sort"), ids_of(name, "list"), ids_of(name, MISSING_MARK))
+    assert len({tuple(ids_of(name, mark)) for mark in (NULL_MARK, EMPTY_TEXT, MISSING_MARK)}) == 3
+    assert packer.pack([], [], []) == layout(name, FittedRounds([Round(*[ids_of(name, MISSING_MARK)] * 3)], None))
 
 
 def test_shares_are_a_fifth_and_two_fifths_and_what_is_unused_is_passed_on() -> None:
-    assert share(100, 500, 500, 500) == (20, 40, 40)
-    assert share(100, 10, 500, 500) == (10, 45, 45)
-    assert share(100, 500, 10, 500) == (20, 10, 70)
-    assert share(100, 500, 500, 10) == (20, 70, 10)
-    assert share(100, 500, 10, 20) == (70, 10, 20)
-    assert share(100, 30, 30, 40) == (30, 30, 40)
+    assert split_budget(100, 500, 500, 500) == (20, 40, 40)
+    assert split_budget(100, 10, 500, 500) == (10, 45, 45)
+    assert split_budget(100, 500, 10, 500) == (20, 10, 70)
+    assert split_budget(100, 500, 500, 10) == (20, 70, 10)
+    assert split_budget(100, 500, 10, 20) == (70, 10, 20)
+    assert split_budget(100, 30, 30, 40) == (30, 30, 40)
 
 
 @BOTH
@@ -237,7 +239,7 @@ def test_a_cut_record_fills_its_budget(name: str) -> None:
     packer = Packer(TOKENIZERS[name], 401)
     ids = packer.pack([long], [long], [long])
     # The mark for dropped rounds keeps its place, and one token may be left because A and B get the same.
-    assert 401 - len(ids_of(name, CUT)) - 1 <= len(ids) <= 401
+    assert 401 - len(ids_of(name, CUT_MARK)) - 1 <= len(ids) <= 401
 
 
 @BOTH
@@ -274,7 +276,7 @@ def test_a_round_with_too_little_room_is_dropped_and_marked(name: str) -> None:
     ids=["words", "one word", "spaces", "newlines", "japanese", "surrogates"],
 )
 def test_five_million_characters_pack_in_under_a_second_and_are_marked_as_cut(name: str, text: str) -> None:
-    mark = ids_of(name, CUT)
+    mark = ids_of(name, CUT_MARK)
     for truncation in TRUNCATIONS:
         packer = Packer(TOKENIZERS[name], 1024, truncation=truncation)
         started = time.perf_counter()

@@ -4,11 +4,11 @@ from hypothesis import given, settings
 
 from core.registry import FAMILIES
 from core.settings.features import FamilyEntry, default_families
-from featurize.blocks import exchange
+from featurize.blocks import swap_columns
 from featurize.families import tone
 from featurize.families.length import LengthFamily
 from featurize.family import TextFamily
-from featurize.text import Distinct
+from featurize.text import DistinctTexts
 from tests.helpers.tables import ROWS, real_records, records
 from votes.swap import swap_records
 
@@ -19,7 +19,7 @@ COLUMNS = [column for family, entry in HANDMADE for column in family.columns(ent
 
 
 def featurize(table):
-    distinct = Distinct.of(table)
+    distinct = DistinctTexts.of(table)
     return np.concatenate([family.matrix(distinct, entry) for family, entry in HANDMADE], axis=1)
 
 
@@ -34,7 +34,7 @@ def test_any_text_gives_finite_numbers_and_swapping_is_permutation_and_sign(rows
     features = featurize(table)
     assert features.shape == (len(rows), len(COLUMNS))
     assert np.isfinite(features).all()
-    permutation, signs = exchange(COLUMNS)
+    permutation, signs = swap_columns(COLUMNS)
     assert (features[:, permutation] * signs == featurize(swap_records(table))).all()
     assert (features[:, permutation][:, permutation] * signs * signs[permutation] == features).all()
 
@@ -121,7 +121,7 @@ def test_sentiment_is_textblobs_of_all_words():
     """Words that it does not know are mostly left out; that must change nothing."""
     from textblob import en
 
-    texts = [text.prose[: tone._SCORED_CHARS] for text in Distinct.of(real_records(100)).texts]
+    texts = [text.prose[: tone._SCORED_CHARS] for text in DistinctTexts.of(real_records(100)).texts]
     for text in texts:
         words = tone._SENTIMENT_WORD.findall(text.lower().replace("’", "'").replace("n't", " n't"))
         assert tone._sentiment(text) == pytest.approx(tuple(en.sentiment(words)) if words else (0, 0), abs=1e-12)
@@ -173,5 +173,5 @@ def test_a_repeated_text_is_described_once(monkeypatch):
 
     monkeypatch.setattr(LengthFamily, "describe", describe)
     table = records((["q"], ["x"], ["y"]), (["q"], ["y"], ["x"]))
-    LengthFamily().matrix(Distinct.of(table), FamilyEntry(family="length"))
+    LengthFamily().matrix(DistinctTexts.of(table), FamilyEntry(family="length"))
     assert sorted(seen) == ["q", "x", "y"]

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from infer.ensemble.calibration import (
-    METHODS,
+    CALIBRATION_METHODS,
     Calibration,
     MethodScore,
     choose_method,
@@ -41,7 +41,7 @@ def test_each_method_fixes_what_simpler_ones_cannot():
     truth, labels, _ = votes(2000)
     no_ties = truth * [1, 1, 0.3]
     no_ties /= no_ties.sum(axis=1, keepdims=True)
-    losses = {m: log_loss(cross_calibrate(m, no_ties, in_parts(labels)), labels) for m in METHODS}
+    losses = {m: log_loss(cross_calibrate(m, no_ties, in_parts(labels)), labels) for m in CALIBRATION_METHODS}
     assert losses["vector"] < losses["temperature"] - 0.01
     assert losses["vector"] < log_loss(truth, labels) + 0.005
     # Probabilities that are right in order, but bent, are isotonic regression's own.
@@ -55,7 +55,7 @@ def test_each_method_fixes_what_simpler_ones_cannot():
     assert log_loss(cross_calibrate("isotonic", bent, in_parts(votes_of)), votes_of) < log_loss(pairs, votes_of) + 0.01
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", CALIBRATION_METHODS)
 def test_calibrated_probabilities_are_open_equivariant_and_survive_json(method):
     _, labels, predictions = votes(600)
     raw = predictions[1].copy()
@@ -86,7 +86,7 @@ def test_cross_calibration_never_saw_its_own_part():
     _, labels, predictions = votes(2000)
     changed = labels.copy()
     changed[PARTS == 4] = (changed[PARTS == 4] + 1) % 3
-    for method in METHODS[1:]:
+    for method in CALIBRATION_METHODS[1:]:
         before, after = (cross_calibrate(method, predictions[1], in_parts(these)) for these in (labels, changed))
         assert (before[PARTS == 4] == after[PARTS == 4]).all()
         assert (before[PARTS != 4] != after[PARTS != 4]).any()
@@ -99,7 +99,11 @@ def test_the_simplest_within_one_standard_error_of_the_best_is_chosen():
     def chosen(predictions):
         return choose_method(
             compare_methods(
-                {m: record_log_loss(cross_calibrate(m, predictions, in_parts(labels)), labels) for m in METHODS}, groups
+                {
+                    m: record_log_loss(cross_calibrate(m, predictions, in_parts(labels)), labels)
+                    for m in CALIBRATION_METHODS
+                },
+                groups,
             )
         )
 
@@ -119,7 +123,7 @@ def test_the_simplest_within_one_standard_error_of_the_best_is_chosen():
     ],
 )
 def test_what_is_within_a_standard_error_of_the_best_gives_way_to_simplicity(losses, expected):
-    scores = {method: MethodScore(loss, 0.012) for method, loss in zip(METHODS, losses, strict=True)}
+    scores = {method: MethodScore(loss, 0.012) for method, loss in zip(CALIBRATION_METHODS, losses, strict=True)}
     assert choose_method(dict(reversed(scores.items()))) == expected
 
 

@@ -110,5 +110,5 @@ def test_a_head_on_the_hub_has_to_say_how_it_read_records(checkpoint: Path, monk
     with pytest.raises(InputError, match="packed differently: max_tokens is 512 there and 256 here"):
         check_checkpoint("owner/model", 256)
     (checkpoint / "packing.json").unlink()
-    with pytest.raises(InputError, match=r"no packing\.json of it, .*owner/model has no"):
+    with pytest.raises(InputError, match=r"no packing\.json for it, .*owner/model has no"):
         check_checkpoint("owner/model", 512)

@@ -2,7 +2,7 @@
 
 from ray.exceptions import RayActorError
 
-from infer.scoring.engine_log import cause, last_error
+from infer.scoring.engine_log import death_cause, last_error
 
 LOG = """
 INFO starting
@@ -21,7 +21,7 @@ def test_the_last_error_is_the_cause_and_not_what_refers_to_it() -> None:
 
 
 def test_without_a_log_at_hand_it_is_what_ray_says() -> None:
-    assert cause(RayActorError(error_msg="it died\nbecause of that")) == "it died\nbecause of that"
-    assert cause(RayActorError(error_msg="it died\nTypeError: unexpected argument 'x'")) == (
+    assert death_cause(RayActorError(error_msg="it died\nbecause of that")) == "it died\nbecause of that"
+    assert death_cause(RayActorError(error_msg="it died\nTypeError: unexpected argument 'x'")) == (
         "TypeError: unexpected argument 'x'"
     )

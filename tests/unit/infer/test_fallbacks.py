@@ -3,7 +3,16 @@ import dataclasses
 import numpy as np
 import pytest
 
-from infer.ensemble.fallbacks import BOTH_EMPTY, CASES, EMPTY_A, EMPTY_B, IDENTICAL, PRIOR_VOTES, case_of, fit_fallbacks
+from infer.ensemble.fallbacks import (
+    BOTH_EMPTY,
+    DEGENERATE_CASES,
+    EMPTY_A,
+    EMPTY_B,
+    IDENTICAL,
+    PRIOR_VOTES,
+    degenerate_case,
+    fit_fallbacks,
+)
 from tests.helpers.blend_votes import draw
 from votes.arrays import Votes
 from votes.swap import swap_labels, swap_probabilities
@@ -23,19 +32,19 @@ def records(counts, seed=0):
 
 
 def by_case(fallbacks):
-    assert [fallback.case for fallback in fallbacks] == list(CASES[1:])
+    assert [fallback.case for fallback in fallbacks] == list(DEGENERATE_CASES[1:])
     return {fallback.case: fallback for fallback in fallbacks}
 
 
 def test_cases_of_answers():
     pairs = [("x", "y"), ("", "y"), ("x", ""), ("", ""), ("x", "x")]
-    assert [CASES[case_of(a, b)] for a, b in pairs] == list(CASES)
+    assert [DEGENERATE_CASES[degenerate_case(a, b)] for a, b in pairs] == list(DEGENERATE_CASES)
 
 
 def test_many_records_speak_for_themselves():
     fallbacks = by_case(fit_fallbacks(*records({0: 500, EMPTY_A: 400, EMPTY_B: 200, BOTH_EMPTY: 400, IDENTICAL: 400})))
     for code, shares in SHARES.items():
-        fallback = fallbacks[CASES[code]]
+        fallback = fallbacks[DEGENERATE_CASES[code]]
         assert fallback.applied
         assert "helps" in fallback.reason
         assert np.allclose(fallback.vote_shares, shares, atol=0.06)
@@ -48,7 +57,7 @@ def test_few_records_hardly_move_the_prior():
     predictions, votes, cases = records({0: 500, EMPTY_A: 3, IDENTICAL: 1})
     fallbacks = by_case(fit_fallbacks(predictions, votes, cases))
     for code, count in ((EMPTY_A, 3), (IDENTICAL, 1)):
-        fallback = fallbacks[CASES[code]]
+        fallback = fallbacks[DEGENERATE_CASES[code]]
         assert not fallback.applied
         assert "at least 5 are needed" in fallback.reason
         shares, prior, shrunken = (

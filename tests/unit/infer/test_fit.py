@@ -6,10 +6,10 @@ import pytest
 
 from infer.ensemble.blender import Blender
 from infer.ensemble.fallbacks import BOTH_EMPTY, EMPTY_A, EMPTY_B, IDENTICAL
-from infer.ensemble.fit import BLENDS, Recipe, blend_parts, fit_blend, predict_nested, predict_nested_without
-from infer.ensemble.pools import open_simplex
+from infer.ensemble.fit import BLEND_NAMES, BlendRecipe, fit_blend, nested_parts, predict_nested, predict_nested_without
+from infer.ensemble.pools import clip_to_simplex
 from infer.ensemble.record_facts import RecordFacts
-from metrics.baselines import class_prior
+from metrics.baselines import class_prior_baseline
 from metrics.scores import log_loss
 from tests.helpers.blend_votes import demo_votes, draw, sharpened, training, votes
 from votes.swap import swap_labels, swap_probabilities
@@ -19,7 +19,7 @@ TURNED = np.array([0, EMPTY_B, EMPTY_A, BOTH_EMPTY, IDENTICAL], np.int8)
 
 
 def recipe(name, calibration="auto", length_debias=False):
-    return Recipe(name, calibration, length_debias, PRESET if name == "preset" else {})
+    return BlendRecipe(name, calibration, length_debias, PRESET if name == "preset" else {})
 
 
 def swapped(data):
@@ -34,7 +34,7 @@ def relabeled(data, labels):
     return dataclasses.replace(data, votes=dataclasses.replace(data.votes, labels=labels))
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", BLEND_NAMES)
 @pytest.mark.parametrize("calibration", ["auto", "isotonic"])
 def test_no_part_of_a_blend_saw_the_votes_it_is_scored_on(name, calibration):
     """Weights, the choice of the pool, calibration, its choice, length and fallbacks: all from other parts."""
@@ -53,7 +53,7 @@ def test_no_part_of_a_blend_saw_the_votes_it_is_scored_on(name, calibration):
         assert (before.blend[~own] != after.blend[~own]).any()
 
 
-@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize("name", BLEND_NAMES)
 def test_exchanging_a_and_b_exchanges_the_blend(name):
     _, labels, predictions = votes(400)
     predictions[0, 200:250] = np.nan
@@ -73,18 +73,18 @@ def test_exchanging_a_and_b_exchanges_the_blend(name):
 def test_learned_is_the_better_pool():
     truth, labels, _ = votes(1500)
     rng = np.random.default_rng(5)
-    flat = np.stack([sharpened(open_simplex(truth + rng.normal(0, 0.02, truth.shape)), 0.4) for _ in range(2)])
+    flat = np.stack([sharpened(clip_to_simplex(truth + rng.normal(0, 0.02, truth.shape)), 0.4) for _ in range(2)])
     assert fit_blend(training(flat, labels), recipe("learned", "none")).blender.pool == "log"
     # Voters who trust one of two models each: their votes are drawn from the mean.
     both = rng.dirichlet([0.3, 0.3, 0.3], size=(2, 1500))
-    both = np.stack([open_simplex(each) for each in both])
+    both = np.stack([clip_to_simplex(each) for each in both])
     assert fit_blend(training(both, draw(both.mean(axis=0), rng)), recipe("learned", "none")).blender.pool == "linear"
 
 
 def test_two_views_of_the_truth_are_better_together():
     truth, labels, _ = votes(1500, seed=2)
     rng = np.random.default_rng(5)
-    views = np.stack([open_simplex(truth + rng.normal(0, 0.15, truth.shape)) for _ in range(2)])
+    views = np.stack([clip_to_simplex(truth + rng.normal(0, 0.15, truth.shape)) for _ in range(2)])
     for name in ("learned", "greedy"):
         pooled = log_loss(predict_nested(training(views, labels), recipe(name, "none")).blend, labels)
         assert pooled < min(log_loss(view, labels) for view in views) - 0.01
@@ -93,7 +93,7 @@ def test_two_views_of_the_truth_are_better_together():
 def test_noise_gets_no_weight_and_a_mis_scaled_model_its_best():
     truth, labels = demo_votes(2000, seed=5)
     rng = np.random.default_rng(0)
-    noisy = open_simplex(np.abs(truth + rng.normal(0, 0.05, truth.shape)))
+    noisy = clip_to_simplex(np.abs(truth + rng.normal(0, 0.05, truth.shape)))
     noise = rng.dirichlet([1, 1, 1], size=len(labels))
     fitted = fit_blend(training(np.stack([noisy, sharpened(truth, 2.5), noise]), labels), recipe("learned")).blender
     assert fitted.weights[2] < 0.02 * sum(fitted.weights)
@@ -176,12 +176,12 @@ def test_what_only_the_left_out_model_predicts_gets_the_class_prior():
     _, labels, predictions = votes(300)
     predictions[1:, :20] = np.nan
     data = training(predictions, labels)
-    prior = class_prior(labels, data.votes.folds)
+    prior = class_prior_baseline(labels, data.votes.folds)
     blended = predict_nested_without(data, recipe("linear"), "m0")
     assert (blended[:20] == prior[:20]).all()
     assert (blended[20:] != prior[20:]).all()
     assert (predict_nested_without(data.only(("m0",)), recipe("linear"), "m0") == prior).all()
-    only_named = Recipe("preset", "none", preset={"m0": 1.0})
+    only_named = BlendRecipe("preset", "none", preset={"m0": 1.0})
     assert (predict_nested_without(data, only_named, "m0") == prior).all()
 
 
@@ -190,9 +190,9 @@ def test_parts_keep_prompts_whole_and_are_enough_to_nest(folds):
     rng = np.random.default_rng(folds)
     fold_of_group = rng.permutation(np.arange(700) % folds).astype(np.int16)
     groups = rng.integers(0, 700, 2000)
-    parts = blend_parts(fold_of_group[groups], groups)
+    parts = nested_parts(fold_of_group[groups], groups)
     assert 5 <= len(np.unique(parts)) <= 10
     for group in range(700):
         assert len(np.unique(parts[groups == group])) <= 1
     many = rng.integers(0, 700, 12_000)
-    assert 5 <= len(np.unique(blend_parts(fold_of_group[many], many))) <= 6
+    assert 5 <= len(np.unique(nested_parts(fold_of_group[many], many))) <= 6

@@ -11,10 +11,10 @@ import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
 from core.settings.llm import Llm
-from infer.scoring.isolation import Events, score_shards
-from infer.scoring.job import ERROR, RetryLevel, ScoringJob, retry_levels
+from infer.scoring.isolation import IsolationCallbacks, score_shards
+from infer.scoring.job import ERROR_COLUMN, RetryLevel, ScoringJob, retry_levels
 from infer.scoring.requests import RequestShard
-from infer.scoring.streaming import hanging_tokens, requests_of
+from infer.scoring.streaming import hanging_request_tokens, shard_requests
 from votes.schema import PROBABILITIES
 
 
@@ -41,10 +41,10 @@ class FakeEngines:
         for index, number in order[: max(0, deadly[0] - lost) if deadly else None]:
             thirds = dict.fromkeys(PROBABILITIES, 1 / 3)
             if number in self.bypassing:
-                yield {"shard": index, "request": number, "tokens": 0, ERROR: "cannot be packed"}
+                yield {"shard": index, "request": number, "tokens": 0, ERROR_COLUMN: "cannot be packed"}
                 continue
             error = "refused" if self.fails else ""
-            yield {"shard": index, "request": number, "tokens": 1, ERROR: error, **thirds}
+            yield {"shard": index, "request": number, "tokens": 1, ERROR_COLUMN: error, **thirds}
         if not deadly and self.dies_after and len(order) == 1:
             raise self.after
         if deadly:
@@ -62,7 +62,7 @@ def score_with(
     rows = np.arange(count, dtype=np.int32)
     shards = [RequestShard(str(n), "", rows, False, n * count + rows.astype(np.int64)) for n in range(10)]
     levels = retry_levels(Llm(name="m", checkpoint="m/m", num_workers=num_workers))
-    events = Events(on_incident=(incidents if incidents is not None else []).append)
+    events = IsolationCallbacks(on_incident=(incidents if incidents is not None else []).append)
     came = list(score_shards(shards, engines, levels, max_poison, events))
     assert sum(len(one.requests) for one in came) == 10 * count
     failed = {
@@ -76,7 +76,7 @@ def score_with(
     return failed
 
 
-DIED_ALONE = "the engine died twice when it was asked about this record alone"
+DIED_ALONE = "the engine crashed twice on this request alone"
 
 
 @pytest.mark.parametrize("num_workers", [(1, 1), (1, 4)])
@@ -89,7 +89,7 @@ def test_poison_requests_are_isolated_though_engines_take_answers_with_them(
     incidents: list[str] = []
     failed = score_with(engines, incidents, max_poison=6, num_workers=num_workers)
     assert failed == dict.fromkeys(poison, DIED_ALONE)
-    assert incidents.count("the engine died of a single request again, which counts as failed") == len(poison)
+    assert incidents.count("the engine crashed on a single request again; it counts as failed") == len(poison)
     assert engines.starts < 90
 
 
@@ -105,27 +105,27 @@ def test_a_machine_that_goes_away_costs_no_request() -> None:
     incidents: list[str] = []
     assert score_with(engines, incidents) == {}
     assert not any(engines.deaths.values())
-    assert incidents.count("the machine of an engine went away; asking again") == 5 + 9
+    assert incidents.count("lost the machine of an engine; retrying") == 5 + 9
     # Three deaths on the way to asking it alone, in which it died once.
-    assert incidents.count("the engine died of a single request; asking it once more") == 1
+    assert incidents.count("the engine crashed on a single request; retrying it once") == 1
 
 
 def test_machines_that_keep_going_away_end_the_work() -> None:
     engines = FakeEngines({0: [RayActorError(preempted=True)] * 99})
-    with pytest.raises(RuntimeError, match="10 times the machine of an engine went away before a reply"):
+    with pytest.raises(RuntimeError, match="lost 10 machines of engines before a reply"):
         score_with(engines)
 
 
 def test_more_poison_than_is_allowed_ends_the_work() -> None:
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(100, 1000)})
-    with pytest.raises(RuntimeError, match="died of 5 requests, each asked alone"):
+    with pytest.raises(RuntimeError, match="crashed on 5 requests, each sent alone"):
         score_with(engines, max_poison=4)
     assert engines.starts < 40
 
 
 def test_an_engine_that_dies_of_whatever_it_is_asked_ends_the_work() -> None:
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(1000)})
-    with pytest.raises(RuntimeError, match="dies of whatever it is asked, or when it starts"):
+    with pytest.raises(RuntimeError, match="crashes on every request, or at startup"):
         score_with(engines, max_poison=20)
     assert engines.starts == 3
 
@@ -140,7 +140,7 @@ def test_a_machine_that_goes_away_after_the_last_request_was_answered_is_no_endl
 def test_a_last_request_that_passes_by_the_engine_shows_no_life() -> None:
     engines = FakeEngines({number: [RayActorError()] * 99 for number in range(999)})
     engines.bypassing = {999}
-    with pytest.raises(RuntimeError, match="dies of whatever it is asked, or when it starts"):
+    with pytest.raises(RuntimeError, match="crashes on every request, or at startup"):
         score_with(engines, max_poison=20)
     assert engines.starts < 6
 
@@ -161,13 +161,13 @@ def test_a_request_that_hangs_vllm_is_not_asked() -> None:
     ids = pa.array([[5] * 4, [5] * 7, [5] * 6], pa.list_(pa.int32()))
     packed = pa.table({"ab": ids, "ba": ids, "reason": ["", "", "why"]})
     item = {"shard": 0, "tokens": "a", "rows": [0, 1, 2], "swapped": False, "requests": [10, 11, 12]}
-    hanging = hanging_tokens(job(engine_args={"max_model_len": "7"}))
-    table = pa.concat_tables(requests_of(pa.Table.from_pylist([item]), lambda file: packed, 2, hanging))
-    first, second, third = table[ERROR].to_pylist()
+    hanging = hanging_request_tokens(job(engine_args={"max_model_len": "7"}))
+    table = pa.concat_tables(shard_requests(pa.Table.from_pylist([item]), lambda file: packed, 2, hanging))
+    first, second, third = table[ERROR_COLUMN].to_pylist()
     assert (first, third) == ("", "why")
     assert "7 tokens" in second
-    assert hanging_tokens(job()) is None
-    assert hanging_tokens(job(mode="judge", engine_args={"max_model_len": 7})) is None
+    assert hanging_request_tokens(job()) is None
+    assert hanging_request_tokens(job(mode="judge", engine_args={"max_model_len": 7})) is None
 
 
 def job(**settings: Any) -> ScoringJob:

@@ -6,14 +6,14 @@ from core.storage import Folder
 from infer.scoring.requests import (
     ORDERS,
     RequestIndex,
-    entropy,
+    apply_temperature,
     index_requests,
-    least_sure,
+    prediction_entropy,
     read_replies,
     reply_files,
     reply_schema,
     request_shards,
-    tempered,
+    select_most_uncertain,
 )
 from votes.records import Records
 
@@ -113,9 +113,9 @@ def test_an_answer_counts_wherever_else_its_text_failed(indexed, tmp_path, order
 
 def test_the_least_sure_are_exactly_the_share_asked_for():
     probabilities = np.array([[1, 0, 0], [0.4, 0.3, 0.3], [np.nan] * 3, [0.5, 0.5, 0], [0.34, 0.33, 0.33]])
-    assert least_sure(probabilities, 0.5).tolist() == [False, True, False, False, True]
-    assert least_sure(np.full((10, 3), 1 / 3), 0.33).sum() == 3, "equal ones are taken in their order"
-    assert np.isclose(entropy(probabilities[[0, 3]]), [0, np.log(2)]).all()
+    assert select_most_uncertain(probabilities, 0.5).tolist() == [False, True, False, False, True]
+    assert select_most_uncertain(np.full((10, 3), 1 / 3), 0.33).sum() == 3, "equal ones are taken in their order"
+    assert np.isclose(prediction_entropy(probabilities[[0, 3]]), [0, np.log(2)]).all()
 
 
 def test_a_temperature_divides_the_logits():
@@ -124,5 +124,5 @@ def test_a_temperature_divides_the_logits():
     def softmax(values):
         return np.exp(values) / np.exp(values).sum(axis=1, keepdims=True)
 
-    assert np.allclose(tempered(softmax(logits), 2.5), softmax(logits / 2.5))
-    assert np.isfinite(tempered(softmax(logits), 0.0005)).all()
+    assert np.allclose(apply_temperature(softmax(logits), 2.5), softmax(logits / 2.5))
+    assert np.isfinite(apply_temperature(softmax(logits), 0.0005)).all()

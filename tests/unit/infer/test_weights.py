@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from infer.ensemble.pools import linear_pool, log_pool, open_simplex
+from infer.ensemble.pools import clip_to_simplex, linear_pool, log_pool
 from infer.ensemble.weights import (
     drop_idle_models,
     greedy_weights,
@@ -61,7 +61,9 @@ def test_greedy_selection_is_never_worse_than_the_best_model_and_leaves_noise_ou
         assert log_loss(linear_pool(predictions, weights), labels) <= min(alone) + 1e-12
         assert weights.sum() == pytest.approx(1)
         assert weights[2] < 0.05
-    views = np.stack([open_simplex(votes(400)[0] + np.random.default_rng(n).normal(0, 0.15, (400, 3))) for n in (1, 2)])
+    views = np.stack(
+        [clip_to_simplex(votes(400)[0] + np.random.default_rng(n).normal(0, 0.15, (400, 3))) for n in (1, 2)]
+    )
     labels = votes(400)[1]
     assert greedy_weights(views, labels, rounds=3).tolist() == [0.5, 0.5]  # the third pick would make it worse
     best = log_loss(linear_pool(views, learn_linear_weights(views, labels)), labels)
@@ -76,13 +78,15 @@ def test_idle_models_are_dropped_and_useful_ones_are_not(learn, pool):
         weights = drop_idle_models(learn, pool, predictions, labels)
         kept += weights[2] > 0
         assert log_loss(pool(predictions, weights), labels) < log_loss(truth, labels) + 0.02
-        views = np.stack([open_simplex(truth + np.random.default_rng(n).normal(0, 0.15, truth.shape)) for n in (1, 2)])
+        views = np.stack(
+            [clip_to_simplex(truth + np.random.default_rng(n).normal(0, 0.15, truth.shape)) for n in (1, 2)]
+        )
         both = drop_idle_models(learn, pool, views, labels)
         assert (both > 0.2 * both.sum()).all()
     assert kept <= 1
     # With few votes neither of two partners is missed by the criterion, but both stay.
     truth, labels, _ = votes(1000, seed=1)
-    pair = [open_simplex(truth + np.random.default_rng(n).normal(0, 0.05, truth.shape)) for n in (1, 2)]
+    pair = [clip_to_simplex(truth + np.random.default_rng(n).normal(0, 0.05, truth.shape)) for n in (1, 2)]
     assert (drop_idle_models(learn, pool, np.stack(pair)[:, :100], labels[:100]) > 0.3).all()
 
 

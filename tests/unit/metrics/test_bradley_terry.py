@@ -2,7 +2,7 @@ import numpy as np
 
 from metrics.bradley_terry import fit_bradley_terry
 from metrics.differences import normalized_difference
-from votes.swap import half_wins
+from votes.swap import win_shares
 
 TRUTH = np.array([0.8, -0.4, 0.0])
 
@@ -49,4 +49,4 @@ def test_separable_votes_end_in_finite_coefficients():
 def test_normalized_difference_and_half_wins():
     a, b = np.array([3.0, 0, 0, 5]), np.array([1.0, 0, 4, 5])
     assert normalized_difference(a, b).tolist() == [0.5, 0, -1, 0]
-    assert half_wins(np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.3, 0.2]])).tolist() == [1, 0, 0.5, 0.6]
+    assert win_shares(np.array([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [0.5, 0.3, 0.2]])).tolist() == [1, 0, 0.5, 0.6]

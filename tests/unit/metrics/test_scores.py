@@ -1,8 +1,8 @@
 import numpy as np
 from sklearn.metrics import log_loss as sklearn_log_loss
 
-from metrics.baselines import class_prior
-from metrics.intervals import bootstrap_means, bootstrap_parts, interval, standard_error
+from metrics.baselines import class_prior_baseline
+from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval, standard_error
 from metrics.scores import expected_calibration_error, log_loss
 
 
@@ -35,9 +35,9 @@ def test_interval_covers_the_true_mean_and_grouping_widens_it():
         values = (shared + 0.1 * rng.normal(size=200))[:, None]
         grouped = bootstrap_means(values, np.arange(40).repeat(5), repetitions=400, seed=seed)
         alone = bootstrap_means(values, np.arange(200), repetitions=400, seed=seed)
-        low, high = interval(grouped[:, 0])
+        low, high = percentile_interval(grouped[:, 0])
         covered += low <= 0 <= high
-        widths.append((high - low) / np.ptp(interval(alone[:, 0])))
+        widths.append((high - low) / np.ptp(percentile_interval(alone[:, 0])))
     assert 85 <= covered <= 100  # 95 expected, less what a percentile interval of 40 groups loses
     assert np.mean(widths) > 1.8  # five equal votes a prompt carry little more than one: sqrt(5) at most
 
@@ -45,7 +45,7 @@ def test_interval_covers_the_true_mean_and_grouping_widens_it():
 def test_class_prior_never_sees_the_held_out_votes():
     labels = np.array([0, 0, 1, 2, 0, 1], dtype=np.int8)
     folds = np.array([0, 0, 0, 1, 1, 1], dtype=np.int16)
-    prior = class_prior(labels, folds)
+    prior = class_prior_baseline(labels, folds)
     assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
     assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])
 
@@ -54,13 +54,13 @@ def test_means_of_parts_are_those_of_the_same_draws():
     rng = np.random.default_rng(3)
     values, groups = rng.normal(size=60), np.arange(20).repeat(3)
     part = np.arange(60) < 30
-    means = bootstrap_parts(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
+    means = bootstrap_part_means(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
     assert np.allclose(means[:, 2], bootstrap_means(values[:, None], groups, 50, 4)[:, 0])
-    alone = bootstrap_parts(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
+    alone = bootstrap_part_means(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
     assert np.allclose(means[:, 0], alone[:, 0])  # what lies outside a part is no part of its mean
-    rare = bootstrap_parts(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
+    rare = bootstrap_part_means(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
     assert np.isnan(rare[:, 0]).any()
-    assert np.allclose(interval(rare[:, 0]), values[7])
+    assert np.allclose(percentile_interval(rare[:, 0]), values[7])
 
 
 def test_standard_errors_are_those_of_independent_groups():

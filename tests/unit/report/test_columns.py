@@ -2,7 +2,7 @@
 
 import pyarrow as pa
 
-from report.columns import describe_records
+from report.columns import compute_columns
 from votes.schema import TEXTS
 
 
@@ -13,9 +13,7 @@ def test_columns_of_records():
         {"prompt": ["How do I sort a list in Python?"], "response_a": [code], "response_b": [marked]},
         {"prompt": ["Wie spät ist es gerade in Berlin?", "Und in Hamburg?"], "response_a": [None], "response_b": [""]},
     ]
-    columns = describe_records(
-        pa.Table.from_pylist(texts, pa.schema([(part, pa.list_(pa.string())) for part in TEXTS]))
-    )
+    columns = compute_columns(pa.Table.from_pylist(texts, pa.schema([(part, pa.list_(pa.string())) for part in TEXTS])))
     assert columns["turns"].tolist() == [1, 2]
     assert columns["english"].tolist() == [True, False]
     assert columns["code"].tolist() == [True, False]

@@ -12,7 +12,7 @@ from report.build import compute_metrics, sections_in_order
 from report.page import render_page
 from report.section import ReportSection
 from report.sections.data import count_duplicates
-from report.sections.drivers import judge_claims
+from report.sections.drivers import check_claims
 from report.sections.slices import score_slices
 from votes import duplicates
 from votes.arrays import Votes
@@ -101,7 +101,7 @@ def importance_of(**shares):
 
 def test_claims_are_judged_by_boosters_that_see_them_all():
     seeing = importance_of(length=0.5, words=0.2, vocabulary=0.19, style=0.06, entities=0.04, tone=0.01)
-    judged = judge_claims({"all": seeing, "few": importance_of(words=1.0)})
+    judged = check_claims({"all": seeing, "few": importance_of(words=1.0)})
     assert judged is not None
     assert judged["first"] == "length"
     assert judged["families"] == 6
@@ -109,12 +109,12 @@ def test_claims_are_judged_by_boosters_that_see_them_all():
         ("length", 1, True), ("vocabulary", 3, True), ("entities", 5, False),
     ]  # fmt: skip
     equal = importance_of(length=0.16, vocabulary=0.16, entities=0.16, style=0.16, tone=0.16, words=0.2)
-    even = judge_claims({"all": equal})
+    even = check_claims({"all": equal})
     assert even is not None
     assert not any(each["confirmed"] for each in even["claims"])
-    assert judge_claims({"few": importance_of(length=0.6, entities=0.4)}) is None
-    assert judge_claims({"only": importance_of(length=0.5, vocabulary=0.3, entities=0.2)}) is None
-    assert judge_claims({}) is None
+    assert check_claims({"few": importance_of(length=0.6, entities=0.4)}) is None
+    assert check_claims({"only": importance_of(length=0.5, vocabulary=0.3, entities=0.2)}) is None
+    assert check_claims({}) is None
 
 
 def test_slices_are_set_against_all_records():
@@ -150,7 +150,7 @@ def test_slices_are_set_against_all_records():
 
 def test_the_score_without_duplicates_leaves_out_the_copies():
     texts = [[f"question {n} of them all"] for n in range(5)]
-    near = [np.stack([duplicates.signature([text, ["yes"], ["no"]])]) for text in texts]
+    near = [np.stack([duplicates.minhash_signature([text, ["yes"], ["no"]])]) for text in texts]
     signatures = np.concatenate([near[n] for n in (0, 1, 2, 2, 3, 3, 3, 4)])
     hashes = np.array([0, 1, 2, 2, 3, 30, 31, 4])
 

@@ -3,14 +3,14 @@
 import pytest
 from markupsafe import Markup
 
-from report.svg import Axis, FigureRow, Mark, Plot, bars, path, row_figure, spanning
+from report.svg import Axis, FigureRow, Mark, Plot, axis_around, bars, path, row_figure
 from tests.helpers.page import read_page
 
 
 def test_axes_hold_all_values_even_if_they_are_one():
-    axis = spanning([0.13, 0.78], "", whole_steps=True)
+    axis = axis_around([0.13, 0.78], "", whole_steps=True)
     assert (axis.low, axis.high) == pytest.approx((0, 0.8))
-    same = spanning([1.0986, 1.0986], "")
+    same = axis_around([1.0986, 1.0986], "")
     assert same.low < 1.0986 < same.high
     assert len(same.ticks()) >= 1
 

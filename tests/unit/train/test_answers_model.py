@@ -10,7 +10,7 @@ from featurize.tokens.batches import pad
 from featurize.tokens.packing import Packer
 from tests.helpers.tiny_models import MAX_TOKENS, encoder_settings, records, tiny_model
 from train.finetune.answers_model import HEAD_FILE, AnswersModel
-from train.finetune.networks import load_network, set_trained
+from train.finetune.networks import freeze_untrained, load_network
 
 
 @pytest.fixture(scope="module")
@@ -66,4 +66,4 @@ def test_a_head_of_other_parameters_is_no_head(folder, tmp_path):
 
 def test_the_head_alone_is_small_and_trained_alone(folder):
     model = load_network(str(folder), encoder_settings(head="answers"), seed=0)
-    assert set(set_trained(model, "head", lora=False)) == {"score.weight", "tie.weight", "tie.bias"}
+    assert set(freeze_untrained(model, "head", lora=False)) == {"score.weight", "tie.weight", "tie.bias"}

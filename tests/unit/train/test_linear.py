@@ -8,7 +8,7 @@ from core.errors import InputError
 from metrics.scores import log_loss
 from tests.helpers.boosters import make_recipe, small_data
 from train.boosters.engines import linear
-from train.boosters.engines.linear import Columns, TwoPartModel
+from train.boosters.engines.linear import SwapColumns, TwoPartModel
 from votes.swap import swap_probabilities
 
 PARAMS = {"c_anti": 0.5, "c_tie": 0.5, "clip": 3.0}
@@ -16,7 +16,7 @@ PARAMS = {"c_anti": 0.5, "c_tie": 0.5, "clip": 3.0}
 
 def fitted(data, fold=0, weights=None, **params):
     rest = data.training_rows(fold)
-    columns = Columns.from_exchange(data.permutation, data.signs)
+    columns = SwapColumns.from_exchange(data.permutation, data.signs)
     dense = linear._dense(data.features)
     return TwoPartModel.fit(dense[rest], data.labels[rest], weights, columns, PARAMS | params), dense
 
@@ -63,7 +63,7 @@ def test_who_wins_is_the_penalized_optimum():
 def test_a_weight_counts_like_copies():
     data = small_data()
     rest = data.training_rows(0)
-    columns = Columns.from_exchange(data.permutation, data.signs)
+    columns = SwapColumns.from_exchange(data.permutation, data.signs)
     twice = np.where(np.arange(len(rest)) % 3 == 0, 2, 1)
     weighed = TwoPartModel.fit(data.features.dense[rest], data.labels[rest], twice.astype(np.float32), columns, PARAMS)
     copies = np.repeat(rest, twice)
@@ -106,7 +106,7 @@ def test_features_that_do_not_tell_a_from_b_are_refused():
     data = small_data()
     same = dataclasses.replace(data, signs=np.abs(data.signs))
     linear.LinearEngine().try_parameters(data, make_recipe("linear"))
-    with pytest.raises(InputError, match="no column tells A from B") as caught:
+    with pytest.raises(InputError, match="all features are the same for A and B") as caught:
         linear.LinearEngine().try_parameters(same, make_recipe("linear"))
     assert caught.value.where == "boosters.small.features"
 

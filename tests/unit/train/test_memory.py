@@ -11,8 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from core.settings.finetune import Lora
 from tests.helpers.tiny_models import encoder_settings, settings_for, tiny_model
 from train.finetune.memory import flops_per_token, microbatch_shapes, plan_memory, predicting_flops_per_token
-from train.finetune.memory_tracker import LiveBytes
-from train.finetune.networks import load_config, load_network, set_trained
+from train.finetune.memory_tracker import MemoryTracker
+from train.finetune.networks import freeze_untrained, load_config, load_network
 
 SEQUENCE = 64
 SHAPES = [(4, SEQUENCE)]
@@ -47,7 +47,7 @@ def test_the_plan_is_what_a_real_model_takes(tmp_path, architecture):
     settings = settings_of(architecture)
     plan = plan_memory(load_config(folder), settings, SHAPES)
     model = load_network(folder, settings, seed=0).train()
-    parameters = set_trained(model, "all", settings.adapters is not None)
+    parameters = freeze_untrained(model, "all", settings.adapters is not None)
     trained = sum(parameter.numel() for parameter in parameters.values())
     assert plan.trained == trained
     assert plan.gradients == 4 * trained
@@ -72,13 +72,13 @@ def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, dtype,
     folder = str(tiny_model(tmp_path, architecture, layers=4))
     settings = settings_of(architecture, dtype=dtype, gradient_checkpointing=checkpoints)
     model = load_network(folder, settings, seed=0).train()
-    parameters = set_trained(model, "all", settings.adapters is not None)
+    parameters = freeze_untrained(model, "all", settings.adapters is not None)
     for parameter in parameters.values():
         parameter.grad = torch.zeros_like(parameter)
     ids = torch.randint(5, 500, (4, SEQUENCE))
     mask = None if settings.adapters else torch.ones_like(ids)
     gc.collect()
-    with LiveBytes(
+    with MemoryTracker(
         [*model.parameters(), *model.buffers(), *(parameter.grad for parameter in parameters.values())]
     ) as live:
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bfloat16"):
@@ -90,7 +90,7 @@ def test_the_plan_is_what_is_alive_in_a_real_step(tmp_path, architecture, dtype,
 
 def test_bytes_are_counted_while_they_live():
     known = torch.zeros(1000)
-    with LiveBytes([known]) as live:
+    with MemoryTracker([known]) as live:
         one = torch.zeros(10)
         two = one + 1
         known.add_(1)

@@ -18,7 +18,7 @@ from core.errors import InputError
 from core.settings.finetune import Lora
 from tests.helpers.tiny_models import encoder_settings, llm_settings, tiny_model
 from train.finetune.adapters import merge_adapter
-from train.finetune.networks import foreign_head, load_config, load_network, load_with_head, most_tokens
+from train.finetune.networks import load_config, load_network, load_with_head, max_positions, other_head_classes
 from votes.schema import LABELS
 
 SHAPE = {"vocab_size": 50, "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 1}
@@ -36,7 +36,7 @@ def classifier(folder, classes):
 @pytest.mark.parametrize("classes", [("entailment", "neutral", "contradiction"), ("bad", "good"), tuple("12345")])
 def test_a_head_for_other_classes_is_replaced_and_the_backbone_stays(tmp_path, classes):
     saved, folder = classifier(tmp_path, classes)
-    assert foreign_head(folder) == list(classes)
+    assert other_head_classes(folder) == list(classes)
     model, again = (load_network(folder, PLAIN, seed=3) for _ in range(2))
     assert model.classifier.weight.shape == (3, 8)
     assert model.classifier.weight.abs().max() < 1
@@ -48,7 +48,7 @@ def test_a_head_for_other_classes_is_replaced_and_the_backbone_stays(tmp_path, c
 
 def test_a_head_for_our_classes_is_kept(tmp_path):
     saved, folder = classifier(tmp_path, LABELS)
-    assert foreign_head(folder) == []
+    assert other_head_classes(folder) == []
     torch.testing.assert_close(load_network(folder, PLAIN, seed=3).state_dict(), saved.state_dict())
 
 
@@ -74,7 +74,7 @@ def test_a_backbone_of_another_size_is_never_replaced_by_random_numbers(tmp_path
     ],
 )
 def test_the_longest_record_is_what_the_positions_hold(config, decoder, most):
-    assert most_tokens(config, decoder) == most
+    assert max_positions(config, decoder) == most
 
 
 def test_longer_records_than_the_longest_end_a_roberta(tmp_path):
@@ -83,7 +83,7 @@ def test_longer_records_than_the_longest_end_a_roberta(tmp_path):
 
     config = RobertaConfig(**SHAPE, max_position_embeddings=14, pad_token_id=1)
     model = RobertaModel(config).eval()
-    most = most_tokens(config, decoder=False)
+    most = max_positions(config, decoder=False)
     assert most is not None
     model(input_ids=torch.full((1, most), 5))
     with pytest.raises((IndexError, RuntimeError)):

@@ -4,7 +4,7 @@ POINT = {"stage": 0, "epoch": 1, "step": 4, "loss": 1.0, "learning_rate": 1e-3, 
 
 
 class Actor:
-    """Keeps posted lines, as train.finetune.fold_trainer.Messages does."""
+    """Keeps posted lines, as train.finetune.fold_trainer.ProgressLog does."""
 
     def __init__(self):
         self.lines = []

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.helpers.tiny_models import encoder_settings
-from train.finetune.sampler import EpochSampler, learning_rate_at, plan_epoch, share_out, steps_per_epoch
+from train.finetune.sampler import EpochSampler, assign_microbatches, learning_rate_at, plan_epoch, steps_per_epoch
 
 
 @given(st.lists(st.integers(1, 200), min_size=1, max_size=120), st.integers(1, 20), st.integers(50, 2000))
@@ -39,7 +39,7 @@ def test_little_of_a_batch_is_padding():
 
 @given(st.lists(st.integers(1, 100), max_size=40), st.integers(1, 6))
 def test_microbatches_are_shared_out_evenly(sizes, workers):
-    shares = share_out(sizes, workers)
+    shares = assign_microbatches(sizes, workers)
     assert sorted(index for share in shares for index in share) == list(range(len(sizes)))
     loads = [sum(sizes[index] for index in share) for share in shares]
     assert max(loads) - min(loads) <= max(sizes, default=0)

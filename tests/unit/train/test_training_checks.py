@@ -36,7 +36,7 @@ def test_a_model_reads_no_more_tokens_than_it_has_positions_for(tmp_path, llama,
     def identity(location):
         raise AssertionError("whole folders are hashed where the models are trained")
 
-    monkeypatch.setattr(fingerprints, "identity", identity)
+    monkeypatch.setattr(fingerprints, "model_identity", identity)
     check_bases(run_of(tmp_path, llama, "finetune.llms.m.max_tokens=1023").settings.finetune.llms)
     with pytest.raises(InputError, match="reads at most 1023 tokens, not 1024"):
         check_bases(run_of(tmp_path, llama, "finetune.llms.m.max_tokens=1024").settings.finetune.llms)

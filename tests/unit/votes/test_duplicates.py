@@ -1,6 +1,6 @@
 import numpy as np
 
-from votes.duplicates import clusters, near_pairs, signature, text_hash
+from votes.duplicates import cluster_records, minhash_signature, near_duplicate_pairs, text_hash
 
 WORDS = [f"{a}{b}{c}" for a in "bdfglmnprst" for b in ("a", "ei", "o") for c in ("ck", "nd", "ll", "sh")]
 
@@ -11,7 +11,7 @@ def essay(rng, words=300):
 
 def signatures(*documents):
     """Of documents given as words, all in the first answer."""
-    return np.stack([signature([["What is it?"], [" ".join(words)], [""]]) for words in documents])
+    return np.stack([minhash_signature([["What is it?"], [" ".join(words)], [""]]) for words in documents])
 
 
 def jaccard(one, other):
@@ -37,7 +37,7 @@ def test_near_duplicates_are_found_among_others_and_only_they():
     assert jaccard(documents[7], slightly) > 0.9
     mostly = [documents[n][:240] + essay(rng, 60) for n in range(9, 19)]
     assert all(0.6 < jaccard(documents[9 + n], mostly[n]) < 0.72 for n in range(10))
-    found = near_pairs(signatures(*documents, slightly, documents[3], *mostly))
+    found = near_duplicate_pairs(signatures(*documents, slightly, documents[3], *mostly))
     assert found.tolist() == [[3, 201], [7, 200]]
 
 
@@ -45,16 +45,16 @@ def test_every_member_of_a_large_cluster_is_found():
     rng = np.random.default_rng(2)
     whole = essay(rng)
     copies = [[*whole[:n], "mended", *whole[n + 1 :]] for n in range(0, 300, 3)]
-    pairs = near_pairs(signatures(*copies, essay(rng)))
+    pairs = near_duplicate_pairs(signatures(*copies, essay(rng)))
     assert len(pairs) < 100 * 40  # far from all of them
-    cluster = clusters(101, pairs)
+    cluster = cluster_records(101, pairs)
     assert (cluster[:100] == 0).all()
     assert cluster[100] == 100
 
 
 def test_what_the_normalised_texts_and_the_order_of_the_answers_do_not_change():
-    one = signature([["Why?"], ["Because it   RAINS, mostly."], ["No idea at all."]])
-    assert np.array_equal(one, signature([["why"], ["no idea at all"], ["because it rains mostly"]]))
+    one = minhash_signature([["Why?"], ["Because it   RAINS, mostly."], ["No idea at all."]])
+    assert np.array_equal(one, minhash_signature([["why"], ["no idea at all"], ["because it rains mostly"]]))
     assert text_hash(["q"], [["a"], ["b"]]) == text_hash(["q"], [["b"], ["a"]])
     assert (
         len({text_hash(["q"], [["a"], ["b"]]), text_hash(["q"], [["a"], ["b "]]), text_hash(["a"], [["q"], ["b"]])})
@@ -63,21 +63,21 @@ def test_what_the_normalised_texts_and_the_order_of_the_answers_do_not_change():
 
 
 def test_texts_without_letters_and_of_other_scripts_have_signatures():
-    assert np.array_equal(signature([[None], [""], []]), signature([[], [""], [""]]))
+    assert np.array_equal(minhash_signature([[None], [""], []]), minhash_signature([[], [""], [""]]))
     chinese = "今天天气很好我们去公园散步吧然后一起吃午饭"
-    one, other = (signature([["问"], [text], [""]]) for text in (chinese * 3, chinese * 2 + chinese[:-4]))
+    one, other = (minhash_signature([["问"], [text], [""]]) for text in (chinese * 3, chinese * 2 + chinese[:-4]))
     assert 0.8 < (one == other).mean() <= 1
-    assert signature([["q"], ["\ud800"]]).shape == (128,)
+    assert minhash_signature([["q"], ["\ud800"]]).shape == (128,)
 
 
 def test_long_texts_are_hashed_to_their_ends():
     rng = np.random.default_rng(4)
     one, other = " ".join(essay(rng, 3000)), " ".join(essay(rng, 3000))
-    assert np.array_equal(signature([[one], [other]]), signature([[other], [one]]))
-    assert abs((signature([[one]]) == signature([[one], [other]])).mean() - 0.5) < 0.15
+    assert np.array_equal(minhash_signature([[one], [other]]), minhash_signature([[other], [one]]))
+    assert abs((minhash_signature([[one]]) == minhash_signature([[one], [other]])).mean() - 0.5) < 0.15
 
 
 def test_clusters_follow_chains():
-    assert clusters(6, np.array([[1, 2], [4, 5], [2, 4]])).tolist() == [0, 1, 1, 3, 1, 1]
-    assert clusters(4, np.array([[1, 3], [2, 3]])).tolist() == [0, 1, 1, 1]
-    assert clusters(2, np.empty((0, 2), np.int64)).tolist() == [0, 1]
+    assert cluster_records(6, np.array([[1, 2], [4, 5], [2, 4]])).tolist() == [0, 1, 1, 3, 1, 1]
+    assert cluster_records(4, np.array([[1, 3], [2, 3]])).tolist() == [0, 1, 1, 1]
+    assert cluster_records(2, np.empty((0, 2), np.int64)).tolist() == [0, 1]

@@ -11,7 +11,7 @@ import pytest
 
 from core import filesystems
 from core.errors import InputError
-from core.filesystems import expand
+from core.filesystems import list_input_files
 from votes.readers import ENDINGS, BrokenRow, read_header, read_rows
 
 ROWS = [
@@ -50,11 +50,11 @@ PACK: dict[str, Callable[[bytes], bytes]] = {
 
 
 def read(path):
-    return [row for file in expand(str(path), ENDINGS) for row in read_rows(file)]
+    return [row for file in list_input_files(str(path), ENDINGS) for row in read_rows(file)]
 
 
 def header(path):
-    (file,) = expand(str(path), ENDINGS)
+    (file,) = list_input_files(str(path), ENDINGS)
     return read_header(file)
 
 
@@ -156,4 +156,4 @@ def test_a_bucket_that_cannot_be_looked_up_is_not_taken_for_a_bad_uri(monkeypatc
 
     monkeypatch.setattr(filesystems, "fs", SimpleNamespace(FileSystem=SimpleNamespace(from_uri=from_uri)))
     with pytest.raises(InputError, match=r"resolve host.*Fix: check the bucket's name and the network"):
-        expand("s3://nobodys/votes.csv", ENDINGS)
+        list_input_files("s3://nobodys/votes.csv", ENDINGS)

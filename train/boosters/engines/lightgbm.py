@@ -19,7 +19,14 @@ import numpy as np
 from core.errors import InputError
 from core.registry import ENGINES
 from core.settings.tune import Dimension, Space
-from train.boosters.engine import BoosterEngine, BoosterRecipe, EarlyStopping, FoldTrainer, TrainedModel, mean_absolute
+from train.boosters.engine import (
+    BoosterEngine,
+    BoosterRecipe,
+    EarlyStopping,
+    FoldTrainer,
+    TrainedModel,
+    mean_absolute_shap,
+)
 
 if TYPE_CHECKING:
     import lightgbm
@@ -46,7 +53,7 @@ _RESERVED = {
     **dict.fromkeys(_FILES, "leave it out: training reads and writes no files of its own"),
 }
 _SEEDS = {"bagging_seed", "feature_fraction_seed", "extra_seed", "drop_seed", "objective_seed"}
-# A binned Dataset is made with these; trees cannot ask for another value afterwards.
+# A binned Dataset is built with these; trees cannot change them later.
 _BINNING = {
     *("max_bin", "max_bin_by_feature", "min_data_in_bin", "bin_construct_sample_cnt", "enable_bundle"),
     *("is_enable_sparse", "use_missing", "zero_as_missing", "linear_tree"),
@@ -122,12 +129,13 @@ class LightGBMEngine(BoosterEngine):
     def host(self, body: Callable[[], None], settings: Booster) -> None:
         """See BoosterEngine. Call it in a process whose placement group holds the CPUs.
 
-        lightgbm_ray makes the class that it is given (`model_factory`) in its actor and fits it there. This one's fit
-        is `body`, which trains fold after fold: one call of lightgbm_ray for every fold would start processes for each.
+        lightgbm_ray creates the given class (`model_factory`) in its actor and fits it there. Our class's fit is
+        `body`, which trains fold after fold. One call of lightgbm_ray for each fold would start new processes each
+        time.
         """
         import lightgbm_ray
 
-        from train.boosters.ray_compat import without_helpers
+        from train.boosters.ray_compat import without_helper_actors
 
         class Host:
             def __init__(self, **params: object) -> None:
@@ -138,7 +146,7 @@ class LightGBMEngine(BoosterEngine):
                 body()
 
         rows = lightgbm_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
-        with without_helpers():
+        with without_helper_actors():
             _train_on_ray(Host, rows, [], settings.cpus_per_worker, 1)
 
     def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> _Binned:
@@ -228,7 +236,7 @@ class LightGBMEngine(BoosterEngine):
         if isinstance(contributions, list):  # of sparse matrices, one for each class, for sparse features
             contributions = np.stack([matrix.toarray() for matrix in contributions], axis=1)
         by_class = np.asarray(contributions).reshape(len(features), 3, features.width + 1)
-        return np.asarray(booster.feature_importance("gain"), np.float64), mean_absolute(by_class)
+        return np.asarray(booster.feature_importance("gain"), np.float64), mean_absolute_shap(by_class)
 
 
 @functools.cache
@@ -281,7 +289,7 @@ def _train_on_ray(model: type, train: Any, evals: list[Any], cpus: int, workers:
     """
     import lightgbm_ray
 
-    from train.boosters.ray_compat import raise_cause
+    from train.boosters.ray_compat import reraise_cause
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
@@ -304,7 +312,7 @@ def _train_on_ray(model: type, train: Any, evals: list[Any], cpus: int, workers:
                 ),
             )
         except RuntimeError as error:
-            raise_cause(error, workers)
+            reraise_cause(error, workers)
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""A linear model in two parts; exchanging A and B exchanges its predictions exactly.
+"""Train a linear model in two parts. Swapping A and B swaps its predictions exactly.
 
     P(tie)          logistic in columns that the exchange leaves as they are: |A - B|, A + B, columns of the prompt
     P(A | decided)  logistic in columns that change sign: A - B and ratios, without intercept
 
-With a few thousand votes it is as good as boosted trees and makes other errors, so a blend gains from it. It trains in
+With a few thousand votes it matches boosted trees and makes different errors, so a blend gains from it. It trains in
 well under a second for 1,000 records, on one order of each.
 """
 
@@ -63,11 +63,11 @@ class LinearEngine(BoosterEngine):
     def try_parameters(self, data: BoosterData, recipe: BoosterRecipe) -> None:
         """See BoosterEngine. Refuse features that are the same for A and B."""
         super().try_parameters(data, recipe)
-        if not len(Columns.from_exchange(data.permutation, data.signs).odd):
+        if not len(SwapColumns.from_exchange(data.permutation, data.signs).odd):
             raise InputError(
-                "no column tells A from B",
+                "all features are the same for A and B",
                 recipe.settings.key("features"),
-                "add a family or a block with a difference of the answers.",
+                "add a feature family that compares the answers.",
             )
 
     def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> BoosterData:
@@ -101,7 +101,7 @@ class _LinearTrainer(FoldTrainer):
 
         data, settings = self._data, self._recipe.settings
         features, labels, weights = data.sample(data.training_rows(self._fold), swap=False)
-        columns = Columns.from_exchange(data.permutation, data.signs)
+        columns = SwapColumns.from_exchange(data.permutation, data.signs)
         params: dict[str, Any] = {**_DEFAULTS, **settings.params}
         with threadpool_limits(settings.cpus_per_worker):
             self._model = TwoPartModel.fit(_dense(features), labels, weights, columns, params)
@@ -125,7 +125,7 @@ class _LinearTrainer(FoldTrainer):
 
 
 @dataclass(frozen=True)
-class Columns:
+class SwapColumns:
     """Columns by what exchanging A and B does to them."""
 
     odd: Rows  # change their sign
@@ -134,7 +134,7 @@ class Columns:
     second: Rows
 
     @classmethod
-    def from_exchange(cls, permutation: Rows, signs: Floats) -> Columns:
+    def from_exchange(cls, permutation: Rows, signs: Floats) -> SwapColumns:
         """Return the columns by the exchange of train.boosters.data.BoosterData."""
         index = np.arange(len(permutation))
         stays = permutation == index
@@ -156,7 +156,7 @@ class Columns:
 class TwoPartModel:
     """A fitted model."""
 
-    columns: Columns
+    columns: SwapColumns
     clip: float
     odd_factor: Doubles  # 1 / standard deviation; 0 for constant columns, which then count for nothing
     even_mean: Doubles
@@ -167,7 +167,7 @@ class TwoPartModel:
 
     @classmethod
     def fit(
-        cls, features: Floats, labels: Labels, weights: Floats | None, columns: Columns, params: Mapping[str, float]
+        cls, features: Floats, labels: Labels, weights: Floats | None, columns: SwapColumns, params: Mapping[str, float]
     ) -> TwoPartModel:
         """Return the model fitted on records (n, d) in one order."""
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
@@ -226,7 +226,7 @@ class TwoPartModel:
     def from_bytes(cls, model: bytes) -> TwoPartModel:
         """Return the model that `to_bytes` wrote."""
         saved = json.loads(model)
-        columns = Columns(**{name: np.array(saved.pop(name), np.intp) for name in Columns.__annotations__})
+        columns = SwapColumns(**{name: np.array(saved.pop(name), np.intp) for name in SwapColumns.__annotations__})
         arrays: dict[str, Any] = {
             name: np.array(value) if isinstance(value, list) else value for name, value in saved.items()
         }
@@ -236,8 +236,8 @@ class TwoPartModel:
 def _logistic(values: Doubles, outcome: Mask, weight: Doubles, c: float, intercept: bool) -> tuple[Doubles, float]:
     """Return weights (d,) and intercept of a penalized logistic regression.
 
-    Where all records have one outcome (votes without ties, say) the columns teach nothing. The intercept is then that
-    of the share with one more record of each outcome (Laplace), since no outcome is impossible.
+    If all records have one outcome (votes without ties, say), the weights are 0. The intercept then comes from the
+    share with one more record of each outcome (Laplace), since no outcome is impossible.
     """
     from sklearn.linear_model import LogisticRegression
 

@@ -16,7 +16,14 @@ import numpy as np
 from core.errors import InputError
 from core.registry import ENGINES
 from core.settings.tune import Dimension, Space
-from train.boosters.engine import BoosterEngine, BoosterRecipe, EarlyStopping, FoldTrainer, TrainedModel, mean_absolute
+from train.boosters.engine import (
+    BoosterEngine,
+    BoosterRecipe,
+    EarlyStopping,
+    FoldTrainer,
+    TrainedModel,
+    mean_absolute_shap,
+)
 
 if TYPE_CHECKING:
     import ray
@@ -24,7 +31,7 @@ if TYPE_CHECKING:
 
     from core.arrays import Doubles, Probabilities
     from core.settings.boosters import Booster
-    from train.boosters.data import BoosterData, Sample
+    from train.boosters.data import BoosterData, TrainingRows
     from train.boosters.matrix import Matrix
 
 _RESERVED = {
@@ -128,14 +135,14 @@ class XGBoostEngine(BoosterEngine):
     def host(self, body: Callable[[], None], settings: Booster) -> None:
         """See BoosterEngine. Call it in a process whose placement group holds the CPUs.
 
-        xgboost_ray then starts its actor there, rather than in a group of its own, for which it waits 100 s at most.
-        It calls a callback's `before_training` in its actor. This one's is `body`, which trains fold after fold, before
-        xgboost_ray boosts its own single round on three rows. One call for every fold would start processes for each.
+        xgboost_ray then starts its actor there, instead of waiting up to 100 s for a group of its own. It calls a
+        callback's `before_training` in its actor. Our callback runs `body`, which trains fold after fold. Then
+        xgboost_ray boosts a single round on three rows. One call for each fold would start new processes each time.
         """
         import xgboost_ray
         from xgboost.callback import TrainingCallback
 
-        from train.boosters.ray_compat import without_helpers
+        from train.boosters.ray_compat import without_helper_actors
 
         class Host(TrainingCallback):  # type: ignore[misc]
             def before_training(self, model: xgboost.Booster) -> xgboost.Booster:
@@ -145,7 +152,7 @@ class XGBoostEngine(BoosterEngine):
         rows = xgboost_ray.RayDMatrix(np.zeros((3, 1), np.float32), np.arange(3, dtype=np.float32))
         params = {"objective": "multi:softprob", "num_class": 3, "nthread": settings.cpus_per_worker}
         call = {"params": params, "dtrain": rows, "num_boost_round": 1, "callbacks": [Host()]}
-        with without_helpers():
+        with without_helper_actors():
             _train_on_ray(call, settings.cpus_per_worker, 1)
 
     def prepare(self, data: BoosterData, recipe: BoosterRecipe, keep_folds: bool = False) -> _FoldMatrices:
@@ -222,7 +229,7 @@ class XGBoostEngine(BoosterEngine):
         for name, value in booster.get_score(importance_type="total_gain").items():
             gain[int(name[1:])] = value  # columns are called f0, f1, ...
         contributions = booster.predict(xgboost.DMatrix(features.joined(), nthread=threads), pred_contribs=True)
-        return gain, mean_absolute(np.asarray(contributions, np.float64))
+        return gain, mean_absolute_shap(np.asarray(contributions, np.float64))
 
 
 def xgboost_params(recipe: BoosterRecipe, first_round: int = 0) -> dict[str, Any]:
@@ -247,7 +254,7 @@ def _train_on_ray(call: Mapping[str, Any], cpus: int, workers: int) -> xgboost.B
     """Call xgboost_ray.train once with the arguments `call`. Raises WorkerDiedError if a training process died."""
     import xgboost_ray
 
-    from train.boosters.ray_compat import raise_cause
+    from train.boosters.ray_compat import reraise_cause
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="`num_actors` in `ray_params` is smaller than 2")
@@ -265,7 +272,7 @@ def _train_on_ray(call: Mapping[str, Any], cpus: int, workers: int) -> xgboost.B
                 ),
             )
         except RuntimeError as error:
-            raise_cause(error, workers)
+            reraise_cause(error, workers)
 
 
 @dataclass
@@ -277,7 +284,7 @@ class _FoldMatrices:
     kept: dict[int, tuple[xgboost.DMatrix, xgboost.DMatrix]] | None
 
     def pair(self, fold: int) -> tuple[xgboost.DMatrix, xgboost.DMatrix]:
-        """Return what a fold trains on, and what it holds out."""
+        """Return a fold's training and held-out records."""
         if self.kept is not None and fold in self.kept:
             return self.kept[fold]
         rows = self.data.training_rows(fold), self.data.held_out(fold)
@@ -334,7 +341,7 @@ class _XGBoostTrainer(FoldTrainer):
         return TrainedModel(bytes(kept.save_raw("ubj")), best, self.done, self._resumed_at)
 
 
-def _matrix(sample: Sample, settings: Booster) -> xgboost.DMatrix:
+def _matrix(sample: TrainingRows, settings: Booster) -> xgboost.DMatrix:
     import xgboost
 
     features, labels, weights = sample
