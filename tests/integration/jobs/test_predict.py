@@ -14,13 +14,13 @@ import yaml
 
 from core import cli
 from core.lock import Lease, machine_identity
-from infer import predictors
 from ray_jobs.blend import blend
 from ray_jobs.featurize import featurize
 from ray_jobs.ingest import ingest
 from ray_jobs.train_boosters import train_boosters
 from tests.helpers.commands import run_job
 from tests.helpers.votes import COLUMNS, vote, write_votes
+from train.boosters import predict as booster_predictions
 from votes import predictions
 from votes.schema import PROBABILITIES
 
@@ -257,14 +257,14 @@ def test_a_model_that_is_not_what_was_written_is_exit_2_with_its_name(job, a_cop
 
 
 def test_a_run_that_is_rebuilt_meanwhile_is_exit_2_and_leaves_no_mixture(job, a_copy, monkeypatch):
-    real = predictors.predict_boosters
+    real = booster_predictions.predict_boosters
 
     def then_trained_again(*arguments, **named):
         results = real(*arguments, **named)
         (a_copy / "models/trees/manifest.json").unlink()
         return results
 
-    monkeypatch.setattr(predictors, "predict_boosters", then_trained_again)
+    monkeypatch.setattr("infer.predictors.predict_boosters", then_trained_again)
     error = job(f"run={a_copy}", code=2).err
     assert "another job has rebuilt this in the meantime: models/trees" in error
     (left,) = (a_copy / "predict").iterdir()
