@@ -103,9 +103,9 @@ def _search() -> Search:
 
 
 def _candidates() -> list[dict[str, Any]]:
-    from tune.space import draw_candidates
+    from tune.space import sample_candidates
 
-    return draw_candidates(_search().space_of("xgboost"), SEED, CANDIDATES)
+    return sample_candidates(_search().space_of("xgboost"), SEED, CANDIDATES)
 
 
 def _scikit_learn(run_folder: str) -> dict[str, Any]:

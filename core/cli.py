@@ -54,12 +54,12 @@ def main(job: Job, arguments: Sequence[str] | None = None) -> int:
     try:
         for path in options.plugin:
             load_plugins_everywhere(read_plugin(path))
-        run = Run(_settings(options.config, options.set), options.force, options.take_over)
+        run = Run(_settings(options.config, options.set), options.force, options.force_unlock)
         dry_run = job.dry_run if job.dry_run is not None and options.dry_run else None
         needs_lock = job.own_run if dry_run is None else job.dry_run_packs
         with (
             _sigterm_is_system_exit(stop_requested),
-            run_lock(run.folder, job.name, run.take_over) if needs_lock else contextlib.nullcontext(),
+            run_lock(run.folder, job.name, run.force_unlock) if needs_lock else contextlib.nullcontext(),
         ):
             if dry_run is not None:
                 print(dry_run(run))
@@ -113,7 +113,7 @@ def _parse(job: Job, arguments: Sequence[str] | None) -> argparse.Namespace:
         help="override one setting, for example --set data.folds=5; may be repeated",
     )
     parser.add_argument("--force", action="store_true", help="redo what is already finished")
-    parser.add_argument("--take-over", action="store_true", help="revoke another job's lock on the run")
+    parser.add_argument("--force-unlock", action="store_true", help="revoke another job's lock on the run")
     parser.add_argument(
         "--plugin",
         action="append",

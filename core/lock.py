@@ -73,11 +73,11 @@ class Lease:
 
 
 @contextlib.contextmanager
-def run_lock(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
+def run_lock(run: Folder, job: str, force_unlock: bool = False) -> Iterator[None]:
     """Lock a run's folder for one job.
 
     A lease expires when its process is gone (same machine) or after `EXPIRY_S` seconds without a heartbeat. Leases of
-    other machines are watched until they renew or expire. With `take_over`, existing leases are revoked; a live owner
+    other machines are watched until they renew or expire. With `force_unlock`, leases are revoked; a live owner
     has `STOP_TIMEOUT_S` seconds to stop.
 
     Raises InputError with the owner's name if another job uses the run. Raises LockLostError if another job takes the
@@ -88,7 +88,7 @@ def run_lock(run: Folder, job: str, take_over: bool = False) -> Iterator[None]:
     held = _Held(run / LOCK_FOLDER, Lease(*me, job, _now(), machine_identity(), submitted_as=_submitted_as()))
     try:
         held.renew()
-        _refuse_others(run, held, take_over)
+        _refuse_others(run, held, force_unlock)
         with held.kept_alive():
             yield
     finally:
@@ -141,7 +141,7 @@ class _Held:
         changed = {name: when for name, when in self.folder.changed().items() if name.endswith(".json")}
         others = [_read(self.folder, name) for name in changed.keys() - {self.name}]
         if self.name not in changed or any(self.name in other.over for other in others if other is not None):
-            raise LockLostError("another job has taken over this run")
+            raise LockLostError("another job has revoked this job's lock on the run")
         return changed
 
     @contextlib.contextmanager
@@ -205,7 +205,7 @@ class _Held:
             signal.pthread_kill(main, signal.SIGTERM)
 
 
-def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
+def _refuse_others(run: Folder, held: _Held, force_unlock: bool) -> None:
     """Return once no other lease is valid."""
     seen: dict[str, float] = {}
     reported = False
@@ -220,7 +220,7 @@ def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
             if lease is None:
                 continue
             gone = lease.ended() or now - when > EXPIRY_S
-            if take_over or gone:
+            if force_unlock or gone:
                 logs.info("lock", f"taking over the run from {lease}")
                 held.revoke(name, lease, gone)
             elif lease.is_here() or when > seen.setdefault(name, when):
@@ -228,7 +228,7 @@ def _refuse_others(run: Folder, held: _Held, take_over: bool) -> None:
                     f"another job uses this run: {lease}",
                     where=str(run),
                     fix="wait for it, or give another folder with --set run=DIR; if that job is dead, retry in "
-                    f"{EXPIRY_S:.0f} s or pass --take-over.",
+                    f"{EXPIRY_S:.0f} s or pass --force-unlock.",
                 )
             else:
                 watched.append((lease, EXPIRY_S - (now - when)))

@@ -29,12 +29,12 @@ class StageResult:
 class Run:
     """The settings and folder of a run.
 
-    `force` redoes finished stages; `take_over` revokes another job's lock on the folder.
+    `force` redoes finished stages; `force_unlock` revokes another job's lock on the folder.
     """
 
     settings: Settings
     force: bool = False
-    take_over: bool = False
+    force_unlock: bool = False
 
     def __post_init__(self) -> None:
         location = self.settings.run

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from demo.texts import Prompt, Style, vary_prompt, write_answer, write_prompt
+from demo.texts import Prompt, Style, generate_prompt, vary_prompt, write_answer
 from demo.utility import overlap, read_traits, utility, vote_probabilities
 from metrics.scores import log_loss
 from votes.schema import PROBABILITIES, TEXTS, WINNERS
@@ -140,7 +140,7 @@ def _random(seeds: np.random.SeedSequence) -> random.Random:
 
 
 def _popular_prompts(rng: random.Random) -> list[Prompt]:
-    return [write_prompt(rng) for _ in range(_POPULAR)]
+    return [generate_prompt(rng) for _ in range(_POPULAR)]
 
 
 def _draw_pairs(rng: random.Random, popular: list[Prompt], count: int) -> Iterator[_Pair]:
@@ -151,7 +151,7 @@ def _draw_pairs(rng: random.Random, popular: list[Prompt], count: int) -> Iterat
             if rng.random() < 0.5:
                 prompt = vary_prompt(rng, prompt)
         else:
-            prompt = write_prompt(rng)
+            prompt = generate_prompt(rng)
         mean_words = math.log(12 if prompt.kind == "chat" else 80) + 0.45 * _normal(rng)
         first = int(rng.random() * len(_MODELS))
         second = (first + 1 + int(rng.random() * (len(_MODELS) - 1))) % len(_MODELS)

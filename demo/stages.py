@@ -104,7 +104,7 @@ def checkpoint_stage(run: Run, llm: Llm) -> Stage:
     )
 
 
-def make_checkpoints(run: Run) -> list[StageResult]:
+def build_tiny_checkpoints(run: Run) -> list[StageResult]:
     """Build the tiny checkpoints of the settings, as many at once as there are CPUs."""
     tiny = [llm for llm in run.settings.llms if llm.demo is not None]
     stages = {llm.name: checkpoint_stage(run, llm) for llm in tiny}

@@ -394,7 +394,7 @@ def pick(rng: random.Random, choices: Sequence[T]) -> T:
     return choices[int(rng.random() * len(choices))]
 
 
-def write_prompt(rng: random.Random) -> Prompt:
+def generate_prompt(rng: random.Random) -> Prompt:
     """Return a prompt of one turn (85%) or of two to five."""
     kind = _kind(rng.random())
     language = pick(rng, LANGUAGES) if kind == "foreign" else None

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from core.storage import Folder
 
 
-def make_features(run: Run) -> list[StageResult]:
+def build_features(run: Run) -> list[StageResult]:
     """Write every configured feature file, for every split."""
     records = open_records(run)
     outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)

@@ -20,7 +20,7 @@ from core.run import Run, StageResult
 from core.stage import Stage
 from featurize.tokens.packing import packing_settings
 from train.finetune.checkpoints import MODEL_FOLDER
-from train.finetune.stages import finetune_fold_stage, held_out_predictions, trained_folds
+from train.finetune.stages import finetune_fold_stage, out_of_fold_predictions, trained_folds
 from votes import predictions
 from votes.schema import LABELS
 
@@ -55,7 +55,7 @@ def predict_with_encoder(run: Run, records: Records, encoder: FinetunedEncoder, 
     stage.begin()
     tables, seconds = {}, 0.0
     if "train" in records.splits:
-        out_of_fold = held_out_predictions(records, models, folds)
+        out_of_fold = out_of_fold_predictions(records, models, folds)
         _, fold_of = records.labels_and_folds()
         is_predicted = np.isin(fold_of, folds)
         ids = records.read("train", ["id"])["id"].filter(pa.array(is_predicted))

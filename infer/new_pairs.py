@@ -83,7 +83,7 @@ def log_excluded_models(settings: Settings, blender: Blender, skipped: Sequence[
     return left_out
 
 
-def blend_pairs(run: Run, records: Records, blender: Blender, blend: str, extra: Mapping[str, Any]) -> StageResult:
+def blend_new_pairs(run: Run, records: Records, blender: Blender, blend: str, extra: Mapping[str, Any]) -> StageResult:
     """Blend the models' predictions of new pairs; `blend` is the fingerprint of the finished run's blend.
 
     `extra` goes into the manifest.

@@ -14,7 +14,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from core.cli import Job, main
-from featurize.make import make_features
+from featurize.make import build_features
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 def featurize(run: Run) -> list[StageResult]:
     """Write every configured feature file, for every split."""
-    return make_features(run)
+    return build_features(run)
 
 
 JOB = Job("featurize", __doc__, featurize, reads=("seed", "data", "featurize"))

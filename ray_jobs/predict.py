@@ -45,7 +45,7 @@ def predict(run: Run) -> list[StageResult]:
     digests = file_digests("test", files)
     name = new_pairs.prediction_name(location, digests)
     new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
-    with run_lock(new.folder, "predict", run.take_over):
+    with run_lock(new.folder, "predict", run.force_unlock):
         stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
         ingested = ingest_files(new, stage, {"test": location}, {"test": files})
         pairs = Records(new.folder / "records", ingested.manifest)
@@ -63,7 +63,7 @@ def predict(run: Run) -> list[StageResult]:
         skipped = [model for model in blender.models if model not in (*models, *needed)]
         extra = {"name": name, "left_out": new_pairs.log_excluded_models(settings, blender, skipped)}
         used, blend = blender.only(tuple(models)), str(blended["fingerprint"])
-        return [*results, new_pairs.blend_pairs(new, pairs, used, blend, extra)]
+        return [*results, new_pairs.blend_new_pairs(new, pairs, used, blend, extra)]
 
 
 JOB = Job("predict", __doc__, predict, own_run=False, saves_settings=False, reads=("data",))

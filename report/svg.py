@@ -129,7 +129,7 @@ def points(plot: Plot, kind: str, values: Sequence[tuple[float, float]]) -> Mark
     return Markup("").join(marker(kind, *plot.at(x, y)) for x, y in values)
 
 
-def whiskers(plot: Plot, kind: str, values: Sequence[tuple[float, float, float]]) -> Markup:
+def error_bars(plot: Plot, kind: str, values: Sequence[tuple[float, float, float]]) -> Markup:
     """Return a vertical interval at each x, from y to y."""
     parts = []
     for at, low, high in values:

@@ -19,7 +19,7 @@ from core.placement import root_cause, wait_for_task
 from core.registry import ENGINES
 from core.settings.boosters import ROUNDS_PARAMETER
 from core.settings.tune import check_searchable
-from tune.space import Parameters, distributions, draw_candidates
+from tune.space import Parameters, distributions, sample_candidates
 from tune.trial import FoldsTrial, ModelsCallback, SearchJob
 
 TRIAL_DEATHS_ALLOWED = 3  # of a trial's process
@@ -62,7 +62,7 @@ def run_trials(
         return
     wait_for_task(job.data, "reading the features", on_wait)
     # Fail before the first trial if a candidate would fail every trial.
-    candidates = job.candidates or draw_candidates(job.space, job.recipe.seed, job.search.trials)
+    candidates = job.candidates or sample_candidates(job.space, job.recipe.seed, job.search.trials)
     checked = ray.remote(num_cpus=1)(_check_candidates).remote(job, candidates)
     wait_for_task(checked, "the parameter check", on_wait)
     try:
@@ -151,7 +151,7 @@ def _candidates(job: SearchJob, finished: Sequence[TrialResult]) -> _Configured 
     search, seed = job.search, job.recipe.seed
     missing_trials = search.trials - len(finished)
     if job.candidates is not None or search.sampler == "random":
-        candidates = job.candidates or draw_candidates(job.space, seed, search.trials)
+        candidates = job.candidates or sample_candidates(job.space, seed, search.trials)
         done = {result.number for result in finished}
         missing = [n for n in range(len(candidates)) if n not in done]
         if not missing:

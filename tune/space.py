@@ -29,7 +29,7 @@ def draw_value(dimension: Dimension, rng: np.random.Generator) -> ParameterValue
     return float(rng.uniform(low, high))
 
 
-def draw_candidates(space: Space, seed: int, count: int) -> list[Parameters]:
+def sample_candidates(space: Space, seed: int, count: int) -> list[Parameters]:
     """Return `count` candidates; those of a smaller count are the first of a larger count's."""
     rng = np.random.default_rng(seed)
     return [{name: draw_value(dimension, rng) for name, dimension in space.items()} for _ in range(count)]

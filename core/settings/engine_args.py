@@ -8,6 +8,8 @@ import functools
 import importlib.util
 from pathlib import Path
 
+from core.errors import InputError
+
 _SOURCE = "engine/arg_utils.py"  # in the package vllm
 _CLASSES = ("EngineArgs", "AsyncEngineArgs")  # the second is the engine's of ray.data.llm, and extends the first
 
@@ -33,11 +35,14 @@ def known_engine_args() -> frozenset[str]:
     )
 
 
-def check_engine_args(names: list[str]) -> None:
-    """Raise ValueError with the nearest name for an argument that vLLM's engine does not have."""
+def check_engine_args(key: str, names: list[str]) -> None:
+    """Raise InputError with the nearest name for an argument that vLLM's engine does not have.
+
+    `key` is the setting that holds the arguments. Without vLLM on this machine nothing is checked.
+    """
     known = known_engine_args()
     for name in names:
         if known and name not in known:
             near = difflib.get_close_matches(name, sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "remove it"
-            raise ValueError(f"vLLM's engine has no argument {name!r}; {hint}")
+            fix = f"did you mean {near[0]!r}?" if near else "remove it."
+            raise InputError(f"vLLM's engine has no argument {name!r}", f"{key}.{name}", fix)

@@ -154,13 +154,12 @@ class Llm(StrictModel):
 
     @field_validator("engine_args")
     @classmethod
-    def _engine_args_are_safe_and_known(cls, engine_args: EngineArgs) -> EngineArgs:
+    def _engine_args_are_safe(cls, engine_args: EngineArgs) -> EngineArgs:
         if engine_args.get("load_format", SAFE_FORMATS[0]) not in SAFE_FORMATS:
             raise ValueError(f"load_format is one of {', '.join(SAFE_FORMATS)}: others read pickle, which runs code")
         for name in engine_args:
             if name.endswith(_SECRETS):
                 raise ValueError(f"{name} would be saved and shown in the report: set it in the nodes' environment")
-        check_engine_args(list(engine_args))
         return engine_args
 
     @model_validator(mode="after")
@@ -170,6 +169,7 @@ class Llm(StrictModel):
                 "give one of checkpoint (a folder, URI or hub id), finetuned (a model of train_llm) and demo (a tiny "
                 "model built here)"
             )
+        check_engine_args(f"llms.{self.name}.engine_args", list(self.engine_args))
         MODES.get(self.mode).check_settings(self)
         if self.adapter is not None and self.checkpoint is None:
             raise ValueError("an adapter needs checkpoint: the model whose weights it changes")

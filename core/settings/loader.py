@@ -58,6 +58,8 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     _refuse_keys(raw)
     try:
         return Settings.model_validate(raw)
+    except InputError as error:  # of a member, which knows the key but no file
+        raise InputError(error.reason, f"{where}: {error.where}".removesuffix(": "), error.fix) from error
     except ValidationError as error:
         # A setting of several types gives an error for each: the deepest is about the type that was meant. Next to a
         # missing setting, an unknown one is its misspelling.

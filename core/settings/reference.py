@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import textwrap
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
 from pydantic import BaseModel
@@ -38,12 +38,12 @@ def setting_rows(model: type[BaseModel], prefix: str = "") -> Iterator[SettingRo
             yield from setting_rows(inner, f"{key}.NAME." if is_list else f"{key}.")
 
 
-def all_rows() -> Iterator[SettingRow]:
+def all_rows(families: Iterable[Any]) -> Iterator[SettingRow]:
     """Yield every setting. The settings of feature families follow `featurize.families`."""
     for row in setting_rows(Settings):
         yield row
         if row.key == _ENTRY:
-            for family in FAMILIES:
+            for family in families:
                 prefix = f"featurize.families.{family.name}."
                 yield from (own for own in setting_rows(family.settings, prefix) if own.key != f"{prefix}family")
 
@@ -51,7 +51,7 @@ def all_rows() -> Iterator[SettingRow]:
 def help_text(sections: Sequence[str]) -> str:
     """Return the settings of some sections as text for a terminal; of all if none are named."""
     lines = ["settings that it reads (--set KEY=VALUE; NAME is an item's name):"]
-    for row in all_rows():
+    for row in all_rows(FAMILIES):
         if sections and row.key.partition(".")[0] not in (*sections, "run"):
             continue
         lines.append(f"  {row.key}  ({row.type}{_with_default(row.default)})")
@@ -70,12 +70,13 @@ def markdown() -> str:
         "Settings of a feature family stand under its name; an entry with a name of its own is addressed by that.",
         "Precedence: `--set`, then the YAML file, then the default.",
     ]
+    families = [family for family in FAMILIES if type(family).__module__.startswith("featurize.")]  # no plugins
     for name, field in Settings.model_fields.items():
         lines += ["", f"## {name}", ""]
         if field.description:
             lines += [field.description, ""]
         lines += ["| setting | type | default | meaning |", "|---|---|---|---|"]
-        for row in all_rows():
+        for row in all_rows(families):
             if row.key.partition(".")[0] == name and row.type != "mapping":
                 cells = (f"`{row.key}`", row.type, row.default and f"`{row.default}`", row.description)
                 lines.append(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |")

@@ -11,7 +11,7 @@ from demo import stages
 from featurize.tokens.packed_records import pack_records
 from infer.scoring.checkpoints import check_llms, planned_model
 from infer.scoring.job import CONCURRENT_BATCHES
-from infer.scoring.requests import index_requests
+from infer.scoring.requests import deduplicate_requests
 from infer.scoring.size import load_config_and_size
 from votes.records import Records, open_records
 
@@ -24,7 +24,7 @@ def plan_scoring(run: Run) -> str:
     """Return the text that --dry-run prints. Packs the records, which scoring would do first too."""
     check_llms(run)
     records = open_records(run)
-    stages.make_checkpoints(run)
+    stages.build_tiny_checkpoints(run)
     return "\n\n".join(_plan(run, records, llm) for llm in run.settings.llms)
 
 
@@ -33,7 +33,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
 
     model = planned_model(run, records, llm)
     pack_records(run, records, model.tokens, model.tokenizer, model.packing)
-    index = index_requests(run.folder / f"tokens/{model.tokens}", records)
+    index = deduplicate_requests(run.folder / f"tokens/{model.tokens}", records)
     config, parameters = load_config_and_size(model.checkpoints[0].ref.header_only(), llm.mode)
 
     # Every record is scored in one order, and a share of them in the other. A cascade passes on a share of the records.

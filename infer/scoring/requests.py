@@ -56,7 +56,7 @@ class RequestShard:
     requests: Ints  # (n,) numbers, of which each is in one shard only
 
 
-def index_requests(tokens: Folder, records: Records) -> RequestIndex:
+def deduplicate_requests(tokens: Folder, records: Records) -> RequestIndex:
     """Return the index of the distinct texts of tokens/<name>.
 
     It has a hash, a length and a number for each request.

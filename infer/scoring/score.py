@@ -24,7 +24,7 @@ from infer.scoring.capacity import ModelWork, engines_fit_at_once, run_together,
 from infer.scoring.checkpoint_checks import check_checkpoint
 from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.predictions import CascadeInput, ScoredModel, commit_predictions, read_cascade_input
-from infer.scoring.requests import index_requests, read_replies, reply_schema, request_shards
+from infer.scoring.requests import deduplicate_requests, read_replies, reply_schema, request_shards
 from infer.scoring.swap import score_records
 from votes import predictions
 
@@ -100,7 +100,7 @@ def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple
         if run.force:
             (stage.folder / "shards").delete_all()
         tokens = run.folder / f"tokens/{model.tokens}"
-        scoring = _Scoring(run, records, llm, stage, tokens, index_requests(tokens, records))
+        scoring = _Scoring(run, records, llm, stage, tokens, deduplicate_requests(tokens, records))
         return [StageResult(stage.name, False, scoring.score(model.checkpoints))]
 
     return [*model.results, packed], work

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import sys
 from collections.abc import Generator, Iterator
 from multiprocessing.process import BaseProcess
@@ -30,6 +31,7 @@ class _Guard:
             pytest.fail(f"a unit test starts a process ({event}: {arguments[:2]!r}); {_FIX}")
 
 
+platform.processor()  # runs `uname -p` once; gensim asks for it in tests
 _guard: Final = _Guard()
 
 

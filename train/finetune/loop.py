@@ -18,7 +18,7 @@ from train.finetune.gradients import sum_gradients
 from train.finetune.memory_check import check_memory
 from train.finetune.networks import cpu_has_bfloat16, freeze_untrained, load_network
 from train.finetune.optimizer import build_optimizer, optimizer_state, restore_optimizer
-from train.finetune.progress import ProgressPoster, TokenClock
+from train.finetune.progress import ProgressReporter, TokenClock
 from train.finetune.sampler import EpochSampler, Step, assign_microbatches, learning_rate_at
 from train.finetune.saved_model import save_adapters, save_model
 from train.finetune.task import TrainingState
@@ -63,7 +63,7 @@ class TrainingLoop:
         self._records = np.flatnonzero(task.data.folds != task.fold)
         self._held_out = np.flatnonzero(task.data.folds == task.fold)
         self._sampler = EpochSampler(task.data.lengths[self._records], task.settings, task.seed)
-        self._progress = ProgressPoster(task.fold, None if rank else task.progress)
+        self._progress = ProgressReporter(task.fold, None if rank else task.progress)
         self._history: list[CurvePoint] = []
         self._ever_trained: set[str] = set()
         self._network: FoldNetwork

@@ -44,7 +44,7 @@ class TokenClock:
         self.training_seconds += seconds
 
 
-class ProgressPoster:
+class ProgressReporter:
     """Posts lines about a fold to the actor train.finetune.fold_trainer.ProgressLog; without an actor, nothing."""
 
     def __init__(self, fold: int, actor: ActorHandle | None) -> None:

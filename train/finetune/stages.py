@@ -56,7 +56,7 @@ def finetune_fold_stage(model: Stage, fold: int) -> Stage:
     )
 
 
-def held_out_predictions(records: Records, model: Stage, folds: list[int]) -> Probabilities:
+def out_of_fold_predictions(records: Records, model: Stage, folds: list[int]) -> Probabilities:
     """Return the out-of-fold probabilities (n, 3) of these folds. The records of other folds are nan."""
     _, fold_of = records.labels_and_folds()
     result = np.full((len(fold_of), len(LABELS)), np.nan)

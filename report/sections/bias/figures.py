@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from report.figures import join_sentences
 from report.numbers import Key, marked_interval, marked_number
-from report.svg import FigureRow, Mark, Plot, axes, axis_around, figure, path, points, row_figure, whiskers
+from report.svg import FigureRow, Mark, Plot, axes, axis_around, error_bars, figure, path, points, row_figure
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -35,7 +35,7 @@ def length_figure(metrics: Metrics) -> Markup:
         plot.bottom + 42,
         axes(plot),
         path(plot, "predicted", [(part["difference"], part["predicted"]) for part in bins]),
-        whiskers(plot, "actual", [(part["difference"], *part["ci95"]) for part in bins]),
+        error_bars(plot, "actual", [(part["difference"], *part["ci95"]) for part in bins]),
         points(plot, "actual", [(part["difference"], part["actual"]) for part in bins]),
         points(plot, "predicted", [(part["difference"], part["predicted"]) for part in bins]),
     )

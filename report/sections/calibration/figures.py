@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from report.figures import join_sentences
 from report.numbers import marked_number
-from report.svg import Axis, Plot, axes, axis_around, bars, figure, path, points, whiskers
+from report.svg import Axis, Plot, axes, axis_around, bars, error_bars, figure, path, points
 
 if TYPE_CHECKING:
     from report.section import Metrics
@@ -48,7 +48,7 @@ def reliability_figure(metrics: Metrics, label: str) -> Markup:
         392,
         axes(plot, x_ticks=False),
         path(plot, "ideal", [(x.low, x.low), (x.high, x.high)]),
-        whiskers(plot, "model", [(part["predicted"], *part["ci95"]) for part in bins]),
+        error_bars(plot, "model", [(part["predicted"], *part["ci95"]) for part in bins]),
         points(plot, "model", [(part["predicted"], part["observed"]) for part in bins]),
         axes(below, y_ticks=2),
         bars(below, "model", edges[: filled + 1], counts[:filled]),

@@ -36,7 +36,7 @@ def away(*_):
 
 started = None
 try:
-    with lock.run_lock(Folder(run), "pipeline", "--take-over" in sys.argv):
+    with lock.run_lock(Folder(run), "pipeline", "--force-unlock" in sys.argv):
         started = time.time()
         try:
             print("held", flush=True)
@@ -86,7 +86,7 @@ def lease(run: Path, host: str, unrenewed: float) -> Path:
 def test_the_second_is_refused_with_the_owners_name_until_the_first_is_gone(tmp_path, owner):
     run = Folder(str(tmp_path / "run"))
     with (
-        pytest.raises(InputError, match=rf"process {owner.pid}, pipeline, since 2.*--take-over"),
+        pytest.raises(InputError, match=rf"process {owner.pid}, pipeline, since 2.*--force-unlock"),
         run_lock(run, "blend"),
     ):
         pass
@@ -109,9 +109,9 @@ def test_the_command_line_refuses_and_takes_over(tmp_path, owner):
     assert refused.stderr.count("\n") == 1
     assert f"process {owner.pid}" in refused.stderr
     threading.Thread(target=owner.wait).start()  # else it would stay as a zombie
-    taken = run_job("ingest", tmp_path / "run", *small, flags=["--take-over"])
+    taken = run_job("ingest", tmp_path / "run", *small, flags=["--force-unlock"])
     assert taken.returncode == 0, taken.stderr
-    assert said(owner) == "another job has taken over this run"
+    assert said(owner) == "another job has revoked this job's lock on the run"
     assert not list(tmp_path.glob(f"run/{LOCK_FOLDER}/*"))
 
 
@@ -129,13 +129,15 @@ def quick(monkeypatch):
     return 3.0
 
 
-@pytest.mark.parametrize(("unrenewed", "take_over", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)])
+@pytest.mark.parametrize(
+    ("unrenewed", "force_unlock", "waited"), [(4.0, False, 0.0), (1.0, False, 1.5), (0.0, True, 1.0)]
+)
 def test_a_lease_from_another_machine_that_is_not_renewed_is_taken_over(
-    tmp_path, unrenewed, take_over, waited, quick, capsys
+    tmp_path, unrenewed, force_unlock, waited, quick, capsys
 ):
     other = lease(tmp_path / "run", "elsewhere", unrenewed)
     start = time.monotonic()
-    with run_lock(Folder(str(tmp_path / "run")), "report", take_over):
+    with run_lock(Folder(str(tmp_path / "run")), "report", force_unlock):
         assert not other.exists()
     assert waited <= time.monotonic() - start < waited + 3
     output = capsys.readouterr().err
@@ -170,10 +172,10 @@ def test_a_lease_that_was_ended_stays_ended_when_its_owner_writes_it_again(tmp_p
         (theirs,) = (run / LOCK_FOLDER).glob("*.json")
         before = theirs.read_bytes()
         process.send_signal(signal.SIGSTOP)
-        with run_lock(Folder(str(run)), "report", take_over=True):
+        with run_lock(Folder(str(run)), "report", force_unlock=True):
             theirs.write_bytes(before)  # as a beat does that looked before and writes after
             process.send_signal(signal.SIGCONT)
-            assert said(process) == "another job has taken over this run"
+            assert said(process) == "another job has revoked this job's lock on the run"
 
 
 def spans(processes: "list[subprocess.Popen[str]]") -> list[tuple[float, ...]]:
@@ -198,7 +200,7 @@ def test_never_two_at_once(tmp_path, machines):
 def test_a_revoked_owner_has_stopped_before_the_next_job_starts(tmp_path, machines):
     processes = []
     for machine, seconds in zip(machines, (60, 60, 1), strict=True):
-        processes.append(hold(tmp_path / "run", seconds, machine, "--take-over"))
+        processes.append(hold(tmp_path / "run", seconds, machine, "--force-unlock"))
         assert said(processes[-1]) == "held"
     found = spans(processes)
     assert len(found) == len(machines)
@@ -208,11 +210,11 @@ def test_a_revoked_owner_has_stopped_before_the_next_job_starts(tmp_path, machin
 def test_a_job_that_takes_over_can_be_taken_over_while_it_waits(tmp_path):
     run = tmp_path / "run"
     unrenewed = lease(run, "elsewhere", 0)
-    with hold(run, 60, "second", "--take-over") as second:
+    with hold(run, 60, "second", "--force-unlock") as second:
         while len(list((run / LOCK_FOLDER).glob("*.json"))) < 2:
             time.sleep(0.05)
-        with hold(run, 60, "third", "--take-over") as third:
-            assert said(second) == "another job has taken over this run"
+        with hold(run, 60, "third", "--force-unlock") as third:
+            assert said(second) == "another job has revoked this job's lock on the run"
             assert said(third) == "held"
             third.kill()
     assert not unrenewed.exists()

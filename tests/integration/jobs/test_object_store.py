@@ -116,7 +116,7 @@ def test_one_job_at_a_time(folder, monkeypatch):
     finally:
         over.set()
         beat.join()
-    with run_lock(folder, "blend", take_over=True):
+    with run_lock(folder, "blend", force_unlock=True):
         assert not folder.exists(f"{LOCK_FOLDER}/other.json")
     assert folder.files() == {}
 

@@ -13,7 +13,7 @@ from tests.helpers.boosters import FOLDS, make_recipe, small_data
 from tests.helpers.processes import processes, wait_until
 from train.boosters.data import BoosterData
 from tune.search import TrialResult, _candidates, run_trials
-from tune.space import Parameters, draw_candidates
+from tune.space import Parameters, sample_candidates
 from tune.trial import SearchJob
 from votes.swap import swap_labels
 
@@ -86,7 +86,7 @@ def direct_loss(candidate: dict[str, Any]) -> float:
 def test_each_candidate_gets_the_loss_that_the_library_gives_it(data: Any, tmp_path: Any) -> None:
     job = search_job(data, "xgboost", 3, grace_rounds=25)  # no trial has more rounds
     results = run(job, tmp_path)
-    assert [results[n].parameters for n in range(3)] == draw_candidates(job.space, 2, 3)
+    assert [results[n].parameters for n in range(3)] == sample_candidates(job.space, 2, 3)
     for result in results.values():
         assert not result.stopped
         assert result.rounds == result.parameters[ROUNDS_PARAMETER]
@@ -148,7 +148,7 @@ def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
         dataclasses.replace(
             first[0], number=n, parameters=each, log_loss=abs(np.log(float(each["learning_rate"]) / 0.03))
         )
-        for n, each in enumerate(draw_candidates(job.space, 1, 40))
+        for n, each in enumerate(sample_candidates(job.space, 1, 40))
     ]
     informed = _candidates(search_job(data, "lightgbm", 60, sampler="tpe"), known)
     assert informed is not None

@@ -96,7 +96,7 @@ def run(plugin, tmp_path, monkeypatch):
 
 
 def test_a_family_from_a_file_reaches_the_matrix_and_the_catalogue(run):
-    (result,) = make.make_features(run)
+    (result,) = make.build_features(run)
     store = FeatureStore.open(run, open_records(run))
     shards = [store.tables("train", f"part-0000{n}.parquet", store.layout.blocks) for n in (0, 1)]
     matrix = np.concatenate([store.layout.of(["keywords"]).dense(shard) for shard in shards])
@@ -109,12 +109,12 @@ def test_a_family_from_a_file_reaches_the_matrix_and_the_catalogue(run):
 
 
 def test_a_changed_plugin_and_changed_settings_of_it_redo_its_work(run, plugin):
-    make.make_features(run)
-    assert make.make_features(run)[0].cached
+    make.build_features(run)
+    assert make.build_features(run)[0].cached
     plugin(PLUGIN.replace("float(sum(", "float(2 * sum("))
     with pytest.raises(InputError, match="another version of this code, a library, a model or a plugin: handmade"):
         FeatureStore.open(run, open_records(run))
-    assert not make.make_features(run)[0].cached
+    assert not make.build_features(run)[0].cached
     store = FeatureStore.open(run, open_records(run))
     shard = store.tables("train", "part-00000.parquet", store.layout.blocks)
     assert store.layout.of(["keywords"]).dense(shard)[:, 1].tolist() == [4, 2]

@@ -7,7 +7,9 @@ from core.settings import engine_args
 from core.settings.loader import load_settings
 
 LLMS = "llms: [{name: gemma, checkpoint: m/m, engine_args: {max_num_seqs: 8, max_num_seq: 8}}]"
-MESSAGE = r"llms\.gemma\.engine_args.*no argument 'max_num_seq'; did you mean 'max_num_seqs'"
+MESSAGE = (
+    r"c.yaml: llms\.gemma\.engine_args\.max_num_seq: .*no argument 'max_num_seq'. Fix: did you mean 'max_num_seqs'"
+)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from infer.scoring.requests import (
     ORDERS,
     RequestIndex,
     apply_temperature,
-    index_requests,
+    deduplicate_requests,
     prediction_entropy,
     read_replies,
     reply_files,
@@ -37,7 +37,7 @@ def indexed(tmp_path) -> tuple[RequestIndex, Records]:
             for n, order in enumerate(ORDERS)
         }
         tokens.write_table(shard, pa.table({**table, "tokens": [ord(text[0].lower()) for text in both]}))
-    return index_requests(tokens, records), records
+    return deduplicate_requests(tokens, records), records
 
 
 def everything(second: bool) -> dict[str, np.ndarray]:

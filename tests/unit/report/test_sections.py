@@ -55,10 +55,9 @@ def test_every_section_keeps_the_contract(name):
 
 def test_sections_have_an_order_and_names_of_their_own():
     sections = [section for section in sections_in_order() if type(section).__module__.startswith("report.sections.")]
-    assert [section.name for section in sections] == [
-        "summary", "models", "blend", "calibration", "bias", "slices", "drivers", "search", "training", "scoring",
-        "worst", "data", "features", "run",
-    ]  # fmt: skip
+    names = [section.name for section in sections]
+    assert (names[0], names[-1]) == ("summary", "run")
+    assert len(set(names)) == len(names)
     titles = [section.title for section in sections]
     assert titles[0] == ""
     assert len(set(titles)) == len(titles)

@@ -1,4 +1,4 @@
-from train.finetune.progress import ProgressPoster, TokenClock
+from train.finetune.progress import ProgressReporter, TokenClock
 
 POINT = {"stage": 0, "epoch": 1, "step": 4, "loss": 1.0, "learning_rate": 1e-3, "tokens": 10.0}
 
@@ -26,7 +26,7 @@ def test_steps_are_posted_now_and_then_and_notes_at_once(monkeypatch):
     now = 100.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     actor, clock = Actor(), TokenClock(tokens_left=100)
-    progress = ProgressPoster(2, actor)
+    progress = ProgressReporter(2, actor)
     clock.count(10, 1.0)
     progress.step(POINT, 8, clock)
     progress.step(POINT, 8, clock)

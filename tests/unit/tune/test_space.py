@@ -3,16 +3,16 @@ import pytest
 
 from core.registry import ENGINES
 from core.settings.tune import Dimension
-from tune.space import distributions, draw_candidates, draw_value
+from tune.space import distributions, draw_value, sample_candidates
 
 SPACES = {f"{engine.name}-{name}": space for engine in ENGINES for name, space in engine.search_spaces.items()}
 
 
 @pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
 def test_candidates_lie_inside_and_follow_from_the_seed(space):
-    drawn = draw_candidates(space, seed=4, count=50)
-    assert draw_candidates(space, seed=4, count=20) == drawn[:20]
-    assert draw_candidates(space, seed=5, count=50) != drawn
+    drawn = sample_candidates(space, seed=4, count=50)
+    assert sample_candidates(space, seed=4, count=20) == drawn[:20]
+    assert sample_candidates(space, seed=5, count=50) != drawn
     for name, dimension in space.items():
         values = np.array([candidate[name] for candidate in drawn])
         assert dimension.low <= values.min() < values.max() <= dimension.high
