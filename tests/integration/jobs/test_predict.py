@@ -243,7 +243,7 @@ def test_what_is_missing_of_the_run_is_exit_2_with_its_name(job, a_copy, lost, r
     shutil.rmtree(path) if path.is_dir() else path.unlink()
     error = job(f"run={a_copy}", code=2).err
     assert reason in error
-    assert "rebuilding" not in error
+    assert "; rebuilding" not in error
     assert not (a_copy / "predict").exists()
 
 

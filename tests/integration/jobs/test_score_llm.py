@@ -206,7 +206,7 @@ def test_gpus_that_never_come_end_the_job_with_what_is_missing(job, llama, monke
     monkeypatch.setenv("RAY_ADDRESS", "a cluster that may grow")
     llm = f"{{name: one, checkpoint: {llama}, max_tokens: {MAX_TOKENS}, gpus_per_worker: 1, timeout_s: 2.0}}"
     error = job(score_llm, f"[{llm}]", code=2).err
-    assert "waits for 1 CPUs and 1 GPUs" in error
+    assert "no free resources for an engine (1 CPUs and 1 GPUs)" in error
     assert "0 of 0 GPUs free" in error
     assert "llms.one" in error
 

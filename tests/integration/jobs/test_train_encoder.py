@@ -171,7 +171,7 @@ def test_the_report_compares_on_the_same_rows_and_shows_curves(finished):
     assert set(scores["curves"]["encoder"]) == {"0", "2"}
     assert [len(curve["held_out"]) for curve in scores["curves"]["encoder"].values()] == [2, 2]
     assert "train_encoder/encoder: its teacher linear was trained on votes of the held-out folds" in done.stdout
-    assert "beside the others on its records" in (run / "report/index.html").read_text()
+    assert "and the other models on its records" in (run / "report/index.html").read_text()
 
 
 @pytest.mark.slow

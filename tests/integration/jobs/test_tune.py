@@ -160,7 +160,7 @@ def test_a_trial_that_was_stopped_is_not_the_best():
     ("override", "says"),
     [
         ("tune.0.booster=smal", "tune names an unknown booster 'smal'; boosters: small"),
-        ("tune.0.folds=4", "at most 3"),
+        ("tune.0.folds=4", "tune.folds is at most data.folds, 3"),
         ("tune.0.space={eta: {low: 2, high: 1}}", "low must be below high"),
         ("boosters.small.features=[lenght]", "did you mean 'length'"),
         ("boosters.small.engine=two_part", "'two_part' is now called 'linear'"),
