@@ -70,7 +70,10 @@ def markdown() -> str:
         "Settings of a feature family stand under its name; an entry with a name of its own is addressed by that.",
         "Precedence: `--set`, then the YAML file, then the default.",
     ]
-    families = [family for family in FAMILIES if type(family).__module__.startswith("featurize.")]  # no plugins
+    families = sorted(
+        (family for family in FAMILIES if type(family).__module__.startswith("featurize.")),  # no plugins
+        key=lambda family: str(family.name),
+    )
     for name, field in Settings.model_fields.items():
         lines += ["", f"## {name}", ""]
         if field.description:

@@ -43,7 +43,7 @@ def check_unknown_parameters(name: str) -> None:
     settings = f"run: r\nboosters: [{{name: small, engine: {name}, params: {{{known}x: 1}}}}]"
     with pytest.raises(InputError, match=f"has no parameter '{known}x'.*did you mean") as caught:
         load_settings(settings, "c.yaml")
-    assert caught.value.where == f"boosters.small.params.{known}x"
+    assert caught.value.where == f"c.yaml: boosters.small.params.{known}x"
 
 
 def check_training(name: str, sparse: bool = False) -> None:
