@@ -59,7 +59,7 @@ class Counter(ABC):
 
     def recount(self, distinct: DistinctTexts, question: Any) -> Any:  # noqa: ANN401
         """Return the numbers that a second pass counts in one shard. The numbers of shards are added up."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__}.narrow asks for a second pass, but has no method recount")
 
     @abstractmethod
     def write(self, merged: Any, exact: Any, output: Output, target: Folder) -> str:  # noqa: ANN401
@@ -133,7 +133,7 @@ class FeatureFamily(ABC):
 
         Raises ValueError if the texts leave nothing to fit.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has fits_on_stream, but no method fit")
 
     def fit_steps(self, entry: FamilyEntry) -> tuple[str, int]:
         """Return the name of the steps of `fit` and their number, for progress lines."""
@@ -141,7 +141,7 @@ class FeatureFamily(ABC):
 
     def make_files(self, job: FeatureJob, entry: FamilyEntry) -> None:
         """Make all files of an entry, where the family makes its own."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has makes_own_files, but no method make_files")
 
     def actor_resources(self, entry: FamilyEntry) -> Mapping[str, float] | None:
         """Return the CPUs and GPUs of one actor, as Ray names them; None if the entry needs no actors."""
@@ -161,15 +161,15 @@ class TextFamily(FeatureFamily):
 
     def describe(self, text: Text) -> list[float]:
         """Return the text features of one text."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has text_features, but no method describe")
 
     def describe_answer(self, prompt: Text, answer: Text) -> list[float]:
         """Return the answer features of one answer to a prompt."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has answer_features, but no method describe_answer")
 
     def describe_pair(self, a: Text, b: Text) -> list[float]:
         """Return the pair features of two answers, which must not depend on their order."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{self.name} has pair_features, but no method describe_pair")
 
     def describe_all(self, texts: Sequence[Text], entry: FamilyEntry) -> list[list[float]]:
         """Return the text features of many texts."""

@@ -117,7 +117,7 @@ class BoosterEngine(ABC):
         return name
 
     def fixed_by_data(self, name: str) -> bool:
-        """Whether the result of `prepare` fixes a parameter, so that no search can vary it."""
+        """Return whether the result of `prepare` fixes a parameter, so that no search can vary it."""
         return False
 
     def check_parameters(self, params: Mapping[str, Any], where: str = "params") -> None:
