@@ -17,7 +17,13 @@ def ray_cluster():
 
     # Ray Train's controller looks every 2 s, and an epoch of a tiny model waits for it to take the epoch's numbers.
     os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
-    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+    # Ray ends idle workers beyond one for each CPU after a second, and the next job starts and imports again:
+    # keeping six saves about a tenth of the tests' processor time.
+    keep_workers = {"num_workers_soft_limit": 6, "idle_worker_killing_time_threshold_ms": 600_000}
+    ray.init(
+        address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR,
+        _system_config=keep_workers,
+    )  # fmt: skip
     ray.data.DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     yield

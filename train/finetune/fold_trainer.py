@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -128,6 +129,8 @@ def _fit(task: FoldTask, storage: StorageLocation) -> None:
     from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
+    # Ray Train takes an epoch's numbers when it looks at the workers, every 2 s by default; small epochs are shorter.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.5")
     settings = task.settings
     filesystem, path = storage
     deaths = 0
