@@ -18,7 +18,7 @@ from core.errors import InputError
 from core.filesystems import resolve_filesystem
 from core.lock import LockLostError, run_lock
 from core.ray_session import disconnect, load_plugins_everywhere
-from core.registry import read_plugin
+from core.registry import read_plugins
 from core.run import Run, StageResult
 from core.settings.loader import load_settings
 
@@ -52,8 +52,7 @@ def main(job: Job, arguments: Sequence[str] | None = None) -> int:
     logs.configure(logging.WARNING if options.quiet else logging.DEBUG if options.verbose else logging.INFO)
     stop_requested = threading.Event()
     try:
-        for path in options.plugin:
-            load_plugins_everywhere(read_plugin(path))
+        load_plugins_everywhere(read_plugins(options.plugin))
         run = Run(_settings(options.config, options.set), options.force, options.force_unlock)
         dry_run = job.dry_run if job.dry_run is not None and options.dry_run else None
         needs_lock = job.own_run if dry_run is None else job.dry_run_packs
@@ -122,7 +121,7 @@ def _parse(job: Job, arguments: Sequence[str] | None) -> argparse.Namespace:
         help="a Python file with a feature family, booster engine, scoring mode or report section; its code is run",
     )
     parser.add_argument("--quiet", action="store_true", help="log warnings and errors only")
-    parser.add_argument("--verbose", action="store_true", help="log details, and what libraries log")
+    parser.add_argument("--verbose", action="store_true", help="log why a stage runs again, and what libraries log")
     if job.dry_run is not None:
         parser.add_argument(
             "--dry-run",

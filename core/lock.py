@@ -192,7 +192,7 @@ class _Held:
                     f"it{self._trouble}; when the storage works again, run the same command to resume"
                 )
                 if not self._done.wait(HEARTBEAT_S):  # the main thread may be blocked in the storage as well
-                    logs.info("lock", f"killed: {self._lost}")
+                    logs.warning("lock", f"killed: {self._lost}")
                     os.kill(os.getpid(), signal.SIGKILL)
                 return
 

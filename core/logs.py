@@ -14,18 +14,28 @@ class _StandardError(logging.Handler):
     """Writes to the standard error of the moment, since tests and notebooks replace it."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write one line."""
+        """Write one line. A library's line has its logger in place of a stage."""
+        record.stage = getattr(record, "stage", record.name)
         print(self.format(record), file=sys.stderr, flush=True)
 
 
+_handler: Final = _StandardError()
+
+
 def configure(level: int = logging.INFO) -> None:
-    """Set the lowest level to show. Libraries' own lines are shown only at DEBUG."""
+    """Set the lowest level to show. At DEBUG, show libraries' own lines too, from INFO up."""
     if not LOGGER.handlers:
-        handler = _StandardError()
-        handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
-        LOGGER.addHandler(handler)
+        _handler.setFormatter(logging.Formatter(_FORMAT, datefmt="%H:%M:%S"))
+        LOGGER.addHandler(_handler)
         LOGGER.propagate = False
     LOGGER.setLevel(level)
+    root = logging.getLogger()
+    if level <= logging.DEBUG:
+        root.addHandler(_handler)
+        root.setLevel(logging.INFO)
+    elif _handler in root.handlers:
+        root.removeHandler(_handler)
+        root.setLevel(logging.WARNING)
 
 
 def debug(stage: str, text: str) -> None:

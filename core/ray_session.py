@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from core import logs
-from core.registry import load_plugins
+from core.errors import InputError
+from core.registry import REGISTRIES, load_entry_points, load_plugins
 from core.resources import Request, can_scale_up
 
 if TYPE_CHECKING:
@@ -22,13 +23,22 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 _joined: Final = threading.Event()  # set if Ray was joined here, and not by our caller
 _plugins: dict[str, str] = {}  # sources of plugins by module name, for the workers
+_plugins_of_workers: dict[str, str] = {}  # those that the workers of the cluster that `connect` joined have
 _START_ATTEMPTS: Final = 3  # of a local Ray, whose own processes must answer within 30 s
 _POLL_S, _REPORT_S = 5.0, 30.0  # between looks at a cluster without CPUs, and between lines about it
 
 
 def load_plugins_everywhere(sources: Mapping[str, str]) -> None:
-    """Load plugins in this process, and in every worker process of the cluster that `connect` joins later."""
+    """Load plugins in this process, and in every worker process of the cluster that `connect` joins later.
+
+    Installed plugins are loaded here too; workers find those themselves.
+
+    Raises InputError if one fails, or takes the name of another member.
+    """
+    load_entry_points()
     load_plugins(sources)
+    for registry in REGISTRIES if sources else ():
+        registry.names()  # now, since a name that is taken is no fault of the settings
     _plugins.update(sources)
 
 
@@ -48,11 +58,20 @@ def run_on_worker(run: Run, work: Callable[..., Result], *arguments: Any) -> Res
 
 
 def connect(run: Run) -> None:
-    """Join the cluster of RAY_ADDRESS (as under `ray job submit`), or start a local one. Do nothing if connected."""
+    """Join the cluster of RAY_ADDRESS (as under `ray job submit`), or start a local one. Do nothing if connected.
+
+    Raises InputError if Ray runs already and its workers lack a plugin, since they get plugins at their start.
+    """
     import ray
     import ray.data
 
     if ray.is_initialized():
+        if _plugins.items() - _plugins_of_workers.items():
+            raise InputError(
+                "Ray runs already in this process, and its workers lack the plugin",
+                "--plugin",
+                "call ray.shutdown() first, or start the job as a process of its own.",
+            )
         return
     address = os.environ.get("RAY_ADDRESS", "local")
     options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -64,6 +83,8 @@ def connect(run: Run) -> None:
         # Runs in each worker process before Ray unpickles anything there.
         hook = functools.partial(load_plugins, dict(_plugins))
         options["runtime_env"] = {"worker_process_setup_hook": functools.update_wrapper(hook, load_plugins)}
+    if logs.LOGGER.isEnabledFor(logging.DEBUG):
+        options |= {"log_to_driver": True, "logging_level": logging.INFO}
     main = threading.current_thread() is threading.main_thread()
     on_sigterm = signal.getsignal(signal.SIGTERM)
     # Ray warns that token authentication is on: that is what we want.
@@ -73,6 +94,7 @@ def connect(run: Run) -> None:
     else:
         ray.init(address=address, **options)
     _joined.set()
+    _plugins_of_workers.update(_plugins)
     if main:
         # Ray's C++ code treats SIGTERM as a crash: it prints its stack, and aborts after 3 s. Its Python handler
         # replaces the job's own, so put that back.
@@ -118,6 +140,7 @@ def disconnect() -> None:
 
     if _joined.is_set():
         _joined.clear()
+        _plugins_of_workers.clear()
         ray.shutdown()
 
 

@@ -13,12 +13,13 @@ import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
+import inspect
 import pkgutil
 import sys
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from core.errors import InputError
 
@@ -32,9 +33,9 @@ class Registry:
 
     def __init__(self, kind: str, package: str) -> None:
         self.kind = kind
-        self._package = package
+        self.package = package
         self._members: dict[str, Any] = {}
-        self._loaded = False
+        self._state: Literal["new", "loading", "loaded"] = "new"
 
     def register(self, member: type[Member]) -> type[Member]:
         """Register an instance of the class under its attribute `name`. Use as a decorator.
@@ -44,8 +45,9 @@ class Registry:
         instance: Any = member()
         other = self._members.get(instance.name)
         if other is not None and type(other).__module__ != member.__module__:
+            places = sorted((member.__module__, type(other).__module__), key=lambda name: name.startswith(self.package))
             raise InputError(
-                f"two {self.kind}s are named {instance.name!r}", member.__module__, "give one of them another name."
+                f"the name {instance.name!r} of a {self.kind} is taken by {places[1]}", places[0], "give another name."
             )
         self._members[instance.name] = instance
         return member
@@ -68,27 +70,49 @@ class Registry:
         self._load()
         return iter(list(self._members.values()))
 
+    def drop(self, module: str) -> None:
+        """Drop the members that a module has registered."""
+        self._members = {name: member for name, member in self._members.items() if type(member).__module__ != module}
+
     def _load(self) -> None:
-        if self._loaded:
+        if self._state != "new":  # modules of members may read the registry while it loads
             return
-        self._loaded = True
-        package = importlib.import_module(self._package)
-        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
-            importlib.import_module(f"{self._package}.{module.name}")
-        load_entry_points()
+        self._state = "loading"
+        try:
+            package = importlib.import_module(self.package)
+            for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
+                importlib.import_module(f"{self.package}.{module.name}")
+            load_entry_points()
+        except BaseException:
+            self._state = "new"  # the next call fails alike, and does not see half of the members
+            raise
+        self._state = "loaded"
 
 
 FAMILIES: Final = Registry("feature family", "featurize.families")
 ENGINES: Final = Registry("booster engine", "train.boosters.engines")
 MODES: Final = Registry("scoring mode", "infer.scoring.modes")
 SECTIONS: Final = Registry("report section", "report.sections")
+REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS)
 
 
 @functools.cache
 def load_entry_points() -> None:
-    """Import the modules that installed packages name in the entry points `tiebreak.plugins`."""
+    """Import the modules that installed packages name in the entry points `tiebreak.plugins`.
+
+    Raises InputError if one fails.
+    """
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except InputError:
+            raise
+        except Exception as error:  # whatever a plugin's code raises
+            raise InputError(
+                f"{type(error).__name__}: {error}",
+                f"the installed plugin {point.name} ({point.value})",
+                "install a version of its package that works here, or uninstall it.",
+            ) from error
 
 
 def read_plugin(path: str) -> dict[str, str]:
@@ -99,6 +123,19 @@ def read_plugin(path: str) -> dict[str, str]:
         reason = getattr(error, "strerror", None) or str(error)
         raise InputError(f"cannot be read: {reason}", f"--plugin {path}", "give the path of a Python file.") from error
     return {f"{_PLUGIN_MODULE}{Path(path).stem.replace('-', '_')}": source}
+
+
+def read_plugins(paths: Sequence[str]) -> dict[str, str]:
+    """Return the sources of plugin files by the names of their modules.
+
+    Raises InputError if one cannot be read, or two would have one module's name.
+    """
+    sources: dict[str, str] = {}
+    for path in paths:
+        for name, source in read_plugin(path).items():
+            if sources.setdefault(name, source) != source:
+                raise InputError("another plugin's file has this name", f"--plugin {path}", "rename one of the files.")
+    return sources
 
 
 def load_plugins(sources: Mapping[str, str]) -> None:
@@ -113,18 +150,26 @@ def load_plugins(sources: Mapping[str, str]) -> None:
         module = types.ModuleType(name)
         module.__dict__["__source__"] = source
         sys.modules[name] = module
+        title = f"plugin {name.removeprefix(_PLUGIN_MODULE)}"
         try:
-            exec(compile(source, f"<plugin {name.removeprefix(_PLUGIN_MODULE)}>", "exec"), module.__dict__)
-        except InputError:
-            raise
-        except Exception as error:  # whatever a plugin's code raises
+            exec(compile(source, f"<{title}>", "exec"), module.__dict__)
+        except BaseException as error:  # whatever a plugin's code raises
             del sys.modules[name]
-            raise InputError(
-                f"{type(error).__name__}: {error}", f"plugin {name.removeprefix(_PLUGIN_MODULE)}", "fix the file."
-            ) from error
+            for registry in REGISTRIES:
+                registry.drop(name)
+            if isinstance(error, InputError) or not isinstance(error, Exception):
+                raise
+            raise InputError(f"{type(error).__name__}: {error}", title, "fix the file.") from error
 
 
 def plugin_digest(member: object) -> str:
-    """Return the digest of the plugin that a member comes from, for fingerprints; empty for members of the project."""
-    source = sys.modules[type(member).__module__].__dict__.get("__source__")
-    return "" if source is None else hashlib.blake2b(source.encode(), digest_size=8).hexdigest()
+    """Return the digest of the plugin's module that a member comes from, for fingerprints.
+
+    It is empty for members of this project, which have versions of their own.
+    """
+    module = sys.modules[type(member).__module__]
+    if module.__name__.startswith(tuple(f"{registry.package}." for registry in REGISTRIES)):
+        return ""
+    source = module.__dict__.get("__source__")
+    content = Path(inspect.getfile(module)).read_bytes() if source is None else source.encode()
+    return hashlib.blake2b(content, digest_size=8).hexdigest()

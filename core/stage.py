@@ -58,6 +58,8 @@ class Stage:
         if manifest is None and self.folder.exists(MANIFEST):
             logs.warning(self.name, f"{self.folder / MANIFEST} is corrupt; rebuilding what is missing")
         if manifest is None or not self.matches(manifest):
+            reason = _difference(self.name, self.folder, manifest, self.settings, self.inputs)
+            logs.debug(self.name, f"to do: {reason or 'built by another version of this code'}")
             return None
         lost = missing_files(self.folder, manifest)
         if lost:
@@ -236,6 +238,17 @@ def _with_values(name: str, then: Any, now: Any) -> str:  # noqa: ANN401 - JSON
     values = [json.dumps(value) for value in (then, now)]
     short = all(len(value) <= 20 for value in values)
     return f"{name} ({values[0]} then, {values[1]} now)" if short else name
+
+
+def require_versions(libraries: Iterable[str]) -> dict[str, str]:
+    """Return the versions of libraries, for fingerprints. Raises InputError if one is not installed."""
+    versions = {}
+    for name in libraries:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            raise InputError(f"the package {name} is not installed", fix=f"run `pip install {name}`.") from None
+    return versions
 
 
 def library_versions() -> dict[str, str]:

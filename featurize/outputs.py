@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.registry import FAMILIES, plugin_digest
-from core.stage import Stage, fingerprint
+from core.stage import Stage, fingerprint, require_versions
 from core.storage import schema_fingerprint
 from featurize import text
 from featurize.blocks import Layout
@@ -167,8 +166,7 @@ def plan_outputs(featurize: Featurize, records: Records, seed: int) -> list[Outp
     for entry in featurize.families:
         family = entry_family(entry)
         files = family.files(entry, seed)  # first: it names what is not installed
-        libraries = {name: importlib.metadata.version(name) for name in family.libraries}
-        code = [entry.family, family.version, plugin_digest(family), libraries]
+        code = [entry.family, family.version, plugin_digest(family), require_versions(family.libraries)]
         for spec in files:
             specs.setdefault(spec.folder, []).append([*code, spec.shaped_by])
             entries.setdefault(spec.folder, []).append(entry)

@@ -29,7 +29,7 @@ def report_stage(run: Run, records: Records, blend_manifest: Mapping[str, Any]) 
         run.folder / "report",
         settings={
             "version": VERSION,
-            "sections": {section.name: plugin_digest(section) for section in sections_in_order()},
+            "versions": {section.name: plugin_digest(section) for section in sections_in_order()},
             **run.settings.model_dump(mode="json"),  # the page shows all settings
         },
         inputs={

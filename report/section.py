@@ -16,9 +16,12 @@ with `@SECTIONS.register`:
 from __future__ import annotations
 
 import importlib.resources
+import sys
 from abc import ABC, abstractmethod
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
+
+from core.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -56,7 +59,11 @@ class ReportSection(ABC):
         - `figures.NAME(...)`: a figure of this section;
         - `legend((class, text), ...)`: a legend of a figure;
         - all values of `details`.
+
+        Raises InputError if the section has no template.
         """
+        if not hasattr(sys.modules[type(self).__module__], "__path__"):  # a file has no folder of its own
+            raise InputError("a report section in one file needs a template", self.name, "add `template = ...`.")
         return importlib.resources.files(type(self).__module__).joinpath("template.html").read_text("utf-8")
 
     @abstractmethod

@@ -136,7 +136,7 @@ class _SearchRun:
                 try:
                     saved = folder.read_json(name)
                 except ValueError:
-                    logs.info(self.stage.name, f"{folder / name} is corrupt; the trial is run again")
+                    logs.warning(self.stage.name, f"{folder / name} is corrupt; the trial is run again")
                     continue
                 if saved.pop("fingerprint", None) == trial_stage and saved["number"] < self.search.trials:
                     finished.append(TrialResult(**saved))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
 from core.settings.base import Name, StrictModel, check_unique
 
@@ -12,7 +12,7 @@ from core.settings.base import Name, StrictModel, check_unique
 class Blend(StrictModel):
     """How predictions are combined into the submission."""
 
-    renamed: ClassVar[dict[str, str]] = {}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"submission": {"learnt": "learned"}}
 
     models: Annotated[list[Name], Field(min_length=1)] | None = Field(
         default=None, description="Models to blend. Default: all models that predict every fold."
@@ -33,13 +33,6 @@ class Blend(StrictModel):
         default={"gemma": 50.0, "llama": 42.0, "lightgbm": 0.5},
         description="Weights of the blend `preset`, by model. Default: the weights of the published Kaggle solution.",
     )
-
-    @field_validator("submission", mode="before")
-    @classmethod
-    def _name_new_spelling(cls, value: Any) -> Any:  # noqa: ANN401 - raw YAML
-        if value == "learnt":
-            raise ValueError("'learnt' is now called 'learned'")
-        return value
 
     @model_validator(mode="after")
     def _check_preset_and_models(self) -> Blend:

@@ -10,12 +10,9 @@ from core.registry import ENGINES
 from core.settings.base import Name, PositiveInt, StrictModel
 
 ROUNDS_PARAMETER: Final = "rounds"  # the one name in a search space that is no parameter of the engine
-_RENAMED_ENGINES: Final = {"two_part": "linear"}
 
 
 def _known_engine(name: str) -> str:
-    if name in _RENAMED_ENGINES:
-        raise ValueError(f"engine {name!r} is now called {_RENAMED_ENGINES[name]!r}")
     try:
         ENGINES.get(name)
     except InputError as error:
@@ -31,6 +28,7 @@ class Booster(StrictModel):
         "cpus_per_fold": "cpus_per_worker",
         "both_orders": "swap: both (was true) or swap: none (was false)",
     }
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"engine": {"two_part": "linear"}}
 
     name: Name = Field(description="Name of the model in files, in the blend and in the report.")
     engine: Annotated[str, AfterValidator(_known_engine)] = Field(

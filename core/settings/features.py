@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SerializationInfo, field_serializer, field_validator, model_validator
@@ -32,6 +31,12 @@ class FamilyEntry(StrictModel):
         """The name by which boosters choose the entry's columns: its own, or its family's."""
         return self.family
 
+    @classmethod
+    def model_of(cls, raw: Any) -> type[StrictModel]:  # noqa: ANN401 - raw YAML
+        """Return the model of a raw entry's family, for messages about its settings."""
+        family = raw.get("family") if isinstance(raw, dict) else raw
+        return FAMILIES.get(family).settings if family in FAMILIES.names() else cls
+
     def shape(self) -> dict[str, Any]:
         """Return the settings that shape the matrix, as JSON."""
         return self.model_dump(mode="json", exclude=set(self.resources))
@@ -52,24 +57,29 @@ def _entry(raw: Any) -> Any:  # noqa: ANN401 - raw YAML
         model: type[FamilyEntry] = FAMILIES.get(values["family"]).settings
     except InputError as error:
         raise ValueError(f"{error.reason}; {error.fix}") from None
-    unknown = [key for key in values if key not in model.model_fields]
-    if unknown:
-        if unknown[0] in model.renamed:
-            new = model.renamed[unknown[0]]
-            raise ValueError(f"setting {unknown[0]!r} of the family {values['family']!r} is now called {new!r}")
-        valid = sorted(model.model_fields)
-        near = difflib.get_close_matches(str(unknown[0]), valid, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(
-            f"the family {values['family']!r} has no setting {unknown[0]!r}; {hint}valid here: {', '.join(valid)}"
-        )
     return model.model_validate(values)
 
 
-def default_families() -> list[FamilyEntry]:
-    """Return the entries that `all` stands for: the families with a position, in its order."""
+def expand_families(values: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return a raw list of families without null, and with the names that `all` stands for in its place.
+
+    These are the families with a position, in its order.
+    """
+    if values == ALL_FAMILIES:
+        values = [ALL_FAMILIES]
+    if not isinstance(values, list):
+        return values
     families = sorted((family.position, family.name) for family in FAMILIES if family.position is not None)
-    return [_entry(name) for _, name in families]
+    names = [name for _, name in families]
+    entries: list[Any] = []
+    for value in values:
+        entries += names if value == ALL_FAMILIES else [] if value is None else [value]
+    return entries
+
+
+def default_families() -> list[FamilyEntry]:
+    """Return the entries that `all` stands for."""
+    return [_entry(name) for name in expand_families(ALL_FAMILIES)]
 
 
 class Featurize(StrictModel):
@@ -100,14 +110,7 @@ class Featurize(StrictModel):
     @field_validator("families", mode="before")
     @classmethod
     def _expand(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
-        if values == ALL_FAMILIES:
-            return default_families()
-        if not isinstance(values, list):
-            return values
-        entries: list[Any] = []
-        for value in values:
-            entries += default_families() if value == ALL_FAMILIES else [] if value is None else [value]
-        return entries
+        return expand_families(values)
 
     @field_serializer("families")
     def _as_written(self, entries: list[FamilyEntry], info: SerializationInfo) -> list[Any]:

@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from core.errors import InputError
 from core.filesystems import reject_credentials
 from core.settings.base import NAME_PATTERN
+from core.settings.features import FamilyEntry, expand_families
 from core.settings.schema import Settings
 
 _URI = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]+://[^\s'\",\]}]+")
@@ -56,20 +57,20 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     for override in overrides:
         _apply(raw, override)
     _refuse_keys(raw)
+    if isinstance(raw.get("featurize"), dict) and "families" in raw["featurize"]:
+        # Before validation, so that the positions in its errors are those of the list.
+        raw["featurize"]["families"] = expand_families(raw["featurize"]["families"])
     try:
         return Settings.model_validate(raw)
     except InputError as error:  # of a member, which knows the key but no file
-        raise InputError(error.reason, f"{where}: {error.where}".removesuffix(": "), error.fix) from error
+        origin = _origin(error.where.split("."), raw, where, overrides)
+        raise InputError(error.reason, f"{origin}: {error.where}".removesuffix(": "), error.fix) from error
     except ValidationError as error:
         # A setting of several types gives an error for each: the deepest is about the type that was meant. Next to a
         # missing setting, an unknown one is its misspelling.
         first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
-        meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
-        for override in overrides:
-            if _is_about(override, meant):
-                deeper = override.partition("=")[0].count(".") >= len(meant)  # a setting next to it may be the mistake
-                where = f"{where} with --set {override}" if deeper else f"--set {override}"
-        raise _as_input_error(first, error, raw, where) from error
+        origin = _origin(first["loc"], raw, where, overrides)
+        raise _as_input_error(first, error, raw, origin) from error
 
 
 def _refuse_keys(value: Any, setting: str = "") -> None:  # noqa: ANN401 - raw YAML
@@ -113,15 +114,23 @@ def _what(error: yaml.YAMLError) -> str:
     return f"{problem} (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else str(problem)
 
 
-def _is_about(override: str, setting: Sequence[tuple[str, str]]) -> bool:
-    """Return whether an override sets a setting, its parent or a part of it. List items have index and name."""
-    keys = override.partition("=")[0].split(".")
-    return bool(setting) and all(key in either for key, either in zip(keys, setting, strict=False))
+def _origin(location: Sequence[int | str], raw: Any, where: str, overrides: Sequence[str]) -> str:  # noqa: ANN401
+    """Return where a setting comes from: the last override of it, of its parent or of a part of it, else the file."""
+    setting = _key(location, raw)
+    for override in reversed(overrides if setting else ()):
+        other = _key(override.partition("=")[0].split("."), raw)
+        if f"{setting}.".startswith(f"{other}."):
+            return f"--set {override}"
+        if other.startswith(f"{setting}."):  # a setting next to it may be the mistake
+            return f"{where} with --set {override}"
+    return where
 
 
 def _item_name(item: Any) -> Any:  # noqa: ANN401 - raw YAML
-    """Return the name of an item of a list: its own, else its family's (see featurize.families)."""
-    return item.get("name", item.get("family")) if isinstance(item, dict) else item
+    """Return the name of an item of a list: its own, else its family's or its booster's."""
+    if not isinstance(item, dict):
+        return item
+    return next((item[key] for key in ("name", "family", "booster") if key in item), None)
 
 
 def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAML
@@ -141,12 +150,13 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
 
 
 def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
-    """Return the message about the error to fix first; it names all unknown settings."""
+    """Return the message about the error to fix first; it names all unknown settings. `where` is its origin."""
     key = _key(first["loc"], raw)
     unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
     other_names = ", ".join(repr(name) for name in unknown if name != key)
     if first["type"] == "extra_forbidden":
-        return _unknown_setting(key, _parts(first["loc"]), where, f" (also unknown: {other_names})" * bool(other_names))
+        model = _model_at(_parts(first["loc"])[:-1], raw)
+        return _unknown_setting(key, model, where, f" (also unknown: {other_names})" * bool(other_names))
     also = f" (and unknown: {other_names})" if other_names else ""
     if first["type"] == "missing":
         return InputError(f"setting {key!r} is missing{also}", where=where, fix=f"add it, or give --set {key}=VALUE.")
@@ -162,14 +172,13 @@ def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, 
     remaining = error.error_count() - 1 - len(unknown)
     more = f" ({remaining} more)" if remaining else ""
     *above, name = _parts(first["loc"])
-    renamed = getattr(_model_at(above), "renamed_values", {}).get(name, {}).get(str(first["input"]))
+    renamed = getattr(_model_at(above, raw), "renamed_values", {}).get(name, {}).get(str(first["input"]))
     fix = f"write {renamed!r}, its new name." if renamed else f"change {key}."
     return InputError(f"setting {key!r} has an invalid value {value}: {reason}{more}", where=where, fix=fix)
 
 
-def _unknown_setting(key: str, parts: Sequence[str], where: str, also: str) -> InputError:
-    *above, name = parts
-    model = _model_at(above)
+def _unknown_setting(key: str, model: type[BaseModel] | None, where: str, also: str) -> InputError:
+    name = key.rpartition(".")[2]
     renamed = getattr(model, "renamed", {}).get(name)
     if renamed:
         return InputError(f"setting {key!r} has a new name{also}", where=where, fix=f"write {renamed}")
@@ -188,9 +197,10 @@ def _key(location: Sequence[int | str], raw: Any) -> str:  # noqa: ANN401 - raw 
     named = []
     node = raw
     for part in _parts(location):
-        if isinstance(node, list) and part.isdigit() and int(part) < len(node):
-            names = [_item_name(item) if isinstance(item, dict) else None for item in node]
-            node, name = node[int(part)], names[int(part)]
+        if isinstance(node, list):
+            names = [_item_name(item) for item in node]
+            position = int(part) if part.isdigit() else names.index(part) if part in names else len(node)
+            node, name = (node[position], names[position]) if position < len(node) else (None, part)
             unlike = (
                 names.count(name) == 1 and isinstance(name, str) and re.match(NAME_PATTERN, name) and not name.isdigit()
             )
@@ -206,16 +216,29 @@ def _is_alternative(part: int | str) -> bool:
     return isinstance(part, str) and ("[" in part or part in ("str", "int", "float", "bool"))
 
 
-def _model_at(location: Sequence[str]) -> type[BaseModel] | None:
+def _model_at(location: Sequence[str], raw: Any) -> type[BaseModel] | None:  # noqa: ANN401 - raw YAML
     """Return the model whose settings are at a location, or None if it takes any key."""
     model: type[BaseModel] | None = Settings
+    node, in_mapping = raw, False
     for part in location:
-        if part.isdigit():
+        if isinstance(node, list) and part.isdigit():
+            node = node[int(part)] if int(part) < len(node) else None
+            model = model.model_of(node) if model is not None and issubclass(model, FamilyEntry) else model
+            continue
+        node = node.get(part) if isinstance(node, dict) else None
+        if in_mapping:  # its keys are the user's
+            in_mapping = False
             continue
         if model is None or part not in model.model_fields:
             return None
-        model = _model_inside(model.model_fields[part].annotation)
+        annotation = model.model_fields[part].annotation
+        model, in_mapping = _model_inside(annotation), _has_mapping(annotation)
     return model
+
+
+def _has_mapping(annotation: Any) -> bool:  # noqa: ANN401 - type annotations
+    """Return whether values of a type may be mappings from the user's own keys."""
+    return get_origin(annotation) is dict or any(_has_mapping(argument) for argument in get_args(annotation))
 
 
 def _model_inside(annotation: Any) -> type[BaseModel] | None:  # noqa: ANN401 - type annotations

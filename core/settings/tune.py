@@ -39,6 +39,7 @@ class Search(StrictModel):
     """The search for one booster's parameters; train_boosters then trains with the best ones."""
 
     renamed: ClassVar[dict[str, str]] = {"reduction": "reduction_factor"}
+    renamed_values: ClassVar[dict[str, dict[str, str]]] = {"space": {"ours": "default"}}
 
     booster: Name = Field(description="Name of the booster whose parameters are searched.")
     trials: PositiveInt = Field(default=30, description="Number of candidates.")
@@ -60,9 +61,10 @@ class Search(StrictModel):
 
     @field_validator("space")
     @classmethod
-    def _is_not_renamed(cls, space: str | dict[str, Dimension]) -> str | dict[str, Dimension]:
-        if space == "ours":
-            raise ValueError("space 'ours' is now called 'default'")
+    def _is_known(cls, space: str | dict[str, Dimension]) -> str | dict[str, Dimension]:
+        names = {name for engine in ENGINES for name in engine.search_spaces}
+        if isinstance(space, str) and space not in names:
+            raise ValueError(f"no engine has this search space; known names: {', '.join(sorted(names))}")
         return space
 
     @model_validator(mode="after")

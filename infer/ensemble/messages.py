@@ -18,7 +18,7 @@ def warn_about_blend(settings: Settings) -> None:
     for name, folds in settings.partial.items():
         logs.info("blend", f"{name} is left out: it predicts only folds {', '.join(map(str, folds))}")
     for name in settings.possibly_contaminated:
-        logs.info("blend", f"warning: {name} may have been trained on these votes; its score may be inflated")
+        logs.warning("blend", f"{name} may have been trained on these votes; its score may be inflated")
     coverage = preset_coverage(settings)
     if settings.blend.submission != "preset" or coverage is None:
         return

@@ -73,7 +73,7 @@ def run_together(works: Sequence[tuple[Llm, ModelWork]]) -> list[StageResult]:
         try:
             results[llm.name] = work()
         except BaseException as error:
-            logs.info(f"score_llm/{llm.name}", f"failed: {error}")
+            logs.warning(f"score_llm/{llm.name}", f"failed: {error}")
             errors[llm.name] = error
 
     # Daemons, so that an interrupted job ends without waiting for them.

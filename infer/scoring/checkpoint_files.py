@@ -12,7 +12,7 @@ from core import logs
 from core.errors import InputError
 from core.model_cache import CheckpointRef, stored_fingerprint
 from core.ray_session import connect
-from core.registry import MODES
+from core.registry import MODES, plugin_digest
 from core.run import Run, StageResult
 from core.stage import Stage, read_manifest
 from core.storage import Folder
@@ -69,7 +69,9 @@ def merge_stage(run: Run, llm: Llm) -> Stage:
     inputs = {"checkpoint": checkpoint_fingerprint(checkpoint), "adapter": checkpoint_fingerprint(adapter)}
     if inputs["adapter"] == adapter:
         raise InputError("no such folder", adapter, f"give llms.{llm.name}.adapter the folder that peft saved.")
-    return Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", {"mode": llm.mode}, inputs)
+    plugin = plugin_digest(MODES.get(llm.mode))  # the mode loads the model
+    settings = {"mode": llm.mode, **({"versions": {"plugin": plugin}} if plugin else {})}
+    return Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", settings, inputs)
 
 
 def merged_checkpoint(run: Run, llm: Llm) -> StageResult:

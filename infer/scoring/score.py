@@ -74,7 +74,7 @@ def score_stage(run: Run, records: Records, llm: Llm, model: ScoringModel) -> St
             "dtype": llm.effective_dtype,
             "engine_args": llm.decisive_engine_args,
             **llm.model_dump(mode="json", include={"mode", "swap", "uncertain_share", "temperature", "cascade"}),
-            **({"plugin": plugin} if plugin else {}),
+            **({"versions": {"plugin": plugin}} if plugin else {}),
         },
         inputs=inputs,
     )

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from core.registry import ENGINES, plugin_digest
-from core.stage import Stage
+from core.stage import Stage, require_versions
 
 if TYPE_CHECKING:
     from core.run import Run
@@ -39,13 +39,14 @@ def booster_stages(run: Run, records: Records, booster: Booster, inputs: Mapping
 
 def booster_stage_settings(run: Run, booster: Booster) -> dict[str, Any]:
     """Return the settings that a booster's models depend on, for fingerprints."""
-    plugin = plugin_digest(ENGINES.get(booster.engine))
+    engine = ENGINES.get(booster.engine)
+    plugin = plugin_digest(engine)
     return {
         "seed": run.settings.seed,
         "version": VERSION,
         **booster.model_dump(mode="json", exclude={"cpus_per_worker", "fold_weights"}),
         "sources": source_weights(run),
-        **({"plugin": plugin} if plugin else {}),
+        "versions": require_versions(engine.libraries) | ({"plugin": plugin} if plugin else {}),
     }
 
 

@@ -71,7 +71,7 @@ def train_models(run: Run, inputs: TrainingInputs, searched: Mapping[str, Search
         if manifest is None:
             trainings.append(_BoosterTraining(run, records, booster, models, outputs, search))
             for file in search.corrupt_files() if search is not None else []:
-                logs.info(models.name, f"{file} is corrupt; its fold is trained again")
+                logs.warning(models.name, f"{file} is corrupt; its fold is trained again")
         else:
             results[booster.name] = StageResult(models.name, True, manifest)
     for training, manifest in zip(trainings, _train_all(run, store, trainings), strict=True):

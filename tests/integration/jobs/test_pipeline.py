@@ -49,7 +49,16 @@ def assert_page_shows(run, metrics, model):
 def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_path):
     run = tmp_path / "run"
     with ray_head(tmp_path, cpus=2) as env:
-        line = ["ray", "job", "submit", "--working-dir", ".", "--", "python", *job_line("pipeline", run, *SMALL, "llms=[]")]
+        line = [
+            "ray",
+            "job",
+            "submit",
+            "--working-dir",
+            ".",
+            "--",
+            "python",
+            *job_line("pipeline", run, *SMALL, "llms=[]"),
+        ]
         done = subprocess.run(line, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         assert "succeeded" in done.stdout
@@ -82,7 +91,7 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
 
 @pytest.mark.slow
 def test_a_language_model_joins_the_blend_and_the_page(tmp_path):
-    """Here, since a checkpoint of its own and vLLM's start take a minute; one engine is started in test_isolation.py."""
+    """It takes a minute more than boosters alone. In test_isolation.py vLLM starts in the fast tests too."""
     run = tmp_path / "run"
     done = run_job("pipeline", run, *SMALL, LANGUAGE_MODEL)
     assert done.returncode == 0, done.stderr

@@ -9,6 +9,6 @@ SETTINGS = "run: runs/x\ndata: {train: a.csv}\nboosters: [{name: a, engine: ligh
 
 
 def test_the_old_spelling_of_learned_gets_the_new_one():
-    with pytest.raises(InputError, match="'learnt' is now called 'learned'") as raised:
+    with pytest.raises(InputError, match="Fix: write 'learned', its new name") as raised:
         load_settings(SETTINGS, "x.yaml", [])
     assert "blend.submission" in str(raised.value)

@@ -33,12 +33,25 @@ def test_overrides_reach_entries_by_name_or_family_and_null_leaves_one_out():
 @pytest.mark.parametrize(
     ("families", "key", "hint"),
     [
-        ("[lenght]", "'featurize.families.0'", "did you mean 'length'"),
+        ("[lenght]", "'featurize.families.lenght'", "did you mean 'length'"),
         ("[{family: ngrms, name: w}]", "'featurize.families.w'", "did you mean 'ngrams'"),
-        ("[{family: ngrams, name: w, max_feature: 3}]", "'featurize.families.w'", "did you mean 'max_features'"),
-        ("[{family: length, words: 3}]", "'featurize.families.length'", "has no setting 'words'"),
-        ("[{family: embeddings, replicas: 2}]", "'featurize.families.embeddings'", "is now called 'num_workers'"),
-        ("[ngrams]", "'featurize.families.0.name'", "missing"),
+        (
+            "[{family: ngrams, name: w, max_feature: 3}]",
+            "'featurize.families.w.max_feature'",
+            "did you mean 'max_features'",
+        ),
+        ("[{family: length, words: 3}]", "unknown setting 'featurize.families.length.words'", "Valid here: family"),
+        (
+            "[{family: embeddings, replicas: 2}]",
+            "'featurize.families.embeddings.replicas'",
+            "has a new name. Fix: write num_workers",
+        ),
+        ("[ngrams]", "'featurize.families.ngrams.name'", "missing"),
+        (
+            "[null, all, {family: ngrams, name: w, max_features: 0}]",
+            "change featurize.families.w.max_features",
+            "invalid",
+        ),
         ("[{family: ngrams, name: ../up}]", "name", "pattern"),
         ("[{family: ngrams, name: length}]", "'featurize'", "has the name of a family"),
         ("[{family: ngrams, name: w}, {family: ngrams, name: w}]", "'featurize'", "share the name 'w'"),

@@ -86,6 +86,33 @@ def test_impossible_settings_name_key_reason_and_fix(text, override, key, hint):
     assert "Fix: " in message
 
 
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "boosters.small.params.num_leavs=3",
+            "--set boosters.small.params.num_leavs=3: boosters.small.params.num_leavs",
+        ),
+        ("boosters.0.params.num_leavs=3", "--set boosters.0.params.num_leavs=3: boosters.small.params.num_leavs"),
+        ("boosters.small.engine=two_part", "'boosters.small.engine' .* Fix: write 'linear', its new name"),
+        ("tune=[{booster: small, space: ours}]", "'tune.small.space' .* Fix: write 'default', its new name"),
+        (
+            "tune=[{booster: small, space: {num_leaves: {low: 2, high: 8, whole: true}}}]",
+            "'tune.small.space.num_leaves.whole' has a new name. Fix: write integer",
+        ),
+        (
+            "featurize.families=[length, {family: embeddings, max_tokens: 0}]",
+            "'featurize.families.embeddings.max_tokens'",
+        ),
+        ("seed=3", "^c.yaml: boosters.small.params.rate: "),
+    ],
+)
+def test_a_setting_is_named_with_the_line_that_gives_it(override, message):
+    text = BASE.replace("engine: lightgbm", "engine: lightgbm, params: {rate: 1}") if override == "seed=3" else BASE
+    with pytest.raises(InputError, match=message):
+        load_settings(text, "c.yaml", [override])
+
+
 STUDENTS = """
 finetune:
   encoders:

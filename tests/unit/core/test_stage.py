@@ -1,7 +1,9 @@
 import functools
+import logging
 
 import pytest
 
+from core import logs
 from core.errors import InputError
 from core.stage import Stage, fingerprint, read_manifest, require_stage
 from core.storage import Folder
@@ -21,6 +23,22 @@ def test_a_stage_is_done_only_with_its_own_settings_inputs_and_files(tmp_path):
     assert Stage("work", first.folder, {"a": 1}, {"records": "r2"}).manifest() is None
     first.folder.write_bytes("out", b"12")
     assert stage(tmp_path).manifest() is None
+
+
+def test_verbose_says_why_a_stage_runs_again(tmp_path, capsys):
+    stage(tmp_path).commit(rows={})
+    try:
+        logs.configure(logging.DEBUG)
+        assert stage(tmp_path, a=2).manifest() is None
+        logging.getLogger("a.library").info("its own line")
+    finally:
+        logs.configure()
+    logging.getLogger("a.library").info("too much")
+    lines = [line.partition(" ")[2] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [
+        "DEBUG   [work] to do: work was built with other settings: a (1 then, 2 now)",
+        "INFO    [a.library] its own line",
+    ]
 
 
 def test_beginning_again_uncounts_the_stage_and_committing_removes_strangers(tmp_path):

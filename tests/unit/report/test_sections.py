@@ -67,7 +67,14 @@ def test_sections_have_an_order_and_names_of_their_own():
 def only_plugins(monkeypatch):
     """A registry without the project's sections."""
     monkeypatch.setattr(SECTIONS, "_members", {})
-    monkeypatch.setattr(SECTIONS, "_loaded", True)
+    monkeypatch.setattr(SECTIONS, "_state", "loaded")
+
+
+@pytest.mark.usefixtures("only_plugins")
+def test_a_section_in_one_file_needs_a_template():
+    load_plugins({"tiebreak_plugin_answers": PLUGIN.replace("template =", "other =")})
+    with pytest.raises(InputError, match=r"answers: a report section in one file needs a template\. Fix: add"):
+        _ = SECTIONS.get("answers").template
 
 
 @pytest.mark.usefixtures("only_plugins")

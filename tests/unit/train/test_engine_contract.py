@@ -1,6 +1,7 @@
 """What every engine of the registry keeps, and an engine of a plugin that keeps it."""
 
 import dataclasses
+import importlib.metadata
 import sys
 from collections.abc import Iterator
 
@@ -9,11 +10,13 @@ import pytest
 
 from core.errors import InputError
 from core.registry import ENGINES, load_plugins, plugin_digest
+from core.run import Run
 from core.settings.loader import load_settings
 from metrics.scores import log_loss
 from tests.helpers.boosters import FOLDS, RECORDS, make_recipe, small_data, train_fold
 from train.boosters.engine import BoosterEngine, BoosterRecipe
 from train.boosters.fold_predictions import predict_fold
+from train.boosters.stages import booster_stage_settings
 
 # With random numbers, so that a resumed training must draw the same ones.
 PARAMS = {
@@ -85,6 +88,18 @@ def check_held_out_votes(name: str) -> None:
 @pytest.mark.parametrize("name", ENGINES.names())
 def test_attributes_and_search_spaces_fit(name: str) -> None:
     check_attributes(name)
+
+
+def test_models_are_trained_again_with_another_version_of_the_engines_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(load_settings("run: r\nboosters: [{name: small, engine: xgboost}]", "c.yaml"))
+    settings = booster_stage_settings(run, run.settings.boosters[0])
+    assert set(settings["versions"]) == {"xgboost", "xgboost-ray"}
+    version = importlib.metadata.version
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "99" if name == "xgboost" else version(name))
+    assert booster_stage_settings(run, run.settings.boosters[0])["versions"] != settings["versions"]
+    monkeypatch.setattr(type(ENGINES.get("xgboost")), "libraries", ("no-such-library",))
+    with pytest.raises(InputError, match="the package no-such-library is not installed"):
+        booster_stage_settings(run, run.settings.boosters[0])
 
 
 @pytest.mark.parametrize("name", ENGINES.names())
