@@ -129,7 +129,7 @@ def test_without_its_plugin_an_entry_is_refused_with_the_way_to_give_it(plugin):
 
 
 def test_the_settings_of_a_plugin_are_checked_and_survive_a_file(plugin):
-    with pytest.raises(InputError, match="unknown setting 'featurize.families.keywords.word'.* did you mean 'words'"):
+    with pytest.raises(InputError, match=r"'featurize.families.keywords.word'.* did you mean 'words'"):
         load_settings(CONFIG.format(run="x").replace("words: [", "word: ["), "config.yaml")
     settings = load_settings(CONFIG.format(run="x"), "config.yaml")
     assert load_settings(settings.model_dump_json(), "settings.json") == settings
