@@ -29,7 +29,7 @@ featurize:
     - {{family: ngrams, name: counts, ngram_range: [1, 2], weighting: count, min_df: 0.02, max_features: 50}}
     - {{family: ngrams, name: chars, part: prompt, analyzer: char, ngram_range: [1, 3], min_df: 0.02, max_features: 50}}
     - {{family: word2vec, dimensions: 6, epochs: 2}}
-    - {{family: embeddings, max_tokens: 16, components: 4}}
+    - {{family: embeddings, max_tokens: 16, components: 4, num_workers: 1}}
 """
 WORDS = ["river", "stone", "cloud", "paper", "green", "quick", "seven", "music"]
 
@@ -43,7 +43,7 @@ def votes(count, first=0):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, ray_cluster):
-    """A configuration whose features are made, with two workers."""
+    """A configuration whose features are made on two CPUs, with one encoder."""
     folder = tmp_path_factory.mktemp("featurize")
     train = write_votes(folder / "train.csv", votes(90))
     test = write_votes(folder / "test.csv", votes(30, first=1000), [COLUMNS[0], *COLUMNS[3:6]])
@@ -126,10 +126,11 @@ def test_further_test_records_get_the_features_that_the_run_gives_them(finished,
 
 
 @pytest.mark.slow
-def test_one_worker_makes_the_same_bytes_as_two(finished, tmp_path):
+@pytest.mark.parametrize("workers", ["ray.cpus=1", "featurize.families.embeddings.num_workers=2"])
+def test_the_number_of_workers_does_not_change_a_byte(finished, tmp_path, workers):
     config, run, _ = finished
     for job in ("ingest", "featurize"):
-        done = run_job(job, tmp_path / "run", "ray.cpus=1", config=str(config))
+        done = run_job(job, tmp_path / "run", workers, config=str(config))
         assert done.returncode == 0, done.stderr
     alone = Run(load_settings(config.read_text(), str(config), [f"run={tmp_path / 'run'}"]))
     expected, files_alone = files(run), files(alone)
