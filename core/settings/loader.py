@@ -63,7 +63,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     except ValidationError as error:
         # A setting of several types gives an error for each: the deepest is about the type that was meant. Next to a
         # missing setting, an unknown one is its misspelling.
-        first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
+        first = max(error.errors(), key=lambda item: (len(item["loc"]), item["type"] == "extra_forbidden"))
         meant = list(zip(_parts(first["loc"]), _key(first["loc"], raw).split("."), strict=False))
         for override in overrides:
             if _is_about(override, meant):
@@ -143,7 +143,7 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
 def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
     """Return the message about the error to fix first; it names all unknown settings."""
     key = _key(first["loc"], raw)
-    unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
+    unknown = dict.fromkeys(_key(item["loc"], raw) for item in error.errors() if item["type"] == "extra_forbidden")
     other_names = ", ".join(repr(name) for name in unknown if name != key)
     if first["type"] == "extra_forbidden":
         return _unknown_setting(key, _parts(first["loc"]), where, f" (also unknown: {other_names})" * bool(other_names))
