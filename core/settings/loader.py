@@ -172,7 +172,8 @@ def _unknown_setting(key: str, parts: Sequence[str], where: str, also: str) -> I
     model = _model_at(above)
     renamed = getattr(model, "renamed", {}).get(name)
     if renamed:
-        return InputError(f"setting {key!r} has a new name{also}", where=where, fix=f"write {renamed}")
+        fix = f"write {renamed.removesuffix('.')}."
+        return InputError(f"setting {key!r} has a new name{also}", where=where, fix=fix)
     valid = sorted(model.model_fields) if model is not None else []
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
     hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."

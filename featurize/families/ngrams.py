@@ -51,7 +51,7 @@ class NgramSettings(FamilyEntry):
     )
     weighting: Literal["count", "tfidf"] = Field(default="tfidf", description="What a cell of the matrix holds.")
     min_df: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.002, description="Share of the texts that a term must stand in."
+        default=0.002, description="Smallest share of texts that contain the term."
     )
     max_features: PositiveInt = Field(default=1000, description="Terms to keep at most, the most frequent ones.")
     view: PairView = Field(
