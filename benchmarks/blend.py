@@ -106,7 +106,7 @@ def _predictors(pairs: SyntheticPairs, power: float, rng: np.random.Generator) -
     truth = pairs.probabilities
     noisy = np.log(truth) + rng.normal(0, 0.5, truth.shape)
     scaled = [np.exp(noisy), truth**power, rng.dirichlet([1, 1, 1], size=len(truth))]
-    return np.stack([clip_to_simplex(each / each.sum(axis=1, keepdims=True)) for each in scaled])
+    return np.stack([clip_to_simplex(values / values.sum(axis=1, keepdims=True)) for values in scaled])
 
 
 def _training(pairs: SyntheticPairs, predictions: Probabilities, seed: int) -> BlendInputs:

@@ -1,4 +1,4 @@
-"""Names of the array types that rooms share."""
+"""Names of the array types that packages share."""
 
 import numpy as np
 import numpy.typing as npt

@@ -149,7 +149,7 @@ class _Held:
         """Renew the lease until the work is done; interrupt the work if the lease is gone or cannot be renewed."""
         # Two threads: a call to an unreachable object store may block for minutes.
         threads = [
-            threading.Thread(target=each, daemon=True, name="run-lock") for each in (self._renew_often, self._watch)
+            threading.Thread(target=method, daemon=True, name="run-lock") for method in (self._renew_often, self._watch)
         ]
         self._renewed = time.monotonic()
         for thread in threads:

@@ -11,7 +11,7 @@ _last_line = time.monotonic()
 
 
 class _StandardError(logging.Handler):
-    """Writes to the standard error of the moment, since tests and notebooks replace it."""
+    """Write to the current sys.stderr, which tests and notebooks replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line. A library's line has its logger in place of a stage."""

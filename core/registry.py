@@ -57,7 +57,7 @@ class Registry:
         self._load()
         return list(self._members)
 
-    def get(self, name: str) -> Any:  # noqa: ANN401 - each room knows its members' type
+    def get(self, name: str) -> Any:  # noqa: ANN401 - each package knows its members' type
         """Return a member. Raises InputError with the nearest name if there is none."""
         self._load()
         if name not in self._members:

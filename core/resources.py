@@ -59,7 +59,7 @@ def resource_requests(settings: Settings) -> list[Request]:
         asked.append(Request("featurize", "a shard, or a fit", {"CPU": 1}))
     asked += families
     for search in settings.tune:
-        booster = next(each for each in settings.boosters if each.name == search.booster)
+        booster = next(model for model in settings.boosters if model.name == search.booster)
         asked.append(process_request("tune", booster))
     asked += [fold_request(booster) for booster in settings.boosters]
     for job, models in (("train_encoder", settings.finetune.encoders), ("train_llm", settings.finetune.llms)):
@@ -173,12 +173,13 @@ def count_fitting(request: Request, most: int) -> int:
 def fit_at_once(asked: Sequence[Request]) -> bool:
     """Return whether all requests fit on the cluster at the same time, now or fully scaled up."""
     nodes, to_come = _cluster()
-    return any(_pack(asked, each) for each in (nodes, [node for node, count in to_come for _ in range(count)]))
+    return any(_pack(asked, cluster) for cluster in (nodes, [node for node, count in to_come for _ in range(count)]))
 
 
 def request_table(settings: Settings) -> str:
     """Return what `pipeline --dry-run` prints: a line for each request."""
-    rows = [(each.job, each.what, str(each)) for each in resource_requests(settings) if each.job != "predict"]
+    requests = [request for request in resource_requests(settings) if request.job != "predict"]
+    rows = [(request.job, request.what, str(request)) for request in requests]
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     head = "Minimum resources of each job. A bundle must fit on one node; with more resources, more runs in parallel:"
     data = settings.data
@@ -214,7 +215,7 @@ def _pack(asked: Sequence[Request], nodes: Sequence[Resources]) -> bool:
     """Return whether every bundle finds a node, the largest first, each on the first that has room."""
     free = [dict(node) for node in nodes]
     bundles_asked = [request.bundle for request in asked for _ in range(request.count)]
-    for bundle in sorted(bundles_asked, key=lambda each: (each.get("GPU", 0), each.get("CPU", 0)), reverse=True):
+    for bundle in sorted(bundles_asked, key=lambda bundle: (bundle.get("GPU", 0), bundle.get("CPU", 0)), reverse=True):
         place = next((node for node in free if _places(bundle, node)), None)
         if place is None:
             return False

@@ -106,12 +106,12 @@ class Block(ABC):
         """Return the type of each column that its files hold under the column's name."""
         return {}
 
-    def catalogue(self) -> list[dict[str, Any]]:
+    def catalog(self) -> list[dict[str, Any]]:
         """Return the columns' entries in the catalog of features."""
         return [column.as_dict() for column in self.columns()]
 
 
-def _catalogue_group(columns: Sequence[Column], description: str) -> dict[str, Any]:
+def _catalog_group(columns: Sequence[Column], description: str) -> dict[str, Any]:
     """Return one entry of the catalog for many columns that differ only by their number."""
     last = columns[-1]
     return {
@@ -187,10 +187,10 @@ class NgramBlock(Block):
         """Return the same as an array (n, width)."""
         return np.asarray(self.sparse(table).toarray())
 
-    def catalogue(self) -> list[dict[str, Any]]:
+    def catalog(self) -> list[dict[str, Any]]:
         """Return one entry for all terms."""
         description = self.description or f"weights of {len(self.terms)} n-grams"
-        return [_catalogue_group(self.columns(), description)]
+        return [_catalog_group(self.columns(), description)]
 
 
 @dataclass(frozen=True)
@@ -224,13 +224,13 @@ class VectorBlock(Block):
         answers = [a, b] if self.view == "pair" else [a - b]
         return np.concatenate([*([cosines] if self.cosines else []), prompt, *answers], axis=1)
 
-    def catalogue(self) -> list[dict[str, Any]]:
+    def catalog(self) -> list[dict[str, Any]]:
         """Return an entry for each cosine, and one for all dimensions."""
         columns = self.columns()
         named = [column for column in columns if column.unit == "cosine"]
         numbered = [column for column in columns if column.unit != "cosine"]
         description = f"{self.dimensions} dimensions of the {self.vectors}"
-        return [*(column.as_dict() for column in named), _catalogue_group(numbered, description)]
+        return [*(column.as_dict() for column in named), _catalog_group(numbered, description)]
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from votes.schema import TEXTS
 
 if TYPE_CHECKING:
     from core.storage import Folder
-    from featurize.family import Counter
+    from featurize.family import TrainingCounter
     from featurize.outputs import FeatureJob, Output
     from votes.records import Records
 
@@ -34,7 +34,7 @@ def fit_counts(job: FeatureJob, outputs: Sequence[Output]) -> None:
         _write_all(job, counters, _count_all(job.records, counters))
 
 
-def _count_all(records: Records, counters: list[Counter]) -> Any:  # noqa: ANN401 - a Ray object reference
+def _count_all(records: Records, counters: list[TrainingCounter]) -> Any:  # noqa: ANN401 - a Ray object reference
     """Return a reference to the merged reports of all counters.
 
     Reports are merged as they finish, so that only a few are in the object store at a time.
@@ -65,17 +65,18 @@ def _add_report(levels: list[list[Any]], reference: Any, merge: Any) -> None:  #
     levels.append([reference])
 
 
-def _write_all(job: FeatureJob, counters: list[Counter], merged: Any) -> None:  # noqa: ANN401 - a Ray object reference
+def _write_all(job: FeatureJob, counters: list[TrainingCounter], merged: Any) -> None:  # noqa: ANN401 - a Ray object reference
     """Count uncertain terms of the merged reports in a second pass, and write the fitted state."""
     import ray
 
-    kept, questions, are_open = ray.remote(num_cpus=1, num_returns=3)(_narrow).remote(counters, merged)
+    select = ray.remote(num_cpus=1, num_returns=3)(_select_candidates)
+    kept, requests, needs_recount = select.remote(counters, merged)
     exact: dict[int, Any] = {}  # by the number of the counter
-    if ray.get(are_open):
+    if ray.get(needs_recount):
         shards = job.records.shards("train")
         progress = Progress("featurize", "shards counted again", total=len(shards))
         count = ray.remote(num_cpus=1)(_count_again)
-        for reference in _finished([count.remote(job.records.folder, shard, counters, questions) for shard in shards]):
+        for reference in _finished([count.remote(job.records.folder, shard, counters, requests) for shard in shards]):
             for n, counts in ray.get(reference).items():
                 exact[n] = exact[n] + counts if n in exact else counts
             progress.advance()
@@ -111,33 +112,33 @@ def _batches(records: Records, fewest_rows: float) -> list[list[str]]:
     return batches
 
 
-def _report(records: Folder, shards: Sequence[str], counters: list[Counter]) -> list[Any]:
+def _report(records: Folder, shards: Sequence[str], counters: list[TrainingCounter]) -> list[Any]:
     distinct = DistinctTexts.of(pa.concat_tables([records.read_table(shard, list(TEXTS)) for shard in shards]))
     return [counter.report(distinct) for counter in counters]
 
 
-def _merge(counters: list[Counter], *reports: list[Any]) -> list[Any]:
+def _merge(counters: list[TrainingCounter], *reports: list[Any]) -> list[Any]:
     return [counter.merge(*of_counter) for counter, *of_counter in zip(counters, *reports, strict=True)]
 
 
-def _narrow(counters: list[Counter], merged: list[Any]) -> tuple[list[Any], list[Any], bool]:
-    narrowed = [counter.narrow(counts) for counter, counts in zip(counters, merged, strict=True)]
-    questions = [question for _, question in narrowed]
-    return [counts for counts, _ in narrowed], questions, any(question is not None for question in questions)
+def _select_candidates(counters: list[TrainingCounter], merged: list[Any]) -> tuple[list[Any], list[Any], bool]:
+    selections = [counter.select_candidates(counts) for counter, counts in zip(counters, merged, strict=True)]
+    requests = [request for _, request in selections]
+    return [counts for counts, _ in selections], requests, any(request is not None for request in requests)
 
 
-def _count_again(records: Folder, shard: str, counters: list[Counter], questions: list[Any]) -> dict[int, Any]:
+def _count_again(records: Folder, shard: str, counters: list[TrainingCounter], requests: list[Any]) -> dict[int, Any]:
     distinct = DistinctTexts.of(records.read_table(shard, list(TEXTS)))
     return {
-        n: counter.recount(distinct, question)
-        for n, (counter, question) in enumerate(zip(counters, questions, strict=True))
-        if question is not None
+        n: counter.recount(distinct, request)
+        for n, (counter, request) in enumerate(zip(counters, requests, strict=True))
+        if request is not None
     }
 
 
 def _write(
     number: int,
-    counters: list[Counter],
+    counters: list[TrainingCounter],
     kept: list[Any],
     exact: Any,  # noqa: ANN401 - the counter's own
     output: Output,

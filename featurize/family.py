@@ -31,14 +31,14 @@ _ANSWER_VIEWS: tuple[View, ...] = ("a", "b", "difference", "ratio")
 
 @dataclass(frozen=True)
 class FileSpec:
-    """Files that an entry needs: their folder below features/, and what shapes them, as JSON."""
+    """Files that an entry needs: their folder below features/, and what they depend on, as JSON."""
 
     folder: str
-    shaped_by: object
+    depends_on: object
     fitted: str | None = None  # name of the file of what is fitted on the training records
 
 
-class Counter(ABC):
+class TrainingCounter(ABC):
     """Counts on the training texts, shard by shard, in a pass that all counters share. Reports travel between Ray
     tasks. They should not grow with the number of records.
     """
@@ -53,13 +53,15 @@ class Counter(ABC):
     def merge(self, *reports: Any) -> Any:  # noqa: ANN401
         """Return the counts of several reports together."""
 
-    def narrow(self, merged: Any) -> tuple[Any, Any]:  # noqa: ANN401
-        """Return the merged counts to keep, and what a second pass must count, or None."""
+    def select_candidates(self, merged: Any) -> tuple[Any, Any]:  # noqa: ANN401
+        """Return the merged counts to keep, and a request for what a second pass must count, or None."""
         return merged, None
 
-    def recount(self, distinct: DistinctTexts, question: Any) -> Any:  # noqa: ANN401
+    def recount(self, distinct: DistinctTexts, recount_request: Any) -> Any:  # noqa: ANN401
         """Return the numbers that a second pass counts in one shard. The numbers of shards are added up."""
-        raise NotImplementedError(f"{type(self).__name__}.narrow asks for a second pass, but has no method recount")
+        raise NotImplementedError(
+            f"{type(self).__name__}.select_candidates requests a recount, but has no method recount"
+        )
 
     @abstractmethod
     def write(self, merged: Any, exact: Any, output: Output, target: Folder) -> str:  # noqa: ANN401
@@ -100,11 +102,11 @@ class FeatureFamily(ABC):
 
         Raises InputError if a model that the settings name is not installed.
         """
-        return [FileSpec(self.folder(entry), self.shaped_by(entry, seed), self.fitted_file)]
+        return [FileSpec(self.folder(entry), self.depends_on(entry, seed), self.fitted_file)]
 
-    def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
-        """Return everything that shapes an entry's files, as JSON: settings, seed, identity of a model."""
-        return entry.file_shape()
+    def depends_on(self, entry: FamilyEntry, seed: int) -> object:
+        """Return everything that an entry's files depend on, as JSON: settings, seed, identity of a model."""
+        return entry.file_settings()
 
     @abstractmethod
     def block(self, entry: FamilyEntry, output: Output, folder: Folder) -> Block:
@@ -124,7 +126,7 @@ class FeatureFamily(ABC):
         """
         return None
 
-    def counters(self, outputs: Sequence[Output]) -> list[Counter]:
+    def counters(self, outputs: Sequence[Output]) -> list[TrainingCounter]:
         """Return the counters that fit these outputs of the family."""
         return []
 

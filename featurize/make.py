@@ -49,7 +49,7 @@ def build_features(run: Run) -> list[StageResult]:
         schema={name: kind for block in columns.blocks for name, kind in block.schema().items()},
         metrics={"columns": count},
         keep={output.fitted for output in outputs if output.fitted is not None} | _files(job),
-        extra={"catalogue": [entry for block in columns.blocks for entry in block.catalogue()]},
+        extra={"catalogue": [entry for block in columns.blocks for entry in block.catalog()]},
     )
     return [StageResult("featurize", False, manifest, [f"{count:,} columns for the boosters"])]
 

@@ -151,8 +151,8 @@ def family_versions(featurize: Featurize) -> dict[str, int]:
 
 
 def feature_settings(featurize: Featurize) -> dict[str, Any]:
-    """Return the settings that shape features, by entry. Excludes parallelism settings."""
-    return {entry.entry_name: entry.shape() for entry in featurize.families}
+    """Return the settings that features depend on, by entry. Excludes parallelism settings."""
+    return {entry.entry_name: entry.matrix_settings() for entry in featurize.families}
 
 
 def plan_outputs(featurize: Featurize, records: Records, seed: int) -> list[Output]:
@@ -168,12 +168,12 @@ def plan_outputs(featurize: Featurize, records: Records, seed: int) -> list[Outp
         files = family.files(entry, seed)  # first: it names what is not installed
         code = [entry.family, family.version, plugin_digest(family), require_versions(family.libraries)]
         for spec in files:
-            specs.setdefault(spec.folder, []).append([*code, spec.shaped_by])
+            specs.setdefault(spec.folder, []).append([*code, spec.depends_on])
             entries.setdefault(spec.folder, []).append(entry)
             fitted_names[spec.folder] = spec.fitted
     outputs = []
-    for folder, shaped_by in specs.items():
-        of_train = fingerprint([text.VERSION, folder, shaped_by, records.fingerprint_of("train")])
+    for folder, dependencies in specs.items():
+        of_train = fingerprint([text.VERSION, folder, dependencies, records.fingerprint_of("train")])
         by_split = {
             split: of_train if split == "train" else fingerprint([of_train, records.fingerprint_of(split)])
             for split in [*records.splits, *records.sources]

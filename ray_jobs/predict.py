@@ -55,8 +55,8 @@ def predict(run: Run) -> list[StageResult]:
             others = [model for model in stamped if model not in needed]
             results += [
                 result
-                for each in open_predictors(finished, records, others, best_parameters)
-                for result in each(new, pairs)
+                for predictor in open_predictors(finished, records, others, best_parameters)
+                for result in predictor(new, pairs)
             ]
             models = list(blender.models)
         check_unchanged(finished, new, stamps, with_cheaper_models(settings, models))

@@ -33,7 +33,7 @@ class Records:
         return fingerprint([self.fingerprint_of(split) for split in self.splits])
 
     def fingerprint_of(self, split: str) -> str:
-        """Return the fingerprint of one split: of its input and of the settings that shape it."""
+        """Return the fingerprint of one split: of its input and of the settings that it depends on."""
         inputs = {name: digest for name, digest in self.manifest["inputs"].items() if name.startswith(f"{split}/")}
         return fingerprint(
             {"schema": self.manifest["schema_version"], "settings": self.manifest["settings"], "inputs": inputs}
@@ -77,7 +77,7 @@ class Records:
 
 
 def record_settings(run: Run) -> dict[str, Any]:
-    """Return the settings that shape the records."""
+    """Return the settings that the records depend on."""
     data = run.settings.data
     return {
         "seed": run.settings.seed,

@@ -1,11 +1,10 @@
-"""Exchange A and B: the symmetry that labels, probabilities and records share."""
+"""Exchange A and B: the symmetry that labels and probabilities share."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import pyarrow as pa
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Labels, Probabilities
@@ -56,14 +55,3 @@ def position_effect(probabilities: Probabilities, swapped: Probabilities) -> Pos
         "flip_rate": float(flipped.mean()),
         "first_share": float(win_shares(np.concatenate([probabilities, swapped])).mean()),
     }
-
-
-def swap_records(records: pa.Table) -> pa.Table:
-    """Return the same records with A and B exchanged, labels too if the table has any."""
-    counterpart = {"response_a": "response_b", "response_b": "response_a", "model_a": "model_b", "model_b": "model_a"}
-    names = records.column_names
-    swapped = records.rename_columns([counterpart.get(name, name) for name in names]).select(names)
-    if "label" in names:
-        labels = swap_labels(records["label"].to_numpy())
-        swapped = swapped.set_column(names.index("label"), records.schema.field("label"), pa.array(labels))
-    return swapped

@@ -37,12 +37,12 @@ class FamilyEntry(StrictModel):
         family = raw.get("family") if isinstance(raw, dict) else raw
         return FAMILIES.get(family).settings if family in FAMILIES.names() else cls
 
-    def shape(self) -> dict[str, Any]:
-        """Return the settings that shape the matrix, as JSON."""
+    def matrix_settings(self) -> dict[str, Any]:
+        """Return the settings that the matrix depends on, as JSON."""
         return self.model_dump(mode="json", exclude=set(self.resources))
 
-    def file_shape(self) -> dict[str, Any]:
-        """Return the settings that shape the files, as JSON."""
+    def file_settings(self) -> dict[str, Any]:
+        """Return the settings that the files depend on, as JSON."""
         return self.model_dump(mode="json", exclude={*self.resources, *self.columns_only})
 
 

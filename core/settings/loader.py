@@ -68,7 +68,7 @@ def load_settings(text: str, where: str, overrides: Sequence[str] = ()) -> Setti
     except ValidationError as error:
         # A setting of several types gives an error for each: the deepest is about the type that was meant. Next to a
         # missing setting, an unknown one is its misspelling.
-        first = max(error.errors(), key=lambda each: (len(each["loc"]), each["type"] == "extra_forbidden"))
+        first = max(error.errors(), key=lambda item: (len(item["loc"]), item["type"] == "extra_forbidden"))
         origin = _origin(first["loc"], raw, where, overrides)
         raise _as_input_error(first, error, raw, origin) from error
 
@@ -152,7 +152,7 @@ def _index(node: Any, key: str, override: str) -> int:  # noqa: ANN401 - raw YAM
 def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, Any], where: str) -> InputError:
     """Return the message about the error to fix first; it names all unknown settings. `where` is its origin."""
     key = _key(first["loc"], raw)
-    unknown = dict.fromkeys(_key(each["loc"], raw) for each in error.errors() if each["type"] == "extra_forbidden")
+    unknown = dict.fromkeys(_key(item["loc"], raw) for item in error.errors() if item["type"] == "extra_forbidden")
     other_names = ", ".join(repr(name) for name in unknown if name != key)
     if first["type"] == "extra_forbidden":
         model = _model_at(_parts(first["loc"])[:-1], raw)
@@ -181,7 +181,8 @@ def _unknown_setting(key: str, model: type[BaseModel] | None, where: str, also: 
     name = key.rpartition(".")[2]
     renamed = getattr(model, "renamed", {}).get(name)
     if renamed:
-        return InputError(f"setting {key!r} has a new name{also}", where=where, fix=f"write {renamed}")
+        fix = f"write {renamed.removesuffix('.')}."
+        return InputError(f"setting {key!r} has a new name{also}", where=where, fix=fix)
     valid = sorted(model.model_fields) if model is not None else []
     near = difflib.get_close_matches(name, valid, n=1, cutoff=0.0)
     hint = f"did you mean {near[0]!r}? Valid here: {', '.join(valid)}." if near else "remove it."

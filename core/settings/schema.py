@@ -95,7 +95,7 @@ class Settings(StrictModel):
             if llm.finetuned is not None and llm.finetuned not in trained:
                 raise ValueError(f"{llm.name!r} scores with {llm.finetuned!r}; finetune.llms has {trained or 'none'}")
             if llm.cascade is not None:
-                after = {each.name for each in self.llms[self.llms.index(llm) :]}
+                after = {model.name for model in self.llms[self.llms.index(llm) :]}
                 names = [name for name in self.models if name not in after and name not in self.partial]
                 if llm.cascade.model not in names:
                     raise ValueError(

@@ -272,9 +272,8 @@ class _EncodeShards:
         rows = []
         for split, shard in zip(batch["split"], batch["shard"], strict=True):
             table = job.records.read_table(f"{split}/{shard}", ["id", *_SIDES.values()])
-            columns = {
-                side: vectors_to_lists(each) for side, each in encoder.encode_sides(DistinctTexts.of(table)).items()
-            }
+            sides = encoder.encode_sides(DistinctTexts.of(table))
+            columns = {side: vectors_to_lists(vectors) for side, vectors in sides.items()}
             name = job.output.file({"split": split, "shard": shard})
             job.target.write_table(name, pa.table({"id": table["id"], **columns}), job.output.by_split[split])
             rows.append(len(table))

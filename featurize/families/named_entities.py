@@ -62,7 +62,7 @@ class NamedEntityFamily(TextFamily):
         """Return the entry's own folder."""
         return entry.entry_name
 
-    def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
+    def depends_on(self, entry: FamilyEntry, seed: int) -> object:
         """Return the identity of the model. Raises InputError if it is not installed."""
         return spacy_identity(cast("NamedEntitySettings", entry).model)
 

@@ -16,7 +16,7 @@ from core.registry import FAMILIES
 from core.settings.base import Name, PositiveInt, tuple_from_list
 from core.settings.features import FamilyEntry, PairView
 from featurize.blocks import Block, NgramBlock, sparse_to_lists
-from featurize.family import Counter, FeatureFamily
+from featurize.family import FeatureFamily, TrainingCounter
 from featurize.ngrams import term_counts, vectorize
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class NgramSettings(FamilyEntry):
     )
     weighting: Literal["count", "tfidf"] = Field(default="tfidf", description="What a cell of the matrix holds.")
     min_df: Annotated[float, Field(ge=0, le=1)] = Field(
-        default=0.002, description="Share of the texts that a term must stand in."
+        default=0.002, description="Smallest share of texts that contain the term."
     )
     max_features: PositiveInt = Field(default=1000, description="Terms to keep at most, the most frequent ones.")
     view: PairView = Field(
@@ -125,7 +125,7 @@ class NgramFamily(FeatureFamily):
         }
         return {name: sparse_to_lists(side.offsets, side.columns, side.values) for name, side in sides.items()}
 
-    def counters(self, outputs: Sequence[Output]) -> list[Counter]:
+    def counters(self, outputs: Sequence[Output]) -> list[TrainingCounter]:
         """Return a counter for each kind of n-grams of the same texts."""
         groups: dict[tuple[Any, ...], list[Output]] = {}
         for output in outputs:
@@ -133,7 +133,7 @@ class NgramFamily(FeatureFamily):
         return [NgramCounter(group) for group in groups.values()]
 
 
-class NgramCounter(Counter):
+class NgramCounter(TrainingCounter):
     """Counts n-grams for one or more vocabularies that count the same n-grams of the same texts."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:
@@ -159,7 +159,7 @@ class NgramCounter(Counter):
         """Return the number of all texts, and their counts."""
         return sum(texts for texts, _ in reports), term_counts.merge_counts(*(counts for _, counts in reports))
 
-    def narrow(self, merged: tuple[int, TermCounts]) -> tuple[tuple[int, TermCounts], Matcher | None]:
+    def select_candidates(self, merged: tuple[int, TermCounts]) -> tuple[tuple[int, TermCounts], Matcher | None]:
         """Return the terms that may be chosen, and a matcher for those that must be counted in a second pass."""
         texts, counts = merged
         candidates = [counts.candidates(texts, block.min_df, block.max_features) for block in self._settings]
@@ -167,10 +167,10 @@ class NgramCounter(Counter):
         uncertain = kept.take(kept.uncertain()).terms
         return (texts, kept), vectorize.build_matcher(uncertain, self._settings[0].vectorizer()) if uncertain else None
 
-    def recount(self, distinct: DistinctTexts, question: Matcher) -> Ints:
+    def recount(self, distinct: DistinctTexts, recount_request: Matcher) -> Ints:
         """Return the exact counts of uncertain terms in one shard."""
         _, texts, weights = distinct.used_by(self._parts)
-        return vectorize.count_exactly(texts, weights, question, self._settings[0].analyzer)
+        return vectorize.count_exactly(texts, weights, recount_request, self._settings[0].analyzer)
 
     def write(self, merged: tuple[int, TermCounts], exact: Ints | None, output: Output, target: Folder) -> str:
         """Choose and write a vocabulary. Raises InputError if no term is frequent enough."""

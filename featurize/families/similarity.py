@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from core.registry import FAMILIES
 from featurize.blocks import Block, Column, Feature, PlainBlock, cosine_columns, stack_cosines, view_columns
-from featurize.family import Counter, FeatureFamily
+from featurize.family import FeatureFamily, TrainingCounter
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
@@ -78,12 +78,12 @@ class SimilarityFamily(FeatureFamily):
         values = similarity_matrix(distinct, fitted)
         return {column.name: values[:, n] for n, column in enumerate(_columns(entry.entry_name))}
 
-    def counters(self, outputs: Sequence[Output]) -> list[Counter]:
+    def counters(self, outputs: Sequence[Output]) -> list[TrainingCounter]:
         """Return a counter of the texts that words stand in."""
         return [WordCounter(outputs)] if outputs else []
 
 
-class WordCounter(Counter):
+class WordCounter(TrainingCounter):
     """Counts in how many texts, prompts and answers alike, the words of each bucket stand."""
 
     def __init__(self, outputs: Sequence[Output]) -> None:

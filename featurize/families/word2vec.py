@@ -63,9 +63,9 @@ class Word2VecFamily(FeatureFamily):
     fitted_file = "vectors.parquet"
     fits_on_stream = True
 
-    def shaped_by(self, entry: FamilyEntry, seed: int) -> object:
+    def depends_on(self, entry: FamilyEntry, seed: int) -> object:
         """Return the settings and the seed."""
-        return {"seed": seed, **entry.file_shape()}
+        return {"seed": seed, **entry.file_settings()}
 
     def block(self, entry: FamilyEntry, output: Output, folder: Folder) -> Block:
         """Return the cosines and one column for each view and dimension."""

@@ -1,10 +1,12 @@
 """Truncate long records: choose their rounds, and the parts of long texts."""
 
-from typing import Final, get_args
+from __future__ import annotations
 
-from core.settings.packing import Truncation
+from typing import TYPE_CHECKING, Final
 
-TRUNCATIONS: Final = get_args(Truncation)
+if TYPE_CHECKING:
+    from core.settings.packing import Truncation
+
 TokenIds = list[int]
 
 # Named in packing.json: a model never scores records that were truncated in another way than its training records.

@@ -75,7 +75,7 @@ def _score(training: BlendInputs, recipe: BlendRecipe, keep_calibrated: bool) ->
 
 
 def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Probabilities, seed: int) -> dict[str, Any]:
-    """Return the analysis of the submitted blend, in the shape of the file.
+    """Return the analysis of the submitted blend, in the format of the file.
 
     `prior` (n, 3) is the out-of-fold class prior, the least that a blend must beat.
     """

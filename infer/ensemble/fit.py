@@ -173,7 +173,8 @@ def _fit_after_pool(training: BlendInputs, recipe: BlendRecipe, pooled: CrossFit
     if recipe.blend == "preset":
         fallbacks = fit_fallbacks(pooled.out_of_fold, votes, facts.cases)
         reason = "the preset stays as published"
-        return FittedBlend(blender, [dataclasses.replace(each, applied=False, reason=reason) for each in fallbacks])
+        unused = [dataclasses.replace(fallback, applied=False, reason=reason) for fallback in fallbacks]
+        return FittedBlend(blender, unused)
     methods = CALIBRATION_METHODS if recipe.calibration == "auto" else (recipe.calibration,)
     calibrated = {method: cross_calibrate(method, pooled.out_of_fold, votes) for method in methods}
     losses = {method: record_log_loss(values, votes.labels) for method, values in calibrated.items()}

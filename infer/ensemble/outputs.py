@@ -46,7 +46,7 @@ def blend_metrics(scored: ScoredBlends, training: BlendInputs, prior: Probabilit
 
 
 def describe_fallbacks(fallbacks: Sequence[Fallback], test: RecordFacts | None) -> list[dict[str, Any]]:
-    """Return the fallbacks in the shape of analysis.json, with the number of test records of each case."""
+    """Return the fallbacks in the format of analysis.json, with the number of test records of each case."""
     described = []
     for fallback in fallbacks:
         fields = dataclasses.asdict(fallback)

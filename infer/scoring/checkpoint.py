@@ -29,7 +29,7 @@ class ScoringModel:
     """The checkpoints of a language model, and how records are packed for them."""
 
     checkpoints: list[ScoringCheckpoint]
-    tokens: str  # name of the stage of packed records
+    tokens_stage: str  # name of the stage of packed records
     tokenizer: CheckpointRef  # the checkpoint whose tokenizer packs
     packing: Packing
     results: list[StageResult]  # of the stages that made the checkpoints just now

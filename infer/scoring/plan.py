@@ -32,8 +32,8 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     from train.finetune.flops import forward_flops, kv_cache_bytes
 
     model = planned_model(run, records, llm)
-    pack_records(run, records, model.tokens, model.tokenizer, model.packing)
-    index = deduplicate_requests(run.folder / f"tokens/{model.tokens}", records)
+    pack_records(run, records, model.tokens_stage, model.tokenizer, model.packing)
+    index = deduplicate_requests(run.folder / f"tokens/{model.tokens_stage}", records)
     config, parameters = load_config_and_size(model.checkpoints[0].ref.header_only(), llm.mode)
 
     # Every record is scored in one order, and a share of them in the other. A cascade passes on a share of the records.
@@ -49,7 +49,7 @@ def _plan(run: Run, records: Records, llm: Llm) -> str:
     mean = tokens_of_distinct / distinct
     tokens = requests * mean
     # As a token sees it: long requests have more tokens than short ones.
-    lengths = index.tokens[np.unique(np.concatenate([index.numbers[split].ravel() for split in masks]))]
+    lengths = index.token_counts[np.unique(np.concatenate([index.numbers[split].ravel() for split in masks]))]
     operations = forward_flops(config, parameters, float(np.average(lengths, weights=lengths))) * tokens
     # The checkpoint's own precision is half, as a rule.
     size = 4 if llm.effective_dtype == "float32" else 2

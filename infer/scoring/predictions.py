@@ -71,12 +71,12 @@ def commit_predictions(stage: Stage, scored: ScoredModel, replies: Mapping[str, 
     own = {split: _combined(split, scored.scores) for split in records.splits}
     values = own
     if cheaper is not None:
-        values = {split: np.where(np.isnan(each), cheaper.predictions[split], each) for split, each in own.items()}
+        values = {split: np.where(np.isnan(array), cheaper.predictions[split], array) for split, array in own.items()}
         if scored.folds and "train" in values:  # a model of some folds predicts these alone
             values["train"][~np.isin(records.labels_and_folds()[1], scored.folds)] = np.nan
     failed = _quarantine(records, scored.scores, values)
     stage.folder.write_table(predictions.QUARANTINE_FILE, failed, stage.fingerprint)
-    count = sum(int(np.any([each.masks[split] for each in scored.scores], axis=0).sum()) for split in records.splits)
+    count = sum(int(np.any([score.masks[split] for score in scored.scores], axis=0).sum()) for split in records.splits)
     if len(failed):
         first = failed.slice(0, 1).to_pylist()[0]
         message = f"{len(failed)} of {count} records could not be scored, first {first['id']}: {first['reason']}"
@@ -106,7 +106,7 @@ def _quarantine(records: Records, scores: Sequence[CheckpointScores], values: Ma
     """Return the records that failed, with reason, and whether a cheaper model's prediction stands in for them."""
     rows: list[dict[str, Any]] = []
     for split in records.splits:
-        reasons = {row: reason for each in scores for row, reason in each.reasons[split].items()}
+        reasons = {row: reason for score in scores for row, reason in score.reasons[split].items()}
         if reasons:
             ids = records.read(split, ["id"])["id"].to_pylist()
             rows += [
@@ -118,27 +118,27 @@ def _quarantine(records: Records, scores: Sequence[CheckpointScores], values: Ma
 
 def _combined(split: str, scores: Sequence[CheckpointScores]) -> Probabilities:
     """Combine the checkpoints: a training record has one checkpoint's prediction, others have the mean of all."""
-    stacked = np.stack([each.probabilities[split] for each in scores])
+    stacked = np.stack([score.probabilities[split] for score in scores])
     if split != "train":
         mean: Probabilities = stacked.mean(axis=0)
         return mean
     result = np.full(stacked.shape[1:], np.nan)
-    for each in scores:
-        mask = each.masks[split]
-        result[mask] = each.probabilities[split][mask]
+    for score in scores:
+        mask = score.masks[split]
+        result[mask] = score.probabilities[split][mask]
     return result
 
 
 def _metrics(scored: ScoredModel, own: Mapping[str, Probabilities], failed: int) -> dict[str, Any]:
     llm, scores = scored.llm, scored.scores
     workers = llm.worker_range[0]  # at least: how many more there were, and for how long, is not known
-    seconds = sum(each.seconds for each in scores) * workers
+    seconds = sum(score.seconds for score in scores) * workers
     metrics: dict[str, Any] = {
-        "requests": sum(each.requests for each in scores),
-        "distinct_requests": sum(each.distinct for each in scores),
-        "records_in_both_orders": sum(len(first) for each in scores for first, _ in each.both_orders.values()),
+        "requests": sum(score.requests for score in scores),
+        "distinct_requests": sum(score.distinct for score in scores),
+        "records_in_both_orders": sum(len(first) for score in scores for first, _ in score.both_orders.values()),
         "position": _position(scores),
-        "tokens": sum(each.tokens for each in scores),
+        "tokens": sum(score.tokens for score in scores),
         "failed": failed,
         **resource_seconds(seconds, llm.cpus_per_worker, llm.gpus_per_worker),
     }
@@ -152,7 +152,7 @@ def _metrics(scored: ScoredModel, own: Mapping[str, Probabilities], failed: int)
 
 def _position(scores: Sequence[CheckpointScores]) -> PositionEffect | None:
     """Return the position effect of a model, or None if it read no record in both orders."""
-    pairs = [pair for each in scores for pair in each.both_orders.values() if len(pair[0])]
+    pairs = [pair for score in scores for pair in score.both_orders.values() if len(pair[0])]
     if not pairs:
         return None
     return position_effect(*(np.concatenate([pair[n] for pair in pairs]) for n in (0, 1)))

@@ -30,12 +30,12 @@ class RequestIndex:
 
     numbers: Mapping[str, Ints]  # by split, (n, 2): each record's requests in both orders
     texts: pa.Array  # (requests,) hashes of their token ids
-    tokens: Ints  # (requests,)
+    token_counts: Ints  # (requests,)
 
     def count(self, masks: OrderMasks) -> tuple[int, int]:
         """Return how many distinct requests the masks select, and how many tokens these have."""
         selected = self.selected(masks)
-        return len(selected), int(self.tokens[selected].sum())
+        return len(selected), int(self.token_counts[selected].sum())
 
     def selected(self, masks: OrderMasks) -> Ints:
         """Return the distinct requests that the masks select, ascending."""
@@ -50,20 +50,20 @@ class RequestShard:
     """
 
     file: str  # of the replies, in the folder of the predictions
-    tokens: str  # the shard of packed records
-    rows: npt.NDArray[np.int32]  # (n,) of that shard
+    packed_shard: str  # file of the packed records
+    rows: npt.NDArray[np.int32]  # (n,) of that file
     swapped: bool  # whether the order is B, A
     requests: Ints  # (n,) numbers, of which each is in one shard only
 
 
-def deduplicate_requests(tokens: Folder, records: Records) -> RequestIndex:
-    """Return the index of the distinct texts of tokens/<name>.
+def deduplicate_requests(packed_folder: Folder, records: Records) -> RequestIndex:
+    """Return the index of the distinct texts of tokens/<name>, the packed records.
 
     It has a hash, a length and a number for each request.
     """
     columns = ["ab_hash", "ba_hash", "tokens"]
     tables = {
-        split: pa.concat_tables([tokens.read_table(shard, columns) for shard in records.shards(split)])
+        split: pa.concat_tables([packed_folder.read_table(shard, columns) for shard in records.shards(split)])
         for split in records.splits
     }
     hashes = pa.concat_arrays(
@@ -102,7 +102,7 @@ def request_shards(
                 numbers, positions = numbers[fresh], positions[fresh]
                 taken[numbers] = True
                 if len(numbers):
-                    longest = np.argsort(-index.tokens[numbers], kind="stable")
+                    longest = np.argsort(-index.token_counts[numbers], kind="stable")
                     chosen = rows[positions].astype(np.int32)
                     file = f"{prefix}/{name}/{shard}"
                     shards.append(RequestShard(file, shard, chosen[longest], order == 1, numbers[longest]))

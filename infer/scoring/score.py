@@ -48,8 +48,8 @@ def score_llms(run: Run, records: Records, llms: Sequence[Llm], resolve: ModelRe
     results: list[StageResult] = []
     waiting: list[tuple[Llm, ModelWork]] = []
     for llm in llms:
-        needs_one = llm.cascade is not None and llm.cascade.model in [each.name for each, _ in waiting]
-        if waiting and (needs_one or not _fits_beside(run, [each for each, _ in waiting], llm)):
+        needs_one = llm.cascade is not None and llm.cascade.model in [model.name for model, _ in waiting]
+        if waiting and (needs_one or not _fits_beside(run, [model for model, _ in waiting], llm)):
             results += run_together(waiting)
             waiting = []
         done, work = _prepare(run, records, llm, resolve(llm))
@@ -93,14 +93,15 @@ def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple
         return [*model.results, StageResult(stage.name, True, manifest)], None
     for checkpoint in model.checkpoints:
         check_checkpoint(checkpoint.ref.header_only(), llm.max_tokens, llm.mode, llm.truncation)
-    packed = pack_records(run, records, model.tokens, model.tokenizer, model.packing)
+    packed = pack_records(run, records, model.tokens_stage, model.tokenizer, model.packing)
 
     def work() -> list[StageResult]:
         stage.begin()
         if run.force:
             (stage.folder / "shards").delete_all()
-        tokens = run.folder / f"tokens/{model.tokens}"
-        scoring = _Scoring(run, records, llm, stage, tokens, deduplicate_requests(tokens, records))
+        packed_folder = run.folder / f"tokens/{model.tokens_stage}"
+        index = deduplicate_requests(packed_folder, records)
+        scoring = _Scoring(run, records, llm, stage, packed_folder, index)
         return [StageResult(stage.name, False, scoring.score(model.checkpoints))]
 
     return [*model.results, packed], work
@@ -125,7 +126,7 @@ class _Scoring:
     records: Records
     llm: Llm
     stage: Stage
-    tokens: Folder  # packed records
+    packed_folder: Folder  # of the packed records
     index: RequestIndex
 
     def score(self, checkpoints: Sequence[ScoringCheckpoint]) -> dict[str, object]:
@@ -183,10 +184,10 @@ class _Scoring:
         from infer.scoring.vllm_engine import vllm_engines
 
         count = sum(len(shard.requests) for shard in shards)
-        tokens = int(sum(self.index.tokens[shard.requests].sum() for shard in shards))
+        tokens = int(sum(self.index.token_counts[shard.requests].sum() for shard in shards))
         progress = Throughput(self.stage.name, "requests", count, tokens)
         logs.info(self.stage.name, f"starting the engine for {count:,} requests")
-        ask = RequestStream(job, functools.partial(_read_tokens, folder=self.tokens), vllm_engines)
+        ask = RequestStream(job, functools.partial(_read_tokens, folder=self.packed_folder), vllm_engines)
         events = IsolationCallbacks(progress.add, functools.partial(logs.info, self.stage.name))
         for scores in score_shards(shards, ask, retry_levels(self.llm), max_poison, events):
             self._write(scores, model)

@@ -84,7 +84,7 @@ class RequestStream:
             items = [
                 {
                     "shard": number,
-                    "tokens": shard.tokens,
+                    "packed_shard": shard.packed_shard,
                     "rows": shard.rows.tolist(),
                     "swapped": shard.swapped,
                     "requests": shard.requests.tolist(),
@@ -160,7 +160,7 @@ def shard_requests(
     A request of `hanging_tokens` tokens fails without being asked.
     """
     (item,) = items.to_pylist()
-    records = read_shard(item["tokens"])
+    records = read_shard(item["packed_shard"])
     rows = np.array(item["rows"])
     ids = records["ba" if item["swapped"] else "ab"].combine_chunks()
     lengths = ids.value_lengths().to_numpy()[rows]

@@ -27,8 +27,8 @@ def fit_entry(entry: FamilyEntry, shards: Sequence[pa.Table], folder: Folder) ->
     family, output = entry_family(entry), output_of(entry)
     texts = [DistinctTexts.of(shard) for shard in shards]
     for counter in family.counters([output]):
-        kept, question = counter.narrow(counter.merge(*(counter.report(shard) for shard in texts)))
-        exact = None if question is None else np.sum([counter.recount(shard, question) for shard in texts], axis=0)
+        kept, request = counter.select_candidates(counter.merge(*(counter.report(shard) for shard in texts)))
+        exact = None if request is None else np.sum([counter.recount(shard, request) for shard in texts], axis=0)
         counter.write(kept, exact, output, folder)
     if family.fits_on_stream:
         stream = (text for shard in texts for text in shard.texts)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 LOWER = ["core", "votes", "metrics", "featurize", "train"]
-# Which rooms a room may import at run time, apart from itself. Infer reads the checkpoints that training leaves.
+# Which packages a package may import at run time, apart from itself. Infer reads the checkpoints that training leaves.
 MAY_IMPORT = {
     **{name: set(LOWER[:n]) for n, name in enumerate(LOWER)},
     "tune": {*LOWER},
@@ -28,7 +28,7 @@ def module_name(path: Path) -> str:
 @functools.cache
 def modules() -> dict[str, ast.Module]:
     """Return the syntax trees of the product's modules by name."""
-    paths = [path for room in MAY_IMPORT for path in sorted((ROOT / room).rglob("*.py"))]
+    paths = [path for package in MAY_IMPORT for path in sorted((ROOT / package).rglob("*.py"))]
     return {module_name(path): ast.parse(path.read_text("utf-8")) for path in paths}
 
 
@@ -109,7 +109,7 @@ def parameter_counts() -> Iterator[tuple[str, str, int]]:
     for module, tree in modules().items():
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                names = [each.arg for each in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
+                names = [argument.arg for argument in (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)]
                 yield module, node.name, len([name for name in names if name not in ("self", "cls")])
 
 

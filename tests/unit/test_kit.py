@@ -8,20 +8,20 @@ import pytest
 from tests.helpers.commands import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
-ROOMS = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
-INSTALLED = [room for room in ROOMS if room not in ("tests", "benchmarks", "examples")]
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("*/__init__.py"))
+INSTALLED = [package for package in PACKAGES if package not in ("tests", "benchmarks", "examples")]
 
 
-@pytest.mark.parametrize("room", INSTALLED)
-def test_a_room_is_installed_with_its_types(room):
-    assert f"{room}*" in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-    assert (ROOT / room / "py.typed").exists()
+@pytest.mark.parametrize("package", INSTALLED)
+def test_a_package_is_installed_with_its_types(package):
+    assert f"{package}*" in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert (ROOT / package / "py.typed").exists()
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_is_checked(room):
-    assert room in PROJECT["tool"]["mypy"]["files"]
-    assert room in PROJECT["tool"]["ruff"]["lint"]["isort"]["known-first-party"]
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_is_checked(package):
+    assert package in PROJECT["tool"]["mypy"]["files"]
+    assert package in PROJECT["tool"]["ruff"]["lint"]["isort"]["known-first-party"]
 
 
 @pytest.mark.parametrize("file", ["CONTRIBUTING.md", "README.md"])

@@ -34,7 +34,7 @@ class BoosterData:
     names: list[str]  # (d,)
     families: list[str]  # (d,)
     sources: Folds  # (n,) 0 for the primary source, whose records come first
-    weights: Floats | None = None  # (n,) of the records in training; None weighs all alike
+    weights: Floats | None = None  # (n,) of the records in training; None gives every record weight 1
     used_sources: Mask | None = None  # (folds, other sources): which a fold trains on; None for all
 
     def swapped(self, features: Matrix) -> Matrix:

@@ -66,18 +66,18 @@ def load_data(
     from train.boosters.data import BoosterData
     from train.boosters.matrix import stack_rows
 
-    arrangement = choose_matrix_layout(features, records, families, sparse_below)
+    matrix_layout = choose_matrix_layout(features, records, families, sparse_below)
 
     def matrix(split: str) -> Matrix:
         shards = [name.partition("/")[2] for name in records.shards(split)]
-        return stack_rows([arrangement.read(features, split, shard) for shard in shards])
+        return stack_rows([matrix_layout.read(features, split, shard) for shard in shards])
 
     splits = ["train", *(f"{SOURCE_PREFIX}{name}" for name in weights)]
     votes = [records.labels_and_folds(split) for split in splits]
     labels, folds = (np.concatenate(parts) for parts in zip(*votes, strict=True))
     rows = [records.rows(split) for split in splits]
-    permutation, signs = arrangement.layout.exchange()
-    columns = arrangement.layout.columns()
+    permutation, signs = matrix_layout.layout.exchange()
+    columns = matrix_layout.layout.columns()
     return BoosterData(
         features=stack_rows([matrix(split) for split in splits]),
         labels=labels,

@@ -83,7 +83,7 @@ def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> 
     store = FeatureStore(
         run.folder / "features", finished.features.layout, {output.folder: output for output in outputs}
     )
-    arrangements: dict[str, MatrixLayout] = {}  # by the features that a booster sees
+    matrix_layouts: dict[str, MatrixLayout] = {}  # by the features that a booster sees
     results = [features]
     for trained in finished.boosters:
         booster = trained.booster
@@ -102,21 +102,21 @@ def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> 
         if manifest is None:
             connect(run)
             families = repr(booster.features)
-            if families not in arrangements:
-                arrangements[families] = _arrange(finished, booster)
-            task = _ShardTask(trained, store, arrangements[families], stage)
+            if families not in matrix_layouts:
+                matrix_layouts[families] = _choose_layout(finished, booster)
+            task = _ShardTask(trained, store, matrix_layouts[families], stage)
             manifest = _predict(run, records, task)
         results.append(StageResult(stage.name, cached, manifest))
     return results
 
 
-def _arrange(finished: FinishedBoosters, booster: Booster) -> MatrixLayout:
+def _choose_layout(finished: FinishedBoosters, booster: Booster) -> MatrixLayout:
     """Return the matrices' columns as in training; a worker reads the training records' n-grams for it."""
     import ray
 
     task = ray.remote(num_cpus=1)(choose_matrix_layout)
-    arrangement: MatrixLayout = ray.get(task.remote(finished.features, finished.records, booster.features))
-    return arrangement
+    matrix_layout: MatrixLayout = ray.get(task.remote(finished.features, finished.records, booster.features))
+    return matrix_layout
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class _ShardTask:
 
     trained: FinishedBooster
     store: FeatureStore  # of the new records
-    arrangement: MatrixLayout
+    matrix_layout: MatrixLayout
     stage: Stage
 
 
@@ -157,11 +157,11 @@ def _predict_shard(item: Item, task: _ShardTask) -> Iterator[Item]:
     """Predict one shard with every fold's model, and write their mean."""
     from train.boosters.fold_predictions import predict_matrix
 
-    trained, arrangement, stage = task.trained, task.arrangement, task.stage
+    trained, matrix_layout, stage = task.trained, task.matrix_layout, task.stage
     booster = trained.booster
     split, _, name = item["shard"].partition("/")
-    features = arrangement.read(task.store, split, name)
-    permutation, signs = arrangement.layout.exchange()
+    features = matrix_layout.read(task.store, split, name)
+    permutation, signs = matrix_layout.layout.exchange()
     predicted = [
         predict_matrix(
             booster,

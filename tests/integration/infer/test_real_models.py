@@ -8,10 +8,11 @@ import pytest
 
 from core.registry import MODES
 from infer.scoring.job import ScoringJob
+from tests.helpers.swap import swap_records
 from tests.helpers.tables import real_records
 from tests.helpers.tiny_llms import MAX_TOKENS, make_checkpoint
 from tests.integration.infer.test_isolation import pack, reference, score, scoring_job
-from votes.swap import swap_average, swap_probabilities, swap_records
+from votes.swap import swap_average, swap_probabilities
 
 pytest.importorskip("vllm", reason="scoring with language models is an extra")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("ray_cluster")]

@@ -66,7 +66,7 @@ def files(run):
     return {name: folder.read_bytes(name) for name in folder.files() if name.endswith((".parquet", ".json"))}
 
 
-def test_every_column_is_in_the_catalogue_with_its_unit(finished):
+def test_every_column_is_in_the_catalog_with_its_unit(finished):
     _, run, manifest = finished
     layout = FeatureStore.open(run, open_records(run)).layout
     counted = sum(entry.get("columns", 1) for entry in manifest["catalogue"])

@@ -128,7 +128,7 @@ def ask(folder):
 
 
 def leave_what_training_leaves(run):
-    """Importances, a search, a study of sources, a training curve and a catalogue, as the jobs write them."""
+    """Importances, a search, a study of sources, a training curve and a catalog, as the jobs write them."""
     shares = {"length": 0.5, "words": 0.2, "vocabulary": 0.15, "entities": 0.1, "style": 0.03, "tone": 0.02}
     importance = {"feature": [f"{name}_1" for name in shares], "family": list(shares)}
     shap = [10 * share for share in shares.values()]

@@ -28,6 +28,12 @@ def test_saved_settings_load_again_as_they_were():
         ("seeed: 3", "", "'seeed'", "did you mean 'seed'"),
         ("", "data.trian=x", "'data.trian'", "did you mean 'train'"),
         ("", "boosters.small.roundss=9", "'boosters.small.roundss'", "did you mean 'rounds'"),
+        (
+            "",
+            "boosters.small.both_orders=true",
+            "'boosters.small.both_orders' has a new name",
+            "write swap: both (was true) or swap: none (was false).",
+        ),
         ("seeed: 3\ndatta: {}", "", "'seeed' (also unknown: 'datta')", "did you mean 'seed'"),
         # What is "missing" may be there, misspelt.
         ("finetune: {encoders: [{name: e, modle: m}]}", "", "'finetune.encoders.e.modle'", "did you mean 'model'"),

@@ -15,8 +15,8 @@ from featurize.families.word2vec import Word2VecSettings
 from featurize.outputs import entry_family
 from featurize.text import DistinctTexts
 from tests.helpers.features import fit_entry, output_of, shard_file
+from tests.helpers.swap import swap_records
 from tests.helpers.tables import ROWS, records
-from votes.swap import swap_records
 
 TRAINING = records((["red sky"], ["blue tall sky"], ["tall red"]), (["blue sky"], ["red"], ["sky bled"]))
 

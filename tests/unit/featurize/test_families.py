@@ -15,9 +15,9 @@ from featurize import outputs
 from featurize.blocks import swap_columns
 from featurize.outputs import entry_family, plan_outputs
 from tests.helpers.features import fit_entry, shard_file
+from tests.helpers.swap import swap_records
 from tests.helpers.tables import records
 from votes.records import Records
-from votes.swap import swap_records
 
 TABLE = records(
     (["What is the capital of France?"], ["Sure! Paris, in France."], ["I cannot say. Ask Ada in London."]),
@@ -85,9 +85,9 @@ def test_columns_match_the_matrix(entry, matrix_of):
     assert block.folder == entry_family(entry).folder(entry)
 
 
-def test_the_catalogue_has_every_column(matrix_of):
+def test_the_catalog_has_every_column(matrix_of):
     block, _ = matrix_of(TABLE)
-    entries = block.catalogue()
+    entries = block.catalog()
     assert sum(listed.get("columns", 1) for listed in entries) == len(block.columns())
     assert all(listed["unit"] and listed["description"] for listed in entries)
 
@@ -137,8 +137,8 @@ def test_the_fingerprint_follows_version_plugin_and_libraries(entry, monkeypatch
 def test_settings_of_resources_and_of_columns_leave_files_as_they_are(entry):
     known = set(type(entry).model_fields)
     assert entry.resources | entry.columns_only <= known
-    assert not set(entry.file_shape()) & (entry.resources | entry.columns_only)
-    assert not set(entry.shape()) & entry.resources
+    assert not set(entry.file_settings()) & (entry.resources | entry.columns_only)
+    assert not set(entry.matrix_settings()) & entry.resources
 
 
 def test_a_member_is_one_class_in_one_file_with_its_settings(entry):

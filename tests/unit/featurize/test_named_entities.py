@@ -7,8 +7,8 @@ from core.errors import InputError
 from featurize.blocks import swap_columns
 from featurize.families.named_entities import NamedEntityFamily, NamedEntitySettings, spacy_identity
 from featurize.text import DistinctTexts
+from tests.helpers.swap import swap_records
 from tests.helpers.tables import records
-from votes.swap import swap_records
 
 
 @pytest.fixture(scope="module")

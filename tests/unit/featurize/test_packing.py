@@ -1,6 +1,7 @@
 import json
 import time
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given, settings
@@ -24,7 +25,7 @@ from featurize.tokens.packing import (
     load_packing,
     save_packing,
 )
-from featurize.tokens.truncation import TRUNCATIONS, round_order, split_budget
+from featurize.tokens.truncation import round_order, split_budget
 from infer.scoring.mode import PromptFrame
 from infer.scoring.modes.judge import Judge
 
@@ -107,7 +108,7 @@ budgets = st.integers(180, 700)
 
 
 @settings(deadline=None, max_examples=300)
-@given(names, budgets, st.sampled_from(TRUNCATIONS), turns, turns, turns)
+@given(names, budgets, st.sampled_from(get_args(Truncation)), turns, turns, turns)
 def test_packings_fit_hold_every_part_and_treat_both_answers_alike(
     name: str,
     max_tokens: int,
@@ -138,7 +139,7 @@ def test_packings_fit_hold_every_part_and_treat_both_answers_alike(
     names,
     st.lists(st.sampled_from(SENTENCES), min_size=1, max_size=6),
     budgets,
-    st.sampled_from(TRUNCATIONS),
+    st.sampled_from(get_args(Truncation)),
 )
 def test_rounds_keep_their_order_and_a_text_is_whole_or_cut_where_it_is_marked(
     name: str, sentences: list[str], max_tokens: int, truncation: Truncation
@@ -277,7 +278,7 @@ def test_a_round_with_too_little_room_is_dropped_and_marked(name: str) -> None:
 )
 def test_five_million_characters_pack_in_under_a_second_and_are_marked_as_cut(name: str, text: str) -> None:
     mark = ids_of(name, CUT_MARK)
-    for truncation in TRUNCATIONS:
+    for truncation in get_args(Truncation):
         packer = Packer(TOKENIZERS[name], 1024, truncation=truncation)
         started = time.perf_counter()
         (one,) = packer.fit(["Why?"], [text], ["Because."]).rounds

@@ -95,7 +95,7 @@ def run(plugin, tmp_path, monkeypatch):
     return run
 
 
-def test_a_family_from_a_file_reaches_the_matrix_and_the_catalogue(run):
+def test_a_family_from_a_file_reaches_the_matrix_and_the_catalog(run):
     (result,) = make.build_features(run)
     store = FeatureStore.open(run, open_records(run))
     shards = [store.tables("train", f"part-0000{n}.parquet", store.layout.blocks) for n in (0, 1)]

@@ -9,8 +9,8 @@ from featurize.families import tone
 from featurize.families.length import LengthFamily
 from featurize.family import TextFamily
 from featurize.text import DistinctTexts
+from tests.helpers.swap import swap_records
 from tests.helpers.tables import ROWS, real_records, records
-from votes.swap import swap_records
 
 HANDMADE = [
     (family, entry) for entry in default_families() if isinstance(family := FAMILIES.get(entry.family), TextFamily)

@@ -160,7 +160,7 @@ def test_three_poison_requests_and_no_reply_are_not_the_end_where_the_last_reque
 def test_a_request_that_hangs_vllm_is_not_asked() -> None:
     ids = pa.array([[5] * 4, [5] * 7, [5] * 6], pa.list_(pa.int32()))
     packed = pa.table({"ab": ids, "ba": ids, "reason": ["", "", "why"]})
-    item = {"shard": 0, "tokens": "a", "rows": [0, 1, 2], "swapped": False, "requests": [10, 11, 12]}
+    item = {"shard": 0, "packed_shard": "a", "rows": [0, 1, 2], "swapped": False, "requests": [10, 11, 12]}
     hanging = hanging_request_tokens(job(engine_args={"max_model_len": "7"}))
     table = pa.concat_tables(shard_requests(pa.Table.from_pylist([item]), lambda file: packed, 2, hanging))
     first, second, third = table[ERROR_COLUMN].to_pylist()

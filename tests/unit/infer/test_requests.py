@@ -46,12 +46,12 @@ def everything(second: bool) -> dict[str, np.ndarray]:
 
 def test_equal_texts_share_a_request_whatever_order_and_split_they_are_in(indexed):
     index, _ = indexed
-    assert len(index.tokens) == 7  # a A b B c d D
+    assert len(index.token_counts) == 7  # a A b B c d D
     numbers = index.numbers
     assert (numbers["train"][0] == numbers["train"][2]).all()
     assert (numbers["train"][3] == numbers["train"][1][::-1]).all()
     assert numbers["train"][4][0] == numbers["train"][4][1] == numbers["test"][0][0]
-    assert index.tokens[numbers["test"][1][1]] == ord("d")
+    assert index.token_counts[numbers["test"][1][1]] == ord("d")
     assert index.count(everything(True)) == (7, 2 * ord("a") + 2 * ord("b") + ord("c") + 2 * ord("d"))
     assert index.count(everything(False))[0] == 5  # a b B c d
 
@@ -67,8 +67,8 @@ def test_each_request_is_in_one_shard_and_what_is_answered_in_none(indexed):
     assert sorted(asked) == list(range(7))
     assert {shard.file for shard in both if shard.swapped} == {"shards/ba/train/part-0", "shards/ba/test/part-0"}
     for shard in both:
-        split, _, _ = shard.tokens.partition("/")
-        start = 3 if shard.tokens == "train/part-1" else 0
+        split, _, _ = shard.packed_shard.partition("/")
+        start = 3 if shard.packed_shard == "train/part-1" else 0
         numbers = index.numbers[split][start + shard.rows, int(shard.swapped)]
         assert (numbers == shard.requests).all()
     first = request_shards(index, records, everything(False), nothing(index), "shards")

@@ -1,8 +1,9 @@
 import numpy as np
 import pyarrow as pa
 
+from tests.helpers.swap import swap_records
 from votes.schema import TRAIN_RECORDS
-from votes.swap import position_effect, swap_average, swap_probabilities, swap_records
+from votes.swap import position_effect, swap_average, swap_probabilities
 
 
 def test_swapping_records_twice_is_identity_and_once_moves_answers_models_and_vote():
