@@ -35,7 +35,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With `--dist loadgroup`, give all files that use `ray_cluster` to one worker, and each other file to any.
 
     So there is one such cluster however many workers there are. Tests that start processes of their own run next to it:
-    they mostly wait. The marks of pytest-xdist 3.8 have no effect with pytest 9.2, which no longer reads `_nodeid`.
+    they mostly wait. Files of infer/, which start engines, have a cluster of their own: else one worker would have
+    nearly all the work. The marks of pytest-xdist 3.8 have no effect with pytest 9.2, which no longer reads `_nodeid`.
     """
     if config.getoption("dist") != "loadgroup":
         return None
@@ -44,7 +45,9 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # no types
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return "ray_cluster" if "ray_cluster" in (config.rootpath / file).read_text("utf-8") else file
+            if "ray_cluster" not in (config.rootpath / file).read_text("utf-8"):
+                return file
+            return f"ray_cluster of {'infer' if file.startswith('tests/integration/infer/') else 'jobs'}"
 
     return Scheduling(config, log)
 
