@@ -60,8 +60,8 @@ def test_the_only_cpu_is_taken_for_three_minutes(featurized, tmp_path):
             [sys.executable, *job_line("train_boosters", featurized, *SMALL)],
             cwd=ROOT, env=address, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        assert holder.wait(timeout=30) == 0
-    assert job.returncode == 0, job.stderr
+        assert job.returncode == 0, job.stderr
+        assert holder.wait(timeout=60) == 0
     assert time.monotonic() - start > 150
     said = [row for row in job.stderr.splitlines() if "0 of 1" in row]
     assert len(said) >= 10
