@@ -80,6 +80,20 @@ def score_stage(run: Run, records: Records, llm: Llm, model: ScoringModel) -> St
     )
 
 
+def reply_fingerprint(stage: Stage, checkpoint: ScoringCheckpoint) -> str:
+    """Return the fingerprint of what decides a checkpoint's reply to a text."""
+    settings = stage.settings
+    return fingerprint(
+        {
+            "checkpoint": checkpoint.ref.fingerprint,
+            "dtype": settings["dtype"],
+            "mode": settings["mode"],
+            "engine": settings["engine_args"],  # under its former name, so that replies given then still count
+            **settings.get("versions", {}),
+        }
+    )
+
+
 def _fits_beside(run: Run, others: list[Llm], llm: Llm) -> bool:
     connect(run)
     return engines_fit_at_once([*others, llm])
@@ -135,26 +149,12 @@ class _Scoring:
         masks = [_masks(self.records, checkpoint, cheaper) for checkpoint in checkpoints]
         scores = score_records(self.llm, self.index, checkpoints, masks, self._ask)
         folds = [checkpoint.fold for checkpoint in checkpoints if checkpoint.fold is not None]
-        replies = {checkpoint.reply_folder: self._model(checkpoint) for checkpoint in checkpoints}
+        replies = {checkpoint.reply_folder: reply_fingerprint(self.stage, checkpoint) for checkpoint in checkpoints}
         return commit_predictions(self.stage, ScoredModel(self.llm, self.records, scores, folds, cheaper), replies)
-
-    def _model(self, checkpoint: ScoringCheckpoint) -> str:
-        """Return the fingerprint of what decides a checkpoint's reply to a text."""
-        settings = self.stage.settings
-        plugin = {"plugin": settings["plugin"]} if "plugin" in settings else {}
-        return fingerprint(
-            {
-                "checkpoint": checkpoint.ref.fingerprint,
-                "dtype": settings["dtype"],
-                "mode": settings["mode"],
-                "engine": settings["engine_args"],  # under its former name, so that replies given then still count
-                **plugin,
-            }
-        )
 
     def _ask(self, checkpoint: ScoringCheckpoint, masks: OrderMasks, second_round: bool) -> Replies:
         """See infer.scoring.swap.CheckpointRequester."""
-        model, folder = self._model(checkpoint), checkpoint.reply_folder
+        model, folder = reply_fingerprint(self.stage, checkpoint), checkpoint.reply_folder
         before = read_replies(self.stage.folder, self.index, folder, model)
         answered = before.answered(failed_too=second_round)
         missing = request_shards(self.index, self.records, masks, answered, folder)

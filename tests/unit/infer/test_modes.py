@@ -13,10 +13,16 @@ from typing import Any
 import pytest
 
 from core.errors import InputError
+from core.model_cache import CheckpointRef
 from core.registry import MODES, load_plugins, plugin_digest, read_plugin
+from core.run import Run
 from core.settings.loader import load_settings
+from featurize.tokens.packed_records import Packing
+from infer.scoring.checkpoint import ScoringCheckpoint, ScoringModel
 from infer.scoring.mode import ScoringMode
+from infer.scoring.score import reply_fingerprint, score_stage
 from tests.helpers.tiny_llms import BALLOT
+from votes.records import Records
 
 HEAVY = {"torch", "transformers", "vllm", "ray", "peft"}
 ALL = pytest.mark.parametrize("name", MODES.names())
@@ -93,6 +99,20 @@ def test_a_mode_of_a_plugin_is_one_of_the_settings(ballot: ScoringMode) -> None:
     assert not plugin_digest(MODES.get("judge"))
     with pytest.raises(InputError, match="a ballot needs checkpoint"):
         load_settings("run: x\nllms: [{name: a, mode: ballot, demo: {architecture: llama}}]", "c.yaml")
+
+
+def test_another_version_of_a_plugin_s_mode_asks_again(ballot: ScoringMode, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(load_settings("run: x\nllms: [{name: a, mode: ballot, checkpoint: m/m}]", "c.yaml"))
+    (llm,) = run.settings.llms
+    checkpoint = ScoringCheckpoint(CheckpointRef("m/m", "f"))
+    model = ScoringModel([checkpoint], "a", checkpoint.ref, Packing(64), [])
+    manifest = {"fingerprint": "r", "rows": {"train": 1}, "inputs": {}, "settings": {}, "schema_version": 1}
+    records = Records(run.folder / "records", manifest)
+    before = reply_fingerprint(score_stage(run, records, llm, model), checkpoint)
+    monkeypatch.setattr("infer.scoring.score.plugin_digest", lambda mode: "another")
+    stage = score_stage(run, records, llm, model)
+    assert stage.settings["versions"] == {"plugin": "another"}
+    assert reply_fingerprint(stage, checkpoint) != before
 
 
 def test_an_unknown_mode_is_refused_with_the_nearest_name() -> None:
