@@ -198,7 +198,16 @@ def raylets_log(job: "subprocess.Popen[str]") -> Path:
     raise AssertionError("no raylet")
 
 
-HOG = "import time; held = []\nwhile True: held.append(b'x' * 2**28); time.sleep(0.1)"
+# Takes memory up to what its argument says, waits for a line, and takes more and more.
+HOG = """
+import sys, time
+held = [b"x" * int(sys.argv[1])]
+print("ready", flush=True)
+sys.stdin.readline()
+while True:
+    held.append(b"x" * 2**28)
+    time.sleep(0.05)
+"""
 
 
 @pytest.mark.parametrize("stage", LEAVES)
@@ -208,12 +217,19 @@ def test_memory_pressure(stage, before, undisturbed, fault):
     allowed = memory.total - memory.available + 6 * 2**30
     if allowed > 0.9 * memory.total:
         pytest.skip("6 GiB of memory that could be taken are not free")
-    job = start(run, RAY_memory_usage_threshold=f"{allowed / memory.total:.4f}")
-    in_the_middle(stage, job, run)
-    hog = subprocess.Popen([sys.executable, "-c", HOG])
-    log = raylets_log(job)
-    end = time.monotonic() + 120
+    # Some stages are at work for two seconds only, so most of the memory is taken before.
+    hog = subprocess.Popen(
+        [sys.executable, "-c", HOG, str(5 * 2**29)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     try:
+        assert hog.stdin is not None
+        assert hog.stdout is not None
+        assert hog.stdout.readline() == "ready\n"
+        job = start(run, RAY_memory_usage_threshold=f"{allowed / memory.total:.4f}")
+        in_the_middle(stage, job, run)
+        log = raylets_log(job)
+        print(file=hog.stdin, flush=True)
+        end = time.monotonic() + 120
         while "kill details: Memory on the node" not in log.read_text(encoding="utf-8", errors="replace"):
             assert time.monotonic() < end
             assert hog.poll() is None
