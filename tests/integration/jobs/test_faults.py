@@ -169,7 +169,8 @@ def test_killed_in_the_middle_of_fine_tuning(tmp_path):
                     "stages": [
                         {"train": "head", "epochs": 1, "learning_rate": 1e-3},
                         {"train": 1, "epochs": 2, "learning_rate": 1e-3},
-                        {"train": "all", "epochs": 1, "learning_rate": 1e-3},
+                        # Long enough for the kill on a busy machine: workers see their driver's death after seconds.
+                        {"train": "all", "epochs": 3, "learning_rate": 1e-3},
                     ],
                 }
             ],
