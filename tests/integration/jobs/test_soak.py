@@ -42,9 +42,9 @@ print(json.dumps({"actors": len(actors), "placement groups": len(groups)}))
 @pytest.fixture
 def temporary() -> Iterator[Path]:
     """Where the cluster keeps its session, and all else that is temporary; short, since sockets lie there."""
-    folder = Path(tempfile.mkdtemp(prefix="soak-"))
-    yield folder
-    shutil.rmtree(folder)
+    # Ray's log monitor may still write while the folder is removed.
+    with tempfile.TemporaryDirectory(prefix="soak-", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 def _told(line: list[str], env: dict[str, str]) -> str:
