@@ -93,7 +93,8 @@ FAMILIES: Final = Registry("feature family", "featurize.families")
 ENGINES: Final = Registry("booster engine", "train.boosters.engines")
 MODES: Final = Registry("scoring mode", "infer.scoring.modes")
 SECTIONS: Final = Registry("report section", "report.sections")
-REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS)
+FORMATS: Final = Registry("vote format", "votes.formats")
+REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS)
 
 
 @functools.cache

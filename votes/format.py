@@ -1,0 +1,253 @@
+"""Define the interface of vote formats. A format is one class in one file of votes/formats, or in a plugin.
+
+A format recognizes a file by the names of its columns or keys, never by the file's name. `read` turns a row into
+comparisons: texts and votes. The base class adds what has a column of its own: id, pair, voter, time, models, language.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Literal
+
+from votes.cells import decode_cell
+from votes.chat import Message, Rounds, read_content, read_messages, read_transcript, to_rounds
+from votes.comparison import Comparison, InvalidRow, Outcome, Vote, one_vote
+
+Row = Mapping[str, Any]
+TextKind = Literal["lists", "plain"]
+RankedPairs = Literal["all", "adjacent", "best_worst"]
+
+# Values of a column that names the winner, in lower case and without what is not a letter or digit.
+_WINNERS: Final[Mapping[str, Outcome]] = {
+    **dict.fromkeys(("a", "modela", "responsea", "answera", "assistanta", "left", "leftvote", "first"), "a"),
+    **dict.fromkeys(("b", "modelb", "responseb", "answerb", "assistantb", "right", "rightvote", "second"), "b"),
+    **dict.fromkeys(("tie", "tied", "tievote", "draw", "equal", "bothequal", "same", "tieinconsistent"), "tie"),
+    **dict.fromkeys(("bothbad", "tiebothbad", "bothbadvote", "neither"), "both_bad"),
+    **dict.fromkeys(("bothgood", "tiebothgood"), "tie"),
+}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is read: with votes or not, its kind of texts, the pairs of a ranked list.
+
+    `outer` holds what surrounds the list of rows in a JSON object.
+    """
+
+    labeled: bool = True
+    kind: TextKind = "lists"
+    strict: bool = False  # a text that is no list is an error where the kind is lists
+    pairs: RankedPairs = "all"
+    outer: Mapping[str, Any] = field(default_factory=dict)
+
+
+class VoteFormat(ABC):
+    """One shape in which people hold votes."""
+
+    name: ClassVar[str]
+    summary: ClassVar[str]  # one line for the documentation
+    texts: ClassVar[frozenset[str]]  # columns that hold prompt and answers, all needed
+    votes: ClassVar[frozenset[str]] = frozenset()  # columns that hold the vote, all needed; files to score lack them
+    others: ClassVar[frozenset[str]] = frozenset()  # columns that `read` uses where they are there
+    # Columns of which the first that is there is used.
+    ids: ClassVar[Sequence[str]] = ("id",)
+    pairs: ClassVar[Sequence[str]] = ("pair_id",)
+    voters: ClassVar[Sequence[str]] = ("voter", "annotator")
+    times: ClassVar[Sequence[str]] = ("time", "timestamp", "created_at")
+    models_a: ClassVar[Sequence[str]] = ("model_a",)
+    models_b: ClassVar[Sequence[str]] = ("model_b",)
+    languages: ClassVar[Sequence[str]] = ("language",)
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """All columns that are read; others need not be loaded."""
+        named = (self.ids, self.pairs, self.voters, self.times, self.models_a, self.models_b, self.languages)
+        return self.texts | self.votes | self.others | frozenset(name for names in named for name in names)
+
+    def needs(self, labeled: bool) -> frozenset[str]:
+        """Return the columns without which a file has another format."""
+        return self.texts | self.votes if labeled else self.texts
+
+    def fits(self, names: frozenset[str], rows: Sequence[Row], labeled: bool) -> bool:
+        """Return whether a file with these columns, and these first rows, has the format."""
+        return self.needs(labeled) <= names
+
+    @abstractmethod
+    def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
+        """Return the comparisons of a row, with votes if `reading.labeled`.
+
+        Raises InvalidRow with the reason if it has none.
+        """
+
+    def comparisons(self, row: Row, reading: Reading) -> Iterator[Comparison]:
+        """Yield the comparisons of a row, with what has a column of its own. Raises InvalidRow."""
+        voter, time = _name(_first(row, self.voters)), _name(_first(row, self.times))
+        for comparison in self.read(row, reading):
+            votes = comparison.votes
+            if voter is not None or time is not None:
+                votes = [dataclasses.replace(vote, voter=vote.voter or voter, time=vote.time or time) for vote in votes]
+            yield dataclasses.replace(
+                comparison,
+                votes=votes,
+                id=comparison.id or identifier(_first(row, self.ids)),
+                pair=comparison.pair or identifier(_first(row, self.pairs)),
+                model_a=comparison.model_a or _name(_first(row, self.models_a)),
+                model_b=comparison.model_b or _name(_first(row, self.models_b)),
+                language=comparison.language or _name(_first(row, self.languages)),
+            )
+
+
+def identifier(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
+    """Return an id as text, None if there is none. Raises InvalidRow if it cannot name a record exactly."""
+    if value is None or (isinstance(value, str) and not value.strip()):
+        return None
+    if isinstance(value, bool | float | list | dict):
+        raise InvalidRow(f"the id is a {type(value).__name__}, which cannot name a record exactly")
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def winner_outcome(value: Any, row: Row | None = None) -> Outcome:  # noqa: ANN401 - a cell of any format
+    """Return the outcome that a winner's name says: a side, tie, both bad, or the name of one of the row's models.
+
+    Raises InvalidRow if it is unknown.
+    """
+    if value is None or value == "":
+        raise InvalidRow("no winner")
+    outcome = _WINNERS.get("".join(letter for letter in str(value).lower() if letter.isalnum()))
+    if outcome is not None:
+        return outcome
+    models = [] if row is None else [row.get("model_a"), row.get("model_b")]
+    if models.count(value) == 1:
+        return "a" if models[0] == value else "b"
+    raise InvalidRow(f"unknown winner {str(value)[:40]!r}")
+
+
+def cell(row: Row, name: str) -> Any:  # noqa: ANN401 - a cell of any format
+    """Return a cell, with a list or object that is written as text decoded. Raises InvalidRow if it is missing."""
+    value = row.get(name)
+    if value is None:
+        raise InvalidRow(f"missing {name}")
+    return decode_cell(value)
+
+
+def text(row: Row, name: str) -> Any:  # noqa: ANN401 - text, blocks or messages
+    """Return a text as it is; text that holds chat messages is decoded. Raises InvalidRow if the cell is missing."""
+    value = row.get(name)
+    if value is None:
+        raise InvalidRow(f"missing {name}")
+    if isinstance(value, str) and value.lstrip().startswith("[") and "{" in value[:20]:
+        decoded = decode_cell(value)
+        if read_messages(decoded) is not None:
+            return decoded
+    return value
+
+
+def number(row: Row, name: str) -> float:
+    """Return a number. Raises InvalidRow if the cell holds none."""
+    value = row.get(name)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return float(value)  # type: ignore[arg-type]  # a TypeError is what is caught
+    except (TypeError, ValueError):
+        raise InvalidRow(f"{name} is not a number" if value not in (None, "") else f"missing {name}") from None
+
+
+def choice(row: Row, name: str, outcomes: Mapping[Any, Outcome]) -> tuple[Vote]:
+    """Return the vote that a number or word stands for. Raises InvalidRow for any other value."""
+    value = row.get(name)
+    key = str(value).strip().lower()
+    if key.endswith(".0"):  # a column of integers with a null, as pandas writes it
+        key = key[:-2]
+    outcome = {str(known).lower(): outcome for known, outcome in outcomes.items()}.get(key)
+    if outcome is None:
+        known = ", ".join(map(str, outcomes))
+        raise InvalidRow(f"missing {name}" if value in (None, "") else f"{name} is {str(value)[:40]!r}, not one of {known}")
+    return one_vote(outcome)
+
+
+def conversation(row: Row, name: str) -> Rounds:
+    """Return the rounds of a conversation. Raises InvalidRow if the cell holds none."""
+    messages = read_messages(cell(row, name))
+    if messages is None:
+        raise InvalidRow(f"{name} is not a list of messages")
+    return to_rounds(messages)
+
+
+def prompt_messages(value: Any) -> list[Message]:  # noqa: ANN401 - a cell of any format
+    """Return the messages of a prompt: messages, a transcript, or a text of one turn."""
+    messages = read_messages(value)
+    if messages is not None:
+        return messages
+    if isinstance(value, str):
+        return read_transcript(value) or [Message("user", value)]
+    return [Message("user", *read_content(value))]
+
+
+def answer_messages(value: Any) -> list[Message]:  # noqa: ANN401 - a cell of any format
+    """Return the messages of an answer: messages, or a text or content blocks of one turn."""
+    messages = read_messages(value)
+    return [Message("assistant", *read_content(value))] if messages is None else messages
+
+
+def answered(context: Sequence[Message], answer: Sequence[Message]) -> Rounds:
+    """Return the rounds of a context that an answer ends. An empty answer at the context's end is its place."""
+    if context and context[-1].role == "assistant" and not context[-1].text:
+        context = context[:-1]
+    return to_rounds([*context, *answer])
+
+
+def compare(a: Rounds, b: Rounds, votes: Sequence[Vote] = (), **others: Any) -> Comparison:  # noqa: ANN401 - fields
+    """Return the comparison of two conversations. Raises InvalidRow if their prompts differ, or an answer is missing."""
+    if a.prompts != b.prompts:
+        raise InvalidRow("the two conversations have different prompts")
+    if not a.prompts:
+        raise InvalidRow("the conversation is empty")
+    if not len(a.answers) == len(b.answers) == len(a.prompts):
+        raise InvalidRow("an answer is missing")
+    return Comparison(a.prompts, a.answers, b.answers, votes, attachments=a.attachments + b.attachments, **others)
+
+
+def compare_answers(prompt: Any, a: Any, b: Any, votes: Sequence[Vote] = (), **others: Any) -> Comparison:  # noqa: ANN401
+    """Return the comparison of two answers to one prompt: texts, transcripts, content blocks or messages."""
+    context = prompt_messages(prompt)
+    return compare(answered(context, answer_messages(a)), answered(context, answer_messages(b)), votes, **others)
+
+
+def compare_ranked(
+    prompt: Any,  # noqa: ANN401 - a cell of any format
+    answers: Sequence[tuple[Any, float, str | None]],
+    pairs: RankedPairs,
+    name: str | None = None,
+) -> Iterator[Comparison]:
+    """Yield the pairs of a ranked list of (answer, rank, model); the lowest rank is the best, equal ranks are a tie.
+
+    `all` gives each two answers, `adjacent` neighbors by rank, `best_worst` the two ends.
+    """
+    if len(answers) < 2:
+        raise InvalidRow("fewer than two ranked answers")
+    numbers = range(len(answers))
+    by_rank = sorted(numbers, key=lambda n: answers[n][1])
+    chosen = {
+        "all": [(i, j) for i in numbers for j in numbers if i < j],
+        "adjacent": list(zip(by_rank, by_rank[1:], strict=False)),
+        "best_worst": [(by_rank[0], by_rank[-1])],
+    }[pairs]
+    for i, j in chosen:
+        (a, rank_a, model_a), (b, rank_b, model_b) = answers[i], answers[j]
+        outcome: Outcome = "a" if rank_a < rank_b else "b" if rank_b < rank_a else "tie"
+        identity = None if name is None else f"{name}-{i}-{j}"
+        yield compare_answers(
+            prompt, a, b, one_vote(outcome), ranked=True, id=identity, model_a=model_a, model_b=model_b
+        )
+
+
+def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401 - a cell of any format
+    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
+
+
+def _name(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
+    return None if value is None or isinstance(value, list | dict) else str(value)

@@ -1,0 +1,1 @@
+"""The shapes in which people hold votes, one file each."""

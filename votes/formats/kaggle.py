@@ -1,0 +1,56 @@
+"""The shape of the LMSYS competition on Kaggle, and of the 55k set: one column for each outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import Any, Final
+
+from core.registry import FORMATS
+from votes.comparison import Comparison, InvalidRow, Outcome, Vote, soft_vote
+from votes.format import Reading, Row, VoteFormat
+from votes.texts import read_texts
+
+WINNERS: Final[dict[str, Outcome]] = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
+BOTH_BAD: Final = "winner_both_bad"
+
+
+@FORMATS.register
+class KaggleFormat(VoteFormat):
+    """Texts as lists of turns, chat messages or plain text; votes as 0 and 1, or as shares."""
+
+    name = "kaggle"
+    summary = "LMSYS competition and 55k set: winner_model_a, winner_model_b, winner_tie"
+    texts = frozenset({"prompt", "response_a", "response_b"})
+    votes = frozenset(WINNERS)
+    others = frozenset({BOTH_BAD})
+
+    def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
+        """Return the comparison of a row."""
+        comparison = read_texts(row, reading)
+        return [dataclasses.replace(comparison, votes=_votes(row)) if reading.labeled else comparison]
+
+
+def _votes(row: Row) -> tuple[Vote]:
+    shares = {outcome: _share(row.get(name), name) for name, outcome in WINNERS.items()}
+    if row.get(BOTH_BAD) not in (None, ""):
+        shares["both_bad"] = _share(row[BOTH_BAD], BOTH_BAD)
+    total = sum(shares.values())
+    if set(shares.values()) <= {0.0, 1.0}:
+        if total > 1:
+            raise InvalidRow("more than one winner")
+    elif not 0.98 <= total <= 1.02:  # shares are often rounded to two digits
+        raise InvalidRow("the shares of the vote do not sum to 1")
+    return soft_vote(shares)
+
+
+def _share(value: Any, name: str) -> float:  # noqa: ANN401 - a cell of any format
+    text = str(value).strip().lower()
+    try:
+        share = {"true": 1.0, "false": 0.0}.get(text)
+        share = float(text) if share is None else share
+    except ValueError:
+        share = -1.0
+    if not 0 <= share <= 1:
+        raise InvalidRow(f"{name} is neither 0 nor 1, nor a share between them")
+    return share

@@ -1,0 +1,96 @@
+"""Read the three texts of a row: plain texts, lists of turns in any dialect, or chat messages.
+
+One answer of a plain-text file may start like a list. So the kind of a file's texts is decided for the whole file, and
+`plain` texts stay as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any, Final
+
+from votes.cells import decode_cell
+from votes.chat import Message, read_messages
+from votes.comparison import Comparison, InvalidRow, Turns
+from votes.format import Reading, Row, TextKind, answer_messages, answered, compare, prompt_messages
+
+TEXTS: Final = ("prompt", "response_a", "response_b")
+_BROKEN_LIST: Final = re.compile(r'\s*\[\s*(?:"|null\s*[,\]])')
+
+
+def text_kind(row: Row) -> TextKind | None:
+    """Return the kind that the texts of a row suggest, None if they are all empty."""
+    cells = [row.get(name) for name in TEXTS]
+    filled = [value for value in cells if value is not None and (not isinstance(value, str) or value.strip())]
+    if not filled:
+        return None
+    return "lists" if all(_is_list(decode_cell(value)) for value in filled) else "plain"
+
+
+def read_texts(row: Row, reading: Reading) -> Comparison:
+    """Return the comparison of the texts prompt, response_a and response_b, without votes.
+
+    In a file of lists, a row of plain texts is an exception and stays plain, unless reading is strict. Raises InvalidRow
+    for a missing text, and for a list that does not parse.
+    """
+    cells, kind = [row.get(name) for name in TEXTS], reading.kind
+    for name, value in zip(TEXTS, cells, strict=True):
+        if value is None:
+            raise InvalidRow(f"missing {name}")
+        if not isinstance(value, str | list | tuple):
+            raise InvalidRow(f"{name} is neither text nor a list of turns")
+    values = [value if kind == "plain" and isinstance(value, str) else decode_cell(value) for value in cells]
+    if any(read_messages(value) is not None for value in values):
+        return _from_messages(values)
+    lists = [_turns(value) for value in values]
+    if any(turns is not None for turns in lists):
+        # An answer may be empty where the other texts are lists.
+        lists = [[""] if value == "" or str(value).isspace() else turns for value, turns in zip(values, lists, strict=True)]
+    if all(turns is not None for turns in lists):
+        return Comparison(*(turns or [] for turns in lists))
+    for name, value, turns in zip(TEXTS, cells, lists, strict=True):
+        broken = reading.strict or (kind == "lists" and _BROKEN_LIST.match(str(value)))
+        if turns is None and (not isinstance(value, str) or broken):
+            raise InvalidRow(f"{name} is not a list of texts")
+    return Comparison(*([value] if isinstance(value, str) else list(value) for value in cells))
+
+
+def _is_list(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
+    return _turns(value) is not None or read_messages(value) is not None
+
+
+def _turns(value: Any) -> Turns | None:  # noqa: ANN401 - a cell of any format
+    """Return the turns of a list of at least one text or null, else None."""
+    if isinstance(value, list | tuple) and value and all(turn is None or isinstance(turn, str) for turn in value):
+        return list(value)
+    return None
+
+
+def _from_messages(values: Sequence[Any]) -> Comparison:
+    """Return the comparison where texts are chat messages.
+
+    A prompt of user turns alone has one answer for each; a prompt with answers is a context that both answers end.
+    """
+    prompt = prompt_messages(values[0])
+    a, b = (answer_messages(value) for value in values[1:])
+    asks = sum(message.role == "user" for message in prompt)
+    if asks > 1 and len(a) == len(b) == asks and all(message.role != "assistant" for message in prompt):
+        # The turns of three columns side by side: each round is a question and its answer.
+        merged = _join_systems(prompt)
+        attachments = sum(message.attachments for message in (*prompt, *a, *b))
+        return Comparison(merged, *([message.text for message in answer] for answer in (a, b)), attachments=attachments)
+    return compare(answered(prompt, a), answered(prompt, b))
+
+
+def _join_systems(prompt: Sequence[Message]) -> Turns:
+    """Return the user turns, each with the system turns before it."""
+    turns: Turns = []
+    systems: list[str] = []
+    for message in prompt:
+        if message.role == "system":
+            systems.append(message.text or "")
+        else:
+            turns.append("\n\n".join([*systems, message.text or ""]) if systems else message.text)
+            systems = []
+    return turns
