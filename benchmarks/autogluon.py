@@ -33,7 +33,7 @@ from metrics.scores import record_log_loss
 from train.boosters.load import load_data
 from votes.folds import assign_folds
 from votes.predictions import probabilities_from_table
-from votes.readers import ENDINGS, read_rows
+from votes.readers.files import ENDINGS, read_rows
 from votes.records import open_records
 from votes.schema import LABELS
 

@@ -19,7 +19,7 @@ from infer.ensemble.pools import prediction_mask
 from infer.ensemble.record_facts import read_record_facts
 from infer.ensemble.stage import read_models
 from votes import predictions
-from votes.readers import ENDINGS
+from votes.readers.files import ENDINGS
 from votes.schema import LABELS, PROBABILITIES
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from core.cli import Job, main
 from core.errors import InputError
 from demo import stages
-from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
+from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
 from votes.records import SOURCE_PREFIX
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def ingest(run: Run) -> list[StageResult]:
     """Build records/{train,test,quarantine} from the configured input, or from made-up pairs."""
     synthetic = stages.make_pairs(run)
     sources = _sources(run)
-    files = {split: find_input_files(location, split) for split, location in sources.items()}
+    files = {split: find_vote_files(run, location, split) for split, location in sources.items()}
     digests: dict[str, str] = {}
     for split, of_split in files.items():
         digests |= file_digests(split, of_split)

@@ -22,7 +22,7 @@ from infer.ensemble.stage import blend_stage
 from infer.finished_models import check_unchanged, read_stamps, with_cheaper_models
 from infer.predictors import open_predictors
 from tune.stage import best_parameters
-from votes.ingest import file_digests, find_input_files, ingest_files, records_stage
+from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
 from votes.records import Records, open_records
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def predict(run: Run) -> list[StageResult]:
     finished = Run(settings)  # --force never reaches the finished run
     records = open_records(finished)
     blended = blend_stage(finished, records).require("blend")
-    files = find_input_files(location, "test")
+    files = find_vote_files(run, location, "test")
     blender = load_blender(finished)
     models = new_pairs.weighted_models(blender)
     needed = with_cheaper_models(settings, models)

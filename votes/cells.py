@@ -9,7 +9,8 @@ from typing import Any, Final
 
 # A string literal of Python or NumPy, a null, or a separator. NumPy puts white space where others have a comma.
 _TOKEN: Final = re.compile(
-    r"""(?P<text>[bu]?'(?:[^'\\]|\\.)*'|[bu]?"(?:[^"\\]|\\.)*")|(?P<null>None|null|nan|NaN)|(?P<gap>[\s,]+)""", re.DOTALL
+    r"""(?P<text>[bu]?'(?:[^'\\]|\\.)*'|[bu]?"(?:[^"\\]|\\.)*")|(?P<null>None|null|nan|NaN)|(?P<gap>[\s,]+)""",
+    re.DOTALL,
 )
 _DIALECTS: Final = re.compile(r"\s*(?:array\()?\[\s*(?:[bu]?['\"]|None\b|null\b|nan\b|\])")
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from votes.comparison import InvalidRow, Turns
+from votes.comparison import InvalidRow, TurnTexts
 
 _ROLES: Final = {
     **dict.fromkeys(("user", "human", "prompter", "customer"), "user"),
@@ -33,8 +33,8 @@ class Message(NamedTuple):
 class Rounds(NamedTuple):
     """A conversation: the prompts and the answers, one of each for a round; the last answer may be missing."""
 
-    prompts: Turns
-    answers: Turns
+    prompts: TurnTexts
+    answers: TurnTexts
     attachments: int
 
 
@@ -98,13 +98,12 @@ def read_transcript(text: str) -> list[Message] | None:
         return None
     ends = [mark.start() for mark in marks[1:]] + [len(text)]
     return [
-        Message(_ROLES[mark[1].lower()], text[mark.end() : end].strip())
-        for mark, end in zip(marks, ends, strict=True)
+        Message(_ROLES[mark[1].lower()], text[mark.end() : end].strip()) for mark, end in zip(marks, ends, strict=True)
     ]
 
 
 def to_rounds(messages: Sequence[Message]) -> Rounds:
-    """Return the rounds of a conversation. Turns of one speaker in a row are one turn."""
+    """Return the rounds of a conversation. TurnTexts of one speaker in a row are one turn."""
     prompts: list[list[str | None]] = []
     answers: list[list[str | None]] = []
     for message in messages:

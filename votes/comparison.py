@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
-Outcome = Literal["a", "b", "tie", "both_bad"]
-Turns = list[str | None]  # a null turn stays null, so that features can tell it from an empty one
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
+
+TurnTexts = list[str | None]  # a null turn stays null, so that features can tell it from an empty one
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("a", "b", "tie", "both_bad")
 EXCHANGED: Final[Mapping[str, Outcome]] = {"a": "b", "b": "a", "tie": "tie", "both_bad": "both_bad"}
@@ -37,12 +39,12 @@ class Comparison:
     """A prompt, two answers and the votes on them.
 
     `id` names the row, `pair` names the pair of answers where several rows have votes on it. With `ranked`, the file
-    lists the better answer first, so ingest draws the sides. `attachments` counts images and files left out of the texts.
+    lists the better answer first, so ingest draws the sides. `attachments` counts images and files that are left out.
     """
 
-    prompt: Turns
-    response_a: Turns
-    response_b: Turns
+    prompt: TurnTexts
+    response_a: TurnTexts
+    response_b: TurnTexts
     votes: Sequence[Vote] = ()
     id: str | None = None
     pair: str | None = None
@@ -51,7 +53,6 @@ class Comparison:
     language: str | None = None
     ranked: bool = False
     attachments: int = 0
-    columns: Mapping[str, float] = field(default_factory=dict)
 
 
 def one_vote(outcome: Outcome, voter: object = None, time: object = None) -> tuple[Vote]:
@@ -60,7 +61,7 @@ def one_vote(outcome: Outcome, voter: object = None, time: object = None) -> tup
 
 
 def soft_vote(shares: Mapping[Outcome, float], voter: object = None) -> tuple[Vote]:
-    """Return one vote with the shares scaled to a sum of 1. Raises InvalidRow if none is positive or one is negative."""
+    """Return one vote with the shares scaled to a sum of 1. Raises InvalidRow if they are no shares."""
     if any(not share >= 0 for share in shares.values()):
         raise InvalidRow("a share of the vote is negative or not a number")
     total = sum(shares.values())
@@ -72,8 +73,8 @@ def soft_vote(shares: Mapping[Outcome, float], voter: object = None) -> tuple[Vo
 def graded_vote(strength: float, strongest: float, voter: object = None) -> tuple[Vote]:
     """Return the vote of a graded preference: negative for A, positive for B, 0 for a tie.
 
-    The share of the preferred side grows evenly from 1/2 at 0 to 1 at `strongest`; the rest is a tie. So a strength of 1
-    on a scale of 3 is 2/3 for the side and 1/3 for a tie.
+    The share of the preferred side grows evenly from 1/2 at 0 to 1 at `strongest`; the rest is a tie. So a strength of
+    1 on a scale of 3 is 2/3 for the side and 1/3 for a tie.
     """
     if not -strongest <= strength <= strongest:
         raise InvalidRow(f"a preference of {strength:g} is outside -{strongest:g} to {strongest:g}")

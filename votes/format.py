@@ -7,14 +7,19 @@ comparisons: texts and votes. The base class adds what has a column of its own: 
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Final, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from votes.cells import decode_cell
 from votes.chat import Message, Rounds, read_content, read_messages, read_transcript, to_rounds
-from votes.comparison import Comparison, InvalidRow, Outcome, Vote, one_vote
+from votes.comparison import Comparison, InvalidRow, Vote, one_vote
+
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
 
 Row = Mapping[str, Any]
 TextKind = Literal["lists", "plain"]
@@ -49,6 +54,7 @@ class VoteFormat(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for the documentation
+    has_kinds: ClassVar[bool] = False  # texts may be lists of turns or plain, which is decided for a whole file
     texts: ClassVar[frozenset[str]]  # columns that hold prompt and answers, all needed
     votes: ClassVar[frozenset[str]] = frozenset()  # columns that hold the vote, all needed; files to score lack them
     others: ClassVar[frozenset[str]] = frozenset()  # columns that `read` uses where they are there
@@ -104,9 +110,18 @@ def identifier(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
     """Return an id as text, None if there is none. Raises InvalidRow if it cannot name a record exactly."""
     if value is None or (isinstance(value, str) and not value.strip()):
         return None
-    if isinstance(value, bool | float | list | dict):
-        raise InvalidRow(f"the id is a {type(value).__name__}, which cannot name a record exactly")
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    if isinstance(value, float):
+        raise InvalidRow("id is a floating-point number, which cannot name a record exactly")
+    if isinstance(value, bool | list | dict):
+        raise InvalidRow("id is neither text nor an integer")
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            if len(value) != 16:
+                raise InvalidRow("id is neither UTF-8 nor the 16 bytes of a UUID") from None
+            return str(uuid.UUID(bytes=value))
+    return str(value)
 
 
 def winner_outcome(value: Any, row: Row | None = None) -> Outcome:  # noqa: ANN401 - a cell of any format
@@ -165,7 +180,9 @@ def choice(row: Row, name: str, outcomes: Mapping[Any, Outcome]) -> tuple[Vote]:
     outcome = {str(known).lower(): outcome for known, outcome in outcomes.items()}.get(key)
     if outcome is None:
         known = ", ".join(map(str, outcomes))
-        raise InvalidRow(f"missing {name}" if value in (None, "") else f"{name} is {str(value)[:40]!r}, not one of {known}")
+        raise InvalidRow(
+            f"missing {name}" if value in (None, "") else f"{name} is {str(value)[:40]!r}, not one of {known}"
+        )
     return one_vote(outcome)
 
 
@@ -201,7 +218,10 @@ def answered(context: Sequence[Message], answer: Sequence[Message]) -> Rounds:
 
 
 def compare(a: Rounds, b: Rounds, votes: Sequence[Vote] = (), **others: Any) -> Comparison:  # noqa: ANN401 - fields
-    """Return the comparison of two conversations. Raises InvalidRow if their prompts differ, or an answer is missing."""
+    """Return the comparison of two conversations.
+
+    Raises InvalidRow if their prompts differ, or an answer is missing.
+    """
     if a.prompts != b.prompts:
         raise InvalidRow("the two conversations have different prompts")
     if not a.prompts:
@@ -233,7 +253,7 @@ def compare_ranked(
     by_rank = sorted(numbers, key=lambda n: answers[n][1])
     chosen = {
         "all": [(i, j) for i in numbers for j in numbers if i < j],
-        "adjacent": list(zip(by_rank, by_rank[1:], strict=False)),
+        "adjacent": list(itertools.pairwise(by_rank)),
         "best_worst": [(by_rank[0], by_rank[-1])],
     }[pairs]
     for i, j in chosen:

@@ -1,23 +1,24 @@
 """Turn input files into records: validate rows, quarantine bad ones, divide the training records into folds.
 
-There are two passes, so that no process needs all texts in memory. The first validates files into staged shards. Then
-ids, labels and prompt hashes suffice to check ids and compute folds. The second pass adds position and fold, shard by
-shard.
+There are two passes, so that no process needs all texts in memory. The first reads files into staged shards. Then ids,
+votes and hashes of texts suffice to join the votes on one pair and compute folds. The second pass adds position, fold
+and votes, shard by shard.
 """
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import functools
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
+from core import logs
 from core.errors import InputError
 from core.filesystems import InputFile, list_input_files, raise_if_unreachable
 from core.progress import Progress
@@ -25,15 +26,14 @@ from core.ray_session import connect
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
-from votes.folds import assign_folds
-from votes.readers import ENDINGS, read_header
+from votes.plan import PlanRequest, ballots_name, plan_records, planned_name
+from votes.readers.files import ENDINGS
+from votes.recognition import VoteFile, more_frequent_kind, recognize_file
 from votes.record_reader import read_records
 from votes.records import record_settings
-from votes.schema import LABELS, TEST_RECORDS, TRAIN_RECORDS
-from votes.validation import TextFormat, check_columns
+from votes.schema import TEST_RECORDS, TRAIN_RECORDS
 
 if TYPE_CHECKING:
-    from core.arrays import Folds, Groups, Labels
     from core.storage import Folder
 
 
@@ -42,28 +42,25 @@ def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:
     return Stage("ingest", run.folder / "records", settings=record_settings(run), inputs=digests)
 
 
-def find_input_files(location: str, split: str) -> list[InputFile]:
-    """Return the files of a split. Raises InputError for a wrong header, before Ray starts."""
+def find_vote_files(run: Run, location: str, split: str) -> list[VoteFile]:
+    """Return the files of a split with their formats. Raises InputError for an unknown format, before Ray starts."""
     files = list_input_files(location, ENDINGS)
-    for file in files:
-        header = read_header(file)
-        if header is not None:
-            check_columns(header, file.name, labeled=split != "test")
-    return files
+    return [recognize_file(file, run.settings.data, labeled=split != "test") for file in files]
 
 
-def file_digests(split: str, files: Sequence[InputFile]) -> dict[str, str]:
+def file_digests(split: str, files: Sequence[VoteFile]) -> dict[str, str]:
     """Return digests of the contents of a split's files, by names such as train/0."""
-    return {f"{split}/{n}": _digest(file) for n, file in enumerate(files)}
+    return {f"{split}/{n}": _digest(file.file) for n, file in enumerate(files)}
 
 
 def ingest_files(
-    run: Run, stage: Stage, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
+    run: Run, stage: Stage, sources: Mapping[str, str], files: Mapping[str, list[VoteFile]]
 ) -> StageResult:
     """Build the records of the splits in `sources` (their locations) from their files, unless they are built."""
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult("ingest", True, manifest, _notes(stage, manifest))
+    _log_formats(files)
     connect(run)
     staged = run.folder / ".work/ingest"
     staged.delete_all()
@@ -85,44 +82,45 @@ def _digest(file: InputFile) -> str:
     return digest.hexdigest()
 
 
+def _log_formats(files: Mapping[str, list[VoteFile]]) -> None:
+    for split, formats in _formats(files).items():
+        logs.info("ingest", f"{split}: format {', '.join(formats)}")
+
+
+def _formats(files: Mapping[str, list[VoteFile]]) -> dict[str, list[str]]:
+    """Return the names of the formats of each split."""
+    return {split: sorted({file.format for file in of_split}) for split, of_split in files.items()}
+
+
 def _ingest(
-    run: Run, stage: Stage, staged: Folder, sources: Mapping[str, str], files: Mapping[str, list[InputFile]]
+    run: Run, stage: Stage, staged: Folder, sources: Mapping[str, str], files: Mapping[str, list[VoteFile]]
 ) -> dict[str, Any]:
     data = run.settings.data
-    items = [{"split": split, "file": n} for split, of_split in files.items() for n in range(len(of_split))]
-    validate = functools.partial(
-        _validate_file, staged=staged, files=files, text_format=data.text_format, shard_rows=data.shard_rows
-    )
-    parts: list[Item] = []
-    progress = Progress("ingest", "files", total=len(items))
-    for part in map_shards(items, validate):
-        if part["error"]:
-            raise InputError(*json.loads(part["error"]))
-        parts.append(part)
-        progress.add_rows(part["rows"])
-        if part["last"]:
-            progress.advance()
-    parts.sort(key=lambda part: (part["split"], part["name"]))
+    parts = _read_files(staged, files, data.shard_rows)
     for split, location in sources.items():
-        _refuse_empty(location, [part for part in parts if part["split"] == split])
+        refuse_empty(location, [part for part in parts if part["split"] == split])
 
     import ray
 
-    plan = ray.remote(num_cpus=1)(_plan)
+    plan = ray.remote(num_cpus=1)(plan_records)
     shards: list[Item] = []
-    metrics: dict[str, Any] = {}
+    metrics: dict[str, Any] = {"format": _formats(files)}
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
-        planned = ray.get(plan.remote(staged, split, names, data.folds, run.settings.seed, sources[split]))
+        request = PlanRequest(split, names, data.folds, run.settings.seed, sources[split], data.outcomes)
+        planned = ray.get(plan.remote(staged, request))
         shards += planned["shards"]
         metrics |= planned["metrics"]
 
     # Only now is the input known to be good: the output of an earlier run stays complete until here.
     stage.begin()
-    write = functools.partial(_write_records, staged=staged, target=stage.folder, fingerprint=stage.fingerprint)
+    write = functools.partial(write_records, staged=staged, target=stage.folder, fingerprint=stage.fingerprint)
     rejected = [part for part in parts if part["quarantined"]]
-    shard_rows = {row["file"]: row["rows"] for row in map_shards(shards, write)}
-    written = set(shard_rows)
+    written: set[str] = set()
+    shard_rows = {}
+    for row in map_shards(shards, write):
+        written |= {row["file"], *filter(None, [row["voters"]])}
+        shard_rows[row["file"]] = row["rows"]
     for number, part in enumerate(rejected):
         name = f"quarantine/part-{number:05d}.parquet"
         stage.folder.write_table(name, staged.read_table(_rejected(part["name"])), stage.fingerprint)
@@ -140,25 +138,70 @@ def _ingest(
     )
 
 
-def _validate_file(
-    item: Item, staged: Folder, files: Mapping[str, list[InputFile]], text_format: TextFormat, shard_rows: int
-) -> Iterator[Item]:
-    """Validate one file (first pass): stage a shard of records and one of rejected rows for every `shard_rows` rows."""
+def _read_files(staged: Folder, files: Mapping[str, list[VoteFile]], shard_rows: int) -> list[Item]:
+    """Read all files into staged shards; return the parts in order. Raises InputError if one cannot be read."""
+    progress = Progress("ingest", "files", total=sum(map(len, files.values())))
+
+    def read(items: list[Item], files: Mapping[str, list[VoteFile]]) -> Iterator[Item]:
+        work = functools.partial(read_file, staged=staged, files=files, shard_rows=shard_rows)
+        for part in map_shards(items, work):
+            if part["error"]:
+                raise InputError(*json.loads(part["error"]))
+            yield part
+            progress.add_rows(part["rows"])
+            if part["last"]:
+                progress.advance()
+
+    return read_again_where_kinds_differ(files, read)
+
+
+def read_again_where_kinds_differ(
+    files: Mapping[str, list[VoteFile]], read: Callable[[list[Item], Mapping[str, list[VoteFile]]], Iterable[Item]]
+) -> list[Item]:
+    """Return the parts of all files, in order, as `read` gives them.
+
+    A file's kind of texts is guessed from its first rows. Where most rows are of the other kind, it is read again.
+    """
+    items: list[Item] = [{"split": split, "file": n} for split in files for n in range(len(files[split]))]
+    parts = list(read(items, files))
+    kinds: dict[tuple[str, int], collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for part in parts:
+        kinds[part["split"], part["file"]].update({"lists": part["lists"], "plain": part["plain"]})
+    others: dict[str, list[VoteFile]] = {split: list(some) for split, some in files.items()}
+    again: set[tuple[str, int]] = set()
+    for (split, number), counts in kinds.items():
+        file = others[split][number]
+        kind = more_frequent_kind(counts)
+        if file.decides_kind and counts.total() and kind != file.reading.kind:
+            others[split][number] = dataclasses.replace(file, reading=dataclasses.replace(file.reading, kind=kind))
+            again.add((split, number))
+    if again:
+        parts = [part for part in parts if (part["split"], part["file"]) not in again]
+        parts += read([item for item in items if (item["split"], item["file"]) in again], others)
+    return sorted(parts, key=lambda part: (part["split"], part["name"]))
+
+
+def read_file(item: Item, staged: Folder, files: Mapping[str, list[VoteFile]], shard_rows: int) -> Iterator[Item]:
+    """Read one file (first pass): stage a shard of records and one of rejected rows for every `shard_rows` rows."""
     split, file = item["split"], files[item["split"]][item["file"]]
-    result = {"split": split, "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": "", "last": True}
+    result = {
+        **{"split": split, "file": item["file"], "name": "", "rows": 0, "quarantined": 0, "reasons": "{}", "error": ""},
+        **{"lists": 0, "plain": 0, "last": True},
+    }
     try:
-        tables = read_records(file, split != "test", text_format, shard_rows)
-        for number, (records, rejected) in enumerate(tables):
+        for number, part in enumerate(read_records(file, shard_rows)):
             name = f"{split}/file-{item['file']:05d}-{number:06d}.parquet"
-            staged.write_table(name, records)
-            reasons: list[str] = rejected["reason"].to_pylist()
+            staged.write_table(name, part.records)
+            reasons: list[str] = part.rejected["reason"].to_pylist()
             if reasons:
-                staged.write_table(_rejected(name), rejected)
+                staged.write_table(_rejected(name), part.rejected)
             yield result | {
                 "name": name,
-                "rows": len(records),
+                "rows": len(part.records),
                 "quarantined": len(reasons),
                 "reasons": json.dumps(collections.Counter(map(_reason_class, reasons))),
+                "lists": part.kinds.get("lists", 0),
+                "plain": part.kinds.get("plain", 0),
                 "last": False,
             }
     except InputError as error:
@@ -177,7 +220,8 @@ def _reason_class(reason: str) -> str:
     return reason.partition(" near line")[0].partition(":")[0]
 
 
-def _refuse_empty(location: str, parts: list[Item]) -> None:
+def refuse_empty(location: str, parts: list[Item]) -> None:
+    """Raise InputError with the most frequent reasons if no row of a split is valid."""
     if sum(part["rows"] for part in parts):
         return
     reasons: collections.Counter[str] = collections.Counter()
@@ -191,84 +235,26 @@ def _refuse_empty(location: str, parts: list[Item]) -> None:
     )
 
 
-def _plan(
-    staged: Folder, split: str, by_split: dict[str, list[str]], folds: int, seed: int, location: str
-) -> dict[str, Any]:
-    """Check ids, compute folds, and lay out the final shards. Reads only ids, groups and labels."""
-    names = by_split[split]
-    columns = ["id", "group", "row"] + ([] if split == "test" else ["label"])
-    tables = [staged.read_table(name, columns) for name in names]
-    table = pa.concat_tables(tables)
-    _refuse_duplicates(table, names, tables, location)
-    metrics: dict[str, Any] = {}
-    fold: Any = None
-    if split == "train":
-        labels = table["label"].to_numpy()
-        try:
-            fold = assign_folds(labels, table["group"].to_numpy(), folds, seed)
-        except ValueError as error:
-            raise InputError(str(error), where=location, fix="give more records or a smaller data.folds.") from error
-        metrics["labels"] = _label_counts(labels)
-        metrics["fold_rows"] = np.bincount(fold, minlength=folds).tolist()
-        metrics["prompts"] = len(pc.unique(table["group"]))
-    elif split != "test":
-        fold = _folds_of_other_source(staged, by_split["train"], table["group"].to_numpy())
-        overlap = {"labels": _label_counts(table["label"].to_numpy()), "with_a_prompt_of_train": int((fold >= 0).sum())}
-        metrics[split] = overlap
-    shards = []
-    offset = 0
-    for number, (name, part) in enumerate(zip(names, tables, strict=True)):
-        if fold is not None:
-            staged.write_table(f"folds/{name}", pa.table({"fold": fold[offset : offset + len(part)]}))
-        shards.append({"split": split, "staged": name, "number": number, "offset": offset, "rows": len(part)})
-        offset += len(part)
-    return {"shards": shards, "metrics": metrics}
-
-
-def _label_counts(labels: Labels) -> dict[str, int]:
-    return dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=True))
-
-
-def _folds_of_other_source(staged: Folder, train: list[str], groups: Groups) -> Folds:
-    """Return the fold (n,) of train with the same prompt, or -1. That fold's models never see the record."""
-    train_groups = np.concatenate([staged.read_table(name, ["group"])["group"].to_numpy() for name in train])
-    folds = np.concatenate([staged.read_table(f"folds/{name}")["fold"].to_numpy() for name in train])
-    known, first = np.unique(train_groups, return_index=True)
-    position = np.minimum(np.searchsorted(known, groups), len(known) - 1)
-    same_prompt: Folds = np.where(known[position] == groups, folds[first[position]], -1).astype(np.int16)
-    return same_prompt
-
-
-def _refuse_duplicates(table: pa.Table, names: list[str], tables: list[pa.Table], location: str) -> None:
-    counts = pc.value_counts(table["id"].combine_chunks())
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if not len(repeated):
-        return
-    first = repeated[0].as_py()
-    at = np.flatnonzero(pc.equal(table["id"], first).to_numpy())[:2]
-    file_of = np.repeat([name.rpartition("/file-")[2][:5] for name in names], [len(part) for part in tables])
-    rows = table["row"].to_numpy()
-    files = "" if len(set(file_of)) == 1 else f" of files {int(file_of[at[0]]) + 1} and {int(file_of[at[1]]) + 1}"
-    more = f"; {len(repeated)} ids are repeated" if len(repeated) > 1 else ""
-    raise InputError(
-        f"the id {first!r} is used in rows {rows[at[0]]} and {rows[at[1]]}{files}{more}",
-        where=location,
-        fix="give every record its own id.",
-    )
-
-
-def _write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
-    """Write the final file of one shard (second pass), with position and fold."""
+def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
+    """Write the final file of one shard (second pass): the first row of each pair, with position, fold and votes."""
     split = item["split"]
-    table = staged.read_table(item["staged"]).drop_columns(["row"])
+    table = staged.read_table(item["staged"])
+    planned = staged.read_table(planned_name(item["staged"]))
+    table = table.take(planned["row"]).drop_columns(
+        [name for name in planned.column_names if name in table.column_names]
+    )
     position = pa.array(np.arange(item["offset"], item["offset"] + item["rows"]))
     table = table.append_column("position", position)
-    if split != "test":
-        table = table.append_column("fold", staged.read_table(f"folds/{item['staged']}")["fold"])
+    for name in planned.column_names[1:]:
+        table = table.append_column(name, planned[name])
     schema = TEST_RECORDS if split == "test" else TRAIN_RECORDS
     name = f"{split}/part-{item['number']:05d}.parquet"
     target.write_table(name, table.select(schema.names).cast(schema), fingerprint)
-    yield {"file": name, "rows": item["rows"]}
+    voters = ""
+    if item["ballots"]:
+        voters = f"voters/{split}/part-{item['number']:05d}.parquet"
+        target.write_table(voters, staged.read_table(ballots_name(item["staged"])), fingerprint)
+    yield {"file": name, "rows": item["rows"], "voters": voters}
 
 
 def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:

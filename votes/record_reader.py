@@ -1,66 +1,160 @@
-"""Read input files as tables of validated records and of quarantined rows."""
+"""Read input files as tables of validated rows and of quarantined ones."""
 
 from __future__ import annotations
 
+import collections
+import dataclasses
+import hashlib
 import json
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from votes.readers import BrokenRow, read_rows
+from votes.comparison import OUTCOMES, Comparison, InvalidRow
+from votes.folds import prompt_group
+from votes.readers.files import read_rows
+from votes.readers.rows import BrokenRow
 from votes.schema import QUARANTINE, TEST_RECORDS, TRAIN_RECORDS
-from votes.validation import InvalidRow, Record, TextFormat, to_record
+from votes.texts import likely_kind
 
 if TYPE_CHECKING:
-    from core.filesystems import InputFile
+    from votes.recognition import VoteFile
+
+_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
+_TURN_END, _TEXT_END = "\x1f", "\x1e"
 
 # Columns that one file gives. Position and fold depend on all files and are added later.
-_TEXT_FIELDS = [TEST_RECORDS.field(name) for name in ("id", "prompt", "response_a", "response_b", "group")]
-_VOTE_FIELDS = [TRAIN_RECORDS.field(name) for name in ("model_a", "model_b", "label")]
-_ROW = pa.field("row", pa.int64())
+_TEXT_FIELDS = [TEST_RECORDS.field(name) for name in ("id", "prompt", "response_a", "response_b", "language", "group")]
+_VOTE_FIELDS = [
+    TRAIN_RECORDS.field("model_a"),
+    TRAIN_RECORDS.field("model_b"),
+    pa.field("key", pa.int64()),  # rows of one pair share it
+    pa.field("digest", pa.int64()),  # of the texts, whichever answer is first
+    pa.field("exchanged", pa.bool_()),  # whether A is the second of the answers in the order of their digests
+    pa.field("shares", pa.list_(pa.list_(pa.float64(), len(OUTCOMES)))),  # of each vote, by OUTCOMES, times its weight
+    pa.field("voters", pa.list_(pa.string())),
+    pa.field("times", pa.list_(pa.string())),
+]
+_ROW_FIELDS = [pa.field("row", pa.int64()), pa.field("attachments", pa.int32())]
 
 
-def read_records(
-    file: InputFile, labeled: bool, text_format: TextFormat, shard_rows: int
-) -> Iterator[tuple[pa.Table, pa.Table]]:
-    """Yield pairs (records, quarantined rows), each pair from at most `shard_rows` rows of the file.
+@dataclasses.dataclass(frozen=True)
+class ReadPart:
+    """What some rows of a file give: records, quarantined rows, and the number of rows with each kind of texts."""
 
-    Records have the columns of votes.schema without position and fold. `row` is the data row in the file, from 1.
+    records: pa.Table
+    rejected: pa.Table
+    kinds: Mapping[str, int]
+
+
+def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
+    """Yield the records of a file in parts of about `shard_rows` rows.
+
+    `row` is the data row in the file, from 1. A row of a ranked list gives several records.
+
     Raises InputError for a file that cannot be read at all.
     """
-    schema = pa.schema([*_TEXT_FIELDS, *(_VOTE_FIELDS if labeled else []), _ROW])
+    labeled, vote_format = file.reading.labeled, file.vote_format
+    schema = pa.schema([*_TEXT_FIELDS, *(_VOTE_FIELDS if labeled else []), *_ROW_FIELDS])
     records: list[dict[str, Any]] = []
     rejected: list[dict[str, Any]] = []
 
-    def tables() -> tuple[pa.Table, pa.Table]:
-        return pa.Table.from_pylist(records, schema), pa.Table.from_pylist(rejected, QUARANTINE)
+    kinds: collections.Counter[str] = collections.Counter()
 
-    for number, row in read_rows(file):
+    def part() -> ReadPart:
+        tables = pa.Table.from_pylist(records, schema), pa.Table.from_pylist(rejected, QUARANTINE)
+        return ReadPart(*tables, dict(kinds))
+
+    for number, row in read_rows(file.file, file.options):
         try:
             if isinstance(row, BrokenRow):
                 raise InvalidRow(row.reason)
-            records.append({**_fields(to_record(row, labeled, text_format)), "row": number})
+            if vote_format.has_kinds:
+                kinds[likely_kind(row)] += 1
+            read = [_fields(comparison, file) for comparison in vote_format.comparisons(row, file.reading)]
+            records += [{**fields, "row": number} for fields in read]
         except InvalidRow as error:
-            raw = row.raw if isinstance(row, BrokenRow) else json.dumps(row, default=str)
-            record_id = "" if isinstance(row, BrokenRow) else str(row.get("id"))
-            rejected.append(
-                {
-                    "split": "train" if labeled else "test",
-                    "file": file.name,
-                    "row": number,
-                    "reason": str(error),
-                    "id": record_id.encode("utf-8", "replace").decode(),
-                    "raw": raw.encode("utf-8", "replace").decode(),
-                }
-            )
-        if len(records) + len(rejected) == shard_rows:
-            yield tables()
+            rejected.append(_rejected(file, number, row, str(error)))
+        if len(records) + len(rejected) >= shard_rows:
+            yield part()
             records.clear()
             rejected.clear()
+            kinds.clear()
     if records or rejected:
-        yield tables()
+        yield part()
 
 
-def _fields(record: Record) -> dict[str, Any]:
-    return record.__dict__
+def _fields(comparison: Comparison, file: VoteFile) -> dict[str, Any]:
+    """Return the columns of one comparison; of a ranked one, with sides drawn by a digest of the texts."""
+    prompt, a, b = (_clean(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
+    if comparison.id is None and file.has_ids:
+        raise InvalidRow("missing id")
+    labeled = file.reading.labeled
+    record_id = comparison.id
+    fields: dict[str, Any] = {}
+    if labeled or record_id is None:
+        first, second = sorted((_digest(prompt, a), _digest(prompt, b)))
+        exchanged = _digest(prompt, a) != first
+        digest = _number(f"{first}{second}")
+        record_id = record_id or f"{digest:016x}"
+    if labeled:
+        model_a, model_b, votes = comparison.model_a, comparison.model_b, comparison.votes
+        if comparison.ranked and exchanged != bool(digest & 1):
+            a, b, model_a, model_b, exchanged = b, a, model_b, model_a, not exchanged
+            votes = [vote.exchanged() for vote in votes]
+        has_voters = any(vote.voter is not None for vote in votes)
+        key = comparison.pair or (None if has_voters else comparison.id)
+        fields = {
+            "model_a": model_a,
+            "model_b": model_b,
+            "key": digest if key is None else _number(key),
+            "digest": digest,
+            "exchanged": exchanged,
+            "shares": [[vote.weight * vote.shares.get(outcome, 0.0) for outcome in OUTCOMES] for vote in votes],
+            "voters": [vote.voter for vote in votes],
+            "times": [vote.time for vote in votes],
+        }
+        record_id = comparison.pair or record_id
+    return {
+        "id": _LONE_SURROGATE.sub("\ufffd", record_id),
+        "prompt": prompt,
+        "response_a": a,
+        "response_b": b,
+        "language": comparison.language,
+        "group": prompt_group(prompt),
+        "attachments": comparison.attachments,
+        **fields,
+    }
+
+
+def _rejected(file: VoteFile, number: int, row: Any, reason: str) -> dict[str, Any]:  # noqa: ANN401 - a row of any kind
+    broken = isinstance(row, BrokenRow)
+    names = file.vote_format.ids
+    record_id = "" if broken else str(next((row[name] for name in names if name in row), None))
+    raw = row.raw if broken else json.dumps(row, default=str)
+    return {
+        "split": "train" if file.reading.labeled else "test",
+        "file": file.file.name,
+        "row": number,
+        "reason": reason,
+        "id": record_id.encode("utf-8", "replace").decode(),
+        "raw": raw.encode("utf-8", "replace").decode(),
+    }
+
+
+def _clean(turns: Sequence[str | None]) -> list[str | None]:
+    """Return turns with lone surrogates, which no UTF-8 file can hold, as U+FFFD."""
+    return [None if turn is None else _LONE_SURROGATE.sub("\ufffd", turn) for turn in turns]
+
+
+def _digest(prompt: Sequence[str | None], answer: Sequence[str | None]) -> str:
+    text = _TEXT_END.join(
+        _TURN_END.join("\0" if turn is None else turn for turn in turns) for turns in (prompt, answer)
+    )
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1

@@ -79,11 +79,15 @@ class Records:
 def record_settings(run: Run) -> dict[str, Any]:
     """Return the settings that the records depend on."""
     data = run.settings.data
+    reading = data.model_dump(
+        mode="json", include={"format", "columns", "pairs", "outcomes", "encoding"}, exclude_defaults=True
+    )
     return {
         "seed": run.settings.seed,
         "folds": data.folds,
         "shard_rows": data.shard_rows,
         "text_format": data.text_format,
+        **reading,
     }
 
 

@@ -24,6 +24,7 @@ TEST_RECORDS: Final = pa.schema(
         ("prompt", _TURNS),
         ("response_a", _TURNS),
         ("response_b", _TURNS),
+        ("language", pa.string()),  # as the file has it; for the report's slices only
         ("group", pa.int64()),  # hash of the normalized prompt; see votes.folds
     ]
 )
@@ -33,8 +34,19 @@ TRAIN_RECORDS: Final = pa.schema(
         *TEST_RECORDS,
         pa.field("model_a", pa.string()),  # for the report's slices only; never a feature
         pa.field("model_b", pa.string()),
-        pa.field("label", pa.int8()),  # index into LABELS
+        pa.field("votes", pa.list_(pa.float64())),  # vote counts, or shares of soft votes, by outcome
+        pa.field("voters", pa.int32()),  # votes that the record has
+        pa.field("label", pa.int8()),  # index into LABELS of the outcome with most votes
         pa.field("fold", pa.int16()),
+    ]
+)
+
+BALLOTS: Final = pa.schema(  # one person's vote on a record; records/voters holds those with a known voter
+    [
+        ("id", pa.string()),
+        ("voter", pa.string()),
+        ("time", pa.string()),
+        ("votes", pa.list_(pa.float64())),
     ]
 )
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from votes.cells import decode_cell
 from votes.chat import Message, read_messages
-from votes.comparison import Comparison, InvalidRow, Turns
+from votes.comparison import Comparison, InvalidRow, TurnTexts
 from votes.format import Reading, Row, TextKind, answer_messages, answered, compare, prompt_messages
+from votes.schema import TEXTS
 
-TEXTS: Final = ("prompt", "response_a", "response_b")
 _BROKEN_LIST: Final = re.compile(r'\s*\[\s*(?:"|null\s*[,\]])')
 
 
@@ -28,11 +28,19 @@ def text_kind(row: Row) -> TextKind | None:
     return "lists" if all(_is_list(decode_cell(value)) for value in filled) else "plain"
 
 
+def likely_kind(row: Row) -> TextKind:
+    """Return the kind that a row suggests by its first characters: cheap, for counting over a whole file."""
+    filled = [value for name in TEXTS if (value := row.get(name))]
+    lists = bool(filled) and all(not isinstance(value, str) or value.lstrip()[:1] == "[" for value in filled)
+    return "lists" if lists else "plain"
+
+
 def read_texts(row: Row, reading: Reading) -> Comparison:
     """Return the comparison of the texts prompt, response_a and response_b, without votes.
 
-    In a file of lists, a row of plain texts is an exception and stays plain, unless reading is strict. Raises InvalidRow
-    for a missing text, and for a list that does not parse.
+    In a file of lists, a row of plain texts is an exception and stays plain, unless reading is strict.
+
+    Raises InvalidRow for a missing text, and for a list that does not parse.
     """
     cells, kind = [row.get(name) for name in TEXTS], reading.kind
     for name, value in zip(TEXTS, cells, strict=True):
@@ -46,21 +54,25 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
     lists = [_turns(value) for value in values]
     if any(turns is not None for turns in lists):
         # An answer may be empty where the other texts are lists.
-        lists = [[""] if value == "" or str(value).isspace() else turns for value, turns in zip(values, lists, strict=True)]
+        lists = [
+            [""] if value == "" or str(value).isspace() else turns for value, turns in zip(values, lists, strict=True)
+        ]
     if all(turns is not None for turns in lists):
-        return Comparison(*(turns or [] for turns in lists))
+        prompt, a, b = (turns or [] for turns in lists)
+        return Comparison(prompt, a, b)
     for name, value, turns in zip(TEXTS, cells, lists, strict=True):
         broken = reading.strict or (kind == "lists" and _BROKEN_LIST.match(str(value)))
         if turns is None and (not isinstance(value, str) or broken):
             raise InvalidRow(f"{name} is not a list of texts")
-    return Comparison(*([value] if isinstance(value, str) else list(value) for value in cells))
+    plain: list[TurnTexts] = [[value] if isinstance(value, str) else list(value or ()) for value in cells]
+    return Comparison(plain[0], plain[1], plain[2])
 
 
 def _is_list(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
     return _turns(value) is not None or read_messages(value) is not None
 
 
-def _turns(value: Any) -> Turns | None:  # noqa: ANN401 - a cell of any format
+def _turns(value: Any) -> TurnTexts | None:  # noqa: ANN401 - a cell of any format
     """Return the turns of a list of at least one text or null, else None."""
     if isinstance(value, list | tuple) and value and all(turn is None or isinstance(turn, str) for turn in value):
         return list(value)
@@ -79,13 +91,14 @@ def _from_messages(values: Sequence[Any]) -> Comparison:
         # The turns of three columns side by side: each round is a question and its answer.
         merged = _join_systems(prompt)
         attachments = sum(message.attachments for message in (*prompt, *a, *b))
-        return Comparison(merged, *([message.text for message in answer] for answer in (a, b)), attachments=attachments)
+        sides = [[message.text for message in answer] for answer in (a, b)]
+        return Comparison(merged, sides[0], sides[1], attachments=attachments)
     return compare(answered(prompt, a), answered(prompt, b))
 
 
-def _join_systems(prompt: Sequence[Message]) -> Turns:
+def _join_systems(prompt: Sequence[Message]) -> TurnTexts:
     """Return the user turns, each with the system turns before it."""
-    turns: Turns = []
+    turns: TurnTexts = []
     systems: list[str] = []
     for message in prompt:
         if message.role == "system":

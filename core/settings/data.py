@@ -1,10 +1,20 @@
 """Settings of the votes: input, folds, shards."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
+from core.errors import InputError
+from core.registry import FORMATS
 from core.settings.base import Name, PositiveInt, StrictModel, check_unique
+
+
+def _path(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
+
+
+def _winner(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+    return {"column": value} if isinstance(value, str | list) else value
 
 
 class Synthetic(StrictModel):
@@ -24,6 +34,48 @@ class Source(StrictModel):
     )
 
 
+Outcome = Literal["a", "b", "tie", "both_bad"]
+_OUTCOMES = (["a", "b"], ["a", "b", "tie"], ["a", "b", "tie", "both_bad"])
+ColumnPath = Annotated[tuple[str | int, ...], BeforeValidator(_path)]
+
+
+class WinnerColumn(StrictModel):
+    """The column of the vote, and what its values mean."""
+
+    column: ColumnPath = Field(description="Column, or path as for the texts.")
+    map: dict[str, Outcome] = Field({}, description="Outcome of each value, such as `{1: a, 2: b, 0: tie}`.")
+
+
+class Columns(StrictModel):
+    """Where a table of no known format holds what: a column, or a list of a column and keys or positions inside it."""
+
+    prompt: ColumnPath = Field(description="Prompt, such as `question`, or `[messages, 0, content]`.")
+    response_a: ColumnPath = Field(description="First answer.")
+    response_b: ColumnPath = Field(description="Second answer.")
+    winner: Annotated[WinnerColumn, BeforeValidator(_winner)] | None = Field(
+        None, description="Vote: a column with A, B, tie and so on, or `{column: label, map: {1: a, 2: b, 0: tie}}`."
+    )
+    id: ColumnPath | None = Field(None, description="Id of the row. Default: a digest of the texts.")
+    pair_id: ColumnPath | None = Field(None, description="Id of the pair, where several rows have votes on it.")
+    voter: ColumnPath | None = Field(None, description="Who has voted.")
+    time: ColumnPath | None = Field(None, description="When.")
+    model_a: ColumnPath | None = Field(None, description="Model of the first answer.")
+    model_b: ColumnPath | None = Field(None, description="Model of the second answer.")
+    language: ColumnPath | None = Field(None, description="Language of the prompt.")
+
+    def paths(self) -> dict[str, tuple[str | int, ...]]:
+        """Return the paths that are given, by our own names."""
+        named = {name: getattr(self, name) for name in type(self).model_fields}
+        if self.winner is not None:
+            named["winner"] = self.winner.column
+        return {name: path for name, path in named.items() if path is not None}
+
+    @property
+    def winner_map(self) -> dict[str, Outcome]:
+        """Outcomes by the winner's values; empty for the usual names."""
+        return {} if self.winner is None else self.winner.map
+
+
 class Data(StrictModel):
     """Input and its division into folds and shards."""
 
@@ -39,9 +91,24 @@ class Data(StrictModel):
     )
     test: str | None = Field(None, description="Pairs to score: a file, folder, glob or URI.")
     synthetic: Synthetic | None = Field(None, description="Made-up pairs, used while `data.train` is not given.")
+    format: str | None = Field(
+        None, description="Format of the votes, such as kaggle or arena. Default: recognized by the columns."
+    )
+    columns: Columns | None = Field(None, description="Names of the columns of a table of no known format.")
+    pairs: Literal["all", "adjacent", "best_worst"] = Field(
+        "all", description="Pairs of a ranked list: each two answers, neighbors by rank, or the two ends."
+    )
+    outcomes: list[Outcome] | None = Field(
+        None,
+        description="Outcomes to predict, in the order a, b, tie, both_bad. Default: a, b, and tie if there are ties; "
+        "both_bad is a tie.",
+    )
+    encoding: str | None = Field(
+        None, description="Encoding of CSV and JSON. Default: UTF-8, or what a byte order mark says."
+    )
     text_format: Literal["auto", "json", "plain"] = Field(
         "auto",
-        description="Texts as JSON lists of turns, as plain text, or `auto`: lists if all three texts of a row parse.",
+        description="Texts as lists of turns, as plain text, or `auto`: what most rows of a file have.",
     )
     folds: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Folds of the training records.")
     shard_rows: PositiveInt = Field(2048, description="Rows of one shard: the unit of work and of resume.")
@@ -55,6 +122,29 @@ class Data(StrictModel):
     def others(self) -> list[Source]:
         """Further sources, which are trained on but never held out."""
         return self.train[1:] if isinstance(self.train, list) else []
+
+    @field_validator("format")
+    @classmethod
+    def _is_a_format(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                FORMATS.get(name)
+            except InputError as error:
+                raise ValueError(f"{error.reason}; {error.fix}") from None
+        return name
+
+    @field_validator("outcomes")
+    @classmethod
+    def _are_outcomes(cls, outcomes: list[Outcome] | None) -> list[Outcome] | None:
+        if outcomes is not None and outcomes not in _OUTCOMES:
+            raise ValueError("write [a, b], [a, b, tie] or [a, b, tie, both_bad]")
+        return outcomes
+
+    @model_validator(mode="after")
+    def _format_or_columns(self) -> "Data":
+        if self.format is not None and self.columns is not None:
+            raise ValueError("format and columns cannot both be given")
+        return self
 
     @model_validator(mode="after")
     def _sources_differ(self) -> "Data":

@@ -13,4 +13,7 @@ def swap_records(records: pa.Table) -> pa.Table:
     if "label" in names:
         labels = swap_labels(records["label"].to_numpy())
         swapped = swapped.set_column(names.index("label"), records.schema.field("label"), pa.array(labels))
+    if "votes" in names:
+        votes = [[b, a, *rest] for a, b, *rest in records["votes"].to_pylist()]
+        swapped = swapped.set_column(names.index("votes"), records.schema.field("votes"), [votes])
     return swapped

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from core.registry import FORMATS
-from votes.comparison import Comparison, InvalidRow, one_vote, soft_vote
+from votes.comparison import Comparison, InvalidRow, Vote, one_vote, soft_vote
 from votes.format import Reading, Row, VoteFormat, compare_answers, number, text
 
 
@@ -23,7 +23,7 @@ class AlpacaEvalFormat(VoteFormat):
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a row."""
-        votes = ()
+        votes: Sequence[Vote] = ()
         if reading.labeled:
             preference = number(row, "preference")
             if preference and not 1 <= preference <= 2:

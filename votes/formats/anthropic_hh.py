@@ -37,4 +37,5 @@ class AnthropicHhFormat(VoteFormat):
             if messages is None:
                 raise InvalidRow(f"{name} is not a transcript")
             sides.append(to_rounds(messages))
-        return [compare(*sides, one_vote("a") if reading.labeled else (), ranked=True)]
+        votes = one_vote("a") if reading.labeled else ()
+        return [compare(sides[0], sides[1], votes, ranked=True)]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from core.registry import FORMATS
-from votes.comparison import Comparison, InvalidRow, Outcome, Vote
+from votes.comparison import Comparison, InvalidRow, Vote
 from votes.format import Reading, Row, VoteFormat, cell, compare_answers, text
+
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
 
 _RESPONSES = ".responses"
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from core.registry import FORMATS
-from votes.comparison import Comparison, InvalidRow, Outcome, Vote, one_vote
+from votes.comparison import Comparison, InvalidRow, Vote, one_vote
 from votes.format import Reading, Row, VoteFormat, compare, conversation
+
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
 
 
 @FORMATS.register

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from core.registry import FORMATS
 from votes.chat import read_messages, to_rounds
-from votes.comparison import Comparison, InvalidRow, Outcome, one_vote
+from votes.comparison import Comparison, InvalidRow, one_vote
 from votes.format import Reading, Row, VoteFormat, cell, compare
+
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
 
 _VOTES: Final[Mapping[str, Outcome]] = {
     "leftvote": "a",
@@ -41,7 +44,9 @@ class FastChatLogFormat(VoteFormat):
         if None in messages:
             raise InvalidRow("a state has no messages")
         a, b = (to_rounds(turns or []) for turns in messages)
-        names = [str(model or state.get("model_name") or "") or None for model, state in zip(models, states, strict=True)]
+        names = [
+            str(model or state.get("model_name") or "") or None for model, state in zip(models, states, strict=True)
+        ]
         identity = states[0].get("conv_id")
         votes = one_vote(outcome) if reading.labeled and outcome else ()
         return [compare(a, b, votes, id=identity and str(identity), model_a=names[0], model_b=names[1])]

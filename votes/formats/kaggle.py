@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.registry import FORMATS
-from votes.comparison import Comparison, InvalidRow, Outcome, Vote, soft_vote
+from votes.comparison import OUTCOMES, Comparison, InvalidRow, Vote, soft_vote
 from votes.format import Reading, Row, VoteFormat
+from votes.schema import WINNERS
 from votes.texts import read_texts
 
-WINNERS: Final[dict[str, Outcome]] = {"winner_model_a": "a", "winner_model_b": "b", "winner_tie": "tie"}
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
+
+_OUTCOMES: Final[dict[str, Outcome]] = dict(zip(WINNERS, OUTCOMES, strict=False))
 BOTH_BAD: Final = "winner_both_bad"
 
 
@@ -21,8 +25,9 @@ class KaggleFormat(VoteFormat):
 
     name = "kaggle"
     summary = "LMSYS competition and 55k set: winner_model_a, winner_model_b, winner_tie"
+    has_kinds = True
     texts = frozenset({"prompt", "response_a", "response_b"})
-    votes = frozenset(WINNERS)
+    votes = frozenset(_OUTCOMES)
     others = frozenset({BOTH_BAD})
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
@@ -32,7 +37,7 @@ class KaggleFormat(VoteFormat):
 
 
 def _votes(row: Row) -> tuple[Vote]:
-    shares = {outcome: _share(row.get(name), name) for name, outcome in WINNERS.items()}
+    shares = {outcome: _share(row.get(name), name) for name, outcome in _OUTCOMES.items()}
     if row.get(BOTH_BAD) not in (None, ""):
         shares["both_bad"] = _share(row[BOTH_BAD], BOTH_BAD)
     total = sum(shares.values())

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from core.registry import FORMATS
-from votes.comparison import Comparison
 from votes.format import Reading, Row, VoteFormat, choice, compare_answers, text
+
+if TYPE_CHECKING:
+    from votes.comparison import Comparison
 
 
 @FORMATS.register

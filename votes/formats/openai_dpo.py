@@ -24,5 +24,5 @@ class OpenAiDpoFormat(VoteFormat):
         if not messages:
             raise InvalidRow("input has no messages")
         votes = one_vote("a") if reading.labeled else ()
-        answers = (cell(row, name) for name in ("preferred_output", "non_preferred_output"))
-        yield compare_answers(messages, *answers, votes, ranked=True)
+        a, b = cell(row, "preferred_output"), cell(row, "non_preferred_output")
+        yield compare_answers(messages, a, b, votes, ranked=True)

@@ -17,6 +17,7 @@ class WinnerFormat(VoteFormat):
 
     name = "winner"
     summary = "WSDM Cup, and tables with a column `winner`"
+    has_kinds = True
     texts = frozenset({"prompt", "response_a", "response_b"})
     votes = frozenset({"winner"})
 

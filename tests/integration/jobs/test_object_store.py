@@ -19,7 +19,7 @@ from core.storage import CorruptFileError, Folder
 from tests.helpers.commands import ROOT, job_line, run_here, run_job
 from tests.helpers.object_store import BUCKET, Cable, keys_in_this_process, object_store
 from votes import predictions
-from votes.readers import ENDINGS, read_rows
+from votes.readers.files import ENDINGS, read_rows
 
 SMALL = [
     "data.synthetic.train_rows=200",

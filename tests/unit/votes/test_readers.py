@@ -1,3 +1,4 @@
+import csv
 import gzip
 import io
 import json
@@ -5,6 +6,7 @@ import zipfile
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +14,8 @@ import pytest
 from core import filesystems
 from core.errors import InputError
 from core.filesystems import list_input_files
-from votes.readers import ENDINGS, BrokenRow, read_header, read_rows
+from votes.readers.files import ENDINGS, read_head, read_rows
+from votes.readers.rows import BrokenRow, ReadOptions
 
 ROWS = [
     {"id": "1", "prompt": '["a\\nb", null]', "response_a": '["x \\/ y"]', "response_b": 'line\n"two"'},
@@ -21,8 +24,6 @@ ROWS = [
 
 
 def csv_bytes() -> bytes:
-    import csv
-
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, ROWS[0].keys())
     writer.writeheader()
@@ -53,9 +54,9 @@ def read(path):
     return [row for file in list_input_files(str(path), ENDINGS) for row in read_rows(file)]
 
 
-def header(path):
+def head(path, **options):
     (file,) = list_input_files(str(path), ENDINGS)
-    return read_header(file)
+    return read_head(file, ReadOptions(**options))
 
 
 @pytest.mark.parametrize("kind", CONTENT)
@@ -90,7 +91,7 @@ def test_folder_glob_and_uri(tmp_path):
         ("wrong.parquet", csv_bytes(), "cannot be read"),
         ("cut.csv.gz", gzip.compress(csv_bytes() * 100)[:-20], "cannot be read"),
         ("plain.csv.gz", csv_bytes(), "the content is not gz"),
-        ("lines.json", CONTENT["jsonl"](), "malformed JSON"),
+        ("cut.json", CONTENT["json"]()[:-5], "malformed JSON"),
         ("nothing.json", b"[]", "the file is empty"),
         ("text.json", b'["id"]', "neither an object nor a list of objects"),
         ("votes.xlsx", b"PK", "unknown kind of file"),
@@ -128,7 +129,7 @@ def test_a_json_file_holds_one_object_or_a_list(tmp_path):
     (_, broken), second = read(tmp_path / "two.json")
     assert (broken.reason, broken.raw) == ("not an object", "3")
     assert second == (2, ROWS[1])
-    assert header(tmp_path / "two.json") == list(ROWS[1])
+    assert head(tmp_path / "two.json").names == {*ROWS[1]}
 
 
 def test_a_quote_that_would_swallow_rows_is_an_error_with_its_line(tmp_path):
@@ -142,12 +143,65 @@ def test_a_quote_that_would_swallow_rows_is_an_error_with_its_line(tmp_path):
 def test_the_header_is_read_without_the_rows(tmp_path, kind, packed):
     path = tmp_path / f"votes.{kind}{packed}"
     path.write_bytes(PACK[packed](CONTENT[kind]()))
-    assert header(path) == ["id", "prompt", "response_a", "response_b"]
+    assert head(path).names == {"id", "prompt", "response_a", "response_b"}
+    assert list(head(path).rows) == ROWS
 
 
-def test_json_lines_without_an_object_have_no_header(tmp_path):
+def test_json_lines_without_an_object_have_no_keys(tmp_path):
     (tmp_path / "votes.jsonl").write_text("3\n[\n")
-    assert header(tmp_path / "votes.jsonl") is None
+    assert head(tmp_path / "votes.jsonl").names == frozenset()
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be-sig"])
+def test_delimiters_and_byte_order_marks_are_recognized(tmp_path, delimiter, encoding):
+    text = csv_bytes().decode()
+    rows = list(csv.reader(io.StringIO(text, newline="")))
+    sink = io.StringIO(newline="")
+    csv.writer(sink, delimiter=delimiter).writerows(rows)
+    data = sink.getvalue()
+    raw = b"\xfe\xff" + data.encode("utf-16-be") if encoding == "utf-16-be-sig" else data.encode(encoding)
+    (tmp_path / "votes.csv").write_bytes(raw)
+    assert read(tmp_path / "votes.csv") == [(1, ROWS[0]), (2, ROWS[1])]
+
+
+def test_quotes_that_spark_escapes_are_recognized(tmp_path):
+    (tmp_path / "votes.csv").write_text("id,prompt\n" + "".join(f'{n},"he said \\"no, {n}\\""\n' for n in range(9)))
+    assert read(tmp_path / "votes.csv")[3] == (4, {"id": "3", "prompt": 'he said "no, 3"'})
+
+
+def test_another_encoding_is_named_and_can_be_set(tmp_path):
+    path = tmp_path / "votes.csv"
+    path.write_bytes("id,prompt\n1,Größe\n2,Übung\n".encode("cp1252"))
+    with pytest.raises(InputError, match=r"looks like cp1252\. Fix: set data\.encoding"):
+        read(path)
+    (file,) = list_input_files(str(path), ENDINGS)
+    assert dict(read_rows(file, ReadOptions("cp1252")))[2] == {"id": "2", "prompt": "Übung"}
+    with pytest.raises(InputError, match="unknown encoding 'klingon'"):
+        head(path, encoding="klingon")
+
+
+def test_a_column_name_that_occurs_twice_is_refused(tmp_path):
+    (tmp_path / "votes.csv").write_text("id,prompt,prompt\n1,a,b\n")
+    with pytest.raises(InputError, match="the header names 'prompt' more than once"):
+        read(tmp_path / "votes.csv")
+
+
+@pytest.mark.parametrize("orient", ["columns", "index", "split", "records", "table"])
+def test_json_as_pandas_writes_it_is_rows(tmp_path, orient):
+    pd.DataFrame(ROWS).to_json(tmp_path / "votes.json", orient=orient)
+    assert [{name: row[name] for name in ROWS[0]} for _, row in read(tmp_path / "votes.json")] == ROWS
+
+
+def test_a_list_inside_an_object_is_the_rows_and_the_rest_is_kept(tmp_path):
+    (tmp_path / "votes.json").write_text(json.dumps({"version": 2, "comparisons": ROWS}))
+    assert [row for _, row in read(tmp_path / "votes.json")] == ROWS
+    assert head(tmp_path / "votes.json").outer == {"version": 2}
+
+
+def test_json_lines_under_the_name_json_are_read(tmp_path):
+    (tmp_path / "votes.json").write_bytes(CONTENT["jsonl"]())
+    assert read(tmp_path / "votes.json") == [(1, ROWS[0]), (2, ROWS[1])]
 
 
 def test_a_bucket_that_cannot_be_looked_up_is_not_taken_for_a_bad_uri(monkeypatch):

@@ -13,9 +13,12 @@ def test_swapping_records_twice_is_identity_and_once_moves_answers_models_and_vo
         "prompt": ["q", None],
         "response_a": ["first"],
         "response_b": [None],
+        "language": "en",
         "group": 5,
         "model_a": "m",
         "model_b": "n",
+        "votes": [2.0, 1.0, 0.0],
+        "voters": 3,
         "label": 0,
         "fold": 3,
     }
@@ -24,6 +27,7 @@ def test_swapping_records_twice_is_identity_and_once_moves_answers_models_and_vo
     assert swapped.schema.equals(records.schema)
     assert swapped.to_pylist()[0] == {
         **row, "response_a": [None], "response_b": ["first"], "model_a": "n", "model_b": "m", "label": 1,
+        "votes": [1.0, 2.0, 0.0],
     }  # fmt: skip
     assert swapped["label"].to_pylist() == [1, 2]
     assert swap_records(swapped).equals(records)

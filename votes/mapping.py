@@ -1,0 +1,70 @@
+"""Read any table whose columns the settings name (`data.columns`)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from votes.cells import decode_cell
+from votes.comparison import Comparison, InvalidRow, Vote, one_vote
+from votes.format import Reading, Row, VoteFormat, winner_outcome
+from votes.texts import read_texts
+
+if TYPE_CHECKING:
+    from core.settings.data import ColumnPath, Columns
+
+FORMAT_NAME = "columns"
+
+
+class MappedFormat(VoteFormat):
+    """A format made of settings: where prompt, answers, winner and so on lie in a row."""
+
+    name = FORMAT_NAME
+    summary = "any table, with data.columns"
+    texts = frozenset()
+    has_kinds = True
+
+    def __init__(self, paths: Columns) -> None:
+        self._paths = paths
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """The columns that the settings name."""
+        return frozenset(str(path[0]) for path in self._paths.paths().values())
+
+    def needs(self, labeled: bool) -> frozenset[str]:
+        """Return the columns that the settings name, with the winner's if `labeled`."""
+        paths = self._paths.paths()
+        return frozenset(str(path[0]) for name, path in paths.items() if labeled or name != "winner")
+
+    def comparisons(self, row: Row, reading: Reading) -> Iterator[Comparison]:
+        """Yield the comparison of a row, with what the settings name under our own names."""
+        values = {name: lookup(row, path) for name, path in self._paths.paths().items()}
+        return super().comparisons(values, reading)
+
+    def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
+        """Return the comparison of a row under our own names."""
+        votes = self._votes(row) if reading.labeled else ()
+        yield dataclasses.replace(read_texts(row, reading), votes=votes)
+
+    def _votes(self, row: Row) -> tuple[Vote]:
+        value, names = row.get("winner"), self._paths.winner_map
+        if not names:
+            return one_vote(winner_outcome(value, row))
+        outcome = names.get(str(value).strip())
+        if outcome is None:
+            raise InvalidRow(f"the winner {str(value)[:40]!r} is not in the map of data.columns.winner")
+        return one_vote(outcome)
+
+
+def lookup(row: Row, path: ColumnPath) -> Any:  # noqa: ANN401 - a cell of any format
+    """Return the value at a path of a column and keys or positions inside it; None if it is not there."""
+    value: Any = row.get(str(path[0]))
+    for key in path[1:]:
+        value = decode_cell(value)
+        try:
+            value = value[key]
+        except (KeyError, IndexError, TypeError):
+            return None
+    return value

@@ -1,0 +1,1 @@
+"""Read rows of CSV, JSON Lines, JSON and Parquet files, plain or compressed."""

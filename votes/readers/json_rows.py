@@ -1,0 +1,117 @@
+"""Read JSON Lines, and JSON that is one list or one object.
+
+JSON is read whole: JSON Lines is the format for many rows.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from core.errors import InputError
+from votes.readers.encodings import open_text
+from votes.readers.rows import BrokenRow, FileHead, InputRow, ReadOptions, head_of
+
+if TYPE_CHECKING:
+    from core.filesystems import InputFile
+
+_UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
+
+
+class JsonLinesRows:
+    """One object on each line."""
+
+    def head(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> FileHead:
+        """Return the keys and objects of the first lines."""
+        return head_of(self.rows(file, stream, options))
+
+    def rows(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> Iterator[tuple[int, InputRow]]:
+        """Yield numbered rows."""
+        text, _ = open_text(file, stream, options.encoding, newline="\n")
+        return read_lines(file, text)
+
+
+class JsonRows:
+    """A list of objects, one object, an object with one list of objects inside, or a table as pandas writes it."""
+
+    def head(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> FileHead:
+        """Return the keys and the first objects, and what surrounds the list."""
+        rows, outer = self._objects(file, stream, options)
+        return head_of(iter(enumerate(rows, start=1)), outer)
+
+    def rows(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> Iterator[tuple[int, InputRow]]:
+        """Yield numbered rows."""
+        yield from enumerate(self._objects(file, stream, options)[0], start=1)
+
+    def _objects(
+        self, file: InputFile, stream: IO[bytes], options: ReadOptions
+    ) -> tuple[list[InputRow], Mapping[str, Any]]:
+        """Return the rows, at least one of them an object, and what surrounds them."""
+        text = open_text(file, stream, options.encoding)[0].read()
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            if "Extra data" in str(error):  # JSON Lines under another name
+                return [row for _, row in read_lines(file, iter(text.splitlines(keepends=True)))], {}
+            raise InputError(
+                f"malformed JSON: {error}", where=file.name, fix="fix the JSON, or rename the file to .jsonl."
+            ) from error
+        outer: Mapping[str, Any] = {}
+        if isinstance(value, dict):
+            value, outer = unfold(value, file)
+        rows = value if isinstance(value, list) else [value]
+        if not rows:
+            raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+        if not any(isinstance(row, dict) for row in rows):
+            raise InputError(
+                "neither an object nor a list of objects", where=file.name, fix="give one object per record."
+            )
+        return [row if isinstance(row, dict) else BrokenRow("not an object", json.dumps(row)) for row in rows], outer
+
+
+def read_lines(file: InputFile, lines: Iterator[str]) -> Iterator[tuple[int, InputRow]]:
+    """Yield the numbered objects of lines."""
+    number = 0
+    for line in lines:
+        if not line.strip():
+            continue
+        number += 1
+        if _UNDECODABLE.search(line):
+            yield number, BrokenRow("not UTF-8", json.dumps(line))
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            yield number, BrokenRow(f"malformed JSON: {error}", line.rstrip("\n"))
+            continue
+        if isinstance(row, dict):
+            yield number, row
+        else:
+            yield number, BrokenRow("malformed JSON: the line is not an object", line.rstrip("\n"))
+    if number == 0:
+        raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+
+
+def unfold(value: dict[str, Any], file: InputFile) -> tuple[list[Any], Mapping[str, Any]]:
+    """Return the rows of an object and what surrounds them.
+
+    The object is a table as pandas writes it in one of its orientations, else it holds one list of objects.
+    """
+    if {"columns", "data"} <= value.keys() and isinstance(value["data"], list):  # orient="split"
+        return [dict(zip(value["columns"], cells, strict=False)) for cells in value["data"]], {}
+    inner = list(value.values())
+    if inner and all(isinstance(row, dict) and row.keys() == inner[0].keys() for row in inner):
+        if all(name.isdigit() for name in value):  # orient="index"
+            return inner, {}
+        if len(inner) > 2:  # orient="columns"
+            return [{name: column[row] for name, column in value.items()} for row in inner[0]], {}
+    lists = [
+        name
+        for name, rows in value.items()
+        if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
+    ]
+    if len(lists) == 1 and "messages" not in lists:
+        return value[lists[0]], {name: rest for name, rest in value.items() if name != lists[0]}
+    return [value], {}
