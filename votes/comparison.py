@@ -38,8 +38,8 @@ class Vote:
 class Comparison:
     """A prompt, two answers and the votes on them.
 
-    `id` names the row, `pair` names the pair of answers where several rows have votes on it. With `ranked`, the file
-    lists the better answer first, so ingest draws the sides. `attachments` counts images and files that are left out.
+    `id` names the row, `pair` names the pair of answers where several rows have votes on it. `attachments` counts
+    images and files that are left out.
     """
 
     prompt: TurnTexts
@@ -51,7 +51,6 @@ class Comparison:
     model_a: str | None = None
     model_b: str | None = None
     language: str | None = None
-    ranked: bool = False
     attachments: int = 0
 
 

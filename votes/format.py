@@ -54,6 +54,7 @@ class VoteFormat(ABC):
 
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for the documentation
+    ranked: ClassVar[bool] = False  # the better answer comes first, so ingest draws the sides
     has_kinds: ClassVar[bool] = False  # texts may be lists of turns or plain, which is decided for a whole file
     texts: ClassVar[frozenset[str]]  # columns that hold prompt and answers, all needed
     votes: ClassVar[frozenset[str]] = frozenset()  # columns that hold the vote, all needed; files to score lack them
@@ -260,9 +261,7 @@ def compare_ranked(
         (a, rank_a, model_a), (b, rank_b, model_b) = answers[i], answers[j]
         outcome: Outcome = "a" if rank_a < rank_b else "b" if rank_b < rank_a else "tie"
         identity = None if name is None else f"{name}-{i}-{j}"
-        yield compare_answers(
-            prompt, a, b, one_vote(outcome), ranked=True, id=identity, model_a=model_a, model_b=model_b
-        )
+        yield compare_answers(prompt, a, b, one_vote(outcome), id=identity, model_a=model_a, model_b=model_b)
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401 - a cell of any format

@@ -23,6 +23,7 @@ from core.errors import InputError
 from core.filesystems import InputFile, list_input_files, raise_if_unreachable
 from core.progress import Progress
 from core.ray_session import connect
+from core.registry import FORMATS
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
@@ -85,6 +86,11 @@ def _digest(file: InputFile) -> str:
 def _log_formats(files: Mapping[str, list[VoteFile]]) -> None:
     for split, formats in _formats(files).items():
         logs.info("ingest", f"{split}: format {', '.join(formats)}")
+        drawn = [name for name in formats if name in FORMATS.names() and FORMATS.get(name).ranked]
+        if drawn:
+            logs.info(
+                "ingest", f"{', '.join(drawn)} names the better answer first: A and B are drawn by a hash of the texts"
+            )
 
 
 def _formats(files: Mapping[str, list[VoteFile]]) -> dict[str, list[str]]:

@@ -73,7 +73,10 @@ def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
                 raise InvalidRow(row.reason)
             if vote_format.has_kinds:
                 kinds[likely_kind(row)] += 1
-            read = [_fields(comparison, file) for comparison in vote_format.comparisons(row, file.reading)]
+            read = [
+                _fields(comparison, file, vote_format.ranked)
+                for comparison in vote_format.comparisons(row, file.reading)
+            ]
             records += [{**fields, "row": number} for fields in read]
         except InvalidRow as error:
             rejected.append(_rejected(file, number, row, str(error)))
@@ -86,7 +89,7 @@ def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
         yield part()
 
 
-def _fields(comparison: Comparison, file: VoteFile) -> dict[str, Any]:
+def _fields(comparison: Comparison, file: VoteFile, ranked: bool) -> dict[str, Any]:
     """Return the columns of one comparison; of a ranked one, with sides drawn by a digest of the texts."""
     prompt, a, b = (_clean(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
     if comparison.id is None and file.has_ids:
@@ -101,7 +104,7 @@ def _fields(comparison: Comparison, file: VoteFile) -> dict[str, Any]:
         record_id = record_id or f"{digest:016x}"
     if labeled:
         model_a, model_b, votes = comparison.model_a, comparison.model_b, comparison.votes
-        if comparison.ranked and exchanged != bool(digest & 1):
+        if ranked and exchanged != bool(digest & 1):
             a, b, model_a, model_b, exchanged = b, a, model_b, model_a, not exchanged
             votes = [vote.exchanged() for vote in votes]
         has_voters = any(vote.voter is not None for vote in votes)

@@ -22,6 +22,7 @@ class AnthropicHhFormat(VoteFormat):
 
     name = "anthropic_hh"
     summary = "Anthropic HH: chosen and rejected transcripts"
+    ranked = True
     texts = frozenset({"chosen", "rejected"})
 
     def fits(self, names: frozenset[str], rows: Sequence[Row], labeled: bool) -> bool:
@@ -38,4 +39,4 @@ class AnthropicHhFormat(VoteFormat):
                 raise InvalidRow(f"{name} is not a transcript")
             sides.append(to_rounds(messages))
         votes = one_vote("a") if reading.labeled else ()
-        return [compare(sides[0], sides[1], votes, ranked=True)]
+        return [compare(sides[0], sides[1], votes)]

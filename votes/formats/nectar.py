@@ -15,6 +15,7 @@ class NectarFormat(VoteFormat):
 
     name = "nectar"
     summary = "Nectar: prompt, answers with rank and model"
+    ranked = True
     texts = frozenset({"prompt", "answers"})
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:

@@ -15,6 +15,7 @@ class OpenAiDpoFormat(VoteFormat):
 
     name = "openai_dpo"
     summary = "OpenAI DPO: input.messages, preferred_output, non_preferred_output"
+    ranked = True
     texts = frozenset({"input", "preferred_output", "non_preferred_output"})
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
@@ -25,4 +26,4 @@ class OpenAiDpoFormat(VoteFormat):
             raise InvalidRow("input has no messages")
         votes = one_vote("a") if reading.labeled else ()
         a, b = cell(row, "preferred_output"), cell(row, "non_preferred_output")
-        yield compare_answers(messages, a, b, votes, ranked=True)
+        yield compare_answers(messages, a, b, votes)

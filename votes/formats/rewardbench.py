@@ -15,6 +15,7 @@ class RewardBenchFormat(VoteFormat):
 
     name = "rewardbench"
     summary = "RewardBench: prompt, chosen, chosen_model, rejected, rejected_model"
+    ranked = True
     texts = frozenset({"prompt", "chosen", "rejected", "chosen_model", "rejected_model"})
     models_a = ("chosen_model",)
     models_b = ("rejected_model",)
@@ -22,4 +23,4 @@ class RewardBenchFormat(VoteFormat):
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a row, with the chosen answer as A."""
         votes = one_vote("a") if reading.labeled else ()
-        yield compare_answers(text(row, "prompt"), text(row, "chosen"), text(row, "rejected"), votes, ranked=True)
+        yield compare_answers(text(row, "prompt"), text(row, "chosen"), text(row, "rejected"), votes)

@@ -17,6 +17,7 @@ class TrlFormat(VoteFormat):
 
     name = "trl"
     summary = "TRL preference data, ultrafeedback_binarized: chosen, rejected, with or without prompt"
+    ranked = True
     texts = frozenset({"chosen", "rejected"})
     others = frozenset({"prompt"})
     ids = ("id", "prompt_id")
@@ -32,5 +33,5 @@ class TrlFormat(VoteFormat):
         sides = [read_messages(value) for value in (chosen, rejected)]
         if all(side and side[0].role != "assistant" for side in sides):  # whole conversations
             a, b = (to_rounds(side or []) for side in sides)
-            return [compare(a, b, votes, ranked=True)]
-        return [compare_answers(text(row, "prompt"), chosen, rejected, votes, ranked=True)]
+            return [compare(a, b, votes)]
+        return [compare_answers(text(row, "prompt"), chosen, rejected, votes)]

@@ -44,7 +44,15 @@ def test_records_keep_input_order_and_near_copies_share_a_fold(tmp_path, job):
     assert records["label"].to_pylist() == [n % 3 for n in range(100)]
     assert records["fold"][50].as_py() == records["fold"][3].as_py()
     assert set(records["fold"].to_pylist()) == set(range(5))
-    assert table(tmp_path, "test").column_names == ["id", "position", "prompt", "response_a", "response_b", "group"]
+    assert table(tmp_path, "test").column_names == [
+        "id",
+        "position",
+        "prompt",
+        "response_a",
+        "response_b",
+        "language",
+        "group",
+    ]
     assert "100 train, 30 test, 0 quarantine" in out
     assert not (tmp_path / "run/.work/ingest").exists()
 
@@ -65,7 +73,7 @@ def test_broken_rows_go_to_quarantine_with_file_row_and_reason(tmp_path, job):
     rejected = table(tmp_path, "quarantine").to_pylist()
     assert [(row["row"], row["reason"]) for row in rejected] == [
         (11, "no winner"),
-        (61, "response_a is not a JSON list of texts"),
+        (61, "response_a is not a list of texts"),
         (200, "missing id"),
     ]
     assert all(row["file"] == str(train) for row in rejected)
@@ -94,13 +102,13 @@ BAD = {
         "missing column winner_tie",
     ),
     "duplicate ids": (
-        lambda path: write_votes(path, [vote(n) for n in range(50)] + [vote(7)]),
-        "the id '7' is used in rows 8 and 51",
+        lambda path: write_votes(path, [vote(n) for n in range(50)] + [vote(7, prompt="other")]),
+        "the id '7' is used in rows 8 and 51 for different texts",
     ),
     "zip": (lambda path: zipfile.ZipFile(path, "w").writestr("train.csv", "id"), "this is a zip archive"),
     "all invalid": (
         lambda path: write_votes(path, [vote(n, winner_tie="2") for n in range(50)]),
-        "none of the 50 rows is valid (50 x winner_tie is neither 0 nor 1)",
+        "none of the 50 rows is valid (50 x winner_tie is neither 0 nor 1, nor a share between them)",
     ),
     "too few prompts": (lambda path: write_votes(path, [vote(1), vote(2)]), "2 different prompts cannot fill 5 folds"),
 }
@@ -125,7 +133,7 @@ def test_bad_input_is_one_message_exit_code_2_and_leaves_nothing_half_written(tm
 def test_bad_input_leaves_an_earlier_run_whole(tmp_path, job):
     train = write_votes(tmp_path / "train.csv", [vote(n) for n in range(50)])
     assert job(f"data.train={train}")[0] == 0
-    write_votes(train, [vote(n) for n in range(50)] + [vote(7)])
+    write_votes(train, [vote(n) for n in range(50)] + [vote(7, prompt="other")])
     assert job(f"data.train={train}")[0] == 2
     assert len(table(tmp_path, "train")) == 50
     assert (tmp_path / "run/records/manifest.json").exists()
@@ -152,3 +160,69 @@ def test_unknown_settings_are_exit_2(job):
     code, _, err = job("data.trian=x")
     assert code == 2
     assert "did you mean 'train'" in err
+
+
+def test_several_votes_on_a_pair_are_one_record_and_voters_are_kept(tmp_path, job):
+    lines = ["pair_id,voter,prompt,response_a,response_b,model_a,model_b,winner"]
+    for n in range(20):
+        for voter, winner in enumerate(["A", "tie" if n % 2 else "both bad", "B"]):
+            texts = (f"answer {n}", f"other {n}") if voter else (f"other {n}", f"answer {n}")  # one saw them exchanged
+            models = ("m", "n") if voter else ("n", "m")
+            lines.append(f"p{n},v{voter},question {n},{','.join((*texts, *models))},{winner}")
+    (tmp_path / "votes.csv").write_text("\n".join(lines) + "\n")
+    code, out, err = job(f"data.train={tmp_path}/votes.csv")
+    assert code == 0, err
+    assert "20 train" in out
+    assert "train: format winner" in err
+    records = table(tmp_path, "train").to_pylist()
+    assert [row["id"] for row in records] == [f"p{n}" for n in range(20)]
+    # A of the first voter, who saw the answers in this order; B of the third is A's other side, so it is for A.
+    assert all(row["votes"] == [2.0, 0.0, 1.0] and row["voters"] == 3 for row in records)
+    manifest = json.loads((tmp_path / "run/records/manifest.json").read_text())
+    assert manifest["metrics"]["votes"] == {"a": 40.0, "b": 0.0, "tie": 20.0}
+    assert manifest["metrics"]["both_bad_as_tie"] == 10.0
+    assert manifest["metrics"]["format"] == {"train": ["winner"]}
+    ballots = table(tmp_path, "voters/train").to_pylist()
+    assert [ballot["voter"] for ballot in ballots[:3]] == ["v0", "v1", "v2"]
+    assert [ballot["votes"] for ballot in ballots[:3]] == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+
+
+def test_columns_of_the_settings_map_any_table(tmp_path, job):
+    rows = [
+        {"question": f"question {n}", "answers": [f"first {n}", f"second {n}"], "label": n % 3, "who": {"id": n % 2}}
+        for n in range(30)
+    ]
+    (tmp_path / "votes.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    columns = (
+        "{prompt: question, response_a: [answers, 0], response_b: [answers, 1], voter: [who, id],"
+        " winner: {column: label, map: {1: a, 2: b, 0: tie}}}"
+    )
+    code, _, err = job(f"data.train={tmp_path}/votes.jsonl", f"data.columns={columns}")
+    assert code == 0, err
+    records = table(tmp_path, "train").to_pylist()
+    assert records[1]["response_b"] == ["second 1"]
+    assert [row["label"] for row in records[:3]] == [2, 0, 1]
+    code, _, err = job(f"data.train={tmp_path}/votes.jsonl", f"data.columns={columns.replace('question', 'query')}")
+    assert code == 2
+    assert "no column 'query', which data.columns names" in err
+
+
+def test_most_rows_decide_the_kind_of_texts_though_the_first_ones_differ(tmp_path, job):
+    lists = [vote(n) for n in range(60)]  # more than are looked at first
+    plain = [vote(n, prompt=f"q {n}", response_a=f'["a {n}"]', response_b=f"b {n}") for n in range(60, 200)]
+    assert job(f"data.train={write_votes(tmp_path / 'train.csv', lists + plain)}")[0] == 0
+    records = table(tmp_path, "train").to_pylist()
+    assert len(records) == 200
+    assert records[0]["prompt"] == [lists[0]["prompt"]]
+    assert records[100]["response_a"] == ['["a 100"]']
+
+
+def test_the_better_answer_of_chosen_and_rejected_is_on_either_side(tmp_path, job):
+    lines = [json.dumps({"prompt": f"q {n}", "chosen": f"good {n}", "rejected": f"bad {n}"}) for n in range(200)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(lines))
+    code, _, err = job(f"data.train={tmp_path}/pairs.jsonl")
+    assert code == 0, err
+    assert "drawn" in err
+    records = table(tmp_path, "train").to_pylist()
+    assert all((row["response_a"][0].startswith("good")) == (row["label"] == 0) for row in records)
+    assert 70 < sum(row["label"] for row in records) < 130
