@@ -264,9 +264,17 @@ def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) 
 
 
 def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
-    reasons = manifest["metrics"]["quarantine"]
-    if not reasons:
-        return []
-    counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-    count = sum(reasons.values())
-    return [f"{count} row{'s' if count > 1 else ''} quarantined ({counted}): see {stage.folder / 'quarantine'}"]
+    metrics, notes = manifest["metrics"], []
+    if metrics.get("both_bad_as_tie"):
+        notes.append(
+            f"{metrics['both_bad_as_tie']:g} votes that both are bad count as ties; data.outcomes can keep them"
+        )
+    if metrics.get("attachments"):
+        notes.append(f"{metrics['attachments']} images and files are left out; a marker is in their place")
+    reasons = metrics["quarantine"]
+    if reasons:
+        counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+        count = sum(reasons.values())
+        plural = "s" if count > 1 else ""
+        notes.append(f"{count} row{plural} quarantined ({counted}): see {stage.folder / 'quarantine'}")
+    return notes

@@ -24,7 +24,9 @@ class KaggleFormat(VoteFormat):
     """Texts as lists of turns, chat messages or plain text; votes as 0 and 1, or as shares."""
 
     name = "kaggle"
-    summary = "LMSYS competition and 55k set: winner_model_a, winner_model_b, winner_tie"
+    summary = (
+        "LMSYS competition and 55k set: prompt, response_a, response_b, winner_model_a, winner_model_b, winner_tie"
+    )
     has_kinds = True
     texts = frozenset({"prompt", "response_a", "response_b"})
     votes = frozenset(_OUTCOMES)

@@ -16,7 +16,7 @@ class WinnerFormat(VoteFormat):
     """Texts as in the Kaggle shape; `winner` is model_a, A, left, tie, both_bad and so on."""
 
     name = "winner"
-    summary = "WSDM Cup, and tables with a column `winner`"
+    summary = "WSDM Cup, and most teams' tables: prompt, response_a, response_b, winner"
     has_kinds = True
     texts = frozenset({"prompt", "response_a", "response_b"})
     votes = frozenset({"winner"})

@@ -116,3 +116,24 @@ def test_a_mode_scores_through_vllm_and_joins_the_blend(tmp_path, flags):
     blender = json.loads((tmp_path / "run/blend/weights.json").read_text())["blender"]
     assert blender["models"] == ["descent", "strict"]
     assert "strict" in (tmp_path / "run/report/index.html").read_text()
+
+
+def test_a_format_reads_votes_on_rays_workers(tmp_path):
+    lines = [
+        {
+            "task": f"task {n}",
+            "red": f"r {n}",
+            "blue": f"b {n}",
+            "prefers": ("red", "blue", "neither")[n % 3],
+            "who": "ann",
+        }
+        for n in range(30)
+    ]
+    (tmp_path / "duels.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    flags = ["--plugin", str(ROOT / "examples/custom_format.py")]
+    done = run_job("ingest", tmp_path / "run", f"data.train={tmp_path}/duels.jsonl", "data.folds=2", flags=flags)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "train: format duel" in done.stderr
+    records = pq.ParquetDataset(tmp_path / "run/records/train").read().to_pylist()
+    assert [record["label"] for record in records[:3]] == [0, 1, 2]
+    assert records[0]["response_b"] == ["b 0"]

@@ -7,8 +7,9 @@ import pytest
 
 from core.errors import InputError
 from core.registry import FORMATS
-from tests.helpers.commands import SHARED
+from tests.helpers.commands import ROOT, SHARED
 from tests.helpers.ingest import ingest_here
+from votes.reference import markdown
 
 FILES = SHARED / "formats"
 EXPECTED: dict[str, Any] = json.loads((FILES / "expected.json").read_text("utf-8")) if FILES.is_dir() else {}
@@ -74,3 +75,8 @@ def test_an_unknown_or_ambiguous_file_is_refused_without_a_hint_to_exchange_side
         ingest_here(tmp_path, path)
     assert "rename" not in caught.value.fix
     assert "data." in caught.value.fix
+
+
+def test_the_page_is_up_to_date():
+    page = (ROOT / "docs/formats.md").read_text("utf-8")
+    assert page == markdown(), "run `python -m votes.reference > docs/formats.md`"

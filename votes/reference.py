@@ -1,0 +1,76 @@
+"""Generate the reference of vote formats, docs/formats.md, from the registry.
+
+Run as: python -m votes.reference > docs/formats.md
+"""
+
+from __future__ import annotations
+
+from core.registry import FORMATS
+
+_TEXT = """# Vote formats
+
+`data.train` and `data.test` name a file, a folder, a glob or a URI. The format is recognized by the columns or
+keys, never by the file's name. The log and `records/manifest.json` name it. `--set data.format=NAME` forces one.
+
+Files are CSV (`,`, `;`, tab or `|`), JSON Lines, JSON or Parquet, plain or compressed (`.gz`, `.zst`). JSON is a
+list of objects, an object with one list inside, or a table as pandas writes it. UTF-8 is expected, UTF-16 and
+UTF-32 with a byte order mark are recognized, `data.encoding` names any other encoding.
+
+{table}
+
+Pairs to score need the columns of the texts alone.
+
+## Any other table
+
+`data.columns` names the columns. A list is a path of keys and positions inside a column:
+
+```yaml
+data:
+  train: labels.jsonl
+  columns:
+    prompt: question
+    response_a: [answers, 0]
+    response_b: [answers, 1]
+    winner: {{column: label, map: {{1: a, 2: b, 0: tie}}}}
+    voter: annotator
+```
+
+`id`, `pair_id`, `voter`, `time`, `model_a`, `model_b` and `language` are optional. Without `map` a winner is `A`,
+`model_a`, `left`, `tie`, `both_bad` and so on, in any spelling.
+
+## How texts are read
+
+- A text is a list of turns (JSON, or as Python and NumPy write lists), chat messages, or plain text. The kind is
+  decided for the whole file, by most of its rows: one answer of a plain-text file may start like a list.
+  `data.text_format` forces it.
+- Messages become rounds. A system turn is part of its round's prompt, tool turns are part of the answer. Text
+  blocks are joined. Images and files become a marker such as `[image]`, and the manifest counts them.
+- Transcripts with `Human:` and `Assistant:` are split into turns.
+- Where a format names the better answer first, A and B are drawn by a hash of the texts. A fixed order would teach
+  the answer.
+- A ranked list gives its pairs: all of them, or those that `data.pairs` names.
+
+## How votes are read
+
+- Rows with one `pair_id` are votes on one pair. So are rows of known voters with the same texts, and rows with the
+  same id and texts. The votes of a pair become one record with vote counts. Who voted stays in `records/voters/`. A
+  pair that a row shows in the other order counts with its sides exchanged.
+- Shares that sum to 1 are a soft vote. A graded preference of strength s on a scale to m is (1 + s/m) / 2 for its
+  side, the rest is a tie.
+- `both_bad` counts as a tie unless `data.outcomes` names it. The log says so.
+"""
+
+
+def markdown() -> str:
+    """Return the page."""
+    rows = ["| format | what it is | columns or keys |", "|---|---|---|"]
+    for member in sorted(FORMATS, key=lambda member: member.name):
+        if not type(member).__module__.startswith("votes.formats."):  # a plugin's
+            continue
+        title, _, columns = member.summary.partition(": ")
+        rows.append(f"| `{member.name}` | {title} | {columns} |")
+    return _TEXT.format(table="\n".join(rows))
+
+
+if __name__ == "__main__":
+    print(markdown(), end="")
