@@ -83,7 +83,8 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     sets = {"all": families != ""}
     sets |= {f"only {name}": families == name for name in names}
     sets |= {f"without {name}": families != name for name in names}
-    labels, folds = records.labels_and_folds()
+    votes = records.votes()
+    labels, folds = votes.labels, votes.folds
     task = ray.remote(num_cpus=1)(_out_of_fold)
     jobs = {
         (name, fold): task.remote(data, np.flatnonzero(chosen), fold)
@@ -95,7 +96,7 @@ def measure(run: Run) -> tuple[dict[str, int], dict[str, npt.NDArray[np.float64]
     for (name, fold), job in jobs.items():
         probabilities[name][folds == fold] = ray.get(job)
         progress.advance()
-    probabilities["prior"] = class_prior_baseline(labels, folds)
+    probabilities["prior"] = class_prior_baseline(votes)
     losses = {name: record_log_loss(values, labels) for name, values in probabilities.items()}
     return (
         {name: int((families == name).sum()) for name in names},

@@ -116,7 +116,8 @@ def _training(pairs: SyntheticPairs, predictions: Probabilities, seed: int) -> B
     parts = nested_parts(assign_folds(pairs.labels, groups, FOLDS, seed), groups)
     names = ("noisy", "mis-scaled", "noise")
     facts = RecordFacts(np.zeros(rows, np.int8), np.zeros(rows))
-    return BlendInputs(names, predictions, Votes(pairs.labels, parts, groups), facts)
+    votes = Votes(pairs.labels, parts, groups, np.ones(rows), np.arange(rows))
+    return BlendInputs(names, predictions, votes, facts)
 
 
 if __name__ == "__main__":

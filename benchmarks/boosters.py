@@ -30,7 +30,7 @@ from core.ray_session import connect
 from core.run import Run
 from core.settings.loader import load_settings
 from featurize.store import FeatureStore
-from metrics.scores import log_loss
+from metrics.scores import vote_log_loss
 from train.boosters.load import load_data
 from votes.records import open_records
 from votes.swap import swap_average
@@ -99,12 +99,12 @@ def run_side(side: str, engine: str, run_folder: str) -> dict[str, Any]:
     sides: dict[str, Callable[..., tuple[float, dict[int, Probabilities]]]]
     sides = {"ours": _ours, "loop": _loop, "tasks": _tasks}
     seconds, predicted = sides[side](lambda: load_data(features, records), recipe, run)
-    labels, folds = records.labels_and_folds()
-    out_of_fold = np.empty((len(labels), 3))
+    votes, folds = records.vote_counts(), records.folds()
+    out_of_fold = np.empty(votes.shape)
     for fold, probabilities in predicted.items():
         out_of_fold[folds == fold] = probabilities
     columns = len(features.layout.columns())
-    return {"seconds": seconds, "columns": columns, "log_loss": log_loss(out_of_fold, labels)}
+    return {"seconds": seconds, "columns": columns, "log_loss": vote_log_loss(out_of_fold, votes)}
 
 
 def _ours(load: Callable[[], BoosterData], recipe: BoosterRecipe, run: Run) -> tuple[float, dict[int, Probabilities]]:

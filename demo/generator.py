@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from demo.texts import Prompt, Style, generate_prompt, vary_prompt, write_answer
-from demo.utility import overlap, read_traits, utility, vote_probabilities
+from demo.utility import divide_ties, overlap, read_traits, utility, vote_probabilities
 from metrics.scores import log_loss
 from votes.schema import PROBABILITIES, TEXTS, WINNERS
 
@@ -27,13 +27,7 @@ _MODELS: Final = (
 _REPEATED: Final = 0.09  # share of records whose prompt comes from the stream's popular ones
 _POPULAR: Final = 150
 
-_TABLE: Final = pa.schema(
-    [
-        *((name, pa.string()) for name in ("id", "model_a", "model_b", *TEXTS)),
-        *((name, pa.int64()) for name in WINNERS),
-    ]
-)
-_TRUTH: Final = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in PROBABILITIES)])
+_TEXT_COLUMNS: Final = ("id", "model_a", "model_b", *TEXTS)
 
 
 @dataclass(frozen=True)
@@ -41,17 +35,18 @@ class SyntheticPairs:
     """Records in the Kaggle schema and the truth behind their votes, row for row."""
 
     table: pa.Table  # id, model_a, model_b, the texts as JSON lists of turns, one-hot votes (int64)
-    truth: pa.Table  # id, p_a, p_b, p_tie: the probabilities that the votes were drawn from
+    truth: pa.Table  # id and the probabilities that the votes were drawn from
 
     @property
     def probabilities(self) -> npt.NDArray[np.float64]:
-        """The true probabilities (n, 3) of A, B and tie."""
-        return np.stack([self.truth[name].to_numpy() for name in PROBABILITIES], axis=1)
+        """The true probabilities (n, k) of the outcomes."""
+        return np.stack([self.truth[name].to_numpy() for name in self.truth.column_names[1:]], axis=1)
 
     @property
     def labels(self) -> npt.NDArray[np.int8]:
         """The votes (n,) as indices into votes.schema.LABELS."""
-        one_hot = np.stack([self.table[name].to_numpy() for name in WINNERS], axis=1)
+        winners = [name for name in WINNERS if name in self.table.column_names]
+        one_hot = np.stack([self.table[name].to_numpy() for name in winners], axis=1)
         labels: npt.NDArray[np.int8] = one_hot.argmax(axis=1).astype(np.int8)
         return labels
 
@@ -73,8 +68,8 @@ class _Pair(NamedTuple):
     responses: tuple[list[str | None], list[str | None]]
 
 
-def generate_pairs(rows: int, seed: int, stream: str = "train") -> SyntheticPairs:
-    """Draw `rows` records; the same arguments give the same bytes.
+def generate_pairs(rows: int, seed: int, stream: str = "train", classes: int = 3) -> SyntheticPairs:
+    """Draw `rows` records; the same arguments give the same bytes. `classes` is the number of outcomes, 2 to 4.
 
     Streams of different names, and the same stream with different seeds, are independent and share no id. A shorter
     draw is the beginning of a longer one. Votes follow the model in demo.utility. About 9% of the prompts repeat
@@ -86,14 +81,15 @@ def generate_pairs(rows: int, seed: int, stream: str = "train") -> SyntheticPair
         raise ValueError(f"rows and seed must not be negative, got {rows} and {seed}")
     name = int.from_bytes(hashlib.blake2b(f"{stream}\0{seed}".encode(), digest_size=8).digest(), "big")
     popular = _popular_prompts(_random(np.random.SeedSequence(seed, spawn_key=(name, 0))))
-    columns: dict[str, list[object]] = {field.name: [] for field in _TABLE}
+    winners = WINNERS[: max(classes, 3)]  # the Kaggle schema has a column of ties even where nobody ties
+    columns: dict[str, list[object]] = {column: [] for column in (*_TEXT_COLUMNS, *winners)}
     truths = []
     for block, start in enumerate(range(0, rows, _BLOCK)):
         seeds = np.random.SeedSequence(seed, spawn_key=(name, 1 + block))
         pairs = list(_draw_pairs(_random(seeds), popular, min(_BLOCK, rows - start)))
-        truth = _true_probabilities(pairs)
+        truth = _true_probabilities(pairs, classes)
         uniforms = np.random.default_rng(seeds).random(len(pairs))
-        votes = (uniforms[:, None] > truth.cumsum(axis=1)[:, :2]).sum(axis=1)
+        votes = (uniforms[:, None] > truth.cumsum(axis=1)[:, : classes - 1]).sum(axis=1)
         truths.append(truth)
         # 53 bits, so that an id survives a conversion to float: 29 for the stream, 24 for the row.
         columns["id"] += [str((name >> 35 << 24) + start + row) for row in range(len(pairs))]
@@ -101,11 +97,13 @@ def generate_pairs(rows: int, seed: int, stream: str = "train") -> SyntheticPair
             columns[f"model_{suffix}"] += [pair.models[side] for pair in pairs]
             columns[f"response_{suffix}"] += [encode_turns(pair.responses[side]) for pair in pairs]
         columns["prompt"] += [encode_turns(pair.prompt) for pair in pairs]
-        for label, winner in enumerate(WINNERS):
+        for label, winner in enumerate(winners):
             columns[winner] += (votes == label).astype(int).tolist()
-    probabilities = np.concatenate([np.empty((0, 3)), *truths])
+    probabilities = np.concatenate([np.empty((0, classes)), *truths])
+    table = pa.schema([*((column, pa.string()) for column in _TEXT_COLUMNS), *((name, pa.int64()) for name in winners)])
+    truth_schema = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in PROBABILITIES[:classes])])
     truth_columns = [columns["id"], *probabilities.T]
-    return SyntheticPairs(pa.table(columns, schema=_TABLE), pa.table(truth_columns, schema=_TRUTH))
+    return SyntheticPairs(pa.table(columns, schema=table), pa.table(truth_columns, schema=truth_schema))
 
 
 def write_csv(pairs: SyntheticPairs, target: str | os.PathLike[str] | TextIO, labeled: bool) -> None:
@@ -198,9 +196,9 @@ def _spoil(rng: random.Random, answer: list[str | None]) -> list[str | None]:
     return answer
 
 
-def _true_probabilities(pairs: list[_Pair]) -> npt.NDArray[np.float64]:
-    """Return the probabilities (n, 3) of the votes, from the texts alone."""
+def _true_probabilities(pairs: list[_Pair], classes: int) -> npt.NDArray[np.float64]:
+    """Return the probabilities (n, k) of the votes, from the texts alone."""
     seen = [[read_traits(pair.prompt, response) for response in pair.responses] for pair in pairs]
     utilities = np.array([[utility(a), utility(b)] for a, b in seen])
     overlaps = np.array([overlap(a.vocabulary, b.vocabulary) for a, b in seen])
-    return vote_probabilities(utilities[:, 0], utilities[:, 1], overlaps)
+    return divide_ties(vote_probabilities(utilities[:, 0], utilities[:, 1], overlaps), utilities, classes)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -49,25 +50,26 @@ def make_pairs(run: Run) -> list[StageResult]:
     if synthetic is None or not is_synthetic(run):
         return []
     rows = {"train": synthetic.train_rows, "test": synthetic.test_rows}
+    classes = len(synthetic.outcomes)
     stage = Stage(
         "demo_pairs",
         pairs_folder(run),
-        settings={"seed": run.settings.seed, "rows": rows, "version": GENERATOR_VERSION},
+        settings={"seed": run.settings.seed, "rows": rows, "version": GENERATOR_VERSION, "classes": classes},
     )
     manifest = None if run.force else stage.manifest()
     if manifest is None:
         stage.begin()
-        manifest = _write_pairs(run, stage, rows)
+        manifest = _write_pairs(run, stage, rows, classes)
         return [StageResult("demo_pairs", False, manifest)]
     return [StageResult("demo_pairs", True, manifest)]
 
 
-def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, Any]:
+def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int], classes: int) -> dict[str, Any]:
     from demo.generator import generate_pairs, write_csv
 
     best = {}
     for split, count in rows.items():
-        pairs = generate_pairs(count, seed=run.settings.seed, stream=split)
+        pairs = generate_pairs(count, seed=run.settings.seed, stream=split, classes=classes)
         text = io.StringIO(newline="")
         write_csv(pairs, text, labeled=split == "train")
         stage.folder.write_bytes(f"{split}.csv", text.getvalue().encode())
@@ -76,12 +78,15 @@ def _write_pairs(run: Run, stage: Stage, rows: Mapping[str, int]) -> dict[str, A
     return stage.commit(rows=rows, metrics={"best_log_loss": best})
 
 
-def true_probabilities(run: Run, ids: pa.ChunkedArray) -> Probabilities | None:
-    """Return the true probabilities (n, 3) of the training records `ids` if they are synthetic, else None."""
+def true_probabilities(run: Run, ids: pa.ChunkedArray, classes: int) -> Probabilities | None:
+    """Return the true probabilities (n, k) of the training records `ids` if they are synthetic, else None."""
     if not is_synthetic(run):
         return None
     table = pairs_folder(run).read_table("truth-train.parquet")
-    return predictions.probabilities_from_table(table.take(pc.index_in(ids, table["id"].combine_chunks())))
+    truth = predictions.probabilities_from_table(table.take(pc.index_in(ids, table["id"].combine_chunks())))
+    if truth.shape[1] > classes:  # both bad counts as a tie
+        truth = np.column_stack([truth[:, : classes - 1], truth[:, classes - 1 :].sum(axis=1)])
+    return truth
 
 
 def checkpoint_folder(run: Run, llm: Llm) -> Folder:
@@ -99,6 +104,7 @@ def checkpoint_stage(run: Run, llm: Llm) -> Stage:
             "version": TINY_LLM_VERSION,
             "max_tokens": llm.max_tokens,
             "packing": packing_fingerprint(llm.max_tokens),
+            "classes": _classes(run),
             **(llm.demo.model_dump() if llm.demo else {}),
         },
     )
@@ -117,18 +123,27 @@ def build_tiny_checkpoints(run: Run) -> list[StageResult]:
         connect(run)
         logs.info("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
         build = ray.remote(num_cpus=1)(_build_checkpoint)
-        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed) for llm in missing])
+        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed, _classes(run)) for llm in missing])
     return results
 
 
-def _build_checkpoint(llm: Llm, stage: Stage, seed: int) -> StageResult:
+def _classes(run: Run) -> int:
+    """Return the number of outcomes that the made-up votes of a tiny checkpoint's training have."""
+    data = run.settings.data
+    outcomes = data.outcomes or (data.synthetic.outcomes if data.synthetic is not None and is_synthetic(run) else None)
+    return 3 if outcomes is None else min(len(outcomes), 3 if data.outcomes is None else 4)
+
+
+def _build_checkpoint(llm: Llm, stage: Stage, seed: int, classes: int) -> StageResult:
     from demo.tiny_llm import build_tiny_llm
 
     started = time.monotonic()
     stage.begin()
     with tempfile.TemporaryDirectory() as folder:
         assert llm.demo is not None
-        metrics = build_tiny_llm(llm.demo.architecture, Path(folder), seed=seed, max_tokens=llm.max_tokens)
+        metrics = build_tiny_llm(
+            llm.demo.architecture, Path(folder), seed=seed, max_tokens=llm.max_tokens, classes=classes
+        )
         names = {path.name for path in Path(folder).iterdir()}
         for name in sorted(names):
             stage.folder.write_bytes(name, (Path(folder) / name).read_bytes())

@@ -13,7 +13,7 @@ from demo.generator import SyntheticPairs, decode_turns, generate_pairs
 from featurize.tokens.packing import TEMPLATE, Packer, save_packing
 from metrics.scores import log_loss
 from votes.schema import LABELS, TEXTS
-from votes.swap import SWAPPED_LABEL, swap_average
+from votes.swap import swap_average, swap_probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,6 +59,7 @@ def build_tiny_llm(
     seed: int,
     max_tokens: int = 192,
     training: TinyLlmTraining | None = None,
+    classes: int = 3,
 ) -> dict[str, float]:
     """Train a tiny model and save it to `folder`: safetensors, config, tokenizer and packing.json.
 
@@ -84,9 +85,9 @@ def build_tiny_llm(
             torch.manual_seed(seed)
             tokenizer = _train_tokenizer(architecture, seed, max_tokens)
             packer = Packer(tokenizer, max_tokens)
-            train = generate_pairs(training.rows, seed, f"llm-{architecture}")
-            held_out = generate_pairs(_HELD_OUT_ROWS, seed, f"llm-{architecture}-held-out")
-            model = _new_model(architecture, len(tokenizer))
+            train = generate_pairs(training.rows, seed, f"llm-{architecture}", classes)
+            held_out = generate_pairs(_HELD_OUT_ROWS, seed, f"llm-{architecture}-held-out", classes)
+            model = _new_model(architecture, len(tokenizer), classes)
             _fit(model, _pack(packer, train), train.probabilities, training, seed)
             predicted = _predict(model, _pack(packer, held_out))
     finally:
@@ -141,8 +142,8 @@ def _train_tokenizer(architecture: TinyArchitecture, seed: int, max_tokens: int)
     )
 
 
-def _new_model(architecture: TinyArchitecture, vocabulary: int) -> PreTrainedModel:
-    """Make a model with random weights, float32, with a head for the three labels."""
+def _new_model(architecture: TinyArchitecture, vocabulary: int, classes: int) -> PreTrainedModel:
+    """Make a model with random weights, float32, with a head for the outcomes."""
     from transformers import (
         Gemma2Config,
         Gemma2ForSequenceClassification,
@@ -156,8 +157,8 @@ def _new_model(architecture: TinyArchitecture, vocabulary: int) -> PreTrainedMod
         "pad_token_id": _PAD,
         "bos_token_id": _BOS,
         "eos_token_id": _EOS,
-        "id2label": dict(enumerate(LABELS)),
-        "label2id": {label: index for index, label in enumerate(LABELS)},
+        "id2label": dict(enumerate(LABELS[:classes])),
+        "label2id": {label: index for index, label in enumerate(LABELS[:classes])},
         "problem_type": "single_label_classification",
     }
     if architecture == "llama":
@@ -218,13 +219,13 @@ def _fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
     )
-    both = np.stack([targets, targets[:, SWAPPED_LABEL]], axis=1)
+    both = np.stack([targets, swap_probabilities(targets)], axis=1)
     batches = _batches(np.array([len(ids) for ids, _ in packed]), training.batch_size, seed)
     model.train()
     for _ in range(steps):
         chosen = next(batches)
         logits = model(**_batch([ids for index in chosen for ids in packed[index]])).logits
-        target = torch.tensor(both[chosen].reshape(-1, len(LABELS)), dtype=torch.float32)
+        target = torch.tensor(both[chosen].reshape(-1, targets.shape[1]), dtype=torch.float32)
         loss = torch.nn.functional.cross_entropy(logits, target)
         optimizer.zero_grad()
         loss.backward()
@@ -234,10 +235,10 @@ def _fit(
 
 
 def _predict(model: PreTrainedModel, packed: list[tuple[TokenIds, TokenIds]], size: int = 32) -> Probabilities:
-    """Return swap-averaged probabilities (n, 3)."""
+    """Return swap-averaged probabilities (n, k)."""
     import torch
 
-    result = np.empty((len(packed), len(LABELS)))
+    result = np.empty((len(packed), model.config.num_labels))
     order = np.argsort([len(ids) for ids, _ in packed], kind="stable")
     model.eval()
     with torch.no_grad():
@@ -250,7 +251,7 @@ def _predict(model: PreTrainedModel, packed: list[tuple[TokenIds, TokenIds]], si
 
 
 def _symmetric_shares(pairs: SyntheticPairs) -> Doubles:
-    """Return class shares (3,) of the votes in both orders."""
-    shares = np.bincount(pairs.labels, minlength=len(LABELS)) / len(pairs.labels)
-    symmetric: Doubles = (shares + shares[SWAPPED_LABEL]) / 2
+    """Return class shares (k,) of the votes in both orders."""
+    shares = np.bincount(pairs.labels, minlength=pairs.probabilities.shape[1]) / len(pairs.labels)
+    symmetric: Doubles = (shares + swap_probabilities(shares[None])[0]) / 2
     return symmetric

@@ -36,6 +36,8 @@ RELEVANCE_EFFECT: Final = 0.5  # all of the prompt's longer words repeated, agai
 EMPTY_ANSWER_EFFECT: Final = -3.0  # on top of what an answer of no length loses
 TIE_INTERCEPT: Final = 0.05
 TIE_OVERLAP_SLOPE: Final = 0.8
+BOTH_BAD_CENTER: Final = 2.0  # mean utility at which half of the ties are two bad answers
+BOTH_BAD_SCALE: Final = 0.8
 
 # Devanagari vowel signs are no word characters to `re`; CJK is written without spaces, so each character counts.
 _WORD = re.compile(
@@ -146,3 +148,21 @@ def vote_probabilities(
     worths = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: npt.NDArray[np.float64] = worths / worths.sum(axis=1, keepdims=True)
     return shares
+
+
+def divide_ties(
+    probabilities: npt.NDArray[np.float64], utilities: npt.NDArray[np.float64], classes: int
+) -> npt.NDArray[np.float64]:
+    """Return probabilities (n, k) of 2, 3 or 4 outcomes, from those of A, B and tie (n, 3) and the utilities (n, 2).
+
+    Without ties a voter decides: A and B share the rest. With both bad, a tie is one of two bad answers the more often
+    the less their mean utility is.
+    """
+    if classes == 2:
+        decided: npt.NDArray[np.float64] = probabilities[:, :2] / probabilities[:, :2].sum(axis=1, keepdims=True)
+        return decided
+    if classes == 3:
+        return probabilities
+    bad = 1 / (1 + np.exp((utilities.mean(axis=1) - BOTH_BAD_CENTER) / BOTH_BAD_SCALE))
+    tie = probabilities[:, 2]
+    return np.column_stack([probabilities[:, :2], tie * (1 - bad), tie * bad])

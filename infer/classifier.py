@@ -23,7 +23,7 @@ PackedOrder = tuple[Sequence[IdArray], Sequence[IdArray]]  # ids of each record,
 
 
 class Classifier:
-    """A model of a folder with a three-way head, on a GPU or on CPU threads.
+    """A model of a folder with a head for the outcomes, on a GPU or on CPU threads.
 
     `packing` describes the records to predict: see featurize.tokens.packing.packing_settings. Raises InputError if the
     model was trained on records with another packing.
@@ -60,14 +60,14 @@ class Classifier:
         self._bfloat16 = bfloat16
 
     def predict(self, ab: PackedOrder, ba: PackedOrder) -> Probabilities:
-        """Return the swap-averaged probabilities (n, 3) of records, given both orders. Batches are by length.
+        """Return the swap-averaged probabilities (n, k) of records, given both orders. Batches are by length.
 
         For the parts see featurize.tokens.packing.Packer.pack_both_marked.
         """
         import torch
 
         lengths = np.array([len(ids) for ids in ab[0]], np.int64)
-        result = np.empty((len(lengths), 3))
+        result = np.empty((len(lengths), self._model.config.num_labels))
         with torch.no_grad():
             for batch in budget_batches(lengths, max(1, self._max_tokens_per_batch // 2)):
                 ids, parts = ([order[kind][n] for order in (ab, ba) for n in batch] for kind in (0, 1))

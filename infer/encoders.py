@@ -22,7 +22,6 @@ from featurize.tokens.packing import packing_settings
 from train.finetune.checkpoints import MODEL_FOLDER
 from train.finetune.stages import finetune_fold_stage, out_of_fold_predictions, trained_folds
 from votes import predictions
-from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
@@ -56,7 +55,7 @@ def predict_with_encoder(run: Run, records: Records, encoder: FinetunedEncoder, 
     tables, seconds = {}, 0.0
     if "train" in records.splits:
         out_of_fold = out_of_fold_predictions(records, models, folds)
-        _, fold_of = records.labels_and_folds()
+        fold_of = records.folds()
         is_predicted = np.isin(fold_of, folds)
         ids = records.read("train", ["id"])["id"].filter(pa.array(is_predicted))
         tables["train"] = predictions.predictions_table(ids, out_of_fold[is_predicted], fold_of[is_predicted])
@@ -166,10 +165,9 @@ class _ShardPredictor:
             table = self._tokens.read_table(shard)
             is_packed = pc.equal(table["reason"], "")
             packed = table.filter(is_packed)
-            values = np.full((len(table), len(LABELS)), np.nan)
-            values[is_packed.to_numpy()] = self._load(int(fold)).predict(
-                _read_order(packed, "ab"), _read_order(packed, "ba")
-            )
+            predicted_rows = self._load(int(fold)).predict(_read_order(packed, "ab"), _read_order(packed, "ba"))
+            values = np.full((len(table), predicted_rows.shape[1]), np.nan)
+            values[is_packed.to_numpy()] = predicted_rows
             predicted = pa.table(predictions.probability_columns(values))
             self._stage.folder.write_table(_shard_file(int(fold), shard), predicted, self._stage.fingerprint)
             rows.append(len(table))

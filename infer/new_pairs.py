@@ -114,5 +114,6 @@ def _notes(run: Run, records: Records) -> list[str]:
     if records.rows("test") > 1:
         return []
     (row,) = run.folder.read_table("predictions.parquet").to_pylist()
-    shares = ", ".join(f"{label} {row[f'blend_{name}']:.4f}" for label, name in zip(LABELS, PROBABILITIES, strict=True))
+    named = zip(LABELS, PROBABILITIES[: records.classes], strict=False)
+    shares = ", ".join(f"{label} {row[f'blend_{name}']:.4f}" for label, name in named)
     return [f"{row['id']}: {shares}"]

@@ -35,28 +35,31 @@ class BradleyTerryFit:
         return float(self.coefficients[n] - half), float(self.coefficients[n] + half)
 
 
-def fit_bradley_terry(differences: Doubles, wins: Doubles, groups: Groups) -> BradleyTerryFit:
+def fit_bradley_terry(
+    differences: Doubles, wins: Doubles, groups: Groups, weights: Doubles | None = None
+) -> BradleyTerryFit:
     """Fit by maximum likelihood: `differences` (n, d) of the features, `wins` (n,) of A from 0 to 1.
 
-    Newton's method maximizes the logistic log-likelihood. Half a win counts as half a record of either outcome
-    (fractional logit: Papke and Wooldridge 1996). The standard errors are cluster-robust over `groups` (n,), the
-    records of one prompt (Liang and Zeger 1986). Those of the Hessian would take half a win for as noisy as a win.
+    `weights` (n,) are the votes of each row, 1 if not given. Newton's method maximizes the logistic log-likelihood.
+    Half a win counts as half a record of either outcome (fractional logit: Papke and Wooldridge 1996). The standard
+    errors are cluster-robust over `groups` (n,), the records of one prompt (Liang and Zeger 1986). Those of the Hessian
+    would take half a win for as noisy as a win.
     """
-    size = differences.shape[1]
-    beta = np.zeros(size)
+    share = np.ones(len(wins)) if weights is None else weights
+    beta = np.zeros(differences.shape[1])
     for _ in range(_STEPS):
         chance = _logistic(differences @ beta)
-        gradient = differences.T @ (wins - chance) - _RIDGE * beta
-        step = np.linalg.solve(_hessian(differences, chance), gradient)
+        gradient = differences.T @ (share * (wins - chance)) - _RIDGE * beta
+        step = np.linalg.solve(_hessian(differences, chance, share), gradient)
         beta += step
         if np.abs(step).max() < 1e-10:
             break
     chance = _logistic(differences @ beta)
     _, group_of = np.unique(groups, return_inverse=True)
     count = int(group_of.max()) + 1
-    scores = differences * (wins - chance)[:, None]
+    scores = differences * (share * (wins - chance))[:, None]
     by_group = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in scores.T], axis=1)
-    bread = np.linalg.inv(_hessian(differences, chance))
+    bread = np.linalg.inv(_hessian(differences, chance, share))
     covariance = bread @ (by_group.T @ by_group) @ bread * count / max(count - 1, 1)
     return BradleyTerryFit(beta, np.sqrt(np.diag(covariance)))
 
@@ -66,7 +69,7 @@ def _logistic(scores: Doubles) -> Doubles:
     return chance
 
 
-def _hessian(differences: Doubles, chance: Doubles) -> Doubles:
-    weighted = differences * (chance * (1 - chance))[:, None]
+def _hessian(differences: Doubles, chance: Doubles, share: Doubles) -> Doubles:
+    weighted = differences * (share * chance * (1 - chance))[:, None]
     hessian: Doubles = weighted.T @ differences + _RIDGE * np.eye(differences.shape[1])
     return hessian

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from core.arrays import Doubles, Ints, Labels, Mask, Probabilities
+    from core.arrays import Doubles, Ints, Mask, Probabilities
+    from votes.arrays import Votes
 
 _NORMAL_95 = 1.959964  # the normal distribution's 97.5% quantile
 _MIN_BIN_RECORDS = 25  # in smaller bins the share of outcomes is noise
 
 
-def wilson_interval(successes: float, trials: int) -> tuple[float, float]:
+def wilson_interval(successes: float, trials: float) -> tuple[float, float]:
     """Return the 95% score interval of a share (Wilson 1927). It stays inside 0 to 1 for few trials, too."""
     share, square = successes / trials, _NORMAL_95**2 / trials
     middle = (share + square / 2) / (1 + square)
@@ -32,22 +33,27 @@ def equal_count_bins(values: Doubles, bins: int) -> Ints:
     return bin_of
 
 
-def reliability_diagram(probabilities: Doubles, outcomes: Mask, bins: int = 10) -> list[dict[str, Any]]:
+def reliability_diagram(
+    probabilities: Doubles, outcomes: Mask, weights: Doubles | None = None, bins: int = 10
+) -> list[dict[str, Any]]:
     """Return the reliability diagram of one class from its probabilities (n,) and whether it occurred (n,).
+
+    `weights` (n,) are the votes of each row, 1 if not given.
 
     Bins hold equally many records (adaptive bins: Nixon et al. 2019, "Measuring Calibration in Deep Learning").
     Preferences are rarely certain, so most bins of equal width would be empty. Each bin has its count, its mean
     probability, its share of outcomes and the 95% interval of that share.
     """
+    votes = np.ones(len(outcomes)) if weights is None else weights
     bin_of = equal_count_bins(probabilities, bins)
     diagram = []
     for number in range(int(bin_of.max()) + 1):
         inside = bin_of == number
-        count, occurred = int(inside.sum()), float(outcomes[inside].sum())
+        count, occurred = float(votes[inside].sum()), float((outcomes * votes)[inside].sum())
         diagram.append(
             {
-                "count": count,
-                "predicted": float(probabilities[inside].mean()),
+                "count": round(count),
+                "predicted": float(np.average(probabilities[inside], weights=votes[inside])),
                 "observed": occurred / count,
                 "ci95": list(wilson_interval(occurred, count)),
             }
@@ -55,10 +61,10 @@ def reliability_diagram(probabilities: Doubles, outcomes: Mask, bins: int = 10) 
     return diagram
 
 
-def confusion_matrix(probabilities: Probabilities, labels: Labels) -> Ints:
-    """Return counts (3, 3) of records by vote (rows) and most probable class (columns)."""
-    counts = np.zeros((3, 3), np.int64)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+def confusion_matrix(probabilities: Probabilities, votes: Votes) -> Doubles:
+    """Return counts (k, k) of votes by outcome (rows) and most probable class (columns)."""
+    counts = np.zeros((votes.classes, votes.classes))
+    np.add.at(counts, (votes.labels, probabilities.argmax(axis=1)), votes.weights)
     return counts
 
 

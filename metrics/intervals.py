@@ -12,8 +12,12 @@ if TYPE_CHECKING:
 _BATCH = 32  # bootstrap draws in one product of matrices
 
 
-def bootstrap_means(values: Doubles, groups: Groups, repetitions: int = 2000, seed: int = 0) -> Doubles:
+def bootstrap_means(
+    values: Doubles, groups: Groups, weights: Doubles | None = None, repetitions: int = 2000, seed: int = 0
+) -> Doubles:
     """Return bootstrap samples (repetitions, columns) of the column means of `values` (n, columns).
+
+    `weights` (n,) are the votes of each row, 1 if not given.
 
     Whole groups are drawn, because records of one prompt are not independent. Each mean is a ratio of drawn sums to
     drawn sizes: the cluster bootstrap (Cameron, Gelbach and Miller 2008).
@@ -22,8 +26,9 @@ def bootstrap_means(values: Doubles, groups: Groups, repetitions: int = 2000, se
 
     _, group_of = np.unique(groups, return_inverse=True)
     count = int(group_of.max()) + 1
-    sums = np.stack([np.bincount(group_of, weights=column, minlength=count) for column in values.T], axis=1)
-    sizes = np.bincount(group_of, minlength=count).astype(np.float64)
+    weights = np.ones(len(values)) if weights is None else weights
+    sums = np.stack([np.bincount(group_of, weights=column * weights, minlength=count) for column in values.T], axis=1)
+    sizes = np.bincount(group_of, weights=weights, minlength=count)
     rng = np.random.default_rng(seed)
     means = np.empty((repetitions, values.shape[1]))
     # The products are small. BLAS threads would mostly wait for each other: for seconds on a busy machine.
@@ -38,7 +43,7 @@ def bootstrap_means(values: Doubles, groups: Groups, repetitions: int = 2000, se
 
 
 def bootstrap_part_means(
-    values: Doubles, parts: Mask, groups: Groups, repetitions: int = 2000, seed: int = 0
+    values: Doubles, parts: Mask, groups: Groups, weights: Doubles | None = None, repetitions: int = 2000, seed: int = 0
 ) -> Doubles:
     """Return bootstrap samples (repetitions, k + 1) of the means of `values` (n,): over k `parts` (n, k), then all.
 
@@ -46,23 +51,25 @@ def bootstrap_part_means(
     if its draw has no record of the part.
     """
     members = np.concatenate([parts, np.ones((len(values), 1), bool)], axis=1)
-    means = bootstrap_means(np.concatenate([members * values[:, None], members], axis=1), groups, repetitions, seed)
+    columns = np.concatenate([members * values[:, None], members], axis=1)
+    means = bootstrap_means(columns, groups, weights, repetitions, seed)
     sums, sizes = np.split(means, 2, axis=1)
     with np.errstate(invalid="ignore"):
         part_means: Doubles = sums / sizes
     return part_means
 
 
-def standard_error(values: Doubles, groups: Groups) -> float:
+def standard_error(values: Doubles, groups: Groups, weights: Doubles | None = None) -> float:
     """Return the standard error of the mean of `values` (n,) if whole groups are independent; inf for a single group.
 
     It is cluster-robust, with the small-sample factor (Cameron, Gelbach and Miller 2008, section II).
     """
+    weights = np.ones(len(values)) if weights is None else weights
     _, group_of = np.unique(groups, return_inverse=True)
-    sums = np.bincount(group_of, weights=values - values.mean())
+    sums = np.bincount(group_of, weights=(values - np.average(values, weights=weights)) * weights)
     if len(sums) == 1:
         return float("inf")
-    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / len(values))
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * (sums**2).sum()) / weights.sum())
 
 
 def percentile_interval(samples: Doubles, level: float = 0.95) -> tuple[float, float]:

@@ -53,8 +53,7 @@ def _make_blend(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
     training = read_training(run, records, facts["train"])
     of_test = read_models(run, records, training.models, "test") if "test" in records.splits else None
     scored = score_blends(training, blend_recipes(run.settings), submission)
-    labels, folds = training.votes.labels, records.labels_and_folds()[1]
-    prior = class_prior_baseline(labels, folds)
+    prior = class_prior_baseline(records.votes())
     fitted = scored.blends[submission].fitted
     analysis = {
         **analyze_submission(scored, training, prior, seed=run.settings.seed),
@@ -66,7 +65,11 @@ def _make_blend(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
     weights = {"submission": submission, **metrics, "blender": fitted.blender.to_json()}
     stage.folder.write_json(outputs.WEIGHTS, weights)
     stage.folder.write_json(outputs.ANALYSIS, analysis)
-    written = {outputs.WEIGHTS, outputs.ANALYSIS, *outputs.write_oof_predictions(stage, records, folds, scored)}
+    written = {
+        outputs.WEIGHTS,
+        outputs.ANALYSIS,
+        *outputs.write_oof_predictions(stage, records, training.votes, scored),
+    }
     if of_test is not None:
         blended = outputs.write_test_predictions(stage, records, fitted.blender, of_test, facts["test"])
         ids = records.read("test", ["id"])["id"]

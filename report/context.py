@@ -13,7 +13,6 @@ from metrics.baselines import class_prior_baseline, length_baseline, uniform_bas
 from metrics.scores import record_log_loss
 from report.scores import score_sets
 from votes import predictions
-from votes.arrays import Votes, votes_from_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,21 +23,22 @@ if TYPE_CHECKING:
     from core.run import Run
     from core.settings.schema import Settings
     from core.storage import Folder
+    from votes.arrays import Votes
     from votes.records import Records
 
 
 @dataclass(frozen=True)
 class ReportContext:
-    """A finished run, read once for all sections. Arrays are in the order of the training records."""
+    """A finished run, read once for all sections. Arrays have a row for each row of the votes; see votes.arrays."""
 
     run: Run
     records: Records
     blend_manifest: Mapping[str, Any]
-    columns: Mapping[str, pa.Table]  # by split, see report.columns
-    rows: pa.Table  # id, model_a, model_b, label
+    columns: Mapping[str, pa.Table]  # by split, a row for each record; see report.columns
+    rows: pa.Table  # id, model_a, model_b, language
     votes: Votes
-    predictions: Mapping[str, Probabilities]  # (n, 3) by model; rows that a model does not predict are nan
-    blends: Mapping[str, Probabilities]  # (n, 3) by the name of the blend
+    predictions: Mapping[str, Probabilities]  # (m, k) by model; rows that a model does not predict are nan
+    blends: Mapping[str, Probabilities]  # (m, k) by the name of the blend
 
     @property
     def settings(self) -> Settings:
@@ -62,13 +62,18 @@ class ReportContext:
 
     @property
     def blend(self) -> Probabilities:
-        """Return the probabilities (n, 3) of the submitted blend."""
+        """Return the probabilities (m, k) of the submitted blend."""
         return self.blends[self.submission]
 
     @functools.cached_property
     def blend_losses(self) -> Doubles:
-        """Return the log loss (n,) of the submitted blend on each record."""
+        """Return the log loss (m,) of the submitted blend on each row of the votes."""
         return record_log_loss(self.blend, self.votes.labels)
+
+    @functools.cached_property
+    def train_columns(self) -> pa.Table:
+        """Return the columns of the training records, a row for each row of the votes."""
+        return self.votes.spread(self.columns["train"])
 
     @functools.cached_property
     def incomplete(self) -> list[str]:
@@ -77,15 +82,15 @@ class ReportContext:
 
     @functools.cached_property
     def baselines(self) -> dict[str, Probabilities]:
-        """Return the probabilities (n, 3) of the baselines, and of the truth where the demo knows it."""
-        labels, folds = self.votes.labels, self.votes.folds
-        lengths_a, lengths_b = (self.columns["train"][f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
+        """Return the probabilities (m, k) of the baselines, and of the truth where the demo knows it."""
+        votes = self.votes
+        lengths_a, lengths_b = (self.train_columns[f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
         baselines = {
-            "uniform": uniform_baseline(len(labels)),
-            "class prior": class_prior_baseline(labels, folds),
-            "length only": length_baseline(lengths_a, lengths_b, labels, folds),
+            "uniform": uniform_baseline(len(votes), votes.classes),
+            "class prior": class_prior_baseline(votes),
+            "length only": length_baseline(lengths_a, lengths_b, votes),
         }
-        truth = stages.true_probabilities(self.run, self.rows["id"])
+        truth = stages.true_probabilities(self.run, self.rows["id"], votes.classes)
         return baselines if truth is None else {**baselines, "truth (best attainable)": truth}
 
     @functools.cached_property
@@ -100,10 +105,15 @@ def read_context(
     run: Run, records: Records, blend_manifest: Mapping[str, Any], columns: Mapping[str, pa.Table]
 ) -> ReportContext:
     """Read votes and predictions of a finished run. Raises InputError if predictions do not fit the records."""
-    rows = records.read("train", ["id", "label", "fold", "group", "model_a", "model_b"])
+    votes = records.votes()
+    rows = votes.spread(records.read("train", ["id", "model_a", "model_b", "language"]))
     blends = {
-        name: predictions.probabilities_from_table((run.folder / "blend").read_table(f"train-{name}.parquet"))
+        name: votes.spread(
+            predictions.probabilities_from_table((run.folder / "blend").read_table(f"train-{name}.parquet"))
+        )
         for name in blend_manifest["metrics"]["weights"]
     }
-    by_model = {name: predictions.read_predictions(run, records, name, "train") for name in run.settings.models}
-    return ReportContext(run, records, blend_manifest, columns, rows, votes_from_table(rows), by_model, blends)
+    by_model = {
+        name: votes.spread(predictions.read_predictions(run, records, name, "train")) for name in run.settings.models
+    }
+    return ReportContext(run, records, blend_manifest, columns, rows, votes, by_model, blends)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from core.settings.tune import Search
     from core.storage import Folder
     from tune.search import TrialResult
+    from votes.records import Records
 
 # Part of the fingerprint: raise it when the same settings search in another way.
 VERSION = 1
@@ -57,7 +58,7 @@ def run_searches(run: Run) -> list[StageResult]:
             require_capacity(process_request("tune", booster))
             store = FeatureStore.open(run, records)
             data = put_data(run, store, records, booster.features, read_used_sources(run))
-            manifest = _SearchRun(run, stage, booster, search).run_trials(data, records.rows("train"))
+            manifest = _SearchRun(run, stage, booster, search).run_trials(data, records)
         best = manifest["metrics"]["best"]
         parameters = ", ".join(f"{name} {value:.4g}" for name, value in best["parameters"].items())
         note = f"best of {manifest['metrics']['trials']} trials {best['log_loss']:.4f}: {parameters}"
@@ -88,7 +89,7 @@ class _SearchRun:
     booster: Booster
     search: Search
 
-    def run_trials(self, data: Any, rows: int) -> dict[str, Any]:  # noqa: ANN401
+    def run_trials(self, data: Any, records: Records) -> dict[str, Any]:  # noqa: ANN401
         """Run the trials that are missing; return the manifest. `data` is a Ray object reference."""
         from tune.search import run_trials
         from tune.trial import SearchJob
@@ -114,7 +115,7 @@ class _SearchRun:
         work.delete_all()
         try:
             run_trials(
-                SearchJob(data, BoosterRecipe(self.booster, self.run.settings.seed), search),
+                SearchJob(data, BoosterRecipe(self.booster, self.run.settings.seed, records.classes), search),
                 list(finished),
                 keep_result,
                 work.uri,
@@ -123,7 +124,7 @@ class _SearchRun:
             )
         finally:
             work.delete_all()
-        return self._commit(finished, rows)
+        return self._commit(finished, records.rows("train"))
 
     def _finished_trials(self) -> list[TrialResult]:
         """Return the trials that an interrupted search with the same settings has finished."""

@@ -180,9 +180,10 @@ def ballots_name(shard: str) -> str:
 
 
 def _outcomes(shares: Doubles, request: PlanRequest) -> list[str]:
+    """Return the outcomes to predict: those of the settings, else A, B, and tie if anybody voted tie or both bad."""
     if request.outcomes is not None:
         return list(request.outcomes)
-    return ["a", "b", "tie"]
+    return list(OUTCOMES[: 3 if shares[:, _TIE:].any() else 2])
 
 
 def _folds(

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import InputError
-from votes.schema import PROBABILITIES, TEST_PREDICTIONS, TRAIN_PREDICTIONS
+from votes.schema import PROBABILITIES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,21 +28,20 @@ _IDS_SHOWN = 5
 
 
 def predictions_table(ids: pa.ChunkedArray, probabilities: Probabilities, folds: Folds | None = None) -> pa.Table:
-    """Return ids and probabilities (n, 3) as a prediction table; with folds (n,) for training records."""
-    columns = {"id": ids, **probability_columns(probabilities)}
-    if folds is None:
-        return pa.table(columns).cast(TEST_PREDICTIONS)
-    return pa.table({**columns, "fold": folds}).cast(TRAIN_PREDICTIONS)
+    """Return ids and probabilities (n, k) as a prediction table; with folds (n,) for training records."""
+    columns = {"id": ids.cast(pa.string()), **probability_columns(probabilities)}
+    return pa.table(columns if folds is None else {**columns, "fold": folds.astype(np.int16)})
 
 
 def probability_columns(probabilities: Probabilities) -> dict[str, Doubles]:
-    """Return probabilities (n, 3) as the columns of a prediction table."""
-    return {name: probabilities[:, n] for n, name in enumerate(PROBABILITIES)}
+    """Return probabilities (n, k) as the columns of a prediction table."""
+    return {PROBABILITIES[n]: probabilities[:, n] for n in range(probabilities.shape[1])}
 
 
 def probabilities_from_table(predictions: pa.Table) -> Probabilities:
-    """Return the probabilities (n, 3) of a prediction table."""
-    return np.stack([predictions[name].to_numpy() for name in PROBABILITIES], axis=1)
+    """Return the probabilities (n, k) of a prediction table."""
+    names = [name for name in PROBABILITIES if name in predictions.column_names]
+    return np.stack([predictions[name].to_numpy() for name in names], axis=1)
 
 
 def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dict[str, str]:
@@ -63,7 +62,7 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
 
 
 def read_predictions(run: Run, records: Records, model: str, split: str) -> Probabilities:
-    """Return the probabilities (n, 3) of a model in the order of the records.
+    """Return the probabilities (n, k) of a model in the order of the records.
 
     Rows are nan in folds that this model does not predict, and for records in its quarantine.
 
@@ -79,6 +78,12 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Prob
         raise InputError("the file is missing", where=where, fix="run the model's job again.") from None
     _check_rows(predictions, expected.filter(pa.array(scored)), where)
     values = probabilities_from_table(predictions)
+    if values.shape[1] != records.classes:
+        raise InputError(
+            f"it has {values.shape[1]} outcomes, the records have {records.classes}",
+            where=where,
+            fix="run the model's job again with --force.",
+        )
     valid = (values >= 0).all(axis=1) & (np.abs(values.sum(axis=1) - 1) <= _TOLERANCE)  # False for nan, too
     if not valid.all():
         raise InputError(
@@ -86,7 +91,7 @@ def read_predictions(run: Run, records: Records, model: str, split: str) -> Prob
             where=where,
             fix="check whether the model's training diverged, then run its job again with --force.",
         )
-    result = np.full((len(expected), len(PROBABILITIES)), np.nan)
+    result = np.full((len(expected), records.classes), np.nan)
     result[scored] = values
     return result
 

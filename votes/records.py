@@ -10,8 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from core.stage import fingerprint, require_stage
+from votes.arrays import Votes, counts_from_table, votes_from_table
 
 if TYPE_CHECKING:
+    from core.arrays import Doubles
     from core.run import Run
     from core.storage import Folder
 
@@ -40,7 +42,17 @@ class Records:
         )
 
     @property
-    def votes(self) -> list[str]:
+    def outcomes(self) -> tuple[str, ...]:
+        """The outcomes that votes have and models predict, in order."""
+        return tuple(self.manifest["metrics"].get("outcomes", ("a", "b", "tie")))
+
+    @property
+    def classes(self) -> int:
+        """Number of outcomes."""
+        return len(self.outcomes)
+
+    @property
+    def vote_files(self) -> list[str]:
         """Sorted digests of the files with training votes; folds and shards do not change them."""
         return sorted({digest for name, digest in self.manifest["inputs"].items() if name.startswith("train/")})
 
@@ -70,10 +82,18 @@ class Records:
         """Return some columns of all records of a split, in input order: ids, labels, folds, not texts."""
         return pa.concat_tables([self.folder.read_table(name, columns) for name in self.shards(split)])
 
-    def labels_and_folds(self, split: str = "train") -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int16]]:
-        """Return labels (n,) and folds (n,) of the training records, or of another source."""
-        table = self.read(split, ["label", "fold"])
-        return table["label"].to_numpy(), table["fold"].to_numpy()
+    def folds(self, split: str = "train") -> npt.NDArray[np.int16]:
+        """Return the folds (n,) of the training records, or of another source."""
+        folds: npt.NDArray[np.int16] = self.read(split, ["fold"])["fold"].to_numpy()
+        return folds
+
+    def vote_counts(self, split: str = "train") -> Doubles:
+        """Return the vote counts (n, k) of the records of a split."""
+        return counts_from_table(self.read(split, ["votes"]), self.classes)
+
+    def votes(self, split: str = "train") -> Votes:
+        """Return the votes of the training records, or of another source."""
+        return votes_from_table(self.read(split, ["votes", "fold", "group"]), self.classes)
 
 
 def record_settings(run: Run) -> dict[str, Any]:

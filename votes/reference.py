@@ -61,7 +61,7 @@ data:
 """
 
 
-def markdown() -> str:
+def formats_page() -> str:
     """Return the page."""
     rows = ["| format | what it is | columns or keys |", "|---|---|---|"]
     for member in sorted(FORMATS, key=lambda member: member.name):
@@ -73,4 +73,4 @@ def markdown() -> str:
 
 
 if __name__ == "__main__":
-    print(markdown(), end="")
+    print(formats_page(), end="")

@@ -8,12 +8,12 @@ from typing import Final
 
 import pyarrow as pa
 
-LABELS: Final = ("A", "B", "tie")
-PROBABILITIES: Final = ("p_a", "p_b", "p_tie")
+# In the order of votes.comparison.OUTCOMES. A run has the first two, three or four: Records.outcomes.
+LABELS: Final = ("A", "B", "tie", "both bad")
+PROBABILITIES: Final = ("p_a", "p_b", "p_tie", "p_both_bad")
 
 TEXTS: Final = ("prompt", "response_a", "response_b")
-WINNERS: Final = ("winner_model_a", "winner_model_b", "winner_tie")
-SUBMISSION_COLUMNS: Final = ("id", *WINNERS)
+WINNERS: Final = ("winner_model_a", "winner_model_b", "winner_tie", "winner_both_bad")
 
 _TURNS = pa.list_(pa.string())
 
@@ -49,9 +49,6 @@ BALLOTS: Final = pa.schema(  # one person's vote on a record; records/voters hol
         ("votes", pa.list_(pa.float64())),
     ]
 )
-
-TEST_PREDICTIONS: Final = pa.schema([("id", pa.string()), *((name, pa.float64()) for name in PROBABILITIES)])
-TRAIN_PREDICTIONS: Final = pa.schema([*TEST_PREDICTIONS, pa.field("fold", pa.int16())])
 
 QUARANTINE: Final = pa.schema(
     [

@@ -9,15 +9,15 @@ import numpy as np
 if TYPE_CHECKING:
     from core.arrays import Doubles, Labels, Probabilities
 
-SWAPPED_LABEL = np.array([1, 0, 2], dtype=np.int8)
+SWAPPED_LABEL = np.array([1, 0, 2, 3], dtype=np.int8)  # the first two change places, the rest stay
 
 
 def win_shares(probabilities: Probabilities) -> Doubles:
-    """Return the share (n,) of each record that A wins, from probabilities or one-hot votes (n, 3).
+    """Return the share (n,) of each record that A wins, from probabilities or vote shares (n, k).
 
-    A tie counts as half a win for either answer.
+    A tie, and a vote that both are bad, counts as half a win for either answer.
     """
-    wins: Doubles = probabilities[:, 0] + probabilities[:, 2] / 2
+    wins: Doubles = probabilities[:, 0] + probabilities[:, 2:].sum(axis=1) / 2
     return wins
 
 
@@ -27,12 +27,12 @@ def swap_labels(labels: Labels) -> Labels:
 
 
 def swap_probabilities(probabilities: Probabilities) -> Probabilities:
-    """Return probabilities (n, 3) in the order A, B, tie, with A and B exchanged."""
-    return probabilities[:, SWAPPED_LABEL]
+    """Return probabilities (n, k) with A and B exchanged."""
+    return probabilities[:, SWAPPED_LABEL[: probabilities.shape[1]]]
 
 
 def swap_average(probabilities: Probabilities, swapped: Probabilities) -> Probabilities:
-    """Return the mean of the predictions (n, 3) for both orders; `swapped` holds those for the exchanged order.
+    """Return the mean of the predictions (n, k) for both orders; `swapped` holds those for the exchanged order.
 
     The result is exactly antisymmetric: exchanging the arguments exchanges its columns A and B.
     """
@@ -48,7 +48,7 @@ class PositionEffect(TypedDict):
 
 
 def position_effect(probabilities: Probabilities, swapped: Probabilities) -> PositionEffect:
-    """Return the effect on predictions (n, 3), n at least 1; `swapped` holds those for the exchanged order."""
+    """Return the effect on predictions (n, k), n at least 1; `swapped` holds those for the exchanged order."""
     flipped = probabilities.argmax(axis=1) != swap_probabilities(swapped).argmax(axis=1)
     return {
         "records": len(probabilities),

@@ -17,11 +17,25 @@ def _winner(value: Any) -> Any:  # noqa: ANN401 - raw YAML
     return {"column": value} if isinstance(value, str | list) else value
 
 
+def _outcomes(values: Any) -> Any:  # noqa: ANN401 - raw YAML
+    names = ["a", "b", "tie", "both_bad"]
+    if isinstance(values, list) and (len(values) < 2 or values != names[: len(values)]):
+        raise ValueError("write [a, b], [a, b, tie] or [a, b, tie, both_bad]")
+    return values
+
+
+Outcome = Literal["a", "b", "tie", "both_bad"]
+Outcomes = Annotated[list[Outcome], BeforeValidator(_outcomes)]
+
+
 class Synthetic(StrictModel):
     """Made-up pairs, used when `data.train` is not given."""
 
     train_rows: PositiveInt = Field(2000, description="Made-up pairs with votes.")
     test_rows: PositiveInt = Field(500, description="Made-up pairs to score.")
+    outcomes: Outcomes = Field(
+        ["a", "b", "tie"], description="Outcomes of the made-up votes: the first two, three or four of these."
+    )
 
 
 class Source(StrictModel):
@@ -34,8 +48,6 @@ class Source(StrictModel):
     )
 
 
-Outcome = Literal["a", "b", "tie", "both_bad"]
-_OUTCOMES = (["a", "b"], ["a", "b", "tie"], ["a", "b", "tie", "both_bad"])
 ColumnPath = Annotated[tuple[str | int, ...], BeforeValidator(_path)]
 
 
@@ -98,7 +110,7 @@ class Data(StrictModel):
     pairs: Literal["all", "adjacent", "best_worst"] = Field(
         "all", description="Pairs of a ranked list: each two answers, neighbors by rank, or the two ends."
     )
-    outcomes: list[Outcome] | None = Field(
+    outcomes: Outcomes | None = Field(
         None,
         description="Outcomes to predict, in the order a, b, tie, both_bad. Default: a, b, and tie if there are ties; "
         "both_bad is a tie.",
@@ -132,13 +144,6 @@ class Data(StrictModel):
             except InputError as error:
                 raise ValueError(f"{error.reason}; {error.fix}") from None
         return name
-
-    @field_validator("outcomes")
-    @classmethod
-    def _are_outcomes(cls, outcomes: list[Outcome] | None) -> list[Outcome] | None:
-        if outcomes is not None and outcomes not in _OUTCOMES:
-            raise ValueError("write [a, b], [a, b, tie] or [a, b, tie, both_bad]")
-        return outcomes
 
     @model_validator(mode="after")
     def _format_or_columns(self) -> "Data":

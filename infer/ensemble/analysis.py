@@ -77,7 +77,7 @@ def _score(training: BlendInputs, recipe: BlendRecipe, keep_calibrated: bool) ->
 def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Probabilities, seed: int) -> dict[str, Any]:
     """Return the analysis of the submitted blend, in the format of the file.
 
-    `prior` (n, 3) is the out-of-fold class prior, the least that a blend must beat.
+    `prior` (m, k) is the out-of-fold class prior, the least that a blend must beat.
     """
     submitted = scored.blends[scored.submission]
     blender, votes = submitted.fitted.blender, training.votes
@@ -91,16 +91,18 @@ def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Proba
     if scored.with_length is not None:
         differences[_LENGTH] = losses - record_log_loss(scored.with_length, votes.labels)
     # One bootstrap for all, so that every interval rests on the same draws of prompts.
-    samples = bootstrap_means(np.stack(list(differences.values()), axis=1), votes.groups, seed=seed)
+    samples = bootstrap_means(np.stack(list(differences.values()), axis=1), votes.groups, votes.weights, seed=seed)
     intervals = {name: list(percentile_interval(samples[:, n])) for n, name in enumerate(differences)}
     return {
-        "in_sample_log_loss": log_loss(blender.predict(training.predictions, training.facts), votes.labels),
-        "nested_log_loss": float(losses.mean()),
-        "over_class_prior": {"gain": float(differences[_PRIOR].mean()), "gain_ci95": intervals[_PRIOR]},
+        "in_sample_log_loss": log_loss(
+            blender.predict(training.predictions, training.facts), votes.labels, votes.weights
+        ),
+        "nested_log_loss": float(votes.mean(losses)),
+        "over_class_prior": {"gain": float(votes.mean(differences[_PRIOR])), "gain_ci95": intervals[_PRIOR]},
         "without": {
             model: {
-                "oof_log_loss": float(values.mean()),
-                "gain": float(differences[model].mean()),
+                "oof_log_loss": float(votes.mean(values)),
+                "gain": float(votes.mean(differences[model])),
                 "gain_ci95": intervals[model],
             }
             for model, values in without.items()
@@ -109,14 +111,14 @@ def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Proba
             "chosen": blender.calibration.method,
             "methods": {
                 method: {"oof_log_loss": score.log_loss, "standard_error": score.standard_error}
-                for method, score in compare_methods(calibrated, votes.groups).items()
+                for method, score in compare_methods(calibrated, votes).items()
             },
         },
         "length_debias": None
         if blender.length_coefficient is None
         else {
             "coefficient": blender.length_coefficient,
-            "cost": float(differences[_LENGTH].mean()),
+            "cost": float(votes.mean(differences[_LENGTH])),
             "cost_ci95": intervals[_LENGTH],
         },
     }

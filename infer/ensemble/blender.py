@@ -33,7 +33,7 @@ class Blender:
     fallbacks: Mapping[DegenerateCase, tuple[float, ...]] = dataclasses.field(default_factory=dict)  # the applied ones
 
     def predict(self, predictions: Probabilities, facts: RecordFacts) -> Probabilities:
-        """Return probabilities (n, 3) from the models' (models, n, 3), in the order of `models`; nan rows are missing.
+        """Return probabilities (n, k) from the models' (models, n, k), in the order of `models`; nan rows are missing.
 
         The length term is removed from ordinary records only: an empty answer is not a short answer. Raises ValueError
         if no model predicts a record.

@@ -20,7 +20,7 @@ from metrics.scores import record_log_loss
 from votes.swap import swap_labels, swap_probabilities
 
 if TYPE_CHECKING:
-    from core.arrays import Doubles, Labels, Probabilities
+    from core.arrays import Doubles, Probabilities
     from votes.arrays import Votes
 
 DegenerateCase = Literal["ordinary", "empty_a", "empty_b", "both_empty", "identical"]
@@ -59,7 +59,7 @@ def degenerate_case(response_a: str, response_b: str) -> int:
 
 
 def fit_fallbacks(predictions: Probabilities, votes: Votes, cases: CaseCodes) -> list[Fallback]:
-    """Return a fallback for each case, from the blend's predictions (n, 3) that did not see their votes.
+    """Return a fallback for each case, from the blend's predictions (n, k) that did not see their votes.
 
     A fallback is applied if it lowers the loss of its records by more than one standard error. For this test, the
     fallback of a record is estimated without the records of its fold. Otherwise the simpler blend stands.
@@ -73,42 +73,43 @@ def fit_fallbacks(predictions: Probabilities, votes: Votes, cases: CaseCodes) ->
         of_case = dataclasses.replace(of_case, labels=labels)
         raw = np.where(turned[:, None], swap_probabilities(predictions[members]), predictions[members])
         symmetric = codes[0] != EMPTY_A
-        overall = _symmetrized(predictions.mean(axis=0))
-        estimate = _estimate(raw, labels, symmetric, overall)
+        overall = _symmetrized(votes.mean(predictions))
+        estimate = _estimate(raw, of_case, symmetric, overall)
         applied, reason = _decide(raw, of_case, symmetric, overall)
         for code in codes:
             shares, prior, probabilities = (
                 tuple((swap_probabilities(values[None])[0] if code == EMPTY_B else values).tolist())
                 for values in estimate
             )
-            records = int((cases == code).sum())
+            records = len(votes.take(cases == code).first)
             fallbacks.append(Fallback(DEGENERATE_CASES[code], records, shares, prior, probabilities, applied, reason))
     return fallbacks
 
 
 def _estimate(
-    predictions: Probabilities, labels: Labels, symmetric: bool, overall: Doubles
+    predictions: Probabilities, votes: Votes, symmetric: bool, overall: Doubles
 ) -> tuple[Doubles, Doubles, Doubles]:
-    """Return vote shares, prior and shrunken probabilities, each (3,).
+    """Return vote shares, prior and shrunken probabilities, each (k,).
 
     The prior is the mean of the predictions. Without predictions it is `overall`, the mean over all records.
     """
-    prior = predictions.mean(axis=0) if len(labels) else overall
-    counts = np.bincount(labels, minlength=3).astype(np.float64)
+    prior = votes.mean(predictions) if len(votes) else overall
+    counts = np.bincount(votes.labels, votes.weights, votes.classes).astype(np.float64)
     if symmetric:
         prior, counts = _symmetrized(prior), _symmetrized(counts)
-    return counts / max(len(labels), 1), prior, (PRIOR_VOTES * prior + counts) / (PRIOR_VOTES + len(labels))
+    total = float(votes.weights.sum())
+    return counts / max(total, 1), prior, (PRIOR_VOTES * prior + counts) / (PRIOR_VOTES + total)
 
 
 def _symmetrized(values: Doubles) -> Doubles:
-    """Return values (3,) with the mean of A and B in place of both."""
+    """Return values (k,) with the mean of A and B in place of both."""
     symmetrized: Doubles = (values + swap_probabilities(values[None])[0]) / 2
     return symmetrized
 
 
 def _decide(predictions: Probabilities, votes: Votes, symmetric: bool, overall: Doubles) -> tuple[bool, str]:
     """Return whether a fallback helps, and the reason."""
-    count = len(votes)
+    count = len(votes.first)
     if count == 0:
         return False, "no training record has this case"
     if count < MIN_RECORDS:
@@ -117,10 +118,10 @@ def _decide(predictions: Probabilities, votes: Votes, symmetric: bool, overall: 
     held_out_estimates = np.empty_like(predictions)
     for fold in np.unique(votes.folds):
         held_out = votes.folds == fold
-        _, _, probabilities = _estimate(predictions[~held_out], votes.labels[~held_out], symmetric, overall)
+        _, _, probabilities = _estimate(predictions[~held_out], votes.take(~held_out), symmetric, overall)
         held_out_estimates[held_out] = probabilities
     gains = record_log_loss(predictions, votes.labels) - record_log_loss(held_out_estimates, votes.labels)
-    gain, error = float(gains.mean()), standard_error(gains, votes.groups)
+    gain, error = float(votes.mean(gains)), standard_error(gains, votes.groups, votes.weights)
     applied = gain > error
     verdict = "it helps" if applied else "no clear gain"
     return applied, f"{verdict}: gain {gain:+.4f} nats on {count} records, standard error {error:.4f}"

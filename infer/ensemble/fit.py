@@ -73,10 +73,10 @@ class BlendRecipe:
 
 @dataclass(frozen=True)
 class BlendInputs:
-    """Records to fit a blend on: out-of-fold predictions, votes and facts. Rows that a model lacks are nan."""
+    """Votes to fit a blend on, with out-of-fold predictions and facts. Rows that a model lacks are nan."""
 
     models: tuple[str, ...]
-    predictions: Probabilities  # (models, n, 3)
+    predictions: Probabilities  # (models, n, k), a row for each row of the votes
     votes: Votes  # its folds are the parts of `nested_parts`
     facts: RecordFacts
 
@@ -109,7 +109,7 @@ class CrossFittedPool:
 
     pool: PoolName
     weights: Doubles
-    out_of_fold: Probabilities  # (n, 3)
+    out_of_fold: Probabilities  # (n, k)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class FittedBlend:
 
 @dataclass(frozen=True)
 class NestedPredictions:
-    """Predictions (n, 3) that never saw their votes: of the blend, and of its pool with each calibration."""
+    """Predictions (n, k) that never saw their votes: of the blend, and of its pool with each calibration."""
 
     blend: Probabilities
     calibrated: dict[CalibrationMethod, Probabilities]
@@ -148,7 +148,8 @@ def _fit_pool(training: BlendInputs, recipe: BlendRecipe) -> CrossFittedPool:
     """Learn the weights. Of two pools take the one with the lower loss out-of-fold."""
     names: tuple[BlendName, ...] = ("linear", "log") if recipe.blend == "learned" else (recipe.blend,)
     candidates = [_cross_pool(training, name, recipe.preset) for name in names]
-    return min(candidates, key=lambda pooled: log_loss(pooled.out_of_fold, training.votes.labels))
+    votes = training.votes
+    return min(candidates, key=lambda pooled: log_loss(pooled.out_of_fold, votes.labels, votes.weights))
 
 
 def _cross_pool(training: BlendInputs, name: BlendName, preset: Mapping[str, float]) -> CrossFittedPool:
@@ -161,9 +162,9 @@ def _cross_pool(training: BlendInputs, name: BlendName, preset: Mapping[str, flo
     pooled = np.empty(predictions.shape[1:])
     for part in np.unique(votes.folds):
         held_out = votes.folds == part
-        weights = learn(predictions[:, ~held_out], votes.labels[~held_out])
+        weights = learn(predictions[:, ~held_out], votes.take(~held_out))
         pooled[held_out] = pool_predictions(pool, predictions[:, held_out], weights)
-    return CrossFittedPool(pool, learn(predictions, votes.labels), pooled)
+    return CrossFittedPool(pool, learn(predictions, votes), pooled)
 
 
 def _fit_after_pool(training: BlendInputs, recipe: BlendRecipe, pooled: CrossFittedPool) -> FittedBlend:
@@ -178,13 +179,13 @@ def _fit_after_pool(training: BlendInputs, recipe: BlendRecipe, pooled: CrossFit
     methods = CALIBRATION_METHODS if recipe.calibration == "auto" else (recipe.calibration,)
     calibrated = {method: cross_calibrate(method, pooled.out_of_fold, votes) for method in methods}
     losses = {method: record_log_loss(values, votes.labels) for method, values in calibrated.items()}
-    chosen = choose_method(compare_methods(losses, votes.groups))
+    chosen = choose_method(compare_methods(losses, votes))
     blended, ordinary = calibrated[chosen], facts.cases == 0
     length = fit_length_slope(blended[ordinary], facts.length_differences[ordinary]) if recipe.length_debias else None
     fallbacks = fit_fallbacks(blended, votes, facts.cases)
     blender = dataclasses.replace(
         blender,
-        calibration=fit_calibration(chosen, pooled.out_of_fold, votes.labels),
+        calibration=fit_calibration(chosen, pooled.out_of_fold, votes),
         length_coefficient=length,
         fallbacks={fallback.case: fallback.probabilities for fallback in fallbacks if fallback.applied},
     )
@@ -204,17 +205,17 @@ def predict_nested(training: BlendInputs, recipe: BlendRecipe) -> NestedPredicti
             blended[held_out] = blender.predict(scored.predictions, scored.facts)
             raw = pool_predictions(pooled.pool, scored.predictions, pooled.weights)
             for method, values in calibrated.items():
-                values[held_out] = fit_calibration(method, pooled.out_of_fold, remainder.votes.labels).apply(raw)
+                values[held_out] = fit_calibration(method, pooled.out_of_fold, remainder.votes).apply(raw)
     return NestedPredictions(blended, calibrated)
 
 
 def predict_nested_without(training: BlendInputs, recipe: BlendRecipe, model: str) -> Probabilities:
-    """Return predictions (n, 3) of the blend without a model; the class prior where no other model predicts."""
+    """Return predictions (n, k) of the blend without a model; the class prior where no other model predicts."""
     remaining = tuple(name for name in training.models if name != model)
     if recipe.blend == "preset":
         remaining = tuple(name for name in remaining if recipe.preset.get(name, 0) > 0)
     predicted = np.asarray(prediction_mask(training.only(remaining).predictions).any(axis=0))
-    blended = class_prior_baseline(training.votes.labels, training.votes.folds)
+    blended = class_prior_baseline(training.votes)
     if predicted.any():
         blended[predicted] = predict_nested(training.only(remaining).take(predicted), recipe).blend
     return blended

@@ -34,8 +34,8 @@ def fit_length_slope(predictions: Probabilities, differences: Doubles) -> float:
 
 
 def remove_length_effect(predictions: Probabilities, differences: Doubles, coefficient: float) -> Probabilities:
-    """Return predictions (n, 3) without the length term in the log-odds of A and B; P(tie) does not change."""
+    """Return predictions (n, k) without the length term in the log-odds of A and B; only their shares change."""
     shift = coefficient * differences / 2
     decided = softmax(np.log(predictions[:, :2]) - np.stack([shift, -shift], axis=1))
-    tie = predictions[:, 2:]
-    return clip_to_simplex(np.concatenate([decided * (1 - tie), tie], axis=1))
+    others = predictions[:, 2:]
+    return clip_to_simplex(np.concatenate([decided * (1 - others.sum(axis=1, keepdims=True)), others], axis=1))

@@ -14,18 +14,19 @@ from infer.ensemble.blender import Blender
 from infer.ensemble.fallbacks import DEGENERATE_CASES
 from metrics.scores import log_loss
 from votes.predictions import predictions_table
-from votes.schema import PROBABILITIES, SUBMISSION_COLUMNS
+from votes.schema import PROBABILITIES, WINNERS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from core.arrays import Folds, Probabilities
+    from core.arrays import Probabilities
     from core.run import Run
     from core.stage import Stage
     from infer.ensemble.analysis import ScoredBlends
     from infer.ensemble.fallbacks import Fallback
     from infer.ensemble.fit import BlendInputs
     from infer.ensemble.record_facts import RecordFacts
+    from votes.arrays import Votes
     from votes.records import Records
 
 WEIGHTS, ANALYSIS = "weights.json", "analysis.json"
@@ -33,15 +34,17 @@ WEIGHTS, ANALYSIS = "weights.json", "analysis.json"
 
 def blend_metrics(scored: ScoredBlends, training: BlendInputs, prior: Probabilities) -> dict[str, Any]:
     """Return the log loss, weights and pool of each blend, and the log loss of the class prior."""
-    labels = training.votes.labels
+    votes = training.votes
     blenders = {name: blend.fitted.blender for name, blend in scored.blends.items()}
     return {
-        "oof_log_loss": {name: log_loss(blend.nested.blend, labels) for name, blend in scored.blends.items()},
+        "oof_log_loss": {
+            name: log_loss(blend.nested.blend, votes.labels, votes.weights) for name, blend in scored.blends.items()
+        },
         "weights": {
             name: dict(zip(blender.models, blender.weights, strict=True)) for name, blender in blenders.items()
         },
         "pools": {name: blender.pool for name, blender in blenders.items()},
-        "class_prior": log_loss(prior, labels),
+        "class_prior": log_loss(prior, votes.labels, votes.weights),
     }
 
 
@@ -56,11 +59,11 @@ def describe_fallbacks(fallbacks: Sequence[Fallback], test: RecordFacts | None) 
     return described
 
 
-def write_oof_predictions(stage: Stage, records: Records, folds: Folds, scored: ScoredBlends) -> set[str]:
+def write_oof_predictions(stage: Stage, records: Records, votes: Votes, scored: ScoredBlends) -> set[str]:
     """Write the out-of-fold predictions of each blend. Return the names of the files."""
-    ids = records.read("train", ["id"])["id"]
+    ids, folds = records.read("train", ["id"])["id"], records.folds()
     tables = {
-        f"train-{name}.parquet": predictions_table(ids, blend.nested.blend, folds)
+        f"train-{name}.parquet": predictions_table(ids, blend.nested.blend[votes.first], folds)
         for name, blend in scored.blends.items()
     }
     for file, table in tables.items():
@@ -71,7 +74,7 @@ def write_oof_predictions(stage: Stage, records: Records, folds: Folds, scored: 
 def write_test_predictions(
     stage: Stage, records: Records, blender: Blender, of_models: Probabilities, facts: RecordFacts
 ) -> Probabilities:
-    """Write predictions.parquet and submission.csv of the test records. Return the blend (n, 3) of the models."""
+    """Write predictions.parquet and submission.csv of the test records. Return the blend (n, k) of the models."""
     blended = blender.predict(of_models, facts)
     ids = records.read("test", ["id"])["id"]
     by_name = {**dict(zip(blender.models, of_models, strict=True)), "blend": blended}
@@ -90,21 +93,29 @@ def _side_by_side(ids: pa.ChunkedArray, by_name: Mapping[str, Probabilities]) ->
     columns = {
         f"{name}_{column}": pa.array(values[:, n], from_pandas=True)
         for name, values in by_name.items()
-        for n, column in enumerate(PROBABILITIES)
+        for n, column in enumerate(PROBABILITIES[: values.shape[1]])
     }
     return pa.table({"id": ids, **columns})
 
 
 def submission(ids: pa.ChunkedArray, probabilities: Probabilities) -> bytes:
-    """Return the Kaggle file: id and the three probabilities, one line per test record in input order.
+    """Return the competition's file, one line per test record in input order.
+
+    Without ties among the outcomes it is the WSDM Cup's: id and winner, the more probable side. Else it is the LMSYS
+    competition's: id and the probabilities.
 
     Raises RuntimeError if the values are not probabilities.
     """
     inside = (probabilities > 0) & (probabilities < 1)
-    if probabilities.shape != (len(ids), 3) or not inside.all() or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-9:
+    if len(probabilities) != len(ids) or not inside.all() or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-9:
         raise RuntimeError("the blend returned values that are not probabilities")
+    classes = probabilities.shape[1]
+    header: tuple[str, ...] = ("winner",) if classes == 2 else WINNERS[:classes]
+    rows: list[list[Any]] = probabilities.tolist()
+    if classes == 2:
+        rows = [["model_a" if a >= b else "model_b"] for a, b in rows]
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(SUBMISSION_COLUMNS)
-    writer.writerows([record_id, *row] for record_id, row in zip(ids.to_pylist(), probabilities.tolist(), strict=True))
+    writer.writerow(("id", *header))
+    writer.writerows([record_id, *row] for record_id, row in zip(ids.to_pylist(), rows, strict=True))
     return text.getvalue().encode()

@@ -19,7 +19,7 @@ _FLOOR = 1e-7
 
 
 def prediction_mask(predictions: Probabilities) -> Mask:
-    """Return which models predict which records (models, n), from predictions (models, n, 3) with nan rows."""
+    """Return which models predict which records (models, n), from predictions (models, n, k) with nan rows."""
     return np.asarray(~np.isnan(predictions).any(axis=2))
 
 
@@ -38,19 +38,19 @@ def record_weights(weights: Doubles, present: Mask) -> Doubles:
 
 
 def pool_predictions(name: PoolName, predictions: Probabilities, weights: Doubles) -> Probabilities:
-    """Return the models' probabilities (models, n, 3) pooled to (n, 3)."""
+    """Return the models' probabilities (models, n, k) pooled to (n, k)."""
     return log_pool(predictions, weights) if name == "log" else linear_pool(predictions, weights)
 
 
 def linear_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
-    """Return the weighted mean (n, 3) of the models' probabilities (models, n, 3); weights (models,) sum to 1."""
+    """Return the weighted mean (n, k) of the models' probabilities (models, n, k); weights (models,) sum to 1."""
     present = prediction_mask(predictions)
     filled = np.where(present[:, :, None], predictions, 0.0)
     return clip_to_simplex(np.einsum("mn,mnc->nc", record_weights(weights, present), filled))
 
 
 def log_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
-    """Return the geometric mean (n, 3) of probabilities (models, n, 3), each to the power of its weight (models,).
+    """Return the geometric mean (n, k) of probabilities (models, n, k), each to the power of its weight (models,).
 
     Weights that sum to more than 1 sharpen the prediction, and less than 1 flatten it. So this pool calibrates as it
     combines (Genest and Zidek 1986).
@@ -60,13 +60,13 @@ def log_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
 
 
 def log_probabilities(predictions: Probabilities, present: Mask) -> Doubles:
-    """Return logarithms (models, n, 3) of probabilities, 0 where a model lacks a record."""
+    """Return logarithms (models, n, k) of probabilities, 0 where a model lacks a record."""
     logs: Doubles = np.log(np.maximum(np.where(present[:, :, None], predictions, 1.0), _FLOOR))
     return logs
 
 
 def log_pool_from_logs(logs: Doubles, present: Mask, weights: Doubles) -> Probabilities:
-    """Return the log pool (n, 3) of the models' logarithms (models, n, 3)."""
+    """Return the log pool (n, k) of the models' logarithms (models, n, k)."""
     return clip_to_simplex(softmax(np.einsum("mn,mnc->nc", record_weights(weights, present), logs)))
 
 
@@ -78,7 +78,7 @@ def softmax(scores: Doubles) -> Probabilities:
 
 
 def clip_to_simplex(probabilities: Probabilities) -> Probabilities:
-    """Return probabilities (n, 3) moved off 0 and 1 by at most 1e-7, with sums of 1."""
+    """Return probabilities (n, k) moved off 0 and 1 by at most 1e-7, with sums of 1."""
     clipped = np.maximum(probabilities, _FLOOR)
     rescaled: Probabilities = clipped / clipped.sum(axis=1, keepdims=True)
     return rescaled

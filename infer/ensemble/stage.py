@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +13,6 @@ from core.stage import Stage
 from infer.ensemble.fit import BLEND_NAMES, BlendInputs, BlendName, BlendRecipe, nested_parts
 from infer.ensemble.pools import prediction_mask
 from votes import predictions
-from votes.arrays import Votes, votes_from_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +75,7 @@ def blend_recipes(settings: Settings) -> dict[BlendName, BlendRecipe]:
 
 
 def read_models(run: Run, records: Records, models: Sequence[str], split: str) -> Probabilities:
-    """Return predictions (models, n, 3). Raises InputError with the ids of records that no model predicts."""
+    """Return predictions (models, n, k). Raises InputError with the ids of records that no model predicts."""
     of_models = np.stack([predictions.read_predictions(run, records, model, split) for model in models])
     missing = ~prediction_mask(of_models).any(axis=0)
     if missing.any():
@@ -90,9 +90,9 @@ def read_models(run: Run, records: Records, models: Sequence[str], split: str) -
 
 
 def read_training(run: Run, records: Records, facts: RecordFacts) -> BlendInputs:
-    """Return the training records with their votes and the out-of-fold predictions of the blended models."""
+    """Return the votes on training records with the out-of-fold predictions of the blended models."""
     models = run.settings.blended
-    votes = votes_from_table(records.read("train", ["label", "fold", "group"]))
+    votes = records.votes()
     parts = nested_parts(votes.folds, votes.groups)
-    of_models = read_models(run, records, models, "train")
-    return BlendInputs(tuple(models), of_models, Votes(votes.labels, parts, votes.groups), facts)
+    of_models = read_models(run, records, models, "train")[:, votes.records]
+    return BlendInputs(tuple(models), of_models, dataclasses.replace(votes, folds=parts), facts.take(votes.records))

@@ -28,7 +28,11 @@ def require_vllm(gpus: int) -> None:
 
 
 def check_checkpoint(
-    checkpoint: str, max_tokens: int, mode_name: str = "classify", truncation: Truncation = "right"
+    checkpoint: str,
+    max_tokens: int,
+    mode_name: str = "classify",
+    truncation: Truncation = "right",
+    classes: int | None = 3,
 ) -> None:
     """Raise InputError with the reason unless `checkpoint` is a model that scores records packed our way.
 
@@ -39,9 +43,9 @@ def check_checkpoint(
     folder = Path(checkpoint)
     if folder.is_dir():
         config = _read_json(folder, "config.json")
-        mode.check_config(config, checkpoint)
+        mode.check_config(config, checkpoint, classes)
         _check_positions(config, checkpoint, max_tokens)
-        mode.check_weights(_weights(folder), folder)
+        mode.check_weights(_weights(folder), folder, classes)
         if mode.fixed_packing:
             check_packing(folder, max_tokens, truncation)
         _check_vocabulary(folder, config)
@@ -51,7 +55,7 @@ def check_checkpoint(
         )
     else:
         config = _hub_config(checkpoint)
-        mode.check_config(config, checkpoint)
+        mode.check_config(config, checkpoint, classes)
         _check_positions(config, checkpoint, max_tokens)
         if mode.fixed_packing:
             check_packing(_hub_folder(checkpoint, PACKING), max_tokens, truncation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import tempfile
 import time
@@ -63,20 +64,20 @@ def _digest(paths: list[Path]) -> str:
     return digest.hexdigest()
 
 
-def merge_stage(run: Run, llm: Llm) -> Stage:
+def merge_stage(run: Run, llm: Llm, classes: int = 3) -> Stage:
     """Return the stage of models/<name>, a checkpoint with its adapter merged into it."""
     checkpoint, adapter = _sources(llm)
     inputs = {"checkpoint": checkpoint_fingerprint(checkpoint), "adapter": checkpoint_fingerprint(adapter)}
     if inputs["adapter"] == adapter:
         raise InputError("no such folder", adapter, f"give llms.{llm.name}.adapter the folder that peft saved.")
     plugin = plugin_digest(MODES.get(llm.mode))  # the mode loads the model
-    settings = {"mode": llm.mode, **({"versions": {"plugin": plugin}} if plugin else {})}
+    settings = {"mode": llm.mode, "classes": classes, **({"versions": {"plugin": plugin}} if plugin else {})}
     return Stage(f"merge/{llm.name}", run.folder / f"models/{llm.name}", settings, inputs)
 
 
-def merged_checkpoint(run: Run, llm: Llm) -> StageResult:
+def merged_checkpoint(run: Run, llm: Llm, classes: int = 3) -> StageResult:
     """Make models/<name> unless it is finished."""
-    stage = merge_stage(run, llm)
+    stage = merge_stage(run, llm, classes)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult(stage.name, True, manifest)
@@ -100,7 +101,7 @@ def _merge_into(llm: Llm, stage: Stage) -> dict[str, Any]:
             CheckpointRef(checkpoint, stage.inputs["checkpoint"]).local(),
             CheckpointRef(adapter, stage.inputs["adapter"]).local(),
             folder,
-            MODES.get(llm.mode).load_model,
+            functools.partial(MODES.get(llm.mode).load_model, classes=stage.settings["classes"]),
         )
         names = {path.name for path in folder.iterdir()}
         for file in sorted(names):

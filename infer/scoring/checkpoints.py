@@ -36,7 +36,8 @@ def check_llm(llm: Llm) -> None:
     """Raise InputError for errors that would stop scoring with one model later."""
     require_vllm(llm.gpus_per_worker)
     if llm.checkpoint is not None and llm.adapter is None and "://" not in llm.checkpoint:
-        check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation)
+        # How many outcomes the votes have is not known yet.
+        check_checkpoint(llm.checkpoint, llm.max_tokens, llm.mode, llm.truncation, classes=None)
 
 
 def scoring_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
@@ -57,16 +58,16 @@ def scoring_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
     if llm.demo is not None:
         folder = stages.checkpoint_folder(run, llm)
         fingerprint = str((read_manifest(folder) or {})["fingerprint"])
-        return _packed_by_mode(llm, ScoringCheckpoint(CheckpointRef(folder.uri, fingerprint)), [])
+        return _packed_by_mode(llm, ScoringCheckpoint(CheckpointRef(folder.uri, fingerprint)), [], records.classes)
     assert llm.checkpoint is not None
     _refuse_seen(llm, records)
     if llm.adapter is None:
         checkpoint = ScoringCheckpoint(CheckpointRef(llm.checkpoint, checkpoint_fingerprint(llm.checkpoint)))
-        return _packed_by_mode(llm, checkpoint, [])
-    merged = merged_checkpoint(run, llm)
+        return _packed_by_mode(llm, checkpoint, [], records.classes)
+    merged = merged_checkpoint(run, llm, records.classes)
     ref = CheckpointRef((run.folder / f"models/{llm.name}").uri, str(merged.manifest["fingerprint"]))
     checkpoint = ScoringCheckpoint(ref)
-    return _packed_by_mode(llm, checkpoint, [merged])
+    return _packed_by_mode(llm, checkpoint, [merged], records.classes)
 
 
 def planned_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
@@ -90,7 +91,7 @@ def finished_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
     elif llm.demo is not None:
         stages.checkpoint_stage(run, llm).require("score_llm")
     elif llm.adapter is not None:
-        merge_stage(run, llm).require("score_llm")
+        merge_stage(run, llm, records.classes).require("score_llm")
     return scoring_model(run, records, llm)
 
 
@@ -104,12 +105,12 @@ def _packed_as_trained(run: Run, llm: Llm, checkpoints: list[ScoringCheckpoint])
     return ScoringModel(checkpoints, model.name, pretrained_base(model.model), training_packing(model), [])
 
 
-def _packed_by_mode(llm: Llm, checkpoint: ScoringCheckpoint, results: list[StageResult]) -> ScoringModel:
+def _packed_by_mode(llm: Llm, checkpoint: ScoringCheckpoint, results: list[StageResult], classes: int) -> ScoringModel:
     """Pack records with the checkpoint's own tokenizer, in the frame of the scoring mode."""
     from core.pretrained import load_tokenizer
 
     mode = MODES.get(llm.mode)
-    frame = None if mode.fixed_packing else mode.frame(load_tokenizer(checkpoint.ref.header_only()))
+    frame = None if mode.fixed_packing else mode.frame(load_tokenizer(checkpoint.ref.header_only()), classes)
     location = checkpoint.ref.location
     tokenizer = checkpoint.ref.fingerprint if "://" in location else tokenizer_fingerprint(location)
     packing = Packing(llm.max_tokens, truncation=llm.truncation, frame=frame)
@@ -125,7 +126,7 @@ def _refuse_seen(llm: Llm, records: Records) -> None:
             trained_on = Folder(location).read_json(TRAINED_ON_FILE)
         except (FileNotFoundError, ValueError):
             continue
-        if set(records.votes) & set(trained_on.get("votes", [])):
+        if set(records.vote_files) & set(trained_on.get("votes", [])):
             raise InputError(
                 f"the checkpoint was trained on these records, all but fold {trained_on.get('fold')}, so its "
                 "predictions for them say nothing about others",

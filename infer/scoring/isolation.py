@@ -238,7 +238,7 @@ class _PendingShard:
         self.shard = shard
         self.unanswered = len(shard.requests)
         self._positions: dict[int, int] | None = None  # of unanswered requests, made once a reply comes: it is large
-        self._probabilities = np.full((self.unanswered, len(PROBABILITIES)), np.nan)
+        self._probabilities = np.full((self.unanswered, shard.classes), np.nan)
         self._reasons = [""] * self.unanswered
 
     def add(self, row: Reply) -> None:
@@ -250,7 +250,7 @@ class _PendingShard:
         if row[ERROR_COLUMN]:
             self._reasons[position] = row[ERROR_COLUMN]
             return
-        probabilities = np.array([row[name] for name in PROBABILITIES], dtype=np.float64)
+        probabilities = np.array([row[name] for name in PROBABILITIES[: self.shard.classes]], dtype=np.float64)
         total = probabilities.sum()
         if not np.isfinite(total) or total <= 0 or probabilities.min() < 0:
             self._reasons[position] = f"the model returned {probabilities.tolist()}"

@@ -26,8 +26,9 @@ class ScoringJob:
     llm: Llm
     source: str  # the checkpoint as ray.data.llm takes it: a folder, a hub id, or an object store's URI
     seed: int = 0
-    answer_ids: tuple[int, ...] = ()  # tokens of the answers A, B and tie, for a model that writes
+    answer_ids: tuple[int, ...] = ()  # tokens of the outcomes' answers, for a model that writes
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)  # variables of the engines' processes
+    classes: int = 3  # number of outcomes
 
     @property
     def mode(self) -> ScoringMode:

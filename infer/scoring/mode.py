@@ -24,7 +24,7 @@ class PromptFrame:
 
 
 class ScoringMode(ABC):
-    """A way to get P(A), P(B) and P(tie) of a record from a language model.
+    """A way to get the outcomes' probabilities of a record from a language model.
 
     Register a subclass with `core.registry.MODES.register`. Its module is imported when settings are loaded, so it
     imports torch, transformers and vLLM inside its methods only. Instances hold no state.
@@ -52,21 +52,26 @@ class ScoringMode(ABC):
         """Raise ValueError for settings that this mode cannot work with."""
 
     @abstractmethod
-    def check_config(self, config: Mapping[str, Any], where: str) -> None:
-        """Raise InputError unless a checkpoint with this config.json can score. `where` names the checkpoint."""
+    def check_config(self, config: Mapping[str, Any], where: str, classes: int | None = 3) -> None:
+        """Raise InputError unless a checkpoint with this config.json can score `classes` outcomes.
 
-    def check_weights(self, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:  # noqa: B027 - as above
+        `where` names the checkpoint. `classes` is None where the votes are not known yet.
+        """
+
+    def check_weights(  # noqa: B027
+        self, shapes: Mapping[str, Sequence[int]], folder: Path, classes: int | None = 3
+    ) -> None:
         """Raise InputError unless weights of these shapes, by the tensors' names, can score."""
 
-    def frame(self, tokenizer: Any) -> PromptFrame | None:  # noqa: ANN401 - a tokenizer of transformers, which has no types
+    def frame(self, tokenizer: Any, classes: int = 3) -> PromptFrame | None:  # noqa: ANN401 - of transformers, untyped
         """Return the texts around a record in a request; None for the plain packing that train_llm trains on.
 
         Raises InputError if the tokenizer cannot frame a record.
         """
         return None
 
-    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
-        """Return the token ids of the answers A, B and tie after a framed record; empty for classifiers.
+    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None, classes: int = 3) -> tuple[int, ...]:  # noqa: ANN401
+        """Return the token ids of the outcomes' answers after a framed record; empty for classifiers.
 
         Raises InputError if the tokenizer has none.
         """
@@ -78,10 +83,10 @@ class ScoringMode(ABC):
 
     @abstractmethod
     def probabilities(self, reply: Mapping[str, Any], answer_ids: Sequence[int]) -> Sequence[float]:
-        """Return the weights of A, B and tie, of any sum above 0, from a row that ray.data.llm returns."""
+        """Return the weights of the outcomes, of any sum above 0, from a row that ray.data.llm returns."""
 
     @abstractmethod
-    def load_model(self, checkpoint: str) -> PreTrainedModel:
+    def load_model(self, checkpoint: str, classes: int = 3) -> PreTrainedModel:
         """Load a checkpoint at its own precision, to merge an adapter into it. Raises InputError if that fails."""
 
     @abstractmethod

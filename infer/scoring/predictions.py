@@ -12,7 +12,7 @@ import pyarrow as pa
 from core import logs
 from core.resources import resource_seconds
 from infer.scoring.requests import reply_files, select_most_uncertain
-from metrics.scores import log_loss
+from metrics.scores import vote_log_loss
 from votes import predictions
 from votes.swap import PositionEffect, position_effect
 
@@ -73,7 +73,7 @@ def commit_predictions(stage: Stage, scored: ScoredModel, replies: Mapping[str, 
     if cheaper is not None:
         values = {split: np.where(np.isnan(array), cheaper.predictions[split], array) for split, array in own.items()}
         if scored.folds and "train" in values:  # a model of some folds predicts these alone
-            values["train"][~np.isin(records.labels_and_folds()[1], scored.folds)] = np.nan
+            values["train"][~np.isin(records.folds(), scored.folds)] = np.nan
     failed = _quarantine(records, scored.scores, values)
     stage.folder.write_table(predictions.QUARANTINE_FILE, failed, stage.fingerprint)
     count = sum(int(np.any([score.masks[split] for score in scored.scores], axis=0).sum()) for split in records.splits)
@@ -164,13 +164,13 @@ def _curve(scored: ScoredModel, own: Probabilities, share: float, seconds: float
     Seconds are this model's alone, in proportion to the records: the cheaper model sees all of them anyway.
     """
     assert scored.cheaper is not None
-    labels, _ = scored.records.labels_and_folds()
+    votes = scored.records.vote_counts()
     cheap = scored.cheaper.predictions["train"]
     scored_mask = ~np.isnan(cheap[:, 0]) & ~(scored.cheaper.passed_on["train"] & np.isnan(own[:, 0]))
     points = []
     for part in CASCADE_CURVE_SHARES:
         passed_on = select_most_uncertain(cheap, share * part) & ~np.isnan(own[:, 0])
         mixed = np.where(passed_on[:, None], own, cheap)[scored_mask]
-        loss = log_loss(mixed, labels[scored_mask])
+        loss = vote_log_loss(mixed, votes[scored_mask])
         points.append({"share": share * part, "log_loss": loss, "seconds": seconds * part})
     return points

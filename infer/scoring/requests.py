@@ -31,6 +31,7 @@ class RequestIndex:
     numbers: Mapping[str, Ints]  # by split, (n, 2): each record's requests in both orders
     texts: pa.Array  # (requests,) hashes of their token ids
     token_counts: Ints  # (requests,)
+    classes: int = 3  # outcomes that a reply has probabilities of
 
     def count(self, masks: OrderMasks) -> tuple[int, int]:
         """Return how many distinct requests the masks select, and how many tokens these have."""
@@ -54,6 +55,7 @@ class RequestShard:
     rows: npt.NDArray[np.int32]  # (n,) of that file
     swapped: bool  # whether the order is B, A
     requests: Ints  # (n,) numbers, of which each is in one shard only
+    classes: int = 3  # outcomes that a reply has probabilities of
 
 
 def deduplicate_requests(packed_folder: Folder, records: Records) -> RequestIndex:
@@ -78,7 +80,7 @@ def deduplicate_requests(packed_folder: Folder, records: Records) -> RequestInde
         lengths[both] = table["tokens"].to_numpy()[:, None]
         numbers[split] = both
         start += 2 * len(table)
-    return RequestIndex(numbers, coded.dictionary, lengths)
+    return RequestIndex(numbers, coded.dictionary, lengths, records.classes)
 
 
 def request_shards(
@@ -105,7 +107,8 @@ def request_shards(
                     longest = np.argsort(-index.token_counts[numbers], kind="stable")
                     chosen = rows[positions].astype(np.int32)
                     file = f"{prefix}/{name}/{shard}"
-                    shards.append(RequestShard(file, shard, chosen[longest], order == 1, numbers[longest]))
+                    requests = numbers[longest]
+                    shards.append(RequestShard(file, shard, chosen[longest], order == 1, requests, index.classes))
     return shards
 
 
@@ -113,7 +116,7 @@ def request_shards(
 class Replies:
     """What a model has replied so far, by the requests' numbers."""
 
-    probabilities: Probabilities  # (requests, 3), nan without a reply
+    probabilities: Probabilities  # (requests, k), nan without a reply
     reasons: Mapping[int, str]  # why failed requests failed
     seconds: Doubles  # (requests,) of wall clock that each took
 
@@ -125,12 +128,13 @@ class Replies:
         return mask
 
 
-def reply_schema(texts: pa.DataType) -> pa.Schema:
-    """Return the columns of a file of replies, given the type of a text's hash."""
+def reply_schema(texts: pa.DataType, classes: int = 3) -> pa.Schema:
+    """Return the columns of a file of replies, given the type of a text's hash and the number of outcomes."""
     return pa.schema(
         [
             ("text", texts),  # hash of the token ids: what was asked, whatever record it came from
-            *((name, pa.float64()) for name in PROBABILITIES),  # in the order that the model read; null if it failed
+            # In the order that the model read; null if it failed.
+            *((name, pa.float64()) for name in PROBABILITIES[:classes]),
             ("reason", pa.string()),  # why it failed, else empty
             ("seconds", pa.float64()),  # its share of the wall clock
         ]
@@ -139,7 +143,7 @@ def reply_schema(texts: pa.DataType) -> pa.Schema:
 
 def read_replies(folder: Folder, index: RequestIndex, prefix: str, model: str) -> Replies:
     """Return the replies of the model of this fingerprint to the index's texts, from files below `prefix`."""
-    values = np.full((len(index.texts), len(PROBABILITIES)), np.nan)
+    values = np.full((len(index.texts), index.classes), np.nan)
     reasons: dict[int, str] = {}
     seconds = np.zeros(len(index.texts))
     for file in reply_files(folder, prefix, model):
@@ -147,7 +151,7 @@ def read_replies(folder: Folder, index: RequestIndex, prefix: str, model: str) -
         positions = pc.index_in(table["text"], index.texts).combine_chunks()
         table = table.filter(positions.is_valid())
         numbers = positions.drop_null().to_numpy().astype(np.int64)
-        probabilities = np.stack([table[name].to_numpy() for name in PROBABILITIES], axis=1)
+        probabilities = np.stack([table[name].to_numpy() for name in PROBABILITIES[: index.classes]], axis=1)
         scored = ~np.isnan(probabilities[:, 0])
         # A text that failed in one file may have been answered in another.
         values[numbers[scored]] = probabilities[scored]
@@ -166,7 +170,7 @@ def reply_files(folder: Folder, prefix: str, model: str) -> list[str]:
 
 
 def prediction_entropy(probabilities: Probabilities) -> Doubles:
-    """Return the entropy (n,) of probabilities (n, 3) in nats: how unsure a prediction is. nan rows stay nan."""
+    """Return the entropy (n,) of probabilities (n, k) in nats: how unsure a prediction is. nan rows stay nan."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     result: Doubles = -(probabilities * logs).sum(axis=1)
     return result
@@ -183,7 +187,7 @@ def select_most_uncertain(probabilities: Probabilities, share: float) -> Mask:
 
 
 def apply_temperature(probabilities: Probabilities, temperature: float) -> Probabilities:
-    """Return probabilities (n, 3) as if the logits had been divided by the temperature before the softmax."""
+    """Return probabilities (n, k) as if the logits had been divided by the temperature before the softmax."""
     if temperature == 1:
         return probabilities
     scores = np.log(np.maximum(probabilities, 1e-300)) / temperature

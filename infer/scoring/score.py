@@ -106,7 +106,7 @@ def _prepare(run: Run, records: Records, llm: Llm, model: ScoringModel) -> tuple
     if manifest is not None:
         return [*model.results, StageResult(stage.name, True, manifest)], None
     for checkpoint in model.checkpoints:
-        check_checkpoint(checkpoint.ref.header_only(), llm.max_tokens, llm.mode, llm.truncation)
+        check_checkpoint(checkpoint.ref.header_only(), llm.max_tokens, llm.mode, llm.truncation, records.classes)
     packed = pack_records(run, records, model.tokens_stage, model.tokenizer, model.packing)
 
     def work() -> list[StageResult]:
@@ -125,7 +125,7 @@ def _masks(records: Records, checkpoint: ScoringCheckpoint, cheaper: CascadeInpu
     """Return which records a checkpoint is to score."""
     masks = {split: np.ones(records.rows(split), bool) for split in records.splits}
     if checkpoint.fold is not None and "train" in masks:
-        _, folds = records.labels_and_folds()
+        folds = records.folds()
         masks["train"] &= folds == checkpoint.fold
     if cheaper is not None:
         masks = {split: mask & cheaper.passed_on[split] for split, mask in masks.items()}
@@ -177,7 +177,7 @@ class _Scoring:
         """Score the shards, and write each as soon as it is answered."""
         connect(self.run)
         require_capacity(engine_request(self.llm))
-        job = scoring_job(self.llm, checkpoint, self.run.settings.seed)
+        job = scoring_job(self.llm, checkpoint, self.run.settings.seed, self.index.classes)
         wait_for_capacity(self.stage.name, self.llm)
         from infer.scoring.isolation import IsolationCallbacks, score_shards
         from infer.scoring.streaming import RequestStream
@@ -195,7 +195,7 @@ class _Scoring:
 
     def _write(self, scores: ShardScores, model: str) -> None:
         """Add a shard's replies to the same model's earlier replies in its file."""
-        schema = reply_schema(self.index.texts.type)
+        schema = reply_schema(self.index.texts.type, self.index.classes)
         table = pa.table(
             {
                 "text": self.index.texts.take(pa.array(scores.requests)),
@@ -212,7 +212,7 @@ class _Scoring:
         folder.write_table(scores.file, table, model)
 
 
-def scoring_job(llm: Llm, checkpoint: ScoringCheckpoint, seed: int) -> ScoringJob:
+def scoring_job(llm: Llm, checkpoint: ScoringCheckpoint, seed: int, classes: int = 3) -> ScoringJob:
     """Return the scoring job of a checkpoint, for its engines."""
     from core.pretrained import load_tokenizer
 
@@ -220,9 +220,9 @@ def scoring_job(llm: Llm, checkpoint: ScoringCheckpoint, seed: int) -> ScoringJo
     answer_ids: tuple[int, ...] = ()
     if mode.task_type == "generate":
         tokenizer = load_tokenizer(checkpoint.ref.header_only())
-        answer_ids = mode.answer_ids(tokenizer, mode.frame(tokenizer))
+        answer_ids = mode.answer_ids(tokenizer, mode.frame(tokenizer, classes), classes)
     source, environment = engine_source(checkpoint.ref.location)
-    return ScoringJob(llm, source, seed, answer_ids, environment)
+    return ScoringJob(llm, source, seed, answer_ids, environment, classes)
 
 
 def _read_tokens(shard: str, folder: Folder) -> pa.Table:

@@ -32,11 +32,11 @@ class CheckpointScores:
     """The predictions of one checkpoint (nan where missing), and their costs."""
 
     masks: RecordMasks  # the scored records
-    probabilities: Mapping[str, Probabilities]  # by split, (n, 3)
+    probabilities: Mapping[str, Probabilities]  # by split, (n, k)
     reasons: Mapping[str, Mapping[int, str]]  # by split and row, of records that failed
     requests: int  # with repeated ones
     distinct: int
-    both_orders: Mapping[str, tuple[Probabilities, Probabilities]]  # by split: of records asked in both, (k, 3) each
+    both_orders: Mapping[str, tuple[Probabilities, Probabilities]]  # by split: of records asked in both, (m, k) each
     tokens: int
     seconds: float
 
@@ -69,7 +69,7 @@ def _least_sure(
 ) -> RecordMasks:
     chosen = {}
     for split, numbers in index.numbers.items():
-        total, count = np.zeros((len(numbers), 3)), np.zeros((len(numbers), 1))
+        total, count = np.zeros((len(numbers), index.classes)), np.zeros((len(numbers), 1))
         for masks, reply in zip(records, replies, strict=True):
             first = apply_temperature(reply.probabilities[numbers[:, 0]], llm.temperature)
             scored = masks[split] & ~np.isnan(first[:, 0])

@@ -14,7 +14,7 @@ import ray.data
 
 from core.resources import bundles_per_engine
 from infer.scoring.engine_dirs import use_own_temporary_folder
-from votes.schema import LABELS, PROBABILITIES
+from votes.schema import PROBABILITIES
 
 if TYPE_CHECKING:
     from ray.util.placement_group import PlacementGroup
@@ -61,14 +61,14 @@ def vllm_engines(
         detokenize_stage=False,
     )
     answer_ids = job.answer_ids
-    sampling = mode.sampling_options(answer_ids)
+    sampling, classes = mode.sampling_options(answer_ids), job.classes
 
     def preprocess(row: dict[str, Any]) -> dict[str, Any]:
         return row if sampling is None else {**row, "sampling_params": sampling}
 
     def postprocess(row: dict[str, Any]) -> dict[str, Any]:
         values = mode.probabilities(row, answer_ids)
-        return {name: row[name] for name in carried} | _columns(values)
+        return {name: row[name] for name in carried} | _columns(values, classes)
 
     # The steps around the engine request no CPU. If the engine takes all CPUs, they would never start.
     light = {"num_cpus": 0, "concurrency": level.num_workers[1]}
@@ -93,10 +93,10 @@ def vllm_engines(
     return cast(Callable[[ray.data.Dataset], ray.data.Dataset], processor)
 
 
-def _columns(values: Sequence[float]) -> dict[str, float]:
-    if len(values) != len(LABELS):
+def _columns(values: Sequence[float], classes: int) -> dict[str, float]:
+    if len(values) != classes:
         raise ValueError(f"the model returned {len(values)} probabilities")
-    return {name: float(value) for name, value in zip(PROBABILITIES, values, strict=True)}
+    return {name: float(value) for name, value in zip(PROBABILITIES, values, strict=False)}
 
 
 def _in_own_folder(base: Any) -> Any:  # noqa: ANN401 - ray.data.llm's class of an engine's actor

@@ -2,12 +2,23 @@
 
 import numpy as np
 
-from core.arrays import Labels, Probabilities
+from core.arrays import Folds, Groups, Labels, Probabilities
 from demo.generator import generate_pairs
 from infer.ensemble.fit import BlendInputs, nested_parts
 from infer.ensemble.pools import clip_to_simplex
 from infer.ensemble.record_facts import RecordFacts
 from votes.arrays import Votes
+
+
+def single_votes(labels: Labels, folds: Folds, groups: Groups, classes: int = 3) -> Votes:
+    """One vote on each record."""
+    return Votes(labels, folds, groups, np.ones(len(labels)), np.arange(len(labels)), classes)
+
+
+def on(labels: Labels, folds: Folds | None = None) -> Votes:
+    """One vote on each record, in ten folds unless given, each with a prompt of its own."""
+    rows = np.arange(len(labels))
+    return single_votes(labels, (rows % 10).astype(np.int16) if folds is None else folds, rows)
 
 
 def draw(truth: Probabilities, rng: np.random.Generator) -> Labels:
@@ -47,4 +58,4 @@ def training(predictions: Probabilities, labels: Labels, seed: int = 0, degenera
     names = tuple(f"m{n}" for n in range(len(predictions)))
     parts = nested_parts((groups % 10).astype(np.int16), groups)
     facts = RecordFacts(cases, rng.uniform(-1, 1, rows))
-    return BlendInputs(names, predictions, Votes(labels, parts, groups), facts)
+    return BlendInputs(names, predictions, single_votes(labels, parts, groups), facts)

@@ -22,7 +22,9 @@ TRIAL_ROWS = 64  # records on which an engine tries its parameters before it sta
 class BoosterData:
     """Features of training and test records. It lives once in Ray's object store; its arrays are read without a copy.
 
-    Records of other sources follow the primary source's: models are trained on them, but they are never held out.
+    A record has a row for each outcome that it has votes for, weighted by them: engines take one label for each row,
+    and a weighted sum over rows is the loss over votes. Records of other sources follow the primary source's: models
+    are trained on them, but they are never held out.
     """
 
     features: Matrix  # n rows
@@ -36,17 +38,26 @@ class BoosterData:
     sources: Folds  # (n,) 0 for the primary source, whose records come first
     weights: Floats | None = None  # (n,) of the records in training; None gives every record weight 1
     used_sources: Mask | None = None  # (folds, other sources): which a fold trains on; None for all
+    records: Rows | None = None  # (n,) record of each row, counted through all sources; None if each row is one
+    classes: int = 3  # number of outcomes
 
     def swapped(self, features: Matrix) -> Matrix:
         """Return the features of the same records with A and B exchanged."""
         return features.exchanged(self.permutation, self.signs)
 
     def held_out(self, fold: int) -> Rows:
-        """Return the primary records of a fold."""
+        """Return the rows of the primary records of a fold."""
         return np.flatnonzero((self.folds == fold) & (self.sources == 0))
 
+    def held_out_records(self, fold: int) -> Rows:
+        """Return one row for each primary record of a fold: rows of a record have the same features."""
+        rows = self.held_out(fold)
+        if self.records is None:
+            return rows
+        return rows[np.diff(self.records[rows], prepend=-1) > 0]
+
     def training_rows(self, fold: int) -> Rows:
-        """Return the records that a fold trains on: primary records outside it, and records of its other sources.
+        """Return the rows that a fold trains on: primary records outside it, and records of its other sources.
 
         No record shares a prompt with the fold.
         """
@@ -56,7 +67,7 @@ class BoosterData:
         return np.flatnonzero(outside)
 
     def sample(self, rows: Rows, swap: bool) -> TrainingRows:
-        """Return records to train or stop on; with `swap` followed by their swapped copies."""
+        """Return rows to train or stop on; with `swap` followed by their swapped copies."""
         features, labels = self.features.rows(rows), self.labels[rows]
         weights = None if self.weights is None else self.weights[rows]
         if not swap:
@@ -96,9 +107,9 @@ class FoldResult:
 
     fold: int
     model: TrainedModel
-    rows: Rows  # (k,) of the held-out records
-    out_of_fold: Probabilities  # (k, 3), averaged over both orders if the settings say so, as those for test
-    test: Probabilities | None  # (m, 3)
+    rows: Rows  # (k,) the held-out records
+    out_of_fold: Probabilities  # (k, classes), averaged over both orders if the settings say so, as those for test
+    test: Probabilities | None  # (m, classes)
     importance: Importance
     position: PositionEffect  # on the held-out records, before any averaging
     seconds: float

@@ -32,6 +32,7 @@ class BoosterRecipe:
 
     settings: Booster
     seed: int = 0
+    classes: int = 3  # number of outcomes
 
 
 class TrainedModel(NamedTuple):
@@ -180,7 +181,7 @@ class BoosterEngine(ABC):
 
     @abstractmethod
     def predict(self, model: bytes, features: Matrix, threads: int) -> Probabilities:
-        """Return probabilities (n, 3) in the order A, B, tie."""
+        """Return probabilities (n, k) in the order A, B, tie, both bad."""
 
     @abstractmethod
     def importance(self, model: bytes, features: Matrix, threads: int) -> tuple[Doubles, Doubles]:

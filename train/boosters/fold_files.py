@@ -16,8 +16,9 @@ from metrics.scores import log_loss
 from votes import predictions
 
 if TYPE_CHECKING:
-    from core.arrays import Labels, Probabilities
+    from core.arrays import Probabilities, Rows
     from train.boosters.data import FoldResult
+    from votes.arrays import Votes
     from votes.records import Records
     from votes.swap import PositionEffect
 
@@ -31,7 +32,7 @@ def booster_fold_stage(models: Stage, fold: int) -> Stage:
     )
 
 
-def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) -> int:
+def commit_fold(result: FoldResult, models: Stage, engine: str, votes: Votes) -> int:
     """Write the fold's result, then its manifest; return the rounds kept. Runs in the fold's worker."""
     stage = booster_fold_stage(models, result.fold)
     stage.begin()
@@ -56,12 +57,19 @@ def commit_fold(result: FoldResult, models: Stage, engine: str, labels: Labels) 
         "rounds": result.model.best_iteration,
         "rounds_trained": result.model.rounds_trained,
         "taken_from_search": result.model.from_search,
-        "log_loss": log_loss(result.out_of_fold, labels[result.rows]),
+        "log_loss": votes_log_loss(result.out_of_fold, result.rows, votes),
         "position": result.position,
         "digest": model_digest(result.model.content),
     }
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.model.best_iteration
+
+
+def votes_log_loss(predicted: Probabilities, records: Rows, votes: Votes) -> float:
+    """Return the mean log loss over the votes on some records; `predicted` (n, k) are theirs, in ascending order."""
+    rows = np.flatnonzero(np.isin(votes.records, records))
+    of_votes = votes.take(rows)
+    return log_loss(predicted[np.searchsorted(records, of_votes.records)], of_votes.labels, of_votes.weights)
 
 
 def model_digest(model: bytes) -> str:
@@ -91,19 +99,19 @@ def gather_folds(
 
     Returns rows by split.
     """
-    labels, fold_of_row = records.labels_and_folds()
-    out_of_fold = np.full((len(fold_of_row), 3), np.nan)
+    votes, fold_of_record = records.votes(), records.folds()
+    out_of_fold = np.full((len(fold_of_record), records.classes), np.nan)
     tests, losses, importances = [], [], []
     for fold in folds:
         folder = booster_fold_stage(models, fold).folder
         held_out = folder.read_table("out_of_fold.parquet")
         rows = held_out["row"].to_numpy()
         out_of_fold[rows] = predictions.probabilities_from_table(held_out)
-        losses.append(log_loss(out_of_fold[rows], labels[rows]))
+        losses.append(votes_log_loss(out_of_fold[rows], rows, votes))
         importances.append(folder.read_table(IMPORTANCE_FILE))
         if "test" in records.splits:
             tests.append(predictions.probabilities_from_table(folder.read_table("test.parquet")))
-    tables = {"train": predictions.predictions_table(records.read("train", ["id"])["id"], out_of_fold, fold_of_row)}
+    tables = {"train": predictions.predictions_table(records.read("train", ["id"])["id"], out_of_fold, fold_of_record)}
     if tests:
         test = average_folds(tests, losses, inverse_loss)
         tables["test"] = predictions.predictions_table(records.read("test", ["id"])["id"], test)
@@ -114,7 +122,7 @@ def gather_folds(
 
 
 def average_folds(predicted: Sequence[Probabilities], losses: Sequence[float], inverse_loss: bool) -> Probabilities:
-    """Return the mean (n, 3) of the folds' predictions, each weighted by 1 / held-out log loss if `inverse_loss`."""
+    """Return the mean (n, k) of the folds' predictions, each weighted by 1 / held-out log loss if `inverse_loss`."""
     mean: Probabilities = np.average(predicted, axis=0, weights=1 / np.array(losses) if inverse_loss else None)
     return mean
 

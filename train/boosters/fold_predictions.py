@@ -23,7 +23,7 @@ SwapFeatures = Callable[["Matrix"], "Matrix"]  # returns the features of the sam
 
 
 def predict_matrix(settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures) -> Probabilities:
-    """Return probabilities (n, 3) by the model of one fold, averaged over both orders if the settings say so."""
+    """Return probabilities (n, k) by the model of one fold, averaged over both orders if the settings say so."""
     orders = _predict_orders(settings, model, features, swap if settings.swaps else None)
     return swap_average(*orders) if settings.swaps else orders[0]
 
@@ -31,10 +31,10 @@ def predict_matrix(settings: Booster, model: bytes, features: Matrix, swap: Swap
 def _predict_orders(
     settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures | None
 ) -> list[Probabilities]:
-    """Return probabilities (n, 3), and with `swap` also those for the other order."""
+    """Return probabilities (n, k), and with `swap` also those for the other order."""
     engine, threads = ENGINES.get(settings.engine), settings.cpus_per_worker
-    orders: list[list[Probabilities]] = [[np.empty((0, 3))] for _ in range(1 if swap is None else 2)]
-    for start in range(0, len(features), PREDICT_ROWS):
+    orders: list[list[Probabilities]] = [[] for _ in range(1 if swap is None else 2)]
+    for start in range(0, max(len(features), 1), PREDICT_ROWS):
         part = features.rows(slice(start, start + PREDICT_ROWS))
         orders[0].append(engine.predict(model, part, threads))
         if swap is not None:
@@ -54,7 +54,7 @@ def predict_fold(
 ) -> FoldResult:
     """Return the result of a fold; `started` is when its training began (monotonic clock)."""
     settings = recipe.settings
-    held_out = data.held_out(fold)
+    held_out = data.held_out_records(fold)
     first, second = _predict_orders(settings, model.content, data.features.rows(held_out), data.swapped)
     test = None
     if data.test_features is not None:
@@ -64,7 +64,7 @@ def predict_fold(
     return FoldResult(
         fold=fold,
         model=model,
-        rows=held_out,
+        rows=held_out if data.records is None else data.records[held_out],
         out_of_fold=swap_average(first, second) if settings.swaps else first,
         test=test,
         importance=Importance(data.names, data.families, gain, shap),

@@ -73,23 +73,30 @@ def load_data(
         return stack_rows([matrix_layout.read(features, split, shard) for shard in shards])
 
     splits = ["train", *(f"{SOURCE_PREFIX}{name}" for name in weights)]
-    votes = [records.labels_and_folds(split) for split in splits]
-    labels, folds = (np.concatenate(parts) for parts in zip(*votes, strict=True))
-    rows = [records.rows(split) for split in splits]
+    votes = [records.votes(split) for split in splits]
+    rows = [len(part) for part in votes]
+    starts = np.cumsum([0, *(records.rows(split) for split in splits)])
+    record_of = np.concatenate([part.records + start for part, start in zip(votes, starts, strict=False)])
+    everything = stack_rows([matrix(split) for split in splits])
+    repeats = len(record_of) > len(everything)  # a record with several outcomes has several rows
+    counts = np.concatenate([part.weights for part in votes]).astype(np.float32)
+    of_source = np.repeat(np.array([1.0, *weights.values()], np.float32), rows)
     permutation, signs = matrix_layout.layout.exchange()
     columns = matrix_layout.layout.columns()
     return BoosterData(
-        features=stack_rows([matrix(split) for split in splits]),
-        labels=labels,
-        folds=folds,
+        features=everything.rows(record_of) if repeats else everything,
+        labels=np.concatenate([part.labels for part in votes]),
+        folds=np.concatenate([part.folds for part in votes]),
         test_features=matrix("test") if "test" in records.splits else None,
         permutation=permutation,
         signs=signs,
         names=[column.name for column in columns],
         families=[column.family for column in columns],
         sources=np.repeat(np.arange(len(splits), dtype=np.int16), rows),
-        weights=np.repeat(np.array([1.0, *weights.values()], np.float32), rows) if weights else None,
+        weights=of_source * counts if weights or (counts != 1).any() else None,
         used_sources=used_sources,
+        records=record_of if repeats else None,
+        classes=records.classes,
     )
 
 

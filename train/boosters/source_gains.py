@@ -57,13 +57,20 @@ def _fold_losses(data: BoosterData, source: int, fold: int) -> Doubles:
     if source:
         used[:, source - 1] = True
     engine = ENGINES.get(PLAIN_ENGINE)
-    recipe = BoosterRecipe(Booster(name="plain", engine=PLAIN_ENGINE))
+    recipe = BoosterRecipe(Booster(name="plain", engine=PLAIN_ENGINE), classes=data.classes)
     prepared = engine.prepare(dataclasses.replace(data, used_sources=used), recipe)
     trainer = engine.start(prepared, recipe, fold, None)
     trainer.advance()
     held_out = data.held_out(fold)
     predicted = engine.predict(trainer.model().content, data.features.rows(held_out), 1)
-    return record_log_loss(predicted, data.labels[held_out])
+    losses = record_log_loss(predicted, data.labels[held_out])
+    if data.records is None:
+        return losses
+    # The mean over the votes of each record.
+    votes = np.ones(len(held_out)) if data.weights is None else data.weights[held_out].astype(np.float64)
+    starts = np.flatnonzero(np.diff(data.records[held_out], prepend=-1) > 0)
+    means: Doubles = np.add.reduceat(losses * votes, starts) / np.add.reduceat(votes, starts)
+    return means
 
 
 def select_sources(gains: Doubles, folds: Folds) -> Mask:

@@ -76,7 +76,7 @@ def study_sources(run: Run, records: Records, features: str) -> StageResult | No
     connect(run)
     stage.begin()
     logs.info("sources", f"training a plain model without other sources, and with each of {', '.join(weights)}")
-    _, folds = records.labels_and_folds()
+    folds = records.folds()
     plain = _plain_families(run)
     data = put_data(run, FeatureStore.open(run, records), records, plain)
     wait_for_task(data, "reading the features", functools.partial(logs.info, "sources"))

@@ -169,11 +169,11 @@ class _BoosterTraining:
         from train.boosters.fold_pool import train_folds
         from train.boosters.fold_worker import FoldJob, no_model
 
-        labels, _ = self.records.labels_and_folds()
+        votes = self.records.votes()
         job = FoldJob(
-            recipe=BoosterRecipe(self.booster, self.run.settings.seed),
+            recipe=BoosterRecipe(self.booster, self.run.settings.seed, self.records.classes),
             data=data,
-            commit=functools.partial(commit_fold, models=self.models, engine=self.booster.engine, labels=labels),
+            commit=functools.partial(commit_fold, models=self.models, engine=self.booster.engine, votes=votes),
             existing_model=no_model if self.search is None else self.search.model,
         )
         progress = Progress(self.models.name, "folds", total=len(self.folds), done=len(self.folds) - len(self.missing))

@@ -5,8 +5,9 @@ score s is shared by both answers, so swapping them swaps their probabilities:
 
     logits = (d / 2, -d / 2, t)     d = s(a, p) - s(b, p)     t = v |a - b| + u (a * b) + c
 
-It starts from zeros, which predicts uniformly. It has about four parameters for each dimension of the encoder. Import
-this module only where a model is loaded: it needs torch.
+Without ties there is no t; with the outcome both bad it has two values. It starts from zeros, which predicts uniformly.
+It has about four parameters for each dimension of the encoder. Import this module only where a model is loaded: it
+needs torch.
 """
 
 import os
@@ -30,7 +31,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
 
     base_model_prefix = "backbone"
 
-    def __init__(self, backbone: Any) -> None:  # noqa: ANN401 - a model of transformers
+    def __init__(self, backbone: Any, classes: int = 3) -> None:  # noqa: ANN401 - a model of transformers
         super().__init__()
         # A pooler of the first token is not used.
         if getattr(backbone, "pooler", None) is not None:
@@ -39,7 +40,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         size = int(backbone.config.hidden_size)
         self.dropout = nn.Dropout(_DROPOUT)
         self.score = nn.Linear(2 * size, 1, bias=False)
-        self.tie = nn.Linear(2 * size, 1)
+        self.tie = nn.Linear(2 * size, classes - 2)
         for parameter in (self.score.weight, self.tie.weight, self.tie.bias):
             nn.init.zeros_(parameter)
 
@@ -56,7 +57,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
     def forward(
         self, input_ids: torch.Tensor, parts: torch.Tensor, attention_mask: torch.Tensor | None = None
     ) -> SimpleNamespace:
-        """Return logits (n, 3) for ids and the part that each belongs to, both (n, longest)."""
+        """Return logits (n, k) for ids and the part that each belongs to, both (n, longest)."""
         return self.judge(self.pool(input_ids, parts, attention_mask))
 
     def pool(
@@ -67,7 +68,7 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         return torch.stack([_mean(states, parts == part) for part in (_PROMPT, _A, _B)], dim=1)
 
     def judge(self, pooled: torch.Tensor) -> SimpleNamespace:
-        """Return logits (n, 3) for the states that `pool` returns."""
+        """Return logits (n, k) for the states that `pool` returns."""
         prompt, a, b = pooled.unbind(dim=1)
         with torch.autocast(pooled.device.type, enabled=False):
             scores = [self.score(self.dropout(torch.cat([x, x * prompt], dim=1))) for x in (a, b)]
@@ -95,8 +96,9 @@ class AnswersModel(nn.Module):  # type: ignore[misc]  # torch is not followed
         from safetensors.torch import load_file
         from transformers import AutoModel
 
-        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE_LOADING))
         head = load_file(Path(folder) / HEAD_FILE)
+        classes = 2 + len(head["tie.bias"]) if "tie.bias" in head else 3
+        model = cls(AutoModel.from_pretrained(folder, dtype=torch.float32, **SAFE_LOADING), classes)
         expected = {name for name in model.state_dict() if not name.startswith(f"{cls.base_model_prefix}.")}
         if head.keys() != expected:
             raise InputError(

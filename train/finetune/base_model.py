@@ -16,7 +16,7 @@ from core.ray_session import connect
 from core.run import Run, StageResult
 from core.settings.finetune import FinetunedEncoder, FinetunedLlm
 from core.stage import Stage
-from votes.schema import TEXTS
+from votes.schema import LABELS, TEXTS
 
 if TYPE_CHECKING:
     from core.settings.finetune import FinetunedModel
@@ -114,7 +114,8 @@ def _build_scratch(records: Records, encoder: FinetunedEncoder, stage: Stage, se
     assert encoder.scratch is not None
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = build_scratch(folder, _texts(records), encoder.scratch, encoder.max_tokens, seed)
+        labels = LABELS[: records.classes]
+        size = build_scratch(folder, _texts(records), encoder.scratch, encoder.max_tokens, seed, labels)
         names = {path.name for path in folder.iterdir()}
         for file in sorted(names):
             stage.folder.write_file(file, folder / file)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from core.resources import resource_seconds
-from metrics.scores import log_loss
+from metrics.scores import vote_log_loss
 from train.finetune.task import TrainingState
 from votes import predictions
 
 if TYPE_CHECKING:
-    from core.arrays import Labels, Probabilities, Rows
+    from core.arrays import Doubles, Probabilities, Rows
     from core.model_cache import CheckpointRef
     from core.stage import Stage
     from train.finetune.task import CurvePoint
@@ -35,9 +35,9 @@ class RunFoldStore:
 
     stage: Stage
     start: CheckpointRef
-    labels: Labels  # of the held-out records, in their order
+    votes: Doubles  # counts (n, k) of the held-out records, in their order
     records: str  # fingerprint of the training records
-    votes: list[str]  # digests of the files that they come from
+    vote_files: list[str]  # digests of the files that they come from
     cpus: int  # of all its workers
     gpus: int
 
@@ -90,7 +90,7 @@ class RunFoldStore:
             folder.write_file(name, path)
             keep.add(name)
         # Scoring reads this: predictions of a model for its own training records are worthless.
-        trained_on = {"records": self.records, "votes": self.votes, "fold": self.stage.settings["fold"]}
+        trained_on = {"records": self.records, "votes": self.vote_files, "fold": self.stage.settings["fold"]}
         for parent in sorted(
             {MODEL_FOLDER, *(name.rpartition("/")[0] for name in keep if name.startswith(f"{MODEL_FOLDER}/"))}
         ):
@@ -101,7 +101,7 @@ class RunFoldStore:
         folder.write_json(HISTORY_FILE, history)
         folder.write_bytes(EVENTS_FILE, _events(history))
         metrics = {
-            "log_loss": log_loss(held_out, self.labels),
+            "log_loss": vote_log_loss(held_out, self.votes),
             "tokens": int(sum(point["tokens"] for point in history)),
             "steps": len(history),
             **resource_seconds(seconds, self.cpus, self.gpus),

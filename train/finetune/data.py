@@ -16,26 +16,31 @@ from votes.swap import SWAPPED_LABEL
 if TYPE_CHECKING:
     import ray
 
-    from core.arrays import Doubles, Folds, Ints, Labels, Probabilities
+    from core.arrays import Doubles, Folds, Ints, Probabilities
 
 
 @dataclass(frozen=True)
 class TokenData:
-    """Packed records and their labels. It is small enough to be sent to workers: the ids stay in the object store."""
+    """Packed records and their votes. It is small enough to be sent to workers: the ids stay in the object store."""
 
     blocks: list[ray.ObjectRef[pa.Table]]  # of the schema PACKED_SCHEMA, all records together
     lengths: npt.NDArray[np.int32]  # (n,) tokens of one order
-    labels: Labels  # (n,)
+    votes: Doubles  # (n, k) vote counts
     folds: Folds  # (n,)
-    teacher: Probabilities | None = None  # (n, 3) to learn from, in addition to the votes
+    teacher: Probabilities | None = None  # (n, k) to learn from, in addition to the votes
 
-    def targets(self, record: int, swapped: bool) -> tuple[int, Doubles | None]:
-        """Return label and teacher's probabilities (3,) of a record, or of the record with A and B swapped."""
-        label = int(self.labels[record])
-        teacher = None if self.teacher is None else self.teacher[record]
+    @property
+    def classes(self) -> int:
+        """Number of outcomes."""
+        return int(self.votes.shape[1])
+
+    def targets(self, record: int, swapped: bool) -> tuple[Doubles, Doubles | None]:
+        """Return vote counts and teacher's probabilities (k,) of a record, or of it with A and B swapped."""
+        votes, teacher = self.votes[record], None if self.teacher is None else self.teacher[record]
         if not swapped:
-            return label, teacher
-        return int(SWAPPED_LABEL[label]), None if teacher is None else teacher[SWAPPED_LABEL]
+            return votes, teacher
+        other = SWAPPED_LABEL[: self.classes]
+        return votes[other], None if teacher is None else teacher[other]
 
 
 class TokenReader:

@@ -57,19 +57,19 @@ class FoldNetwork:
 
         logits = self.logits(examples)
         targets = [self._data.targets(record, swapped) for record, swapped in examples]
-        labels = torch.tensor([label for label, _ in targets], device=self._device)
+        votes = torch.tensor(np.stack([counts for counts, _ in targets]), dtype=torch.float32, device=self._device)
         teacher = None
         if self._data.teacher is not None:
             soft = np.stack([probabilities for _, probabilities in targets if probabilities is not None])
             teacher = torch.tensor(soft, dtype=torch.float32, device=self._device)
-        return summed_loss(logits, labels, teacher, self._settings)
+        return summed_loss(logits, votes, teacher, self._settings)
 
     def predict(self, records: Rows, rank: int, world: int) -> Probabilities:
-        """Return the swap-averaged probabilities (n, 3) of records. All `world` workers share the work."""
+        """Return the swap-averaged probabilities (n, k) of records. All `world` workers share the work."""
         import torch
 
         self.model.eval()
-        result = torch.zeros((len(records), 3), dtype=torch.float64)
+        result = torch.zeros((len(records), self._data.classes), dtype=torch.float64)
         batches = budget_batches(self._data.lengths[records], self._settings.max_tokens_per_microbatch // 2)
         with torch.no_grad():
             for batch in batches[rank::world]:
@@ -83,7 +83,7 @@ class FoldNetwork:
         return np.asarray(result.numpy())
 
     def logits(self, examples: Sequence[OrderedRecord]) -> torch.Tensor:
-        """Return the logits (n, 3) of examples."""
+        """Return the logits (n, k) of examples."""
         if self._pooled is None:
             return self._forward(examples, self.model)
         import torch

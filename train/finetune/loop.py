@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.errors import InputError
-from metrics.scores import log_loss
+from metrics.scores import vote_log_loss
 from train.finetune.forward import FoldNetwork
 from train.finetune.gradients import sum_gradients
 from train.finetune.memory_check import check_memory
@@ -104,7 +104,9 @@ class TrainingLoop:
 
     def _load_network(self) -> None:
         self._progress.note("loading the model")
-        model = load_network(self._task.store.base(), self._settings, self._task.seed).to(self._device)
+        model = load_network(self._task.store.base(), self._settings, self._task.seed, self._task.data.classes).to(
+            self._device
+        )
         self._network = FoldNetwork(model, self._task, self._device)
 
     def _restore(self, state: TrainingState) -> None:
@@ -213,7 +215,7 @@ class TrainingLoop:
 
         points = [point for point in self._history if (point["stage"], point["epoch"]) == (stage, epoch)]
         mean = float(np.mean([point["loss"] for point in points]))
-        loss = log_loss(held_out, self._task.data.labels[self._held_out])
+        loss = vote_log_loss(held_out, self._task.data.votes[self._held_out])
         self._history[-1]["held_out_log_loss"] = loss
         self._history[-1]["seconds_training"] = self._clock.training_seconds
         self._progress.epoch(self._history[-1], f"mean loss {mean:.4f}, held-out log loss {loss:.4f}")

@@ -10,17 +10,21 @@ if TYPE_CHECKING:
     from core.settings.finetune import FinetunedModel
 
 
-def summed_loss(logits: Tensor, labels: Tensor, teacher: Tensor | None, settings: FinetunedModel) -> Tensor:
+def summed_loss(logits: Tensor, counts: Tensor, teacher: Tensor | None, settings: FinetunedModel) -> Tensor:
     """Return the sum over sequences of the loss in nats.
 
-    Logits are (n, 3), labels (n,), a teacher's probabilities (n, 3) or None. The loss is the smoothed cross entropy
-    against the votes. With a teacher of weight w it is (1 - w) times that plus w T^2 KL(teacher || model). Both are at
-    temperature T (Hinton, Vinyals and Dean 2015, "Distilling the Knowledge in a Neural Network"). If the teacher has no
-    prediction for a record (nan), only the vote is used.
+    Logits and vote counts are (n, k), a teacher's probabilities (n, k) or None. The loss is the smoothed cross entropy
+    against the shares of the votes, so a record counts once however many people voted. With a teacher of weight w it is
+    (1 - w) times that plus w T^2 KL(teacher || model). Both are at temperature T (Hinton, Vinyals and Dean 2015,
+    "Distilling the Knowledge in a Neural Network"). If the teacher has no prediction for a record (nan), only the votes
+    are used.
     """
     from torch.nn import functional
 
-    votes = functional.cross_entropy(logits.float(), labels, reduction="none", label_smoothing=settings.label_smoothing)
+    best, labels = counts.max(dim=1)
+    hard = bool((best == counts.sum(dim=1)).all())  # one outcome each: its label is the target
+    goals = labels if hard else counts / counts.sum(dim=1, keepdim=True)
+    votes = functional.cross_entropy(logits.float(), goals, reduction="none", label_smoothing=settings.label_smoothing)
     source = settings.teacher
     if teacher is None or source is None:
         return votes.sum()

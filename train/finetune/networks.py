@@ -22,11 +22,11 @@ _AFTER_PADDING = {
 }  # fmt: skip
 
 
-def load_network(base: str, settings: FinetunedModel, seed: int) -> Any:  # noqa: ANN401 - of transformers, or like one
-    """Load the model of a folder or hub id, with a head for A, B and tie and configured LoRA adapters.
+def load_network(base: str, settings: FinetunedModel, seed: int, classes: int = 3) -> Any:  # noqa: ANN401
+    """Load the model of a folder or hub id, with a head for the outcomes and configured LoRA adapters.
 
     A head or adapter that the checkpoint lacks is initialized at random from `seed`. So is the last layer of a head for
-    other classes, even if it has three.
+    other classes, even if it has as many.
 
     Raises InputError if the model cannot be loaded, or a 4-bit base has no GPU.
     """
@@ -36,13 +36,13 @@ def load_network(base: str, settings: FinetunedModel, seed: int) -> Any:  # noqa
     options: dict[str, Any] = {"dtype": base_dtype(settings)}
     if settings.is_4bit:
         options["quantization_config"] = _four_bits()
-    config = load_config(base)
+    config = load_config(base, classes)
     if config.model_type == "gemma2":
         # transformers' default attention skips Gemma 2's soft-capping of scores, which vLLM applies.
         options["attn_implementation"] = "eager"
     torch.manual_seed(seed)
     kind = AutoModel if settings.compares_answers else AutoModelForSequenceClassification
-    foreign = bool(other_head_classes(base)) and not settings.compares_answers
+    foreign = bool(other_head_classes(base, classes)) and not settings.compares_answers
     try:
         model: Any
         model, loading = kind.from_pretrained(
@@ -55,7 +55,7 @@ def load_network(base: str, settings: FinetunedModel, seed: int) -> Any:  # noqa
     if settings.compares_answers:
         from train.finetune.answers_model import AnswersModel
 
-        model = AnswersModel(model)
+        model = AnswersModel(model, classes)
     if settings.adapters is not None:
         torch.manual_seed(seed)
         model = add_lora(model, settings.adapters)
@@ -73,11 +73,11 @@ def base_dtype(settings: FinetunedModel) -> torch.dtype:
     return torch.bfloat16 if is_small else torch.float32
 
 
-def load_config(base: str) -> PreTrainedConfig:
-    """Return a model's configuration with the head set to three labels. Raises InputError if there is none."""
+def load_config(base: str, classes: int = 3) -> PreTrainedConfig:
+    """Return a model's configuration with the head set to the outcomes. Raises InputError if there is none."""
     config = _read_config(base)
-    config.id2label = dict(enumerate(LABELS))
-    config.label2id = {label: index for index, label in enumerate(LABELS)}
+    config.id2label = dict(enumerate(LABELS[:classes]))
+    config.label2id = {label: index for index, label in enumerate(LABELS[:classes])}
     config.problem_type = "single_label_classification"
     if getattr(config, "pad_token_id", None) is None:
         # Without it a causal model would classify at a padding token. Llama 3 has no padding token.
@@ -103,23 +103,24 @@ def cpu_has_bfloat16() -> bool:
     return bool(features.get("architecture") != "x86_64" or features.get("avx512_bf16") or features.get("amx_bf16"))
 
 
-def load_with_head(base: str, dtype: torch.dtype | str) -> PreTrainedModel:
-    """Load a base with a head for A, B and tie, for adapters that have the trained head. Raises InputError as above."""
+def load_with_head(base: str, dtype: torch.dtype | str, classes: int = 3) -> PreTrainedModel:
+    """Load a base with a head for the outcomes, for adapters that have the trained head. Raises InputError as above."""
     from transformers import AutoModelForSequenceClassification
 
-    options: dict[str, Any] = {"config": load_config(base), "ignore_mismatched_sizes": bool(other_head_classes(base))}
+    foreign = bool(other_head_classes(base, classes))
+    options: dict[str, Any] = {"config": load_config(base, classes), "ignore_mismatched_sizes": foreign}
     try:
         return AutoModelForSequenceClassification.from_pretrained(base, dtype=dtype, **options, **SAFE_LOADING)
     except (OSError, ValueError) as error:
         raise loading_error(base, error) from error
 
 
-def other_head_classes(base: str) -> list[str]:
-    """Return the classes of a checkpoint's head; nothing if it has no head, or one for A, B and tie."""
+def other_head_classes(base: str, classes: int = 3) -> list[str]:
+    """Return the classes of a checkpoint's head; nothing if it has no head, or one for the outcomes."""
     config = _read_config(base)
-    classes = [str(config.id2label[number]) for number in sorted(config.id2label)]
+    names = [str(config.id2label[number]) for number in sorted(config.id2label)]
     has_head = any(name.endswith(_CLASSIFIER) for name in config.architectures or [])
-    return classes if has_head and classes != list(LABELS) else []
+    return names if has_head and names != list(LABELS[:classes]) else []
 
 
 def _reset_head(model: PreTrainedModel, resized: list[str], base: str, seed: int) -> None:
@@ -132,7 +133,8 @@ def _reset_head(model: PreTrainedModel, resized: list[str], base: str, seed: int
         raise InputError(f"the weights do not fit config.json, first {wrong[0]}", base, "restore the model's files.")
     torch.manual_seed(seed)
     for name, module in model.named_modules():
-        if isinstance(module, nn.Linear) and module.out_features == len(LABELS) and not name.startswith(inside):
+        outputs = model.config.num_labels
+        if isinstance(module, nn.Linear) and module.out_features == outputs and not name.startswith(inside):
             nn.init.normal_(module.weight, std=float(getattr(model.config, "initializer_range", 0.02)))
             if module.bias is not None:
                 nn.init.zeros_(module.bias)

@@ -35,7 +35,7 @@ def _plan(run: Run, records: Records, model: FinetunedLlm) -> str:
     config = load_config(base.header_only())
     longest = int(counts.max())
     folds = trained_folds(run, model)
-    _, fold_of = records.labels_and_folds()
+    fold_of = records.folds()
     trained_on = [fold_of != fold for fold in folds]
     shapes = microbatch_shapes(counts[trained_on[0]], model, run.settings.seed)
     memory = plan_memory(config, model, shapes)

@@ -45,5 +45,5 @@ def _merge_into_full_base(task: FoldTask, adapter: Path) -> Any:  # noqa: ANN401
     import torch
     from peft import PeftModel
 
-    base = load_with_head(task.store.base(), torch.bfloat16)
+    base = load_with_head(task.store.base(), torch.bfloat16, task.data.classes)
     return PeftModel.from_pretrained(base, adapter).merge_and_unload()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,14 @@ _PAD = 0
 _SPREAD = 0.1
 
 
-def build_scratch(folder: Path, texts: Iterator[str], settings: Scratch, max_tokens: int, seed: int) -> int:
+def build_scratch(
+    folder: Path,
+    texts: Iterator[str],
+    settings: Scratch,
+    max_tokens: int,
+    seed: int,
+    labels: Sequence[str] = LABELS[:3],
+) -> int:
     """Write the encoder to `folder`, and return the size of its vocabulary.
 
     The tokenizer is a byte-level BPE of `texts`. DeBERTa's attention has no absolute positions; BERT's has `max_tokens`
@@ -48,8 +55,8 @@ def build_scratch(folder: Path, texts: Iterator[str], settings: Scratch, max_tok
         "hidden_dropout_prob": 0.0,
         "attention_probs_dropout_prob": 0.0,
         "type_vocab_size": 0 if settings.architecture == "deberta-v2" else 1,
-        "id2label": dict(enumerate(LABELS)),
-        "label2id": {label: index for index, label in enumerate(LABELS)},
+        "id2label": dict(enumerate(labels)),
+        "label2id": {label: index for index, label in enumerate(labels)},
     }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

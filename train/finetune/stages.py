@@ -10,7 +10,6 @@ from core.stage import Stage
 from featurize.tokens.packed_records import training_packing
 from train.finetune.checkpoints import HELD_OUT_FILE
 from votes import predictions
-from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
@@ -57,9 +56,8 @@ def finetune_fold_stage(model: Stage, fold: int) -> Stage:
 
 
 def out_of_fold_predictions(records: Records, model: Stage, folds: list[int]) -> Probabilities:
-    """Return the out-of-fold probabilities (n, 3) of these folds. The records of other folds are nan."""
-    _, fold_of = records.labels_and_folds()
-    result = np.full((len(fold_of), len(LABELS)), np.nan)
+    """Return the out-of-fold probabilities (n, k) of these folds. The records of other folds are nan."""
+    result = np.full((records.rows("train"), records.classes), np.nan)
     for fold in folds:
         table = finetune_fold_stage(model, fold).folder.read_table(HELD_OUT_FILE)
         result[table["row"].to_numpy()] = predictions.probabilities_from_table(table)

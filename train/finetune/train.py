@@ -90,7 +90,7 @@ def _train(
     request = workers_request(stage.name.partition("/")[0], model)
     require_capacity(request)
     data = _token_data(run, records, model)
-    for note in training_notes(run, base, model, data.lengths[data.folds != missing[0]]):
+    for note in training_notes(run, base, model, data.lengths[data.folds != missing[0]], data.classes):
         logs.info(stage.name, note)
     tasks = []
     for fold in missing:
@@ -101,9 +101,9 @@ def _train(
         store = RunFoldStore(
             fold_stage,
             base,
-            data.labels[data.folds == fold],
+            data.votes[data.folds == fold],
             records.fingerprint_of("train"),
-            records.votes,
+            records.vote_files,
             cpus=model.num_workers * model.cpus_per_worker,
             gpus=model.num_workers * model.gpus_per_worker,
         )
@@ -121,7 +121,9 @@ def _train(
         progress.advance(note=f"fold {fold}: held-out log loss {loss:.4f}")
 
 
-def training_notes(run: Run, base: CheckpointRef, model: FinetunedModel, lengths: npt.NDArray[np.int32]) -> list[str]:
+def training_notes(
+    run: Run, base: CheckpointRef, model: FinetunedModel, lengths: npt.NDArray[np.int32], classes: int = 3
+) -> list[str]:
     """Return notes on data, head and workers, to log before the first step.
 
     `lengths` (n,) are the tokens of a fold's training records.
@@ -130,10 +132,10 @@ def training_notes(run: Run, base: CheckpointRef, model: FinetunedModel, lengths
     if run.settings.data.others:
         names = ", ".join(source.name for source in run.settings.data.others)
         notes.append(f"only the first source of votes is used; the other sources ({names}) train boosters only")
-    classes = [] if base.in_run or model.compares_answers else other_head_classes(base.header_only())
-    if classes:
-        names = ", ".join(classes[:5]) + (" and more" if len(classes) > 5 else "")
-        notes.append(f"{base.location} has a head for {names}; replacing it with one for {', '.join(LABELS)}")
+    foreign = [] if base.in_run or model.compares_answers else other_head_classes(base.header_only(), classes)
+    if foreign:
+        names = ", ".join(foreign[:5]) + (" and more" if len(foreign) > 5 else "")
+        notes.append(f"{base.location} has a head for {names}; replacing it with one for {', '.join(LABELS[:classes])}")
     microbatches = _mean_microbatches(model, lengths)
     if microbatches < model.num_workers:
         notes.append(
@@ -150,7 +152,6 @@ def _mean_microbatches(model: FinetunedModel, lengths: npt.NDArray[np.int32]) ->
 
 
 def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:
-    labels, folds = records.labels_and_folds()
     lengths = token_counts(run, records, model.name, "train")
     if not lengths.all():
         raise InputError(
@@ -159,11 +160,11 @@ def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:
             fix="leave these records out of data.train.",
         )
     blocks = put_tokens(run, records, model.name, "train")
-    return TokenData(blocks, lengths, labels, folds, _teacher_predictions(run, records, model))
+    return TokenData(blocks, lengths, records.vote_counts(), records.folds(), _teacher_predictions(run, records, model))
 
 
 def _teacher_predictions(run: Run, records: Records, model: FinetunedModel) -> Probabilities | None:
-    """Return the teacher's out-of-fold predictions (n, 3): of each record by a model that did not see its vote.
+    """Return the teacher's out-of-fold predictions (n, k): of each record by a model that did not see its vote.
 
     They still carry information about the student's held-out votes. The student of fold k learns from predictions on
     the other folds. Their teachers were trained on fold k, too. That may inflate the student's held-out score by an

@@ -15,8 +15,8 @@ from votes.texts import read_texts
 if TYPE_CHECKING:
     from core.settings.data import Outcome
 
-_OUTCOMES: Final[dict[str, Outcome]] = dict(zip(WINNERS, OUTCOMES, strict=False))
-BOTH_BAD: Final = "winner_both_bad"
+_OUTCOMES: Final[dict[str, Outcome]] = dict(zip(WINNERS[:3], OUTCOMES, strict=False))
+_BOTH_BAD: Final = WINNERS[3]
 
 
 @FORMATS.register
@@ -30,7 +30,7 @@ class KaggleFormat(VoteFormat):
     has_kinds = True
     texts = frozenset({"prompt", "response_a", "response_b"})
     votes = frozenset(_OUTCOMES)
-    others = frozenset({BOTH_BAD})
+    others = frozenset({_BOTH_BAD})
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a row."""
@@ -40,8 +40,8 @@ class KaggleFormat(VoteFormat):
 
 def _votes(row: Row) -> tuple[Vote]:
     shares = {outcome: _share(row.get(name), name) for name, outcome in _OUTCOMES.items()}
-    if row.get(BOTH_BAD) not in (None, ""):
-        shares["both_bad"] = _share(row[BOTH_BAD], BOTH_BAD)
+    if row.get(_BOTH_BAD) not in (None, ""):
+        shares["both_bad"] = _share(row[_BOTH_BAD], _BOTH_BAD)
     total = sum(shares.values())
     if set(shares.values()) <= {0.0, 1.0}:
         if total > 1:

@@ -30,8 +30,8 @@ class Classify(ScoringMode):
     fixed_packing: ClassVar[bool] = True
     hangs_at_max_model_len: ClassVar[bool] = True
 
-    def check_config(self, config: Mapping[str, Any], where: str) -> None:
-        """Raise InputError unless config.json is a classifier's of three exclusive classes."""
+    def check_config(self, config: Mapping[str, Any], where: str, classes: int | None = 3) -> None:
+        """Raise InputError unless config.json is a classifier's of as many exclusive classes."""
         architectures = config.get("architectures") or []
         if not any(str(name).endswith(self.architecture) for name in architectures):
             raise InputError(
@@ -41,35 +41,37 @@ class Classify(ScoringMode):
             )
         # transformers omits id2label from config.json for two labels, its default.
         labels = len(config["id2label"]) if config.get("id2label") else int(config.get("num_labels", 2))
-        if labels != len(LABELS):
-            raise InputError(f"the head has {labels} classes, not {len(LABELS)} (A, B, tie)", where, _TRAIN)
+        if classes is None:
+            classes = min(max(labels, 2), len(LABELS))
+        if labels != classes:
+            names = ", ".join(LABELS[:classes])
+            raise InputError(f"the head has {labels} classes, not {classes} ({names})", where, _TRAIN)
         problem = config.get("problem_type")
         if problem not in (None, "single_label_classification"):
             # vLLM would return raw scores, or probabilities that do not sum to 1.
-            raise InputError(f"its head is for {problem}, not for one of three classes", where, _TRAIN)
+            raise InputError(f"its head is for {problem}, not for one of several classes", where, _TRAIN)
 
-    def check_weights(self, shapes: Mapping[str, Sequence[int]], folder: Path) -> None:
+    def check_weights(self, shapes: Mapping[str, Sequence[int]], folder: Path, classes: int | None = 3) -> None:
         """Raise InputError unless the weights have a head with a row for each class."""
         if HEAD_WEIGHT not in shapes:
             raise InputError(f"the weights have no trained head ({HEAD_WEIGHT})", str(folder), _TRAIN)
-        if shapes[HEAD_WEIGHT][0] != len(LABELS):
-            raise InputError(f"{HEAD_WEIGHT} has {shapes[HEAD_WEIGHT][0]} rows, not {len(LABELS)}", str(folder), _TRAIN)
+        if classes is not None and shapes[HEAD_WEIGHT][0] != classes:
+            raise InputError(f"{HEAD_WEIGHT} has {shapes[HEAD_WEIGHT][0]} rows, not {classes}", str(folder), _TRAIN)
 
     def probabilities(self, reply: Mapping[str, Any], answer_ids: Sequence[int]) -> Sequence[float]:
         """Return the class probabilities, which ray.data.llm puts into the column `embeddings`."""
         values: Sequence[float] = reply["embeddings"]
         return values
 
-    def load_model(self, checkpoint: str) -> PreTrainedModel:
-        """Load a base with a head for A, B and tie. An adapter brings the trained head."""
+    def load_model(self, checkpoint: str, classes: int = 3) -> PreTrainedModel:
+        """Load a base with a head for the outcomes. An adapter brings the trained head."""
         from train.finetune.networks import load_with_head
 
-        return load_with_head(checkpoint, "auto")
+        return load_with_head(checkpoint, "auto", classes)
 
     def new_model(self, config: Any) -> PreTrainedModel:  # noqa: ANN401 - of transformers
-        """Make a classifier of three classes."""
+        """Make a classifier of the configuration's classes."""
         from transformers import AutoModelForSequenceClassification
 
-        config.num_labels = len(LABELS)
         model: PreTrainedModel = AutoModelForSequenceClassification.from_config(config)
         return model

@@ -23,7 +23,7 @@ _RECORD = "\u2063record\u2063"  # stands for the record while the template is ap
 
 @MODES.register
 class Judge(ScoringMode):
-    """Take the probabilities of the answers' tokens as the next one, among these three.
+    """Take the probabilities of the answers' tokens as the next one, among these.
 
     A subclass may set another `instruction`, `question` and `answers`.
     """
@@ -39,11 +39,15 @@ class Judge(ScoringMode):
         "Below are a person's messages to two assistants and the responses of both. Judge which response that person "
         "would prefer. The order of the responses means nothing, and neither does their length in itself."
     )
-    question: ClassVar[str] = (
-        "\n\nWhich response would the person prefer? Answer with one letter only: A for Response A, B for Response B, "
-        "C if they would call it a tie."
+    # With "A for Response A, B for Response B" and what each further outcome means.
+    question: ClassVar[str] = "\n\nWhich response would the person prefer? Answer with one letter only: {choices}."
+    answers: ClassVar[tuple[str, ...]] = ("A", "B", "C", "D")  # in the order of votes.schema.LABELS
+    choices: ClassVar[tuple[str, ...]] = (
+        "A for Response A",
+        "B for Response B",
+        "C if they would call it a tie",
+        "D if they would find both bad",
     )
-    answers: ClassVar[tuple[str, str, str]] = ("A", "B", "C")  # in the order of votes.schema.LABELS
 
     def check_settings(self, llm: Llm) -> None:
         """Raise ValueError without a checkpoint: fine-tuned and demo models have a head."""
@@ -52,7 +56,7 @@ class Judge(ScoringMode):
                 f"a {self.name} needs checkpoint: an instruct model; finetuned and demo models have a head"
             )
 
-    def check_config(self, config: Mapping[str, Any], where: str) -> None:
+    def check_config(self, config: Mapping[str, Any], where: str, classes: int | None = 3) -> None:
         """Raise InputError unless config.json is a causal language model's."""
         architectures = config.get("architectures") or []
         if not any(str(name).endswith(self.architecture) for name in architectures):
@@ -62,7 +66,7 @@ class Judge(ScoringMode):
                 "name an instruct model, or set mode: classify.",
             )
 
-    def frame(self, tokenizer: Any) -> PromptFrame:  # noqa: ANN401 - of transformers
+    def frame(self, tokenizer: Any, classes: int = 3) -> PromptFrame:  # noqa: ANN401 - of transformers
         """Return the instruction and the question as one turn of a chat, up to where the model's answer starts.
 
         Raises InputError if the tokenizer has no chat template, or one that takes no single turn of the user.
@@ -74,7 +78,8 @@ class Judge(ScoringMode):
                 where,
                 "name an instruct model, or one with a 3-way head and mode: classify.",
             )
-        turn = [{"role": "user", "content": f"{self.instruction}{_RECORD}{self.question}"}]
+        question = self.question.replace("{choices}", ", ".join(self.choices[:classes]))
+        turn = [{"role": "user", "content": f"{self.instruction}{_RECORD}{question}"}]
         try:
             # Some templates state the date, and a record's packing must be the same tomorrow.
             fixed = {
@@ -89,18 +94,19 @@ class Judge(ScoringMode):
             raise InputError("its chat template drops the user's message", where, "use another checkpoint.")
         return PromptFrame(before, behind)
 
-    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None) -> tuple[int, ...]:  # noqa: ANN401 - of transformers
+    def answer_ids(self, tokenizer: Any, frame: PromptFrame | None, classes: int = 3) -> tuple[int, ...]:  # noqa: ANN401
         """Return the token ids of the answers where they follow the question.
 
         Raises InputError unless each is a single token that does not change the tokens before it.
         """
-        behind = (frame or self.frame(tokenizer)).behind
+        behind = (frame or self.frame(tokenizer, classes)).behind
+        answers = self.answers[:classes]
         prefix = tokenizer.encode(behind, add_special_tokens=False)
-        endings = [tokenizer.encode(behind + answer, add_special_tokens=False) for answer in self.answers]
+        endings = [tokenizer.encode(behind + answer, add_special_tokens=False) for answer in answers]
         ids = tuple(int(ending[-1]) for ending in endings)
-        if any(ending[:-1] != prefix for ending in endings) or len(set(ids)) != len(self.answers):
+        if any(ending[:-1] != prefix for ending in endings) or len(set(ids)) != len(answers):
             raise InputError(
-                f"its tokenizer has no single token for each of the answers {_enumerated(self.answers)}",
+                f"its tokenizer has no single token for each of the answers {_enumerated(answers)}",
                 _name(tokenizer),
                 "use a model with a 3-way head and mode: classify.",
             )
@@ -127,7 +133,7 @@ class Judge(ScoringMode):
         highest = max(scores[token] for token in answer_ids)
         return [math.exp(scores[token] - highest) for token in answer_ids]
 
-    def load_model(self, checkpoint: str) -> PreTrainedModel:
+    def load_model(self, checkpoint: str, classes: int = 3) -> PreTrainedModel:
         """Load a causal language model."""
         from transformers import AutoModelForCausalLM
 

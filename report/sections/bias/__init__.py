@@ -41,7 +41,7 @@ class BiasSection(ReportSection):
 
     def compute(self, context: ReportContext) -> Metrics:
         """Return biases by position, length and style."""
-        votes = np.eye(3)[context.votes.labels]
+        votes = context.votes.shares
         return {
             "bias": {
                 "position": _position(context, votes),
@@ -81,6 +81,7 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
     means = bootstrap_means(
         np.concatenate([np.where(present, lean, 0.0), present, actual[:, None]], axis=1),
         context.votes.groups,
+        context.votes.weights,
         seed=context.seed,
     )
     leans = means[:, : len(predicted)] / means[:, len(predicted) : -1]
@@ -88,16 +89,20 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
     by_model = {}
     for n, (name, values) in enumerate(predicted.items()):
         rows = present[:, n]
+        mean = context.votes.take(rows).mean
         by_model[name] = {
-            **dict(zip(LABELS, values[rows].mean(axis=0).tolist(), strict=True)),
-            "half_wins": float(win_shares(values[rows]).mean()),
-            "lean": float(lean[rows, n].mean()),
+            **dict(zip(LABELS, mean(values[rows]).tolist(), strict=False)),
+            "half_wins": float(mean(win_shares(values[rows]))),
+            "lean": float(mean(lean[rows, n])),
             "lean_ci95": list(percentile_interval(leans[:, n])),
             "both_orders": averages[name],
             "exchange": exchanges.get(name),
         }
-    shares = dict(zip(LABELS, votes.mean(axis=0).tolist(), strict=True))
-    won_by_a = {"half_wins": float(actual.mean()), "half_wins_ci95": list(percentile_interval(means[:, -1]))}
+    shares = dict(zip(LABELS, context.votes.mean(votes).tolist(), strict=False))
+    won_by_a = {
+        "half_wins": float(context.votes.mean(actual)),
+        "half_wins_ci95": list(percentile_interval(means[:, -1])),
+    }
     return {"votes": {**shares, **won_by_a}, "predicted": by_model}
 
 
@@ -110,22 +115,23 @@ def _exchange(run: Run, model: str) -> dict[str, float] | None:
 
 def _length(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]:
     """Return the share of half-wins of A, actual and predicted, by normalized length difference in equal bins."""
-    columns = context.columns["train"]
+    columns = context.train_columns
     a, b = (columns[f"chars_{side}"].to_numpy().astype(np.float64) for side in "ab")
     difference = normalized_difference(a, b)
     inside = np.eye(LENGTH_BINS, dtype=bool)[equal_count_bins(difference, LENGTH_BINS)]
     inside = inside[:, inside.any(axis=0)]
     actual, predicted = win_shares(votes), win_shares(context.blend)
-    means = bootstrap_part_means(actual, inside, context.votes.groups, seed=context.seed)
+    means = bootstrap_part_means(actual, inside, context.votes.groups, context.votes.weights, seed=context.seed)
     return [
         {
-            "difference": float(difference[rows].mean()),
-            "count": int(rows.sum()),
-            "actual": float(actual[rows].mean()),
+            "difference": float(part.mean(difference[rows])),
+            "count": len(part.first),
+            "actual": float(part.mean(actual[rows])),
             "ci95": list(percentile_interval(means[:, n])),
-            "predicted": float(predicted[rows].mean()),
+            "predicted": float(part.mean(predicted[rows])),
         }
         for n, rows in enumerate(inside.T)
+        for part in [context.votes.take(rows)]
     ]
 
 
@@ -134,7 +140,7 @@ def _style(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]
 
     A feature that no answer of these records has is left out.
     """
-    columns = context.columns["train"]
+    columns = context.train_columns
     differences = {}
     for name in STYLE_FEATURES:
         difference = normalized_difference(columns[f"{name}_a"].to_numpy(), columns[f"{name}_b"].to_numpy())
@@ -142,10 +148,10 @@ def _style(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]
             # Deviation from 0, not from the mean: exchanging the answers turns every sign. The position takes the rest.
             differences[name] = difference / np.sqrt((difference**2).mean())
     design = np.stack([*differences.values(), np.ones(len(votes))], axis=1)
-    groups = context.votes.groups
+    groups, weights = context.votes.groups, context.votes.weights
     fits = {
-        "votes": fit_bradley_terry(design, win_shares(votes), groups),
-        "blend": fit_bradley_terry(design, win_shares(context.blend), groups),
+        "votes": fit_bradley_terry(design, win_shares(votes), groups, weights),
+        "blend": fit_bradley_terry(design, win_shares(context.blend), groups, weights),
     }
     return [
         {

@@ -5,6 +5,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from core.registry import SECTIONS
 from metrics.calibration_curves import confusion_matrix, histogram, reliability_diagram
 from report.section import ReportSection
@@ -26,12 +28,16 @@ class CalibrationSection(ReportSection):
 
     def compute(self, context: ReportContext) -> Metrics:
         """Return reliability diagram and histogram by class, and the counts of votes by predicted class."""
-        blend, labels = context.blend, context.votes.labels
-        counts = zip(LABELS, confusion_matrix(blend, labels).tolist(), strict=True)
+        blend, votes = context.blend, context.votes
+        labels = LABELS[: votes.classes]
+        counts = zip(labels, np.rint(confusion_matrix(blend, votes)).astype(int).tolist(), strict=True)
         return {
             "calibration": {
-                "reliability": {label: reliability_diagram(blend[:, n], labels == n) for n, label in enumerate(LABELS)},
-                "histogram": {label: histogram(blend[:, n]) for n, label in enumerate(LABELS)},
-                "confusion": {vote: dict(zip(LABELS, row, strict=True)) for vote, row in counts},
+                "reliability": {
+                    label: reliability_diagram(blend[:, n], votes.labels == n, votes.weights)
+                    for n, label in enumerate(labels)
+                },
+                "histogram": {label: histogram(blend[votes.first, n]) for n, label in enumerate(labels)},
+                "confusion": {vote: dict(zip(labels, row, strict=True)) for vote, row in counts},
             }
         }

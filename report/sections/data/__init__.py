@@ -45,23 +45,25 @@ class DataSection(ReportSection):
 
 
 def count_duplicates(columns: Mapping[str, pa.Table], losses: Doubles, votes: Votes, seed: int) -> dict[str, Any]:
-    """Return counts of exact copies and near-duplicates, and the scores (n,) without them."""
-    rows = len(votes)
+    """Return counts of exact copies and near-duplicates among the records, and the losses (m,) without them."""
+    first = votes.first
+    rows = len(first)
     hashes = np.concatenate([table["text_hash"].to_numpy() for table in columns.values()])
     pairs = duplicates.near_duplicate_pairs(np.concatenate([read_signatures(table) for table in columns.values()]))
     # Exact copies are near-duplicates, too, and certain ones.
-    _, first, copy_of = np.unique(hashes, return_index=True, return_inverse=True)
-    copies = np.stack([first[copy_of], np.arange(len(hashes))], axis=1)
+    _, original, copy_of = np.unique(hashes, return_index=True, return_inverse=True)
+    copies = np.stack([original[copy_of], np.arange(len(hashes))], axis=1)
     pairs = np.concatenate([pairs, copies[copies[:, 0] < copies[:, 1]]])
     cluster = duplicates.cluster_records(len(hashes), pairs)
     in_train, in_test = cluster[:rows], cluster[rows:]
     shared = _cluster_sizes(in_train) > 1
-    straddling = _straddling(in_train, votes.folds)
+    straddling = _straddling(in_train, votes.folds[first])
     seen_first = np.zeros(rows, bool)
     seen_first[np.unique(in_train, return_index=True)[1]] = True
     subsets = {"one record of each cluster": seen_first, "records without a duplicate in another fold": ~straddling}
     kept = {name: mask for name, mask in subsets.items() if mask.any()}
-    scores = score_parts(np.stack(list(kept.values()), axis=1), losses, votes.groups, seed)
+    parts = np.stack([votes.spread(mask) for mask in kept.values()], axis=1)
+    scores = score_parts(parts, losses, votes, seed)
     return {
         "threshold": duplicates.THRESHOLD,
         "shingle": duplicates.SHINGLE_LENGTH,

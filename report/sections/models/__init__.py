@@ -57,7 +57,7 @@ class ModelsSection(ReportSection):
 def compare_on_rows(model: str, predicted: Mapping[str, Probabilities], votes: Votes, seed: int) -> dict[str, Any]:
     """Score every set of predictions on the rows that `model` predicts, and its loss less the model's loss.
 
-    `predicted` maps names to probabilities (n, 3) with nan rows. Sets that lack any of the model's rows are left out.
+    `predicted` maps names to probabilities (m, k) with nan rows. Sets that lack any of the model's rows are left out.
     A difference above 0 means that the model is better.
     """
     rows = ~np.isnan(predicted[model][:, 0])
@@ -65,17 +65,17 @@ def compare_on_rows(model: str, predicted: Mapping[str, Probabilities], votes: V
     complete = {name: values[rows] for name, values in predicted.items() if not np.isnan(values[rows]).any()}
     losses = {name: record_log_loss(values, own_votes.labels) for name, values in complete.items()}
     columns = [*losses.values(), *(loss - losses[model] for loss in losses.values())]
-    means = bootstrap_means(np.stack(columns, axis=1), own_votes.groups, seed=seed)
+    means = bootstrap_means(np.stack(columns, axis=1), own_votes.groups, own_votes.weights, seed=seed)
     compared = {
         name: {
-            **score_predictions(values, own_votes.labels),
+            **score_predictions(values, own_votes),
             "ci95": list(percentile_interval(means[:, n])),
-            "difference": float((losses[name] - losses[model]).mean()),
+            "difference": float(own_votes.mean(losses[name] - losses[model])),
             "difference_ci95": list(percentile_interval(means[:, len(complete) + n])),
         }
         for n, (name, values) in enumerate(complete.items())
     }
-    return {"rows": int(rows.sum()), "beside": compared}
+    return {"rows": len(own_votes.first), "beside": compared}
 
 
 def model_costs(run: Run) -> dict[str, dict[str, float]]:

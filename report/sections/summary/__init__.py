@@ -27,16 +27,23 @@ class SummarySection(ReportSection):
 
     def compute(self, context: ReportContext) -> Metrics:
         """Return the number of records and votes, and the gains of the blend."""
-        counts = np.bincount(context.votes.labels, minlength=len(LABELS)).tolist()
+        votes = context.votes
+        counts = np.bincount(votes.labels, votes.weights, votes.classes).tolist()
         return {
-            "rows": len(context.votes),
-            "labels": dict(zip(LABELS, counts, strict=True)),
+            "rows": context.records.rows("train"),
+            "votes": float(votes.weights.sum()),
+            "labels": {label: _whole(count) for label, count in zip(LABELS, counts, strict=False)},
             "summary": _gains(context),
         }
 
     def details(self, context: ReportContext, metrics: Metrics) -> dict[str, Any]:
         """Return the leaks, and the models that may have been trained on the scored votes."""
         return {"leaks": list_leaks(context.settings), "external_checkpoints": context.settings.possibly_contaminated}
+
+
+def _whole(count: float) -> float | int:
+    """Return a count as an integer where it is one: soft votes are counted by shares."""
+    return int(count) if count == int(count) else count
 
 
 def _gains(context: ReportContext) -> dict[str, Any]:
@@ -50,12 +57,13 @@ def _gains(context: ReportContext) -> dict[str, Any]:
     filled = {name: np.where(np.isnan(values), prior, values) for name, values in blended.items()}
     plain = {name: context.baselines[name] for name in ("class prior", "length only")}
     gains = blend_gains({**plain, **filled}, context.blend, context.votes, context.seed)
-    best = min(filled, key=lambda name: log_loss(filled[name], context.votes.labels))
+    votes = context.votes
+    best = min(filled, key=lambda name: log_loss(filled[name], votes.labels, votes.weights))
     return {
         "over_class_prior": gains["class prior"],
         "over_length_only": gains["length only"],
         "best_model": best,
-        "best_model_lacks": int(np.isnan(blended[best][:, 0]).sum()),
+        "best_model_lacks": int(np.isnan(blended[best][votes.first, 0]).sum()),
         "over_best_model": gains[best],
     }
 

@@ -11,6 +11,7 @@ from report.section import ReportSection
 from votes.schema import LABELS, TEXTS
 
 if TYPE_CHECKING:
+    from core.arrays import Doubles, Rows
     from report.context import ReportContext
     from report.section import Metrics
     from votes.records import Records
@@ -28,17 +29,17 @@ class WorstSection(ReportSection):
 
     def compute(self, context: ReportContext) -> Metrics:
         """Return the records of the largest losses, the worst first: row, id, vote, loss and probabilities."""
-        ids, losses = context.rows["id"].to_pylist(), context.blend_losses
+        votes, losses = context.votes, context.blend_losses
         return {
             "worst": [
                 {
-                    "row": int(row),
-                    "id": ids[row],
-                    "vote": LABELS[context.votes.labels[row]],
+                    "row": int(votes.records[row]),
+                    "id": context.rows["id"][row].as_py(),
+                    "vote": LABELS[votes.labels[row]],
                     "loss": float(losses[row]),
-                    "probabilities": dict(zip(LABELS, context.blend[row].tolist(), strict=True)),
+                    "probabilities": dict(zip(LABELS, context.blend[row].tolist(), strict=False)),
                 }
-                for row in np.argsort(-losses, kind="stable")[:WORST_RECORDS]
+                for row in _worst_rows(losses, votes.records)
             ]
         }
 
@@ -46,6 +47,16 @@ class WorstSection(ReportSection):
         """Return the texts of the records."""
         rows = [record["row"] for record in metrics["worst"]]
         return {"texts": _read_texts(context.records, rows), "max_characters": MAX_CHARACTERS}
+
+
+def _worst_rows(losses: Doubles, records: Rows) -> list[int]:
+    """Return the rows of the largest losses, one for each record."""
+    rows: dict[int, int] = {}
+    for row in np.argsort(-losses, kind="stable").tolist():
+        rows.setdefault(int(records[row]), row)
+        if len(rows) == WORST_RECORDS:
+            break
+    return list(rows.values())
 
 
 def _read_texts(records: Records, rows: list[int]) -> dict[int, dict[str, Any]]:

@@ -197,9 +197,8 @@ def test_models_are_scored_side_by_side(made):
 def loss_of_the_lost(made):
     """Log loss of the class prior on the record that `asked` does not predict."""
     place = Folder(f"{made}/run/records")
-    votes = Records(place, place.read_json("manifest.json")).read("train", ["label", "fold"])
-    labels, folds = (votes[name].to_numpy() for name in ("label", "fold"))
-    return -np.log(class_prior_baseline(labels, folds)[10, labels[10]])
+    votes = Records(place, place.read_json("manifest.json")).votes()
+    return -np.log(class_prior_baseline(votes)[10, votes.labels[10]])
 
 
 def test_slices_calibration_and_bias_count_every_record(made):

@@ -35,7 +35,7 @@ def test_streams_and_seeds_are_different_draws_without_common_ids(pairs: Synthet
 
 
 def test_votes_follow_the_truth(pairs: SyntheticPairs) -> None:
-    one_hot = np.stack([pairs.table[name].to_numpy() for name in WINNERS], axis=1)
+    one_hot = np.stack([pairs.table[name].to_numpy() for name in WINNERS[:3]], axis=1)
     assert (one_hot.sum(axis=1) == 1).all()
     assert pairs.truth["id"].equals(pairs.table["id"])
     # Each class's votes, and their log loss, lie within four standard errors of what the truth expects.

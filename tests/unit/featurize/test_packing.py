@@ -190,7 +190,10 @@ def test_a_judge_reads_the_record_inside_its_chat_template() -> None:
     )
     frame = judge.frame(tokenizer)
     assert frame.before == f"<s><pad>user\n{judge.instruction}"
-    assert frame.behind == f"{judge.question}<pad>\n<pad>model\n"
+    question = judge.question.replace("{choices}", ", ".join(judge.choices[:3]))
+    assert frame.behind == f"{question}<pad>\n<pad>model\n"
+    assert "D if they would find both bad." in judge.frame(tokenizer, 4).behind
+    assert " C if" not in judge.frame(tokenizer, 2).behind
     packer = Packer(tokenizer, 700, frame=frame)
     ids = packer.pack(["why <pad>?"], ["because"], ["so"])
     assert ids[0] == tokenizer.bos_token_id

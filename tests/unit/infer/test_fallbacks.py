@@ -13,8 +13,7 @@ from infer.ensemble.fallbacks import (
     degenerate_case,
     fit_fallbacks,
 )
-from tests.helpers.blend_votes import draw
-from votes.arrays import Votes
+from tests.helpers.blend_votes import draw, single_votes
 from votes.swap import swap_labels, swap_probabilities
 
 SHARES = {EMPTY_A: [0.05, 0.85, 0.1], BOTH_EMPTY: [0.1, 0.1, 0.8], IDENTICAL: [0.2, 0.2, 0.6]}
@@ -28,7 +27,7 @@ def records(counts, seed=0):
     labels = draw(np.array([shares[code] for code in cases.tolist()]), rng)
     predictions = rng.dirichlet([30, 20, 10], size=len(cases))
     number = np.arange(len(cases))
-    return predictions, Votes(labels, (number % 5).astype(np.int16), number), cases
+    return predictions, single_votes(labels, (number % 5).astype(np.int16), number), cases
 
 
 def by_case(fallbacks):

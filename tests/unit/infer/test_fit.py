@@ -176,7 +176,7 @@ def test_what_only_the_left_out_model_predicts_gets_the_class_prior():
     _, labels, predictions = votes(300)
     predictions[1:, :20] = np.nan
     data = training(predictions, labels)
-    prior = class_prior_baseline(labels, data.votes.folds)
+    prior = class_prior_baseline(data.votes)
     blended = predict_nested_without(data, recipe("linear"), "m0")
     assert (blended[:20] == prior[:20]).all()
     assert (blended[20:] != prior[20:]).all()

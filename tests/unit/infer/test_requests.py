@@ -30,7 +30,9 @@ TEXTS = {
 def indexed(tmp_path) -> tuple[RequestIndex, Records]:
     tokens = Folder(f"{tmp_path}/tokens")
     rows = {"train": 5, "test": 2}
-    records = Records(Folder(f"{tmp_path}/records"), {"rows": rows, "shards": {k: len(v) for k, v in TEXTS.items()}})
+    records = Records(
+        Folder(f"{tmp_path}/records"), {"rows": rows, "metrics": {}, "shards": {k: len(v) for k, v in TEXTS.items()}}
+    )
     for shard, both in TEXTS.items():
         table = {
             f"{order}_hash": pa.array([text[n].encode() * 16 for text in both], pa.binary(16))

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,13 +12,13 @@ from infer.ensemble.weights import (
     preset_weights,
 )
 from metrics.scores import log_loss
-from tests.helpers.blend_votes import votes
+from tests.helpers.blend_votes import on, votes
 from votes.swap import swap_labels
 
 
 def test_weights_are_on_the_simplex_and_at_the_optimum():
     _, labels, predictions = votes(3000)
-    weights = learn_linear_weights(predictions, labels)
+    weights = learn_linear_weights(predictions, on(labels))
     assert weights.min() >= 0
     assert np.isclose(weights.sum(), 1)
     best = log_loss(linear_pool(predictions, weights), labels)
@@ -36,19 +38,19 @@ def test_preset_is_rescaled_over_the_models_present():
 
 def test_a_single_model_gets_all_the_weight():
     _, labels, predictions = votes(50)
-    assert learn_linear_weights(predictions[:1], labels).tolist() == [1.0]
+    assert learn_linear_weights(predictions[:1], on(labels)).tolist() == [1.0]
 
 
 def test_log_weights_are_at_the_optimum_and_sharpen_what_is_too_flat():
     truth, labels, predictions = votes(3000)
-    weights = learn_log_weights(predictions, labels)
+    weights = learn_log_weights(predictions, on(labels))
     assert weights.min() >= 0
     best = log_loss(log_pool(predictions, weights), labels)
     rng = np.random.default_rng(1)
     others = [log_loss(log_pool(predictions, w), labels) for w in 2 * rng.dirichlet([1, 1, 1], size=300)]
     assert best <= min(others) + 1e-6
     flat = np.sqrt(truth) / np.sqrt(truth).sum(axis=1, keepdims=True)
-    (power,) = learn_log_weights(flat[None], labels)
+    (power,) = learn_log_weights(flat[None], on(labels))
     assert abs(power - 2) < 0.2
     assert abs(log_loss(log_pool(flat[None], np.array([2.0])), labels) - log_loss(truth, labels)) < 1e-6
 
@@ -56,7 +58,7 @@ def test_log_weights_are_at_the_optimum_and_sharpen_what_is_too_flat():
 def test_greedy_selection_is_never_worse_than_the_best_model_and_leaves_noise_out():
     for seed in range(5):
         _, labels, predictions = votes(400, seed)
-        weights = greedy_weights(predictions, labels)
+        weights = greedy_weights(predictions, on(labels))
         alone = [log_loss(each, labels) for each in predictions]
         assert log_loss(linear_pool(predictions, weights), labels) <= min(alone) + 1e-12
         assert weights.sum() == pytest.approx(1)
@@ -65,9 +67,9 @@ def test_greedy_selection_is_never_worse_than_the_best_model_and_leaves_noise_ou
         [clip_to_simplex(votes(400)[0] + np.random.default_rng(n).normal(0, 0.15, (400, 3))) for n in (1, 2)]
     )
     labels = votes(400)[1]
-    assert greedy_weights(views, labels, rounds=3).tolist() == [0.5, 0.5]  # the third pick would make it worse
-    best = log_loss(linear_pool(views, learn_linear_weights(views, labels)), labels)
-    assert log_loss(linear_pool(views, greedy_weights(views, labels)), labels) < best + 1e-4
+    assert greedy_weights(views, on(labels), rounds=3).tolist() == [0.5, 0.5]  # the third pick would make it worse
+    best = log_loss(linear_pool(views, learn_linear_weights(views, on(labels))), labels)
+    assert log_loss(linear_pool(views, greedy_weights(views, on(labels))), labels) < best + 1e-4
 
 
 @pytest.mark.parametrize(("learn", "pool"), [(learn_linear_weights, linear_pool), (learn_log_weights, log_pool)])
@@ -75,28 +77,28 @@ def test_idle_models_are_dropped_and_useful_ones_are_not(learn, pool):
     kept = 0
     for seed in range(10):
         truth, labels, predictions = votes(1000, seed)
-        weights = drop_idle_models(learn, pool, predictions, labels)
+        weights = drop_idle_models(learn, pool, predictions, on(labels))
         kept += weights[2] > 0
         assert log_loss(pool(predictions, weights), labels) < log_loss(truth, labels) + 0.02
         views = np.stack(
             [clip_to_simplex(truth + np.random.default_rng(n).normal(0, 0.15, truth.shape)) for n in (1, 2)]
         )
-        both = drop_idle_models(learn, pool, views, labels)
+        both = drop_idle_models(learn, pool, views, on(labels))
         assert (both > 0.2 * both.sum()).all()
     assert kept <= 1
     # With few votes neither of two partners is missed by the criterion, but both stay.
     truth, labels, _ = votes(1000, seed=1)
     pair = [clip_to_simplex(truth + np.random.default_rng(n).normal(0, 0.05, truth.shape)) for n in (1, 2)]
-    assert (drop_idle_models(learn, pool, np.stack(pair)[:, :100], labels[:100]) > 0.3).all()
+    assert (drop_idle_models(learn, pool, np.stack(pair)[:, :100], on(labels[:100])) > 0.3).all()
 
 
 def test_a_model_is_not_dropped_that_alone_predicts_some_record():
     _, labels, predictions = votes(1000, seed=1)
     pair = predictions[[0, 2]]
-    assert drop_idle_models(learn_log_weights, log_pool, pair, labels)[1] == 0
+    assert drop_idle_models(learn_log_weights, log_pool, pair, on(labels))[1] == 0
     pair[0, :3] = np.nan
-    assert learn_log_weights(pair, labels)[1] > 0
-    assert drop_idle_models(learn_log_weights, log_pool, pair, labels)[1] > 0
+    assert learn_log_weights(pair, on(labels))[1] > 0
+    assert drop_idle_models(learn_log_weights, log_pool, pair, on(labels))[1] > 0
 
 
 def holes(predictions, share, seed=0):
@@ -113,7 +115,7 @@ def holes(predictions, share, seed=0):
 def test_weights_learned_with_gaps_are_those_for_pools_with_gaps(learn, pool):
     _, labels, predictions = votes(2000)
     gappy = holes(predictions, 0.3)
-    weights = learn(gappy, labels)
+    weights = learn(gappy, on(labels))
     best = log_loss(pool(gappy, weights), labels)
     rng = np.random.default_rng(1)
     total = weights.sum()
@@ -126,4 +128,13 @@ def test_weights_learned_with_gaps_are_those_for_pools_with_gaps(learn, pool):
 def test_exchanging_a_and_b_changes_no_weight(learn):
     _, labels, predictions = votes(500)
     gappy = holes(predictions, 0.2)
-    assert np.allclose(learn(gappy, labels), learn(gappy[:, :, [1, 0, 2]], swap_labels(labels)), atol=1e-4)
+    assert np.allclose(learn(gappy, on(labels)), learn(gappy[:, :, [1, 0, 2]], on(swap_labels(labels))), atol=1e-4)
+
+
+@pytest.mark.parametrize("learn", [learn_linear_weights, learn_log_weights, greedy_weights])
+def test_a_row_of_several_votes_counts_like_as_many_rows(learn):
+    _, labels, predictions = votes(300)
+    times = np.arange(300) % 3 + 1
+    copies = np.repeat(np.arange(300), times)
+    counted = dataclasses.replace(on(labels), weights=times.astype(float))
+    assert np.allclose(learn(predictions, counted), learn(predictions[:, copies], on(labels[copies])), atol=1e-3)

@@ -7,6 +7,7 @@ from metrics.calibration_curves import (
     reliability_diagram,
     wilson_interval,
 )
+from tests.helpers.blend_votes import on
 
 
 def test_wilson_interval_is_the_published_one_and_stays_inside_0_and_1():
@@ -48,6 +49,6 @@ def test_equal_probabilities_share_a_bin():
 
 def test_confusion_and_histogram_count_every_record_once():
     probabilities = np.array([[0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.2, 0.5, 0.3], [0.0, 0.0, 1.0]])
-    counts = confusion_matrix(probabilities, np.array([0, 0, 1, 2], dtype=np.int8))
+    counts = confusion_matrix(probabilities, on(np.array([0, 0, 1, 2], dtype=np.int8)))
     assert counts.tolist() == [[1, 1, 0], [0, 1, 0], [0, 0, 1]]
     assert histogram(probabilities[:, 2], bins=4) == [2, 1, 0, 1]

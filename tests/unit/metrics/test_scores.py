@@ -1,9 +1,11 @@
 import numpy as np
 from sklearn.metrics import log_loss as sklearn_log_loss
 
+from core.arrays import Doubles
 from metrics.baselines import class_prior_baseline
 from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval, standard_error
-from metrics.scores import expected_calibration_error, log_loss
+from metrics.scores import accuracy, expected_calibration_error, log_loss, record_log_loss, vote_log_loss
+from tests.helpers.blend_votes import on
 
 
 def random_predictions(rows: int, seed: int = 0):
@@ -45,7 +47,7 @@ def test_interval_covers_the_true_mean_and_grouping_widens_it():
 def test_class_prior_never_sees_the_held_out_votes():
     labels = np.array([0, 0, 1, 2, 0, 1], dtype=np.int8)
     folds = np.array([0, 0, 0, 1, 1, 1], dtype=np.int16)
-    prior = class_prior_baseline(labels, folds)
+    prior = class_prior_baseline(on(labels, folds))
     assert np.allclose(prior[0], [2 / 6, 2 / 6, 2 / 6])
     assert np.allclose(prior[3], [3 / 6, 2 / 6, 1 / 6])
 
@@ -55,8 +57,8 @@ def test_means_of_parts_are_those_of_the_same_draws():
     values, groups = rng.normal(size=60), np.arange(20).repeat(3)
     part = np.arange(60) < 30
     means = bootstrap_part_means(values, np.stack([part, ~part], axis=1), groups, repetitions=50, seed=4)
-    assert np.allclose(means[:, 2], bootstrap_means(values[:, None], groups, 50, 4)[:, 0])
-    alone = bootstrap_part_means(np.where(part, values, 1e6), part[:, None], groups, 50, 4)
+    assert np.allclose(means[:, 2], bootstrap_means(values[:, None], groups, None, 50, 4)[:, 0])
+    alone = bootstrap_part_means(np.where(part, values, 1e6), part[:, None], groups, None, 50, 4)
     assert np.allclose(means[:, 0], alone[:, 0])  # what lies outside a part is no part of its mean
     rare = bootstrap_part_means(values, (np.arange(60) == 7)[:, None], groups, repetitions=50, seed=4)
     assert np.isnan(rare[:, 0]).any()
@@ -75,3 +77,19 @@ def test_standard_errors_are_those_of_independent_groups():
     assert standard_error(values, np.zeros(300, int)) == np.inf
     drawn = bootstrap_means(twice[:, None], groups)[:, 0].std()
     assert np.isclose(drawn, alone, rtol=0.1)
+
+
+def test_a_row_of_several_votes_counts_like_as_many_rows():
+    probabilities, labels = random_predictions(60)
+    weights: Doubles = (np.arange(60) % 3 + 1).astype(np.float64)
+    copies = np.repeat(np.arange(60), weights.astype(int))
+    groups = np.arange(60) // 3
+    for score in (log_loss, accuracy, expected_calibration_error):
+        assert np.isclose(score(probabilities, labels, weights), score(probabilities[copies], labels[copies]))
+    losses = record_log_loss(probabilities, labels)
+    assert np.isclose(standard_error(losses, groups, weights), standard_error(losses[copies], groups[copies]))
+    once = bootstrap_means(losses[:, None], groups, weights, repetitions=20)
+    assert np.allclose(once, bootstrap_means(losses[copies, None], groups[copies], repetitions=20))
+    counts = np.array([[2.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    single = log_loss(probabilities[[0, 0, 0, 1]], np.array([0, 0, 1, 2]))
+    assert np.isclose(vote_log_loss(probabilities[:2], counts), single)

@@ -14,8 +14,8 @@ from report.section import ReportSection
 from report.sections.data import count_duplicates
 from report.sections.drivers import check_claims
 from report.sections.slices import score_slices
+from tests.helpers.blend_votes import single_votes
 from votes import duplicates
-from votes.arrays import Votes
 
 PLUGIN = """
 from core.registry import SECTIONS
@@ -138,10 +138,10 @@ def test_slices_are_set_against_all_records():
         }
     )
     names = [None if n % 2 else "m" for n in range(count)]
-    votes = pa.table({"label": rng.integers(0, 3, count), "model_a": names, "model_b": [None] * count})
-    by_slice = {
-        (each["by"], each["slice"]): each for each in score_slices(records, votes, losses, np.arange(count), seed=1)
-    }
+    rows = pa.table({"model_a": names, "model_b": [None] * count, "language": pa.nulls(count, pa.string())})
+    labels, numbers = rng.integers(0, 3, count).astype(np.int8), np.arange(count)
+    votes = single_votes(labels, np.zeros(count, np.int16), numbers)
+    by_slice = {(each["by"], each["slice"]): each for each in score_slices(records, rows, losses, votes, seed=1)}
     two = by_slice["turns", "two"]
     assert np.isclose(two["oof_log_loss"], 1.5, atol=0.01)
     assert np.isclose(two["difference"], two["oof_log_loss"] - losses.mean())
@@ -151,7 +151,14 @@ def test_slices_are_set_against_all_records():
     assert ("turns", "three or more") not in by_slice
     assert by_slice["model", "m"]["rows"] == 100
     # A slice of 19 prompts is left out, however often each was asked.
-    assert score_slices(records, votes, losses, np.arange(count) % 19, seed=1) == []
+    few = single_votes(labels, np.zeros(count, np.int16), numbers % 19)
+    assert score_slices(records, rows, losses, few, seed=1) == []
+    # The file's own languages come before a guess.
+    named = rows.set_column(2, "language", pa.array([["Polish", "Thai"][n % 2] for n in numbers]))
+    languages = {
+        part["slice"] for part in score_slices(records, named, losses, votes, seed=1) if part["by"] == "language"
+    }
+    assert languages == {"Polish", "Thai"}
 
 
 def test_the_score_without_duplicates_leaves_out_the_copies():
@@ -171,7 +178,7 @@ def test_the_score_without_duplicates_leaves_out_the_copies():
 
     losses = np.array([1.0, 1.0, 1.0, 3.0, 1.0, 4.0])
     folds = np.array([0, 1, 0, 1, 2, 2], np.int16)
-    votes = Votes(np.zeros(6, np.int8), folds, np.arange(6))
+    votes = single_votes(np.zeros(6, np.int8), folds, np.arange(6))
     counts = count_duplicates({"train": table(0, 6), "test": table(6, 8)}, losses, votes, seed=0)
     assert counts["exact"] == {"train": 2, "test_in_train": 0}
     assert counts["near"] == {"train": 4, "clusters": 2, "across_folds": 2, "test_in_train": 1}
@@ -179,7 +186,6 @@ def test_the_score_without_duplicates_leaves_out_the_copies():
     assert (one["rows"], one["oof_log_loss"]) == (4, 1.0)
     assert (apart["rows"], apart["oof_log_loss"]) == (4, 1.75)
     assert np.isclose(one["difference"], 1.0 - losses.mean())
-    alike = count_duplicates(
-        {"train": table(2, 4), "test": table(6, 8)}, losses[2:4], votes.take(np.arange(2, 4)), seed=0
-    )
+    two = single_votes(np.zeros(2, np.int8), folds[2:4], np.arange(2))
+    alike = count_duplicates({"train": table(2, 4), "test": table(6, 8)}, losses[2:4], two, seed=0)
     assert [subset["kept"] for subset in alike["without"]] == ["one record of each cluster"]

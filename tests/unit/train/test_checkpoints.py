@@ -16,7 +16,7 @@ from train.finetune.task import TrainingState
 def store(tmp_path):
     stage = Stage("train_encoder/e/fold-1", Folder(str(tmp_path / "fold-1")), {"fold": 1}, {"models": "m"})
     return RunFoldStore(
-        stage, CheckpointRef("owner/model", "digest"), np.array([0, 2], np.int8), "records", ["a", "b"], cpus=4, gpus=2
+        stage, CheckpointRef("owner/model", "digest"), np.eye(3)[[0, 2]], "records", ["a", "b"], cpus=4, gpus=2
     )
 
 

@@ -7,6 +7,7 @@ from scipy.optimize import minimize
 from core.errors import InputError
 from metrics.scores import log_loss
 from tests.helpers.boosters import make_recipe, small_data
+from train.boosters.data import TrainingRows
 from train.boosters.engines import linear
 from train.boosters.engines.linear import SwapColumns, TwoPartModel
 from votes.swap import swap_probabilities
@@ -18,7 +19,8 @@ def fitted(data, fold=0, weights=None, **params):
     rest = data.training_rows(fold)
     columns = SwapColumns.from_exchange(data.permutation, data.signs)
     dense = linear._dense(data.features)
-    return TwoPartModel.fit(dense[rest], data.labels[rest], weights, columns, PARAMS | params), dense
+    rows = TrainingRows(data.features.rows(rest), data.labels[rest], weights)
+    return TwoPartModel.fit(rows, data.classes, columns, PARAMS | params), dense
 
 
 @pytest.mark.parametrize("sparse", [False, True])
@@ -65,9 +67,11 @@ def test_a_weight_counts_like_copies():
     rest = data.training_rows(0)
     columns = SwapColumns.from_exchange(data.permutation, data.signs)
     twice = np.where(np.arange(len(rest)) % 3 == 0, 2, 1)
-    weighed = TwoPartModel.fit(data.features.dense[rest], data.labels[rest], twice.astype(np.float32), columns, PARAMS)
+    rows = TrainingRows(data.features.rows(rest), data.labels[rest], twice.astype(np.float32))
+    weighed = TwoPartModel.fit(rows, 3, columns, PARAMS)
     copies = np.repeat(rest, twice)
-    copied = TwoPartModel.fit(data.features.dense[copies], data.labels[copies], None, columns, PARAMS)
+    rows = TrainingRows(data.features.rows(copies), data.labels[copies], None)
+    copied = TwoPartModel.fit(rows, 3, columns, PARAMS)
     predicted = [model.predict(data.features.dense) for model in (weighed, copied)]
     assert np.abs(predicted[0] - predicted[1]).max() < 1e-3
 

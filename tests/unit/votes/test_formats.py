@@ -9,7 +9,7 @@ from core.errors import InputError
 from core.registry import FORMATS
 from tests.helpers.commands import ROOT, SHARED
 from tests.helpers.ingest import ingest_here
-from votes.reference import markdown
+from votes.reference import formats_page
 
 FILES = SHARED / "formats"
 EXPECTED: dict[str, Any] = json.loads((FILES / "expected.json").read_text("utf-8")) if FILES.is_dir() else {}
@@ -79,4 +79,4 @@ def test_an_unknown_or_ambiguous_file_is_refused_without_a_hint_to_exchange_side
 
 def test_the_page_is_up_to_date():
     page = (ROOT / "docs/formats.md").read_text("utf-8")
-    assert page == markdown(), "run `python -m votes.reference > docs/formats.md`"
+    assert page == formats_page(), "run `python -m votes.reference > docs/formats.md`"

@@ -235,7 +235,7 @@ class LightGBMEngine(BoosterEngine):
         contributions = booster.predict(features.joined(), pred_contrib=True, num_threads=threads)
         if isinstance(contributions, list):  # of sparse matrices, one for each class, for sparse features
             contributions = np.stack([matrix.toarray() for matrix in contributions], axis=1)
-        by_class = np.asarray(contributions).reshape(len(features), 3, features.width + 1)
+        by_class = np.asarray(contributions).reshape(len(features), -1, features.width + 1)
         return np.asarray(booster.feature_importance("gain"), np.float64), mean_absolute_shap(by_class)
 
 
@@ -271,7 +271,7 @@ def lightgbm_params(recipe: BoosterRecipe, first_round: int = 0) -> dict[str, An
         **({} if params.get("force_col_wise") else {"force_row_wise": True}),
         **params,
         "objective": "multiclass",
-        "num_class": 3,
+        "num_class": recipe.classes,
         "metric": "multi_logloss",
         "num_threads": recipe.settings.cpus_per_worker,
         "seed": recipe.seed + first_round,

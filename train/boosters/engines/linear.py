@@ -1,7 +1,8 @@
-"""Train a linear model in two parts. Swapping A and B swaps its predictions exactly.
+"""Train a linear model in parts. Swapping A and B swaps its predictions exactly.
 
-    P(tie)          logistic in columns that the exchange leaves as they are: |A - B|, A + B, columns of the prompt
-    P(A | decided)  logistic in columns that change sign: A - B and ratios, without intercept
+    P(undecided)             logistic in columns that the exchange leaves as they are: |A - B|, A + B, the prompt's
+    P(both bad | undecided)  logistic in the same columns, where votes have this outcome; else undecided is a tie
+    P(A | decided)           logistic in columns that change sign: A - B and ratios, without intercept
 
 With a few thousand votes it matches boosted trees and makes different errors, so a blend gains from it. It trains in
 well under a second for 1,000 records, on one order of each.
@@ -9,6 +10,7 @@ well under a second for 1,000 records, on one order of each.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ from core.settings.tune import Dimension, Space
 from train.boosters.engine import BoosterEngine, BoosterRecipe, FoldTrainer, TrainedModel
 
 if TYPE_CHECKING:
-    from core.arrays import Doubles, Floats, Labels, Mask, Probabilities, Rows
-    from train.boosters.data import BoosterData
+    from core.arrays import Doubles, Floats, Mask, Probabilities, Rows
+    from train.boosters.data import BoosterData, TrainingRows
     from train.boosters.matrix import Matrix
 
 # Inverse strengths of the L2 penalty on standardized columns, and standard deviations at which columns are clipped.
@@ -100,11 +102,11 @@ class _LinearTrainer(FoldTrainer):
         from threadpoolctl import threadpool_limits
 
         data, settings = self._data, self._recipe.settings
-        features, labels, weights = data.sample(data.training_rows(self._fold), swap=False)
+        rows = data.sample(data.training_rows(self._fold), swap=False)
         columns = SwapColumns.from_exchange(data.permutation, data.signs)
         params: dict[str, Any] = {**_DEFAULTS, **settings.params}
         with threadpool_limits(settings.cpus_per_worker):
-            self._model = TwoPartModel.fit(_dense(features), labels, weights, columns, params)
+            self._model = TwoPartModel.fit(rows, data.classes, columns, params)
         self.done, self.finished = 1, True
 
     @property
@@ -114,7 +116,9 @@ class _LinearTrainer(FoldTrainer):
         assert self._model is not None
         held_out = self._data.held_out(self._fold)
         predicted = self._model.predict(_dense(self._data.features.rows(held_out)))
-        return log_loss(predicted, self._data.labels[held_out])
+        weights = self._data.weights
+        votes = None if weights is None else weights[held_out].astype(np.float64)
+        return log_loss(predicted, self._data.labels[held_out], votes)
 
     def checkpoint(self) -> bytes:
         return b""
@@ -164,12 +168,14 @@ class TwoPartModel:
     odd_weights: Doubles
     even_weights: Doubles
     even_intercept: float
+    bad_weights: Doubles | None = None  # None without the outcome both bad
+    bad_intercept: float = 0.0
+    has_ties: bool = True  # whether there are other outcomes than A and B
 
     @classmethod
-    def fit(
-        cls, features: Floats, labels: Labels, weights: Floats | None, columns: SwapColumns, params: Mapping[str, float]
-    ) -> TwoPartModel:
-        """Return the model fitted on records (n, d) in one order."""
+    def fit(cls, rows: TrainingRows, classes: int, columns: SwapColumns, params: Mapping[str, float]) -> TwoPartModel:
+        """Return the model fitted on rows in one order."""
+        features, labels, weights = _dense(rows.features), rows.labels, rows.weights
         weight = np.ones(len(labels)) if weights is None else weights.astype(np.float64)
         odd, even = columns.views(features)
         odd_factor = _factor(np.average(odd**2, axis=0, weights=weight))
@@ -180,8 +186,17 @@ class TwoPartModel:
         sides = _clipped(odd[decided] * odd_factor, clip)
         anti, _ = _logistic(sides, labels[decided] == 0, weight[decided], params["c_anti"], intercept=False)
         ties = _clipped((even - even_mean) * even_factor, clip)
-        tie, tie_intercept = _logistic(ties, labels == 2, weight, params["c_tie"], intercept=True)
-        return cls(columns, clip, odd_factor, even_mean, even_factor, anti, tie, tie_intercept)
+        if classes == 2:
+            none = np.zeros(even.shape[1])
+            return cls(columns, clip, odd_factor, even_mean, even_factor, anti, none, 0.0, has_ties=False)
+        tie, tie_intercept = _logistic(ties, ~decided, weight, params["c_tie"], intercept=True)
+        fitted = cls(columns, clip, odd_factor, even_mean, even_factor, anti, tie, tie_intercept)
+        if classes == 3:
+            return fitted
+        bad, bad_intercept = _logistic(
+            ties[~decided], labels[~decided] == 3, weight[~decided], params["c_tie"], intercept=True
+        )
+        return dataclasses.replace(fitted, bad_weights=bad, bad_intercept=bad_intercept)
 
     def _contributions(self, features: Floats) -> tuple[Doubles, Doubles]:
         odd, even = self.columns.views(features)
@@ -191,11 +206,19 @@ class TwoPartModel:
         )
 
     def predict(self, features: Floats) -> Probabilities:
-        """Return probabilities (n, 3) in the order A, B, tie."""
+        """Return probabilities (n, k) in the order A, B, tie, both bad."""
         odd, even = self._contributions(features)
         a = _sigmoid(odd.sum(axis=1))
+        if not self.has_ties:
+            return np.stack([a, 1 - a], axis=1)
         tie = _sigmoid(even.sum(axis=1) + self.even_intercept)
-        return np.stack([(1 - tie) * a, (1 - tie) * (1 - a), tie], axis=1)
+        sides = [(1 - tie) * a, (1 - tie) * (1 - a)]
+        if self.bad_weights is None:
+            return np.stack([*sides, tie], axis=1)
+        _, views = self.columns.views(features)
+        scaled = _clipped((views - self.even_mean) * self.even_factor, self.clip)
+        bad = _sigmoid(scaled @ self.bad_weights + self.bad_intercept)
+        return np.stack([*sides, tie * (1 - bad), tie * bad], axis=1)
 
     def importance(self, features: Floats) -> tuple[Doubles, Doubles]:
         """Return by column (d,): |weight| of the standardized column, and mean |contribution| to the two scores.

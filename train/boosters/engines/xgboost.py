@@ -242,7 +242,7 @@ def xgboost_params(recipe: BoosterRecipe, first_round: int = 0) -> dict[str, Any
         "tree_method": "hist",
         **recipe.settings.params,
         "objective": "multi:softprob",
-        "num_class": 3,
+        "num_class": recipe.classes,
         "eval_metric": "mlogloss",
         "nthread": recipe.settings.cpus_per_worker,
         "seed": recipe.seed + first_round,
