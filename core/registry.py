@@ -94,7 +94,8 @@ ENGINES: Final = Registry("booster engine", "train.boosters.engines")
 MODES: Final = Registry("scoring mode", "infer.scoring.modes")
 SECTIONS: Final = Registry("report section", "report.sections")
 FORMATS: Final = Registry("vote format", "votes.formats")
-REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS)
+EXPORTS: Final = Registry("export", "votes.exports")
+REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS, EXPORTS)
 
 
 @functools.cache

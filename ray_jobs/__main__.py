@@ -13,6 +13,7 @@ from core.cli import main as run_job
 JOBS: Final = {
     "pipeline": "run every configured job, skipping finished work",
     "ingest": "read and validate votes, and divide them into folds",
+    "convert": "write votes in the shape of another tool",
     "featurize": "turn records into features",
     "tune": "search for boosters' settings with Ray Tune",
     "train_boosters": "train LightGBM, XGBoost and linear models, many folds at a time",

@@ -113,7 +113,8 @@ def _ingest(
     metrics: dict[str, Any] = {"format": _formats(files)}
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
-        request = PlanRequest(split, names, data.folds, run.settings.seed, sources[split], data.outcomes)
+        outcomes = data.outcomes or metrics.get("outcomes")
+        request = PlanRequest(split, names, data.folds, run.settings.seed, sources[split], outcomes)
         planned = ray.get(plan.remote(staged, request))
         shards += planned["shards"]
         metrics |= planned["metrics"]

@@ -71,7 +71,7 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
     first = np.arange(len(rows.table))
     metrics: dict[str, Any] = {}
     added: dict[str, Any] = {}
-    ballots: _Ballots | None = None
+    table: pa.Table | None = None
     if labeled:
         ballots = _Ballots.read(rows, request.location)
         first = ballots.first
@@ -91,11 +91,13 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
             "voters": pa.array(ballots.per_record),
             "label": pa.array(labels),
         }
+        if ballots.voters.null_count < len(ballots.voters):
+            table = ballots.table(rows.table["id"].combine_chunks().take(pa.array(first)), outcomes)
     _refuse_duplicates(rows, first, request.location)
     attachments = pc.sum(rows.table["attachments"]).as_py()
     if attachments:
         metrics["attachments"] = metrics.get("attachments", 0) + attachments
-    return {"shards": _stage_shards(staged, request.split, rows, first, added, ballots), "metrics": metrics}
+    return {"shards": _stage_shards(staged, request.split, rows, first, added, table), "metrics": metrics}
 
 
 @dataclass(frozen=True)
@@ -164,9 +166,10 @@ class _Ballots:
         return 0.0 if "both_bad" in outcomes else round(float(self.shares[:, _BOTH_BAD].sum()), 6)
 
     def table(self, ids: pa.Array, outcomes: Sequence[str]) -> pa.Table:
-        """Return one row for each vote."""
-        columns = [ids.take(pa.array(self.record)), self.voters, self.times, pa.array(list(self.by_outcome(outcomes)))]
-        return pa.table(columns, names=BALLOTS.names)
+        """Return one row for each vote, with the number of its record in a last column."""
+        shares = pa.array(list(self.by_outcome(outcomes)))
+        columns = [ids.take(pa.array(self.record)), self.voters, self.times, shares, pa.array(self.record)]
+        return pa.table(columns, names=[*BALLOTS.names, "record"])
 
 
 def planned_name(shard: str) -> str:
@@ -234,13 +237,9 @@ def _refuse_duplicates(rows: _Rows, first: Ints, location: str) -> None:
 
 
 def _stage_shards(
-    staged: Folder, split: str, rows: _Rows, first: Ints, added: Mapping[str, pa.Array], ballots: _Ballots | None
+    staged: Folder, split: str, rows: _Rows, first: Ints, added: Mapping[str, pa.Array], table: pa.Table | None
 ) -> list[Item]:
     """Stage the rows to keep of each shard with what is added to them; return the final shards."""
-    table = None
-    if ballots is not None and ballots.voters.null_count < len(ballots.voters):
-        ids = rows.table["id"].combine_chunks().take(pa.array(first))
-        table = ballots.table(ids, OUTCOMES)
     ends = np.cumsum([0, *rows.sizes])
     shards: list[Item] = []
     bounds = np.searchsorted(first, ends)
@@ -251,10 +250,9 @@ def _stage_shards(
         kept = {"row": pa.array(first[start:stop] - ends[n])}
         of_shard = {column: values[start:stop] for column, values in added.items()}
         staged.write_table(planned_name(name), pa.table({**kept, **of_shard}))
-        if table is not None and ballots is not None:
-            staged.write_table(
-                ballots_name(name), table.filter(pa.array((ballots.record >= start) & (ballots.record < stop)))
-            )
+        if table is not None:
+            of_shard_votes = table.filter((pc.field("record") >= start) & (pc.field("record") < stop))
+            staged.write_table(ballots_name(name), of_shard_votes.drop_columns("record"))
         shards.append(
             {"split": split, "staged": name, "number": len(shards), "offset": start, "rows": stop - start}
             | {"ballots": table is not None}

@@ -1,11 +1,19 @@
-"""Generate the reference of vote formats, docs/formats.md, from the registry.
+"""Generate the reference of vote formats, docs/formats.md, from the registries.
 
 Run as: python -m votes.reference > docs/formats.md
 """
 
 from __future__ import annotations
 
-from core.registry import FORMATS
+from typing import TYPE_CHECKING
+
+from core.registry import EXPORTS, FORMATS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from votes.export import VoteExport
+    from votes.format import VoteFormat
 
 _TEXT = """# Vote formats
 
@@ -58,18 +66,33 @@ data:
 - Shares that sum to 1 are a soft vote. A graded preference of strength s on a scale to m is (1 + s/m) / 2 for its
   side, the rest is a tie.
 - `both_bad` counts as a tie unless `data.outcomes` names it. The log says so.
+
+## Votes for other tools
+
+`tiebreak convert --config FILE --set data.train=VOTES --set convert.to=trl --set convert.output=FILE` writes votes of
+any format above in one of these shapes. What a shape cannot hold, such as a tie among chosen and rejected answers, is
+counted and named.
+
+{exports}
+
+`convert.margins=true` adds ln P(chosen) / P(rejected) of the run's blend, out-of-fold, where the shape has a margin.
+`convert.min_margin` leaves out the pairs about which the blend is less sure.
 """
 
 
 def formats_page() -> str:
     """Return the page."""
-    rows = ["| format | what it is | columns or keys |", "|---|---|---|"]
-    for member in sorted(FORMATS, key=lambda member: member.name):
-        if not type(member).__module__.startswith("votes.formats."):  # a plugin's
+    return _TEXT.format(table=_table("format", FORMATS), exports=_table("shape", EXPORTS))
+
+
+def _table(head: str, members: Iterable[VoteFormat | VoteExport]) -> str:
+    rows = [f"| {head} | what it is | columns or keys |", "|---|---|---|"]
+    for member in sorted(members, key=lambda member: member.name):
+        if not type(member).__module__.startswith(("votes.formats.", "votes.exports.")):  # a plugin's
             continue
         title, _, columns = member.summary.partition(": ")
         rows.append(f"| `{member.name}` | {title} | {columns} |")
-    return _TEXT.format(table="\n".join(rows))
+    return "\n".join(rows)
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ BALLOTS: Final = pa.schema(  # one person's vote on a record; records/voters hol
         ("id", pa.string()),
         ("voter", pa.string()),
         ("time", pa.string()),
-        ("votes", pa.list_(pa.float64())),
+        ("votes", pa.list_(pa.float64())),  # by outcome
     ]
 )
 

@@ -9,6 +9,7 @@ from core.settings.base import StrictModel, check_unique
 from core.settings.blend import Blend
 from core.settings.boosters import Booster
 from core.settings.cluster import Plan, RayCluster
+from core.settings.convert import Convert
 from core.settings.data import Data
 from core.settings.features import Featurize
 from core.settings.finetune import Finetune
@@ -30,6 +31,7 @@ class Settings(StrictModel):
     finetune: Finetune = Field(default=Finetune(), description="Models to fine-tune: encoders, and LLMs with LoRA.")
     llms: list[Llm] = Field(default=[], description="Language models that score pairs with vLLM.")
     blend: Blend = Field(default=Blend(), description="How models are blended and calibrated.")
+    convert: Convert = Field(default=Convert(), description="Votes in another tool's shape, for the job convert.")
     plan: Plan = Field(default=Plan(), description="Figures of the hardware, from which `--dry-run` estimates times.")
     ray: RayCluster = Field(default=RayCluster(), description="The local Ray cluster that a job starts.")
 

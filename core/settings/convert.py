@@ -1,0 +1,43 @@
+"""Settings of the job convert: votes in another tool's shape."""
+
+from pydantic import Field, field_validator, model_validator
+
+from core.errors import InputError
+from core.registry import EXPORTS
+from core.settings.base import NotNegative, StrictModel
+
+
+class Convert(StrictModel):
+    """Which shape votes are written in, and where."""
+
+    to: str | None = Field(
+        None, description="Shape to write: trl, kaggle, wsdm, arena, openai-dpo, annotated-pairs or a plugin's."
+    )
+    output: str | None = Field(None, description="File to write: a path or a URI.")
+    margins: bool = Field(
+        False, description="Whether to add the margin of the run's blend: ln P(chosen) / P(rejected), out-of-fold."
+    )
+    min_margin: NotNegative = Field(
+        0.0, description="Least size of ln P(A) / P(B) by the run's blend; records below it are left out and counted."
+    )
+
+    @property
+    def reads_blend(self) -> bool:
+        """Whether the run's predictions are needed."""
+        return self.margins or self.min_margin > 0
+
+    @field_validator("to")
+    @classmethod
+    def _is_an_export(cls, name: str | None) -> str | None:
+        if name is not None:
+            try:
+                EXPORTS.get(name)
+            except InputError as error:
+                raise ValueError(f"{error.reason}; {error.fix}") from None
+        return name
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> "Convert":
+        if (self.to is None) != (self.output is None):
+            raise ValueError("to and output are given together")
+        return self

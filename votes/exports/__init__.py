@@ -1,0 +1,1 @@
+"""The shapes in which votes are written for other tools, one file each."""

@@ -1,0 +1,36 @@
+"""The shape of the WSDM Cup: one winner of two, in Parquet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from core.registry import EXPORTS
+from votes.export import ExportedRecord, VoteExport, parquet_file, single_turn
+
+
+@EXPORTS.register
+class WsdmExport(VoteExport):
+    """Records of one turn with a winner: this shape has plain texts."""
+
+    name = "wsdm"
+    summary = "WSDM Cup: prompt, response_a, response_b, winner, language"
+    ending = ".parquet"
+
+    def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
+        """Return the row of a record that has a winner."""
+        better, _ = record.sides
+        texts = single_turn(record)
+        winner = "model_a" if better is record.response_a else "model_b"
+        return [
+            {
+                **dict(zip(("prompt", "response_a", "response_b"), texts, strict=True)),
+                **{"id": record.id, "winner": winner, "model_a": record.model_a, "model_b": record.model_b},
+                "language": record.language,
+            }
+        ]
+
+    def encode(self, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
+        """Yield a Parquet file."""
+        names = ("id", "prompt", "response_a", "response_b", "winner", "model_a", "model_b", "language")
+        return parquet_file(rows, names)
