@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from core import logs
 from core.errors import InputError
+from core.ray_address import await_cluster
 from core.registry import REGISTRIES, load_entry_points, load_plugins
 from core.resources import Request, can_scale_up
 
@@ -92,7 +93,8 @@ def connect(run: Run) -> None:
     if address == "local":
         _start(options)
     else:
-        ray.init(address=address, **options)
+        await_cluster(address)
+        _join(address, options)
     _joined.set()
     _plugins_of_workers.update(_plugins)
     if main:
@@ -120,6 +122,12 @@ def _start(options: dict[str, Any]) -> None:
             ray.init(address="local", **options)
             return
         except Exception as problem:
+            if "AF_UNIX path length" in str(problem):
+                raise InputError(
+                    "Ray's folder for temporary files has too long a path for its sockets",
+                    next((f"{name}={os.environ[name]}" for name in ("RAY_TMPDIR", "TMPDIR") if name in os.environ), ""),
+                    "set RAY_TMPDIR to a short path, for example /tmp.",
+                ) from problem
             if "timed out during startup" not in str(problem):
                 raise
             # Processes that did start would stay until this one ends, and take CPUs from the next attempt.
@@ -132,6 +140,17 @@ def _start(options: dict[str, Any]) -> None:
                     f"Ray did not start in {_START_ATTEMPTS} attempts of 30 s: this machine is busy. {fix}"
                 ) from problem
             logs.warning("ray", "did not start within 30 s because this machine is busy; retrying")
+
+
+def _join(address: str, options: Mapping[str, Any]) -> None:
+    """Join a running cluster. Raises InputError if `auto` finds none."""
+    import ray
+
+    try:
+        ray.init(address=address, **options)
+    except ConnectionError as error:
+        fix = "start one, mend the address, or unset RAY_ADDRESS to start Ray on this machine."
+        raise InputError("no Ray cluster answers", f"RAY_ADDRESS={address}", fix) from error
 
 
 def disconnect() -> None:

@@ -90,10 +90,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         reject_credentials(uri, f"--set {path.partition('://')[0]}")
     if not equals or not path:
         raise InputError("not of the form key=value", where=f"--set {override}", fix="write for example --set seed=2.")
-    try:
-        value = yaml.load(text, Loader=_StrictLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"the value is not valid YAML: {_what(error)}", f"--set {override}", "quote it.") from error
+    value = _value(text, override)
     *parents, last = path.split(".")
     node: Any = raw
     for key in parents:
@@ -107,6 +104,27 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         node[last] = value
     else:
         node[_index(node, last, override)] = value
+
+
+def _value(text: str, override: str) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the number, truth value, null, list, object or quoted text of an override; any other text as it is.
+
+    YAML would end a text at ` #`, and read `a: b` as an object. Raises InputError for no value, or a broken list.
+    """
+    if not text.strip():  # as of a shell's variable that is not set
+        path = override.partition("=")[0]
+        raise InputError("no value", f"--set {override}", f"give one, or write {path}=null for none.")
+    has_structure = text.lstrip()[0] in "[{'\""
+    try:
+        value = yaml.load(text, Loader=_StrictLoader)
+    except yaml.YAMLError as error:
+        if has_structure:
+            raise InputError(
+                f"the value is not valid YAML: {_what(error)}", f"--set {override}", "quote it."
+            ) from error
+        return text
+    is_null = text.strip() in ("null", "Null", "NULL", "~")
+    return value if has_structure or is_null or (isinstance(value, int | float) and "#" not in text) else text
 
 
 def _what(error: yaml.YAMLError) -> str:
@@ -176,6 +194,8 @@ def _as_input_error(first: ErrorDetails, error: ValidationError, raw: dict[str, 
     *above, name = _parts(first["loc"])
     renamed = getattr(_model_at(above, raw), "renamed_values", {}).get(name, {}).get(str(first["input"]))
     fix = f"write {renamed!r}, its new name." if renamed else f"change {key}."
+    if first["type"] == "string_type" and isinstance(first["input"], int | float):
+        fix = f"put it in quotes, as in --set '{key}=\"{first['input']}\"'."
     return InputError(f"setting {key!r} has an invalid value {value}: {reason}{more}", where=where, fix=fix)
 
 

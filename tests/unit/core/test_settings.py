@@ -53,6 +53,8 @@ def test_saved_settings_load_again_as_they_were():
         ("", "boosters.other.rounds=9", "'other'", "one of: small"),
         ("", "run.x=1", "'x'", "single value"),
         ("", "seed", "--set seed", "key=value"),
+        ("", "data.train=", "--set data.train=: no value", "data.train=null for none"),
+        ("", "run=2024", "--set run=2024: setting 'run'", "--set 'run=\"2024\"'"),
         ("", "boosters.small.name=../up", "'boosters.0.name'", "pattern"),
         ("llms: [{name: small, checkpoint: x}]", "", "c.yaml", "share the name 'small'"),
         ("llms: [{name: l}]", "", "'llms.l'", "one of checkpoint"),
@@ -194,3 +196,12 @@ def test_what_a_model_learnt_elsewhere_spreads_to_whom_it_teaches_and_whose_reco
         "c.yaml",
     )
     assert settings.possibly_contaminated == ["pupil", "second", "borrowed", "behind"]
+
+
+@pytest.mark.parametrize("text", ["results/x #2", "a: b", "2024-01-01", "@x", "&a", " x", "{x", "it's"])
+def test_a_text_after_set_is_taken_as_it_is(text):
+    if text == "{x":
+        with pytest.raises(InputError, match="not valid YAML"):
+            load_settings(BASE, "c.yaml", [f"run={text}"])
+    else:
+        assert load_settings(BASE, "c.yaml", [f"run={text}"]).run == text
