@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from train.boosters.engine import TrainedModel
 
 EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
+RARE_VOTES = 10  # an outcome with fewer votes in training is too rare for a model to know how rare
 TRIAL_ROWS = 64  # records on which an engine tries its parameters before it starts processes
 
 
@@ -66,6 +67,19 @@ class BoosterData:
             outside &= np.concatenate([[True], self.used_sources[fold]])[self.sources]
         return np.flatnonzero(outside)
 
+    def outcome_floor(self, fold: int, swap: bool) -> Doubles:
+        """Return the least probability (k,) of each outcome by the model of a fold.
+
+        It is 0 but for outcomes with fewer than RARE_VOTES votes in training. Those have 1 / (votes + k), Laplace's
+        rule of succession for an outcome never seen. Boosters alone would predict 1e-15.
+        """
+        rows = self.training_rows(fold)
+        weights = None if self.weights is None else self.weights[rows]
+        counts = np.bincount(self.labels[rows], weights, self.classes).astype(np.float64)
+        if swap:
+            counts[:2] = counts[:2].mean()
+        return np.where(counts < RARE_VOTES, 1 / (counts.sum() + self.classes), 0.0)
+
     def sample(self, rows: Rows, swap: bool) -> TrainingRows:
         """Return rows to train or stop on; with `swap` followed by their swapped copies."""
         features, labels = self.features.rows(rows), self.labels[rows]
@@ -113,6 +127,7 @@ class FoldResult:
     importance: Importance
     position: PositionEffect  # on the held-out records, before any averaging
     seconds: float
+    floor: Doubles  # (classes,) least probabilities, already applied
 
 
 class FoldError(Exception):

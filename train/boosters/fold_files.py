@@ -61,6 +61,8 @@ def commit_fold(result: FoldResult, models: Stage, engine: str, votes: Votes) ->
         "position": result.position,
         "digest": model_digest(result.model.content),
     }
+    if result.floor.any():
+        metrics["floor"] = result.floor.tolist()
     stage.commit(rows=rows, metrics=metrics, keep=keep, seconds=result.seconds)
     return result.model.best_iteration
 

@@ -13,7 +13,7 @@ from train.boosters.data import EXPLAIN_ROWS, BoosterData, FoldResult, Importanc
 from votes.swap import position_effect, swap_average
 
 if TYPE_CHECKING:
-    from core.arrays import Probabilities, Rows
+    from core.arrays import Doubles, Probabilities, Rows
     from core.settings.boosters import Booster
     from train.boosters.engine import BoosterRecipe, TrainedModel
     from train.boosters.matrix import Matrix
@@ -22,10 +22,24 @@ PREDICT_ROWS = 16384  # rows predicted at a time, to bound the memory of their s
 SwapFeatures = Callable[["Matrix"], "Matrix"]  # returns the features of the same records with A and B exchanged
 
 
-def predict_matrix(settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures) -> Probabilities:
-    """Return probabilities (n, k) by the model of one fold, averaged over both orders if the settings say so."""
+def predict_matrix(
+    settings: Booster, model: bytes, features: Matrix, swap: SwapFeatures, floor: Doubles | None
+) -> Probabilities:
+    """Return probabilities (n, k) by the model of one fold, averaged over both orders if the settings say so.
+
+    None of them is below `floor` (k,), which most models do not need.
+    """
     orders = _predict_orders(settings, model, features, swap if settings.swaps else None)
-    return swap_average(*orders) if settings.swaps else orders[0]
+    return raise_to_floor(swap_average(*orders) if settings.swaps else orders[0], floor)
+
+
+def raise_to_floor(predicted: Probabilities, floor: Doubles | None) -> Probabilities:
+    """Return probabilities (n, k) of which none is below `floor` (k,), before they are scaled to a sum of 1."""
+    if floor is None or not floor.any():
+        return predicted
+    raised = np.maximum(predicted, floor)
+    scaled: Probabilities = raised / raised.sum(axis=1, keepdims=True)
+    return scaled
 
 
 def _predict_orders(
@@ -56,18 +70,20 @@ def predict_fold(
     settings = recipe.settings
     held_out = data.held_out_records(fold)
     first, second = _predict_orders(settings, model.content, data.features.rows(held_out), data.swapped)
+    floor = data.outcome_floor(fold, settings.swaps)
     test = None
     if data.test_features is not None:
-        test = predict_matrix(settings, model.content, data.test_features, data.swapped)
+        test = predict_matrix(settings, model.content, data.test_features, data.swapped, floor)
     explained = data.features.rows(sample_rows_to_explain(held_out, recipe.seed + fold))
     gain, shap = ENGINES.get(settings.engine).importance(model.content, explained, settings.cpus_per_worker)
     return FoldResult(
         fold=fold,
         model=model,
         rows=held_out if data.records is None else data.records[held_out],
-        out_of_fold=swap_average(first, second) if settings.swaps else first,
+        out_of_fold=raise_to_floor(swap_average(first, second) if settings.swaps else first, floor),
         test=test,
         importance=Importance(data.names, data.families, gain, shap),
         position=position_effect(first, second),
         seconds=time.monotonic() - started,
+        floor=floor,
     )

@@ -26,6 +26,7 @@ from train.boosters.stages import booster_stages
 from votes import predictions
 
 if TYPE_CHECKING:
+    from core.arrays import Doubles
     from core.settings.boosters import Booster
     from votes.records import Records
 
@@ -38,11 +39,12 @@ BestParametersFinder = Callable[[Run, "Booster", Mapping[str, str]], Mapping[str
 
 @dataclass(frozen=True)
 class FinishedBooster:
-    """A booster with the parameters it was trained with, its models, and each fold's held-out log loss."""
+    """A booster with the parameters it was trained with, its models, each fold's held-out log loss and floor."""
 
     booster: Booster
     models: Stage
     losses: list[float]
+    floors: list[Doubles | None]  # (k,) least probabilities
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,10 @@ def finished_boosters(
         models, predicted = booster_stages(run, records, booster, inputs)
         for stage in (models, predicted):
             stage.require("train_boosters")
-        folds = [booster_fold_stage(models, fold).require("train_boosters") for fold in range(run.settings.data.folds)]
-        finished.append(FinishedBooster(booster, models, [fold["metrics"]["log_loss"] for fold in folds]))
+        manifests = [booster_fold_stage(models, n).require("train_boosters") for n in range(run.settings.data.folds)]
+        folds = [manifest["metrics"] for manifest in manifests]
+        floors = [np.array(fold["floor"]) if "floor" in fold else None for fold in folds]
+        finished.append(FinishedBooster(booster, models, [fold["log_loss"] for fold in folds], floors))
     return FinishedBoosters(records, store, finished)
 
 
@@ -168,8 +172,9 @@ def _predict_shard(item: Item, task: _ShardTask) -> Iterator[Item]:
             read_model(booster_fold_stage(trained.models, fold), booster.engine),
             features,
             lambda part: part.exchanged(permutation, signs),
+            floor,
         )
-        for fold in range(len(trained.losses))
+        for fold, floor in enumerate(trained.floors)
     ]
     mean = average_folds(predicted, trained.losses, booster.fold_weights == "inverse_loss")
     stage.folder.write_table(_file(item["shard"]), pa.table(predictions.probability_columns(mean)), stage.fingerprint)
