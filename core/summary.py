@@ -31,7 +31,8 @@ def print_summary(run: Run, results: Sequence[StageResult]) -> None:
         print(_table(["model", "out-of-fold log loss", "95% interval"], _scores(report)))
     print()
     for what, where in _outputs(results):
-        print(f"{what + ':':<12}{run.folder / where}")
+        rows = _rows_left_out(results) if what == "submission" else ""
+        print(f"{what + ':':<12}{run.folder / where}{rows}")
 
 
 def _scores(report: StageResult) -> list[list[str]]:
@@ -68,6 +69,16 @@ def _outputs(results: Sequence[StageResult]) -> list[tuple[str, str]]:
     if "report" in stages:
         outputs += [("report", "report/index.html"), ("metrics", "report/metrics.json")]
     return outputs or [("outputs", "")]
+
+
+def _rows_left_out(results: Sequence[StageResult]) -> str:
+    """Return how many of the rows to score have a line in the submission, if some are in quarantine."""
+    for result in results:
+        left_out = result.manifest["metrics"].get("quarantined", {}).get("test", 0) if result.stage == "ingest" else 0
+        if left_out:
+            rows = result.manifest["rows"]["test"]
+            return f" ({rows:,} of {rows + left_out:,} rows)"
+    return ""
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:

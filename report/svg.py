@@ -49,7 +49,9 @@ def _step(span: float, count: int) -> float:
 def axis_around(values: Sequence[float], name: str, percent: bool = False, whole_steps: bool = False) -> Axis:
     """Return an axis around values, with a small margin, or with `whole_steps` out to the next round numbers."""
     low, high = min(values), max(values)
-    span = max(high - low, 1e-6)
+    span = max(high - low, 0.01 * max(abs(low), abs(high)), 1e-6)
+    if high - low < span:  # all values are about the same
+        low, high = (low + high - span) / 2, (low + high + span) / 2
     if whole_steps:
         step = _step(span, 5)
         return Axis(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, name, percent)

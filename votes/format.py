@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,6 +48,7 @@ class Reading:
     strict: bool = False  # a text that is no list is an error where the kind is lists
     pairs: RankedPairs = "all"
     outer: Mapping[str, Any] = field(default_factory=dict)
+    weight_column: str | None = None
 
 
 class VoteFormat(ABC):
@@ -92,10 +94,11 @@ class VoteFormat(ABC):
     def comparisons(self, row: Row, reading: Reading) -> Iterator[Comparison]:
         """Yield the comparisons of a row, with what has a column of its own. Raises InvalidRow."""
         voter, time = _name(_first(row, self.voters)), _name(_first(row, self.times))
+        weight = _weight(row, reading)
         for comparison in self.read(row, reading):
             votes = comparison.votes
-            if voter is not None or time is not None:
-                votes = [dataclasses.replace(vote, voter=vote.voter or voter, time=vote.time or time) for vote in votes]
+            if voter is not None or time is not None or weight != 1:
+                votes = [Vote(vote.shares, vote.voter or voter, vote.time or time, weight) for vote in votes]
             yield dataclasses.replace(
                 comparison,
                 votes=votes,
@@ -262,6 +265,15 @@ def compare_ranked(
         outcome: Outcome = "a" if rank_a < rank_b else "b" if rank_b < rank_a else "tie"
         identity = None if name is None else f"{name}-{i}-{j}"
         yield compare_answers(prompt, a, b, one_vote(outcome), id=identity, model_a=model_a, model_b=model_b)
+
+
+def _weight(row: Row, reading: Reading) -> float:
+    if reading.weight_column is None or not reading.labeled:
+        return 1.0
+    weight = number(row, reading.weight_column)
+    if not 0 < weight < math.inf:
+        raise InvalidRow(f"the weight {reading.weight_column} is not above 0")
+    return weight
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401 - a cell of any format

@@ -32,7 +32,7 @@ from votes.readers.files import ENDINGS
 from votes.recognition import VoteFile, more_frequent_kind, recognize_file
 from votes.record_reader import read_records
 from votes.records import record_settings
-from votes.schema import TEST_RECORDS, TRAIN_RECORDS
+from votes.schema import RARE_VOTES, TEST_RECORDS, TRAIN_RECORDS
 
 if TYPE_CHECKING:
     from core.storage import Folder
@@ -114,7 +114,10 @@ def _ingest(
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
         outcomes = data.outcomes or metrics.get("outcomes")
-        request = PlanRequest(split, names, data.folds, run.settings.seed, sources[split], outcomes)
+        per_pair, reliability = data.weights == "per_pair", data.voters.model == "reliability"
+        request = PlanRequest(
+            split, names, data.folds, run.settings.seed, sources[split], outcomes, per_pair, reliability
+        )
         planned = ray.get(plan.remote(staged, request))
         shards += planned["shards"]
         metrics |= planned["metrics"]
@@ -136,10 +139,11 @@ def _ingest(
     for part in rejected:
         reasons.update(json.loads(part["reasons"]))
     rows = {split: sum(shard["rows"] for shard in shards if shard["split"] == split) for split in sources}
+    left_out = {split: sum(part["quarantined"] for part in rejected if part["split"] == split) for split in sources}
     return stage.commit(
         rows={**rows, "quarantine": reasons.total()},
         schema={field.name: str(field.type) for field in TRAIN_RECORDS},
-        metrics={"quarantine": dict(reasons.most_common()), **metrics},
+        metrics={"quarantine": dict(reasons.most_common()), "quarantined": left_out, **metrics},
         keep=written,
         extra={"shards": dict(sorted(shard_rows.items()))},
     )
@@ -265,7 +269,8 @@ def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) 
 
 
 def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
-    metrics, notes = manifest["metrics"], []
+    metrics = manifest["metrics"]
+    notes = _vote_notes(metrics.get("votes", {})) + _fold_notes(metrics.get("fold_rows", []), metrics)
     if metrics.get("both_bad_as_tie"):
         notes.append(
             f"{metrics['both_bad_as_tie']:g} votes that both are bad count as ties; data.outcomes can keep them"
@@ -279,3 +284,23 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
         plural = "s" if count > 1 else ""
         notes.append(f"{count} row{plural} quarantined ({counted}): see {stage.folder / 'quarantine'}")
     return notes
+
+
+def _vote_notes(votes: Mapping[str, float]) -> list[str]:
+    """Return what to know where outcomes have too few votes to learn from, or all votes are for one outcome."""
+    if sum(count > 0 for count in votes.values()) == 1:
+        only = next(name for name, count in votes.items() if count)
+        return [f"every vote is {only}: there is nothing to learn but that"]
+    rare = [f"{count:g} for {name}" for name, count in votes.items() if count < RARE_VOTES]
+    return [f"too few votes to learn from: {', '.join(rare)}; some folds train on even fewer"] if rare else []
+
+
+def _fold_notes(rows: Sequence[int], metrics: Mapping[str, Any]) -> list[str]:
+    """Return what to know where one prompt has most of a fold's records."""
+    if not rows or max(rows) <= 2 * min(rows) or metrics["largest_prompt"] <= 2 * min(rows):
+        return []
+    share = metrics["largest_prompt"] / sum(rows)
+    return [
+        f"folds have {min(rows):,} to {max(rows):,} records, because one prompt has {share:.0%} of them; "
+        "fewer folds (data.folds) or votes on more prompts even that out"
+    ]

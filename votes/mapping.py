@@ -41,6 +41,8 @@ class MappedFormat(VoteFormat):
     def comparisons(self, row: Row, reading: Reading) -> Iterator[Comparison]:
         """Yield the comparison of a row, with what the settings name under our own names."""
         values = {name: lookup(row, path) for name, path in self._paths.paths().items()}
+        if reading.weight_column is not None:
+            values[reading.weight_column] = row.get(reading.weight_column)
         return super().comparisons(values, reading)
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from core.errors import InputError
 from votes.comparison import OUTCOMES
 from votes.folds import assign_folds
+from votes.reliability import fit_reliability
 from votes.schema import BALLOTS, LABELS
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from core.shards import Item
     from core.storage import Folder
 
+_LEAST_WEIGHT: Final = 1e-6  # a record without weight could not be trained on at all
 _A, _B, _TIE, _BOTH_BAD = range(len(OUTCOMES))
 
 
@@ -35,6 +37,8 @@ class PlanRequest:
     seed: int
     location: str
     outcomes: Sequence[str] | None
+    per_pair: bool = False  # whether the votes of each pair are scaled to a sum of 1
+    reliability: bool = False  # whether votes are weighed in training by their voters' reliability
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
         ballots = _Ballots.read(rows, request.location)
         first = ballots.first
         outcomes = _outcomes(ballots.shares, request)
-        counts = ballots.counts(outcomes)
+        counts = _scaled(ballots.counts(outcomes), request)
         labels = counts.argmax(axis=1).astype(np.int8)
         groups = rows.table["group"].to_numpy()[first]
         folds, of_split = _folds(staged, request, labels, groups)
@@ -88,11 +92,24 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
         added = {
             "fold": pa.array(folds),
             "votes": pa.array(list(counts)),
+            "training_votes": pa.nulls(len(counts), pa.list_(pa.float64())),
             "voters": pa.array(ballots.per_record),
             "label": pa.array(labels),
         }
-        if ballots.voters.null_count < len(ballots.voters):
-            table = ballots.table(rows.table["id"].combine_chunks().take(pa.array(first)), outcomes)
+        has_voters = ballots.voters.null_count < len(ballots.voters)
+        weights = np.ones(len(ballots.record))
+        if request.reliability:
+            if not has_voters and request.split == "train":
+                raise InputError(
+                    "the votes name no voters, so their reliability cannot be fitted",
+                    "data.voters.model",
+                    "set it to none, or name the column of the voters with data.columns.voter.",
+                )
+            weights = ballots.reliability(outcomes) if has_voters else weights
+            added["training_votes"] = pa.array(list(_scaled(ballots.counts(outcomes, weights), request)))
+        if has_voters:
+            ids = rows.table["id"].combine_chunks().take(pa.array(first))
+            table = ballots.table(ids, outcomes, weights)
     _refuse_duplicates(rows, first, request.location)
     attachments = pc.sum(rows.table["attachments"]).as_py()
     if attachments:
@@ -151,11 +168,25 @@ class _Ballots:
             shares[:, :_TIE] += shares[:, [_TIE]] / 2
         return shares[:, [OUTCOMES.index(outcome) for outcome in outcomes]]
 
-    def counts(self, outcomes: Sequence[str]) -> Doubles:
-        """Return the vote counts (n, k) of the records."""
-        shares = self.by_outcome(outcomes)
+    def counts(self, outcomes: Sequence[str], weights: Doubles | None = None) -> Doubles:
+        """Return the vote counts (n, k) of the records, with weights (m,) of the votes."""
+        shares = self.by_outcome(outcomes) if weights is None else self.by_outcome(outcomes) * weights[:, None]
         n = len(self.first)
         return np.stack([np.bincount(self.record, column, minlength=n) for column in shares.T], axis=1)
+
+    def reliability(self, outcomes: Sequence[str]) -> Doubles:
+        """Return the weights (m,) of the votes by their voters' reliability; their mean is 1.
+
+        A vote of an unknown voter has the mean weight.
+        """
+        known = np.flatnonzero(self.voters.is_valid().to_numpy(zero_copy_only=False))
+        voters = self.voters.take(pa.array(known)).dictionary_encode().indices.to_numpy()
+        _, pairs = np.unique(self.record[known], return_inverse=True)
+        shares = self.by_outcome(outcomes)[known]
+        of_voters = fit_reliability(pairs, voters, shares / shares.sum(axis=1, keepdims=True)).weights
+        weights = np.ones(len(self.record))
+        weights[known] = of_voters[voters] / max(of_voters[voters].mean(), np.finfo(np.float64).tiny)
+        return np.maximum(weights, _LEAST_WEIGHT)
 
     def totals(self, outcomes: Sequence[str]) -> list[float]:
         """Return the number of votes for each outcome."""
@@ -165,10 +196,10 @@ class _Ballots:
         """Return how many votes for both_bad count as ties."""
         return 0.0 if "both_bad" in outcomes else round(float(self.shares[:, _BOTH_BAD].sum()), 6)
 
-    def table(self, ids: pa.Array, outcomes: Sequence[str]) -> pa.Table:
+    def table(self, ids: pa.Array, outcomes: Sequence[str], weights: Doubles) -> pa.Table:
         """Return one row for each vote, with the number of its record in a last column."""
-        shares = pa.array(list(self.by_outcome(outcomes)))
-        columns = [ids.take(pa.array(self.record)), self.voters, self.times, shares, pa.array(self.record)]
+        shares, record = pa.array(list(self.by_outcome(outcomes))), pa.array(self.record)
+        columns = [ids.take(record), self.voters, self.times, shares, pa.array(weights), record]
         return pa.table(columns, names=[*BALLOTS.names, "record"])
 
 
@@ -180,6 +211,10 @@ def planned_name(shard: str) -> str:
 def ballots_name(shard: str) -> str:
     """Return the name of the staged table of a shard's votes with voters."""
     return f"ballots/{shard}"
+
+
+def _scaled(counts: Doubles, request: PlanRequest) -> Doubles:
+    return counts / counts.sum(axis=1, keepdims=True) if request.per_pair else counts
 
 
 def _outcomes(shares: Doubles, request: PlanRequest) -> list[str]:
@@ -200,9 +235,17 @@ def _folds(
     try:
         folds = assign_folds(labels, groups, request.folds, request.seed)
     except ValueError as error:
-        raise InputError(str(error), request.location, "give more records or a smaller data.folds.") from error
+        prompts = len(np.unique(groups))
+        fix = f"set data.folds to at most {prompts}, or give votes on more prompts."
+        if prompts == 1:
+            fix = "give votes on at least two prompts; records of a prompt are never divided."
+        raise InputError(str(error), request.location, fix) from error
     rows = np.bincount(folds, minlength=request.folds).tolist()
-    return folds, {"labels": counted, "fold_rows": rows, "prompts": len(np.unique(groups))}
+    _, sizes = np.unique(groups, return_counts=True)
+    return folds, {
+        **{"labels": counted, "fold_rows": rows, "prompts": len(sizes)},
+        "largest_prompt": int(sizes.max()),
+    }
 
 
 def _folds_of_other_source(staged: Folder, train: Sequence[str], groups: Groups) -> Folds:

@@ -56,12 +56,22 @@ def recognize_file(file: InputFile, data: Data, labeled: bool) -> VoteFile:
         strict=kind == "json",
         pairs=data.pairs,
         outer=head.outer,
+        weight_column=data.weight_column,
     )
+    if labeled and data.weight_column is not None and data.weight_column not in head.names:
+        raise InputError(
+            f"no column {data.weight_column!r}, which data.weights names",
+            where=file.name,
+            fix=f"the columns are {_listed(head.names)}.",
+        )
+    columns = vote_format.columns
+    if columns and data.weight_column is not None:
+        columns |= {data.weight_column}
     return VoteFile(
         file,
         vote_format.name,
         reading,
-        ReadOptions(data.encoding, vote_format.columns or None),
+        ReadOptions(data.encoding, columns or None),
         data.columns,
         decides_kind=kind == "auto" and vote_format.has_kinds,
         has_ids=bool(head.names & {*vote_format.ids}),

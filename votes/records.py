@@ -87,6 +87,19 @@ class Records:
         folds: npt.NDArray[np.int16] = self.read(split, ["fold"])["fold"].to_numpy()
         return folds
 
+    def training_vote_counts(self) -> Doubles:
+        """Return the vote counts (n, k) that models are trained on: by default those of `vote_counts`."""
+        return counts_from_table(self._training_votes("train", []), self.classes)
+
+    def training_votes(self, split: str = "train") -> Votes:
+        """Return the votes that models are trained on: by default those of `votes`."""
+        return votes_from_table(self._training_votes(split, ["fold", "group"]), self.classes)
+
+    def _training_votes(self, split: str, others: list[str]) -> pa.Table:
+        weighed = self.manifest["settings"].get("voters", {}).get("model") == "reliability"
+        name = "training_votes" if weighed else "votes"
+        return self.read(split, [name, *others]).rename_columns(["votes", *others])
+
     def vote_counts(self, split: str = "train") -> Doubles:
         """Return the vote counts (n, k) of the records of a split."""
         return counts_from_table(self.read(split, ["votes"]), self.classes)
@@ -100,7 +113,9 @@ def record_settings(run: Run) -> dict[str, Any]:
     """Return the settings that the records depend on."""
     data = run.settings.data
     reading = data.model_dump(
-        mode="json", include={"format", "columns", "pairs", "outcomes", "encoding"}, exclude_defaults=True
+        mode="json",
+        include={"format", "columns", "pairs", "outcomes", "encoding", "weights", "voters"},
+        exclude_defaults=True,
     )
     return {
         "seed": run.settings.seed,

@@ -15,6 +15,8 @@ PROBABILITIES: Final = ("p_a", "p_b", "p_tie", "p_both_bad")
 TEXTS: Final = ("prompt", "response_a", "response_b")
 WINNERS: Final = ("winner_model_a", "winner_model_b", "winner_tie", "winner_both_bad")
 
+RARE_VOTES: Final = 10  # an outcome with fewer votes is too rare for a model to learn how rare
+
 _TURNS = pa.list_(pa.string())
 
 TEST_RECORDS: Final = pa.schema(
@@ -35,6 +37,7 @@ TRAIN_RECORDS: Final = pa.schema(
         pa.field("model_a", pa.string()),  # for the report's slices only; never a feature
         pa.field("model_b", pa.string()),
         pa.field("votes", pa.list_(pa.float64())),  # vote counts, or shares of soft votes, by outcome
+        pa.field("training_votes", pa.list_(pa.float64())),  # weighed by reliability; null if all voters weigh alike
         pa.field("voters", pa.int32()),  # votes that the record has
         pa.field("label", pa.int8()),  # index into LABELS of the outcome with most votes
         pa.field("fold", pa.int16()),
@@ -47,6 +50,7 @@ BALLOTS: Final = pa.schema(  # one person's vote on a record; records/voters hol
         ("voter", pa.string()),
         ("time", pa.string()),
         ("votes", pa.list_(pa.float64())),  # by outcome
+        ("weight", pa.float64()),  # in training, by the voter's reliability
     ]
 )
 

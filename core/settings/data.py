@@ -88,6 +88,16 @@ class Columns(StrictModel):
         return {} if self.winner is None else self.winner.map
 
 
+class Voters(StrictModel):
+    """How votes of several people are weighed."""
+
+    model: Literal["none", "reliability"] = Field(
+        "none",
+        description="`none` weighs all voters alike. `reliability` weighs a vote in training by what a fitted model of "
+        "its voter says of it; scores count all votes alike.",
+    )
+
+
 class Data(StrictModel):
     """Input and its division into folds and shards."""
 
@@ -115,6 +125,12 @@ class Data(StrictModel):
         description="Outcomes to predict, in the order a, b, tie, both_bad. Default: a, b, and tie if there are ties; "
         "both_bad is a tie.",
     )
+    weights: Annotated[str, Field(pattern=r"^(per_vote|per_pair|column:.+)$")] = Field(
+        "per_vote",
+        description="Weight of a pair in training and scores: its votes (per_vote), 1 (per_pair), or the sum of "
+        "a column over its votes (column:NAME).",
+    )
+    voters: Voters = Field(Voters(), description="How votes of several people are weighed.")
     encoding: str | None = Field(
         None, description="Encoding of CSV and JSON. Default: UTF-8, or what a byte order mark says."
     )
@@ -124,6 +140,11 @@ class Data(StrictModel):
     )
     folds: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Folds of the training records.")
     shard_rows: PositiveInt = Field(2048, description="Rows of one shard: the unit of work and of resume.")
+
+    @property
+    def weight_column(self) -> str | None:
+        """Column with the weights of votes, if any."""
+        return self.weights.partition(":")[2] or None
 
     @property
     def primary(self) -> str | None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
 
     from core.settings.schema import Settings
 
+# Gain of the class prior by knowing sides, nats per vote, from which they decide a comparison with it.
+_SIDED = 0.01
+
 
 def warn_about_blend(settings: Settings) -> None:
     """Log which models are left out, what the preset does not cover, and which scores may be inflated."""
@@ -41,6 +44,12 @@ def blend_notes(settings: Settings, manifest: Mapping[str, Any]) -> list[str]:
     verdict = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
     prior = f"{verdict} the class prior's {metrics['class_prior']:.4f}"
     notes.append(f"{prior}: gain {over_prior['gain']:+.4f} ({low:+.4f} to {high:+.4f})")
+    sideless = metrics["class_prior_without_sides"]
+    if loss > metrics["class_prior"] and sideless - metrics["class_prior"] > _SIDED:
+        notes += [
+            "the votes favor one side, which models that see both orders of the answers cannot learn",
+            f"{'worse' if loss > sideless else 'better'} than the class prior without sides: {sideless:.4f}",
+        ]
     others = ", ".join(f"{other} {loss:.4f}" for other, loss in metrics["oof_log_loss"].items() if other != name)
     notes.append(f"other blends: {others}")
     debias = metrics["analysis"]["length_debias"]

@@ -33,8 +33,13 @@ WEIGHTS, ANALYSIS = "weights.json", "analysis.json"
 
 
 def blend_metrics(scored: ScoredBlends, training: BlendInputs, prior: Probabilities) -> dict[str, Any]:
-    """Return the log loss, weights and pool of each blend, and the log loss of the class prior."""
+    """Return the log loss, weights and pool of each blend, and the log loss of the class prior.
+
+    The prior without sides gives A and B the same probability, as models do that see both orders of the answers.
+    """
     votes = training.votes
+    without_sides = prior.copy()
+    without_sides[:, :2] = prior[:, :2].mean(axis=1, keepdims=True)
     blenders = {name: blend.fitted.blender for name, blend in scored.blends.items()}
     return {
         "oof_log_loss": {
@@ -45,6 +50,7 @@ def blend_metrics(scored: ScoredBlends, training: BlendInputs, prior: Probabilit
         },
         "pools": {name: blender.pool for name, blender in blenders.items()},
         "class_prior": log_loss(prior, votes.labels, votes.weights),
+        "class_prior_without_sides": log_loss(without_sides, votes.labels, votes.weights),
     }
 
 
@@ -115,7 +121,9 @@ def submission(ids: pa.ChunkedArray, probabilities: Probabilities) -> bytes:
     if classes == 2:
         rows = [["model_a" if a >= b else "model_b"] for a, b in rows]
     text = io.StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")
+    # Before Python 3.11.9 the csv module does not quote a carriage return alone, which readers take for a line's end.
+    odd = any("\r" in record_id for record_id in ids.to_pylist())
+    writer = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC if odd else csv.QUOTE_MINIMAL)
     writer.writerow(("id", *header))
     writer.writerows([record_id, *row] for record_id, row in zip(ids.to_pylist(), rows, strict=True))
     return text.getvalue().encode()

@@ -28,7 +28,19 @@ def ingest_here(folder: Path, path: Path, split: str = "train", **settings: Any)
             raise InputError(*json.loads(part["error"]))
     ingest.refuse_empty(str(path), parts)
     names = {split: [part["name"] for part in parts if part["rows"]]}
-    planned = plan_records(staged, PlanRequest(split, names, data.folds, 0, str(path), data.outcomes))
+    planned = plan_records(
+        staged,
+        PlanRequest(
+            split,
+            names,
+            data.folds,
+            0,
+            str(path),
+            data.outcomes,
+            data.weights == "per_pair",
+            data.voters.model == "reliability",
+        ),
+    )
     written = [row for shard in planned["shards"] for row in ingest.write_records(shard, staged, target, "x")]
     rejected = [staged.read_table(f"rejected/{part['name']}") for part in parts if part["quarantined"]]
     quarantine = [row for table in rejected for row in table.to_pylist()]

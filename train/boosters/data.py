@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from train.boosters.matrix import Matrix, stack_rows
+from votes.schema import RARE_VOTES
 from votes.swap import PositionEffect, swap_labels
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from train.boosters.engine import TrainedModel
 
 EXPLAIN_ROWS = 100  # held-out records for SHAP values, whose time grows with trees x leaves x depth squared
-RARE_VOTES = 10  # an outcome with fewer votes in training is too rare for a model to know how rare
 TRIAL_ROWS = 64  # records on which an engine tries its parameters before it starts processes
 
 

@@ -73,7 +73,7 @@ def load_data(
         return stack_rows([matrix_layout.read(features, split, shard) for shard in shards])
 
     splits = ["train", *(f"{SOURCE_PREFIX}{name}" for name in weights)]
-    votes = [records.votes(split) for split in splits]
+    votes = [records.training_votes(split) for split in splits]
     rows = [len(part) for part in votes]
     starts = np.cumsum([0, *(records.rows(split) for split in splits)])
     record_of = np.concatenate([part.records + start for part, start in zip(votes, starts, strict=False)])

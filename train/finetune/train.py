@@ -160,7 +160,9 @@ def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:
             fix="leave these records out of data.train.",
         )
     blocks = put_tokens(run, records, model.name, "train")
-    return TokenData(blocks, lengths, records.vote_counts(), records.folds(), _teacher_predictions(run, records, model))
+    return TokenData(
+        blocks, lengths, records.training_vote_counts(), records.folds(), _teacher_predictions(run, records, model)
+    )
 
 
 def _teacher_predictions(run: Run, records: Records, model: FinetunedModel) -> Probabilities | None:
