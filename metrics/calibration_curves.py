@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from core.arrays import Doubles, Ints, Mask, Probabilities
     from votes.arrays import Votes
 
@@ -59,6 +61,12 @@ def reliability_diagram(
             }
         )
     return diagram
+
+
+def diagram_error(diagram: Sequence[Mapping[str, Any]]) -> float:
+    """Return the mean |predicted - observed| of the bins of a reliability diagram, weighted by their votes."""
+    gaps = [abs(part["predicted"] - part["observed"]) for part in diagram]
+    return float(np.average(gaps, weights=[part["count"] for part in diagram]))
 
 
 def confusion_matrix(probabilities: Probabilities, votes: Votes) -> Doubles:

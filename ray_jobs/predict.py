@@ -44,7 +44,8 @@ def predict(run: Run) -> list[StageResult]:
 
     digests = file_digests("test", files)
     name = new_pairs.prediction_name(location, digests)
-    new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
+    data = settings.data.model_copy(update={"outcomes": list(records.outcomes)})  # those of the votes, not of new pairs
+    new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri, "data": data}), run.force)
     with run_lock(new.folder, "predict", run.force_unlock):
         stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
         ingested = ingest_files(new, stage, {"test": location}, {"test": files})

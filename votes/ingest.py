@@ -111,6 +111,8 @@ def _ingest(
     plan = ray.remote(num_cpus=1)(plan_records)
     shards: list[Item] = []
     metrics: dict[str, Any] = {"format": _formats(files)}
+    if "train" not in sources and data.outcomes is not None:  # new pairs for a finished run
+        metrics["outcomes"] = list(data.outcomes)
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
         outcomes = data.outcomes or metrics.get("outcomes")

@@ -107,7 +107,7 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
                 )
             weights = ballots.reliability(outcomes) if has_voters else weights
             added["training_votes"] = pa.array(list(_scaled(ballots.counts(outcomes, weights), request)))
-        if has_voters:
+        if has_voters or len(ballots.record) > len(first):
             ids = rows.table["id"].combine_chunks().take(pa.array(first))
             table = ballots.table(ids, outcomes, weights)
     _refuse_duplicates(rows, first, request.location)

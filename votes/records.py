@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from core.stage import fingerprint, require_stage
 from votes.arrays import Votes, counts_from_table, votes_from_table
@@ -86,6 +87,18 @@ class Records:
         """Return the folds (n,) of the training records, or of another source."""
         folds: npt.NDArray[np.int16] = self.read(split, ["fold"])["fold"].to_numpy()
         return folds
+
+    def ballots(self) -> pa.Table | None:
+        """Return a row for each vote on a training record: votes.schema.BALLOTS, and the record's number in `record`.
+
+        Returns None if every record has one vote of an unknown voter.
+        """
+        names = [f"voters/{name}" for name in self.shards("train")]
+        if not names or not self.folder.exists(names[0]):
+            return None
+        table = pa.concat_tables([self.folder.read_table(name) for name in names])
+        ids = self.read("train", ["id"])["id"].combine_chunks()
+        return table.append_column("record", pc.index_in(table["id"].combine_chunks(), ids))
 
     def training_vote_counts(self) -> Doubles:
         """Return the vote counts (n, k) that models are trained on: by default those of `vote_counts`."""

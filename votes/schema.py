@@ -44,14 +44,16 @@ TRAIN_RECORDS: Final = pa.schema(
     ]
 )
 
-BALLOTS: Final = pa.schema(  # one person's vote on a record; records/voters holds those with a known voter
-    [
-        ("id", pa.string()),
-        ("voter", pa.string()),
-        ("time", pa.string()),
-        ("votes", pa.list_(pa.float64())),  # by outcome
-        ("weight", pa.float64()),  # in training, by the voter's reliability
-    ]
+BALLOTS: Final = (
+    pa.schema(  # one person's vote on a record; in records/voters, if people are known or pairs have several votes
+        [
+            ("id", pa.string()),
+            ("voter", pa.string()),
+            ("time", pa.string()),
+            ("votes", pa.list_(pa.float64())),  # by outcome
+            ("weight", pa.float64()),  # in training, by the voter's reliability
+        ]
+    )
 )
 
 QUARANTINE: Final = pa.schema(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from core.registry import SECTIONS
-from metrics.calibration_curves import confusion_matrix, histogram, reliability_diagram
+from metrics.calibration_curves import confusion_matrix, diagram_error, histogram, reliability_diagram
 from report.section import ReportSection
 from report.sections.calibration.figures import reliability_figure
 from votes.schema import LABELS
@@ -31,12 +31,13 @@ class CalibrationSection(ReportSection):
         blend, votes = context.blend, context.votes
         labels = LABELS[: votes.classes]
         counts = zip(labels, np.rint(confusion_matrix(blend, votes)).astype(int).tolist(), strict=True)
+        diagrams = {
+            label: reliability_diagram(blend[:, n], votes.labels == n, votes.weights) for n, label in enumerate(labels)
+        }
         return {
             "calibration": {
-                "reliability": {
-                    label: reliability_diagram(blend[:, n], votes.labels == n, votes.weights)
-                    for n, label in enumerate(labels)
-                },
+                "reliability": diagrams,
+                "error": {label: diagram_error(diagram) for label, diagram in diagrams.items()},
                 "histogram": {label: histogram(blend[votes.first, n]) for n, label in enumerate(labels)},
                 "confusion": {vote: dict(zip(labels, row, strict=True)) for vote, row in counts},
             }
