@@ -41,7 +41,7 @@ def await_cluster(address: str, wait_s: float = _WAIT_S) -> None:
             raise InputError(
                 f"no Ray cluster answers within {wait_s:g} s",
                 where,
-                "start it (`ray up cluster.yaml`), mend the address, or unset RAY_ADDRESS to use this machine.",
+                "start it (`ray up cluster.yaml`), correct the address, or unset RAY_ADDRESS to use this machine.",
             )
         time.sleep(min(_POLL_S, wait_s / 10))
 

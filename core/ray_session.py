@@ -149,7 +149,7 @@ def _join(address: str, options: Mapping[str, Any]) -> None:
     try:
         ray.init(address=address, **options)
     except ConnectionError as error:
-        fix = "start one, mend the address, or unset RAY_ADDRESS to start Ray on this machine."
+        fix = "start one, correct the address, or unset RAY_ADDRESS to start Ray on this machine."
         raise InputError("no Ray cluster answers", f"RAY_ADDRESS={address}", fix) from error
 
 
