@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from core.errors import InputError
+from votes.ballots import Ballots, StagedRows, as_lists
 from votes.comparison import OUTCOMES
 from votes.folds import assign_folds
-from votes.reliability import fit_reliability
-from votes.schema import BALLOTS, LABELS
+from votes.schema import LABELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,8 +23,7 @@ if TYPE_CHECKING:
     from core.shards import Item
     from core.storage import Folder
 
-_LEAST_WEIGHT: Final = 1e-6  # a record without weight could not be trained on at all
-_A, _B, _TIE, _BOTH_BAD = range(len(OUTCOMES))
+_TIE: Final = 2  # of OUTCOMES
 
 
 @dataclass(frozen=True)
@@ -41,29 +40,6 @@ class PlanRequest:
     reliability: bool = False  # whether votes are weighed in training by their voters' reliability
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a split's staged shards, without texts."""
-
-    table: pa.Table
-    sizes: Sequence[int]  # rows of each shard
-    names: Sequence[str]
-
-    @classmethod
-    def read(cls, staged: Folder, names: Sequence[str], columns: list[str]) -> _Rows:
-        tables = [staged.read_table(name, columns) for name in names]
-        return cls(pa.concat_tables(tables), [len(table) for table in tables], names)
-
-    def where(self, row: int) -> str:
-        """Return a row's number in its file, with the file's number if there are several."""
-        files = [name.rpartition("/file-")[2][:5] for name in self.names]
-        number = self.table["row"][row].as_py()
-        if len(set(files)) == 1:
-            return str(number)
-        shard = int(np.searchsorted(np.cumsum(self.sizes), row, side="right"))
-        return f"{number} of file {int(files[shard]) + 1}"
-
-
 def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
     """Stage what the second pass adds to each shard; return the final shards, and metrics for the manifest.
 
@@ -71,18 +47,18 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
     """
     labeled = request.split != "test"
     votes = ["key", "digest", "exchanged", "shares", "voters", "times"] if labeled else []
-    rows = _Rows.read(staged, request.names[request.split], ["id", "group", "row", "attachments", *votes])
+    rows = StagedRows.read(staged, request.names[request.split], ["id_key", "group", "row", "attachments", *votes])
     first = np.arange(len(rows.table))
     metrics: dict[str, Any] = {}
     added: dict[str, Any] = {}
     table: pa.Table | None = None
     if labeled:
-        ballots = _Ballots.read(rows, request.location)
+        ballots = Ballots.read(rows, request.location)
         first = ballots.first
         outcomes = _outcomes(ballots.shares, request)
         counts = _scaled(ballots.counts(outcomes), request)
         labels = counts.argmax(axis=1).astype(np.int8)
-        groups = rows.table["group"].to_numpy()[first]
+        groups = rows.values("group")[first]
         folds, of_split = _folds(staged, request, labels, groups)
         metrics |= of_split if request.split == "train" else {request.split: of_split}
         if request.split == "train":
@@ -91,7 +67,7 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
                 metrics["both_bad_as_tie"] = ballots.both_bad_as_tie(outcomes)
         added = {
             "fold": pa.array(folds),
-            "votes": pa.array(list(counts)),
+            "votes": as_lists(counts),
             "training_votes": pa.nulls(len(counts), pa.list_(pa.float64())),
             "voters": pa.array(ballots.per_record),
             "label": pa.array(labels),
@@ -106,101 +82,14 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
                     "set it to none, or name the column of the voters with data.columns.voter.",
                 )
             weights = ballots.reliability(outcomes) if has_voters else weights
-            added["training_votes"] = pa.array(list(_scaled(ballots.counts(outcomes, weights), request)))
+            added["training_votes"] = as_lists(_scaled(ballots.counts(outcomes, weights), request))
         if has_voters or len(ballots.record) > len(first):
-            ids = rows.table["id"].combine_chunks().take(pa.array(first))
-            table = ballots.table(ids, outcomes, weights)
+            table = ballots.table(outcomes, weights)
     _refuse_duplicates(rows, first, request.location)
     attachments = pc.sum(rows.table["attachments"]).as_py()
     if attachments:
         metrics["attachments"] = metrics.get("attachments", 0) + attachments
     return {"shards": _stage_shards(staged, request.split, rows, first, added, table), "metrics": metrics}
-
-
-@dataclass(frozen=True)
-class _Ballots:
-    """The votes of all rows, joined by pair."""
-
-    first: Ints  # (n,) first row of each record
-    record: Ints  # (m,) record of each vote
-    shares: Doubles  # (m, 4) of each vote by OUTCOMES, as the record's first row has the sides
-    voters: pa.Array  # (m,)
-    times: pa.Array  # (m,)
-
-    @classmethod
-    def read(cls, rows: _Rows, location: str) -> _Ballots:
-        """Join the votes. Raises InputError if rows of one id have different texts."""
-        table = rows.table.combine_chunks()
-        keys, digests = table["key"].to_numpy(), table["digest"].to_numpy()
-        _, first_of_key, record_of_row = np.unique(keys, return_index=True, return_inverse=True)
-        order = np.argsort(first_of_key)  # records in the order of their first rows
-        record_of_row = np.argsort(order)[record_of_row]
-        first = first_of_key[order]
-        differing = np.flatnonzero(digests != digests[first][record_of_row])
-        if len(differing):
-            row = int(differing[0])
-            raise InputError(
-                f"the id {table['id'][row].as_py()!r} is used in rows {rows.where(int(first[record_of_row[row]]))} and "
-                f"{rows.where(row)} for different texts",
-                where=location,
-                fix="give every pair of answers its own id.",
-            )
-        lists = table["shares"].combine_chunks()
-        row_of_vote = np.repeat(np.arange(len(table)), pc.list_value_length(lists).to_numpy())
-        shares = lists.flatten().flatten().to_numpy().reshape(-1, len(OUTCOMES)).copy()
-        exchanged = table["exchanged"].to_numpy(zero_copy_only=False)
-        other_way = (exchanged != exchanged[first][record_of_row])[row_of_vote]
-        shares[other_way] = shares[other_way][:, [_B, _A, _TIE, _BOTH_BAD]]
-        flat = [table[name].combine_chunks().flatten() for name in ("voters", "times")]
-        return cls(first, record_of_row[row_of_vote], shares, *flat)
-
-    @property
-    def per_record(self) -> Ints:
-        """Number of votes (n,) of each record."""
-        return np.bincount(self.record, minlength=len(self.first))
-
-    def by_outcome(self, outcomes: Sequence[str]) -> Doubles:
-        """Return the shares (m, k) of the votes by outcomes. What they lack counts as a tie, or half for each side."""
-        shares = self.shares.copy()
-        if "both_bad" not in outcomes:
-            shares[:, _TIE] += shares[:, _BOTH_BAD]
-        if "tie" not in outcomes:
-            shares[:, :_TIE] += shares[:, [_TIE]] / 2
-        return shares[:, [OUTCOMES.index(outcome) for outcome in outcomes]]
-
-    def counts(self, outcomes: Sequence[str], weights: Doubles | None = None) -> Doubles:
-        """Return the vote counts (n, k) of the records, with weights (m,) of the votes."""
-        shares = self.by_outcome(outcomes) if weights is None else self.by_outcome(outcomes) * weights[:, None]
-        n = len(self.first)
-        return np.stack([np.bincount(self.record, column, minlength=n) for column in shares.T], axis=1)
-
-    def reliability(self, outcomes: Sequence[str]) -> Doubles:
-        """Return the weights (m,) of the votes by their voters' reliability; their mean is 1.
-
-        A vote of an unknown voter has the mean weight.
-        """
-        known = np.flatnonzero(self.voters.is_valid().to_numpy(zero_copy_only=False))
-        voters = self.voters.take(pa.array(known)).dictionary_encode().indices.to_numpy()
-        _, pairs = np.unique(self.record[known], return_inverse=True)
-        shares = self.by_outcome(outcomes)[known]
-        of_voters = fit_reliability(pairs, voters, shares / shares.sum(axis=1, keepdims=True)).weights
-        weights = np.ones(len(self.record))
-        weights[known] = of_voters[voters] / max(of_voters[voters].mean(), np.finfo(np.float64).tiny)
-        return np.maximum(weights, _LEAST_WEIGHT)
-
-    def totals(self, outcomes: Sequence[str]) -> list[float]:
-        """Return the number of votes for each outcome."""
-        return [round(float(total), 6) for total in self.by_outcome(outcomes).sum(axis=0)]
-
-    def both_bad_as_tie(self, outcomes: Sequence[str]) -> float:
-        """Return how many votes for both_bad count as ties."""
-        return 0.0 if "both_bad" in outcomes else round(float(self.shares[:, _BOTH_BAD].sum()), 6)
-
-    def table(self, ids: pa.Array, outcomes: Sequence[str], weights: Doubles) -> pa.Table:
-        """Return one row for each vote, with the number of its record in a last column."""
-        shares, record = pa.array(list(self.by_outcome(outcomes))), pa.array(self.record)
-        columns = [ids.take(record), self.voters, self.times, shares, pa.array(weights), record]
-        return pa.table(columns, names=[*BALLOTS.names, "record"])
 
 
 def planned_name(shard: str) -> str:
@@ -264,23 +153,24 @@ def _folds_of_other_source(staged: Folder, train: Sequence[str], groups: Groups)
     return same_prompt
 
 
-def _refuse_duplicates(rows: _Rows, first: Ints, location: str) -> None:
-    ids = rows.table["id"].combine_chunks().take(pa.array(first))
-    counts = pc.value_counts(ids)
-    repeated = counts.filter(pc.greater(counts.field("counts"), 1)).field("values")
-    if not len(repeated):
+def _refuse_duplicates(rows: StagedRows, first: Ints, location: str) -> None:
+    keys = rows.values("id_key")[first]
+    order = np.argsort(keys, kind="stable")
+    again = np.flatnonzero(keys[order[1:]] == keys[order[:-1]])
+    if not len(again):
         return
-    at = first[np.flatnonzero(pc.equal(ids, repeated[0]).to_numpy(zero_copy_only=False))[:2]]
-    more = f"; {len(repeated)} ids are repeated" if len(repeated) > 1 else ""
+    at = min((int(first[order[n]]), int(first[order[n + 1]])) for n in again)
+    count = len(np.unique(keys[order[again]]))
+    more = f"; {count} ids are repeated" if count > 1 else ""
     raise InputError(
-        f"the id {repeated[0].as_py()!r} is used in rows {rows.where(int(at[0]))} and {rows.where(int(at[1]))}{more}",
+        f"the id {rows.id(at[0])!r} is used in rows {rows.where(at[0])} and {rows.where(at[1])}{more}",
         where=location,
         fix="give every record its own id.",
     )
 
 
 def _stage_shards(
-    staged: Folder, split: str, rows: _Rows, first: Ints, added: Mapping[str, pa.Array], table: pa.Table | None
+    staged: Folder, split: str, rows: StagedRows, first: Ints, added: Mapping[str, pa.Array], table: pa.Table | None
 ) -> list[Item]:
     """Stage the rows to keep of each shard with what is added to them; return the final shards."""
     ends = np.cumsum([0, *rows.sizes])
@@ -294,8 +184,10 @@ def _stage_shards(
         of_shard = {column: values[start:stop] for column, values in added.items()}
         staged.write_table(planned_name(name), pa.table({**kept, **of_shard}))
         if table is not None:
-            of_shard_votes = table.filter((pc.field("record") >= start) & (pc.field("record") < stop))
-            staged.write_table(ballots_name(name), of_shard_votes.drop_columns("record"))
+            cast = table.filter((pc.field("record") >= start) & (pc.field("record") < stop))
+            rows_of_votes = first[cast["record"].to_numpy()] - ends[n]
+            ids = staged.read_table(name, ["id"])["id"].take(pa.array(rows_of_votes))
+            staged.write_table(ballots_name(name), cast.set_column(0, "id", ids))
         shards.append(
             {"split": split, "staged": name, "number": len(shards), "offset": start, "rows": stop - start}
             | {"ballots": table is not None}

@@ -37,7 +37,7 @@ _VOTE_FIELDS = [
     pa.field("voters", pa.list_(pa.string())),
     pa.field("times", pa.list_(pa.string())),
 ]
-_ROW_FIELDS = [pa.field("row", pa.int64()), pa.field("attachments", pa.int32())]
+_ROW_FIELDS = [pa.field("id_key", pa.int64()), pa.field("row", pa.int64()), pa.field("attachments", pa.int32())]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,8 +120,10 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool) -> dict[str, A
             "times": [vote.time for vote in votes],
         }
         record_id = comparison.pair or record_id
+    record_id = _LONE_SURROGATE.sub("\ufffd", record_id)
     return {
-        "id": _LONE_SURROGATE.sub("\ufffd", record_id),
+        "id": record_id,
+        "id_key": _number(record_id),
         "prompt": prompt,
         "response_a": a,
         "response_b": b,

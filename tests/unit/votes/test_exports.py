@@ -77,7 +77,11 @@ def test_a_file_goes_to_every_shape_and_back(tmp_path, name):
         one_winner = shape in ("trl", "openai-dpo", "wsdm")  # the votes of a pair are one winner, without voters
         kept, back = (
             [
-                content(record, not one_winner and bool(of_held.ballots), shape not in ("trl", "openai-dpo"))
+                content(
+                    record,
+                    not one_winner and any(ballot["voter"] for ballot in of_held.ballots),
+                    shape not in ("trl", "openai-dpo"),
+                )
                 for record, of_held in zip(part, held, strict=True)
             ]
             for part in (held, read)

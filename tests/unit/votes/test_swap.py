@@ -18,6 +18,7 @@ def test_swapping_records_twice_is_identity_and_once_moves_answers_models_and_vo
         "model_a": "m",
         "model_b": "n",
         "votes": [2.0, 1.0, 0.0],
+        "training_votes": None,
         "voters": 3,
         "label": 0,
         "fold": 3,
