@@ -13,6 +13,7 @@ and on all votes. Both are judged by all votes on prompts that they have not see
 """
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -58,23 +59,52 @@ def _compare_models_of_voters(votes: pd.DataFrame) -> None:
     labels = votes["winner"].map(LABELS).to_numpy()
     pairs, voters = (votes[name].astype("category").cat.codes.to_numpy() for name in ("pair_id", "voter"))
     part = np.random.default_rng(0).integers(0, 5, len(votes))
-    losses = {name: np.empty(len(votes)) for name in ("class prior", "majority", "reliability")}
+    shared = {f"reliability, {count} shared votes": count for count in (1, 5, 20, 50)}
+    names = ["class prior", "majority", *shared, *(["crowd-kit's Dawid-Skene"] if _has_crowd_kit() else [])]
+    losses = {name: np.empty(len(votes)) for name in names}
     for number in range(5):
         seen, held_out = part != number, part == number
         prior = np.bincount(labels[seen], minlength=3) / seen.sum()
         counts = np.zeros((pairs.max() + 1, 3))
         np.add.at(counts, (pairs[seen], labels[seen]), 1)
         majority = (counts + 4 * prior) / (counts.sum(axis=1, keepdims=True) + 4)  # 4 is best of 1, 2, 4 and 8
-        fitted = fit_reliability(pairs[seen], voters[seen], np.eye(3)[labels[seen]])
         predicted = {
             "class prior": np.tile(prior, (held_out.sum(), 1)),
             "majority": majority[pairs[held_out]],
-            "reliability": fitted.predict(pairs[held_out], voters[held_out]),
         }
+        for name, count in shared.items():
+            fitted = fit_reliability(pairs[seen], voters[seen], np.eye(3)[labels[seen]], count)
+            predicted[name] = fitted.predict(pairs[held_out], voters[held_out])
+        if _has_crowd_kit():
+            predicted[names[-1]] = _predict_with_crowd_kit(pairs, voters, labels, seen)[held_out]
         for name, values in predicted.items():
             losses[name][held_out] = _loss(values, labels[held_out])
     print("held-out votes, predicted from other votes on the pairs and of the voters:")
     _print_losses(losses, votes["voter"].astype("category").cat.codes.to_numpy(), "majority", "people")
+
+
+def _has_crowd_kit() -> bool:
+    return importlib.util.find_spec("crowdkit") is not None
+
+
+def _predict_with_crowd_kit(
+    pairs: npt.NDArray[Any], voters: npt.NDArray[Any], labels: npt.NDArray[Any], seen: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities (m, 3) of all votes by crowd-kit's Dawid-Skene model, fitted to those seen.
+
+    It gives probabilities of 0, so each voter's matrix gets a tenth of a vote for each outcome.
+    """
+    from crowdkit.aggregation import DawidSkene
+
+    fitted = DawidSkene(n_iter=100).fit(pd.DataFrame({"task": pairs, "worker": voters, "label": labels})[seen])
+    truth = np.tile(fitted.priors_.reindex(range(3)).to_numpy(), (pairs.max() + 1, 1))
+    truth[fitted.probas_.index] = fitted.probas_.reindex(columns=range(3), fill_value=0).to_numpy()
+    confusion = np.zeros((voters.max() + 1, 3, 3))
+    for (voter, vote), row in fitted.errors_.iterrows():
+        confusion[int(voter), row.index.astype(int), int(vote)] = row.to_numpy()
+    confusion = (confusion + 0.1) / (confusion + 0.1).sum(axis=2, keepdims=True)
+    predicted: npt.NDArray[np.float64] = np.einsum("mt,mtv->mv", truth[pairs], confusion[voters])
+    return predicted
 
 
 def _compare_with_ceiling(folder: Path, options: argparse.Namespace) -> None:
@@ -165,7 +195,7 @@ def _print_losses(losses: dict[str, Losses], groups: npt.NDArray[Any], base: str
         (low, high), (least, most) = (percentile_interval(samples) for samples in bootstrap_means(columns, groups).T)
         gain = float(columns[:, 1].mean())
         print(
-            f"  {name:<12} {values.mean():.4f} ({low:.4f} to {high:.4f}), gain over {base} {gain:+.4f} "
+            f"  {name:<27} {values.mean():.4f} ({low:.4f} to {high:.4f}), gain over {base} {gain:+.4f} "
             f"({least:+.4f} to {most:+.4f}) over {over}",
             flush=True,
         )

@@ -122,7 +122,8 @@ def _ingest(
         )
         planned = ray.get(plan.remote(staged, request))
         shards += planned["shards"]
-        metrics |= planned["metrics"]
+        attachments = metrics.get("attachments", 0) + planned["metrics"].get("attachments", 0)
+        metrics |= {**planned["metrics"], "attachments": attachments}
 
     # Only now is the input known to be good: the output of an earlier run stays complete until here.
     stage.begin()

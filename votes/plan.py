@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -48,48 +48,58 @@ def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
     labeled = request.split != "test"
     votes = ["key", "digest", "exchanged", "shares", "voters", "times"] if labeled else []
     rows = StagedRows.read(staged, request.names[request.split], ["id_key", "group", "row", "attachments", *votes])
-    first = np.arange(len(rows.table))
-    metrics: dict[str, Any] = {}
-    added: dict[str, Any] = {}
-    table: pa.Table | None = None
-    if labeled:
-        ballots = Ballots.read(rows, request.location)
-        first = ballots.first
-        outcomes = _outcomes(ballots.shares, request)
-        counts = _scaled(ballots.counts(outcomes), request)
-        labels = counts.argmax(axis=1).astype(np.int8)
-        groups = rows.values("group")[first]
-        folds, of_split = _folds(staged, request, labels, groups)
-        metrics |= of_split if request.split == "train" else {request.split: of_split}
-        if request.split == "train":
-            metrics |= {"outcomes": outcomes, "votes": dict(zip(outcomes, ballots.totals(outcomes), strict=True))}
-            if ballots.both_bad_as_tie(outcomes):
-                metrics["both_bad_as_tie"] = ballots.both_bad_as_tie(outcomes)
-        added = {
-            "fold": pa.array(folds),
-            "votes": as_lists(counts),
-            "training_votes": pa.nulls(len(counts), pa.list_(pa.float64())),
-            "voters": pa.array(ballots.per_record),
-            "label": pa.array(labels),
-        }
-        has_voters = ballots.voters.null_count < len(ballots.voters)
-        weights = np.ones(len(ballots.record))
-        if request.reliability:
-            if not has_voters and request.split == "train":
-                raise InputError(
-                    "the votes name no voters, so their reliability cannot be fitted",
-                    "data.voters.model",
-                    "set it to none, or name the column of the voters with data.columns.voter.",
-                )
-            weights = ballots.reliability(outcomes) if has_voters else weights
-            added["training_votes"] = as_lists(_scaled(ballots.counts(outcomes, weights), request))
-        if has_voters or len(ballots.record) > len(first):
-            table = ballots.table(outcomes, weights)
-    _refuse_duplicates(rows, first, request.location)
+    planned = _plan_votes(staged, rows, request) if labeled else _Planned(np.arange(len(rows.table)), {}, None, {})
+    _refuse_duplicates(rows, planned.first, request.location)
+    metrics = dict(planned.metrics)
     attachments = pc.sum(rows.table["attachments"]).as_py()
     if attachments:
-        metrics["attachments"] = metrics.get("attachments", 0) + attachments
-    return {"shards": _stage_shards(staged, request.split, rows, first, added, table), "metrics": metrics}
+        metrics["attachments"] = attachments
+    return {"shards": _stage_shards(staged, request.split, rows, planned), "metrics": metrics}
+
+
+class _Planned(NamedTuple):
+    """What becomes of a split's rows."""
+
+    first: Ints  # (n,) the row that each record is made of
+    added: Mapping[str, pa.Array]  # columns (n,) to add
+    cast: pa.Table | None  # the votes one by one, if people are known or pairs have several
+    metrics: dict[str, Any]
+
+
+def _plan_votes(staged: Folder, rows: StagedRows, request: PlanRequest) -> _Planned:
+    """Join and weigh the votes, choose the outcomes, divide the records into folds."""
+    ballots = Ballots.read(rows, request.location)
+    first = ballots.first
+    outcomes = _outcomes(ballots.shares, request)
+    counts = _scaled(ballots.counts(outcomes), request)
+    labels = counts.argmax(axis=1).astype(np.int8)
+    folds, of_split = _folds(staged, request, labels, rows.values("group")[first])
+    metrics: dict[str, Any] = of_split if request.split == "train" else {request.split: of_split}
+    if request.split == "train":
+        metrics |= {"outcomes": outcomes, "votes": dict(zip(outcomes, ballots.totals(outcomes), strict=True))}
+        if ballots.both_bad_as_tie(outcomes):
+            metrics["both_bad_as_tie"] = ballots.both_bad_as_tie(outcomes)
+    has_voters = ballots.voters.null_count < len(ballots.voters)
+    weights = np.ones(len(ballots.record))
+    training_votes = pa.nulls(len(first), pa.list_(pa.float64()))
+    if request.reliability:
+        if not has_voters and request.split == "train":
+            raise InputError(
+                "the votes name no voters, so their reliability cannot be fitted",
+                "data.voters.model",
+                "set it to none, or name the column of the voters with data.columns.voter.",
+            )
+        weights = ballots.reliability(outcomes) if has_voters else weights
+        training_votes = as_lists(_scaled(ballots.counts(outcomes, weights), request))
+    added = {
+        "fold": pa.array(folds),
+        "votes": as_lists(counts),
+        "training_votes": training_votes,
+        "voters": pa.array(ballots.per_record),
+        "label": pa.array(labels),
+    }
+    are_kept = has_voters or len(ballots.record) > len(first)
+    return _Planned(first, added, ballots.table(outcomes, weights) if are_kept else None, metrics)
 
 
 def planned_name(shard: str) -> str:
@@ -169,10 +179,9 @@ def _refuse_duplicates(rows: StagedRows, first: Ints, location: str) -> None:
     )
 
 
-def _stage_shards(
-    staged: Folder, split: str, rows: StagedRows, first: Ints, added: Mapping[str, pa.Array], table: pa.Table | None
-) -> list[Item]:
+def _stage_shards(staged: Folder, split: str, rows: StagedRows, planned: _Planned) -> list[Item]:
     """Stage the rows to keep of each shard with what is added to them; return the final shards."""
+    first, added, table = planned.first, planned.added, planned.cast
     ends = np.cumsum([0, *rows.sizes])
     shards: list[Item] = []
     bounds = np.searchsorted(first, ends)

@@ -17,7 +17,7 @@ import numpy as np
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints, Probabilities
 
-SHARED_VOTES: Final = 5.0  # best of 2, 5, 10, 20 and 50 on held-out votes of 69 people; 2 to 10 are about equal
+SHARED_VOTES: Final = 5.0  # best of 1, 5, 20 and 50 on held-out votes of 69 people: benchmarks/voters.py
 _STEPS: Final = 100
 _TOLERANCE: Final = 1e-6  # change of the pairs' probabilities at which the fit ends
 
@@ -44,8 +44,11 @@ class Reliability:
         return predicted
 
 
-def fit_reliability(pairs: Ints, voters: Ints, shares: Doubles) -> Reliability:
-    """Fit the model by expectation and maximization to votes: pair (m,), voter (m,) and shares by outcome (m, k)."""
+def fit_reliability(pairs: Ints, voters: Ints, shares: Doubles, shared_votes: float = SHARED_VOTES) -> Reliability:
+    """Fit the model by expectation and maximization to votes: pair (m,), voter (m,) and shares by outcome (m, k).
+
+    `shared_votes` is how many votes the matrix of all voters counts as.
+    """
     k = shares.shape[1]
     n, v = int(pairs.max()) + 1, int(voters.max()) + 1
     exchanged = [1, 0, *range(2, k)]
@@ -57,7 +60,7 @@ def fit_reliability(pairs: Ints, voters: Ints, shares: Doubles) -> Reliability:
         common = by_voter.sum(axis=0) + 1 / k
         common += common[exchanged][:, exchanged]
         common /= common.sum(axis=1, keepdims=True)
-        confusion = by_voter + SHARED_VOTES * common
+        confusion = by_voter + shared_votes * common
         confusion /= confusion.sum(axis=2, keepdims=True)
         prior = truth.mean(axis=0)
         evidence = np.einsum("mtv,mv->mt", np.log(confusion)[voters], shares)

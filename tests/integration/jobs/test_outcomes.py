@@ -2,6 +2,7 @@
 
 import csv
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -11,7 +12,7 @@ import yaml
 from tests.helpers.commands import run_here, run_job
 from tests.helpers.tiny_llms import MAX_TOKENS, make_checkpoint
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "run": "runs/unused",
     "seed": 3,
     "data": {"synthetic": {"train_rows": 400, "test_rows": 40}, "folds": 2, "shard_rows": 200},
@@ -134,8 +135,9 @@ def test_the_side_of_chosen_answers_tells_nothing(tmp_path):
     votes = tmp_path / "votes.jsonl"
     rows = [{"prompt": text(), "chosen": text(), "rejected": text()} for _ in range(2000)]
     votes.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    settings = {**SETTINGS, "data": {"train": str(votes), "folds": 5}, "boosters": [*SETTINGS["boosters"]]}
-    settings["boosters"][0] = {**settings["boosters"][0], "swap": "none"}  # else the sides are exchanged anyway
+    lightgbm, linear = SETTINGS["boosters"]
+    boosters = [{**lightgbm, "swap": "none"}, linear]  # else the sides are exchanged anyway
+    settings = {**SETTINGS, "data": {"train": str(votes), "folds": 5}, "boosters": boosters}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
     done = run_job("pipeline", tmp_path / "run", config=str(tmp_path / "config.yaml"))
     assert done.returncode == 0, done.stderr

@@ -1,5 +1,7 @@
 """Votes on one pair are joined and weighed; what makes votes hard to learn from is said."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -28,7 +30,7 @@ def votes(tmp_path):
     return votes_file(tmp_path, rows)
 
 
-def counts(table):
+def counts(table: Any) -> Any:
     return [row["votes"] for row in table.to_pylist()]
 
 
@@ -47,7 +49,7 @@ def test_votes_on_a_pair_are_joined_whichever_answer_is_first(tmp_path, votes):
 
 def test_pairs_or_a_column_can_weigh(tmp_path, votes):
     table, _ = ingest_here(tmp_path / "pair", votes, weights="per_pair")
-    np.testing.assert_allclose(counts(table), [[1 / 3, 1 / 3, 1 / 3], [0, 1, 0]])
+    np.testing.assert_allclose(counts(table), [[1 / 3, 1 / 3, 1 / 3], [0.0, 1.0, 0.0]])
     table, _ = ingest_here(tmp_path / "column", votes, weights="column:sure")
     assert counts(table) == [[1, 2, 0.5], [0, 1, 0]]
 
