@@ -118,7 +118,7 @@ def test_a_mode_scores_through_vllm_and_joins_the_blend(tmp_path, flags):
     assert "strict" in (tmp_path / "run/report/index.html").read_text()
 
 
-def test_a_format_reads_votes_on_rays_workers(tmp_path):
+def test_a_format_reads_votes_on_rays_workers_and_an_export_writes_them(tmp_path):
     lines = [
         {
             "task": f"task {n}",
@@ -130,10 +130,15 @@ def test_a_format_reads_votes_on_rays_workers(tmp_path):
         for n in range(30)
     ]
     (tmp_path / "duels.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    flags = ["--plugin", str(ROOT / "examples/custom_format.py")]
-    done = run_job("ingest", tmp_path / "run", f"data.train={tmp_path}/duels.jsonl", "data.folds=2", flags=flags)
+    flags = [part for name in ("format", "export") for part in ("--plugin", str(ROOT / f"examples/custom_{name}.py"))]
+    settings = [f"data.train={tmp_path}/duels.jsonl", "data.folds=2"]
+    settings += ["convert.to=lines", f"convert.output={tmp_path}/lines.txt"]
+    done = run_job("convert", tmp_path / "run", *settings, flags=flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "train: format duel" in done.stderr
     records = pq.ParquetDataset(tmp_path / "run/records/train").read().to_pylist()
     assert [record["label"] for record in records[:3]] == [0, 1, 2]
     assert records[0]["response_b"] == ["b 0"]
+    written = (tmp_path / "lines.txt").read_text().splitlines()
+    assert len(written) == 30
+    assert written[:2] == ["[a] task 0 | r 0 | b 0", "[b] task 1 | r 1 | b 1"]
