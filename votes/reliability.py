@@ -2,9 +2,9 @@
 
 Each pair has a true outcome. Each voter has a confusion matrix: how often they vote for which outcome, by the true one.
 Few people vote often. So a voter's matrix is shrunk towards that of all voters, by SHARED_VOTES votes for each true
-outcome. Exchanging the answers of a pair changes no model: the matrix of all voters is symmetric in A and B. Source:
-Dawid and Skene, Applied Statistics 28 (1979). `python -m benchmarks.voters` compares it with other models on held-out
-votes.
+outcome. The matrix of all voters and the shares of true outcomes are symmetric in A and B. Otherwise people who always
+click one side could pass for those who know the truth. Source: Dawid and Skene, Applied Statistics 28 (1979).
+`python -m benchmarks.voters` compares it with other models on held-out votes.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 if TYPE_CHECKING:
     from core.arrays import Doubles, Ints, Probabilities
 
-SHARED_VOTES: Final = 5.0  # best of 1, 5, 20 and 50 on held-out votes of 69 people: benchmarks/voters.py
+SHARED_VOTES: Final = 5.0  # best of 1, 5, 20, 50 on held-out votes of 69 people: benchmarks/voters.py
+_LEAST_INFORMATION: Final = 1e-3  # nats
 _STEPS: Final = 100
 _TOLERANCE: Final = 1e-6  # change of the pairs' probabilities at which the fit ends
 
@@ -32,11 +33,14 @@ class Reliability:
 
     @property
     def weights(self) -> Doubles:
-        """What a vote of each voter (v,) is worth: the information about the true outcome that it carries, in nats."""
+        """What a vote of each voter (v,) is worth: the information about the true outcome that it carries, in nats.
+
+        All voters are worth 1 if the votes tell next to nothing: ratios of noise would be no weights.
+        """
         joint = self.prior[:, None] * self.confusion  # (v, true outcome, vote)
         votes = joint.sum(axis=1, keepdims=True)
         information: Doubles = (joint * np.log(self.confusion / votes)).sum(axis=(1, 2))
-        return information
+        return information if information.mean() > _LEAST_INFORMATION else np.ones(len(information))
 
     def predict(self, pairs: Ints, voters: Ints) -> Probabilities:
         """Return the probabilities (m, k) of the votes of some voters (m,) on some pairs (m,)."""
@@ -54,6 +58,7 @@ def fit_reliability(pairs: Ints, voters: Ints, shares: Doubles, shared_votes: fl
     exchanged = [1, 0, *range(2, k)]
     counts = _sums(pairs, shares, n)
     prior = shares.mean(axis=0)
+    prior = (prior + prior[exchanged]) / 2
     truth = (counts + prior) / (counts.sum(axis=1, keepdims=True) + 1)
     for _ in range(_STEPS):
         by_voter = np.stack([_sums(voters, truth[pairs][:, [t]] * shares, v) for t in range(k)], axis=1)
@@ -63,6 +68,7 @@ def fit_reliability(pairs: Ints, voters: Ints, shares: Doubles, shared_votes: fl
         confusion = by_voter + shared_votes * common
         confusion /= confusion.sum(axis=2, keepdims=True)
         prior = truth.mean(axis=0)
+        prior = (prior + prior[exchanged]) / 2
         evidence = np.einsum("mtv,mv->mt", np.log(confusion)[voters], shares)
         scores = np.log(np.maximum(prior, 1e-12)) + _sums(pairs, evidence, n)
         before, truth = truth, np.exp(scores - scores.max(axis=1, keepdims=True))

@@ -49,3 +49,19 @@ def test_one_vote_on_each_pair_leaves_all_voters_about_alike():
     weights = fit_reliability(np.arange(300), np.arange(300) % 10, shares).weights
     assert np.isfinite(weights).all()
     assert (weights >= 0).all()
+
+
+def test_people_who_always_click_one_side_weigh_little():
+    # Three of eight, so they are the majority on many pairs.
+    _, pair, voter, shares = drawn(300, [0.7, 0.7, 0.6, 0.6, 0.5, 0.0, 0.0, 0.0], 7)
+    shares[voter >= 5] = [1, 0, 0]
+    weights = fit_reliability(pair, voter, shares).weights
+    assert weights[5:].max() < 0.1 * weights[:5].min()
+
+
+@pytest.mark.parametrize("outcome", [0, 2])
+def test_all_weigh_the_same_where_votes_tell_nothing(outcome):
+    shares = np.tile(np.eye(3)[outcome], (60, 1))
+    weights = fit_reliability(np.repeat(np.arange(20), 3), np.tile(np.arange(3), 20), shares).weights
+    np.testing.assert_allclose(weights, weights[0])
+    assert weights[0] > 0.1
