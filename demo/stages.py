@@ -94,8 +94,8 @@ def checkpoint_folder(run: Run, llm: Llm) -> Folder:
     return run.folder / f"demo/llm-{llm.name}"
 
 
-def checkpoint_stage(run: Run, llm: Llm) -> Stage:
-    """Return the stage that builds the tiny checkpoint of a model."""
+def checkpoint_stage(run: Run, llm: Llm, classes: int) -> Stage:
+    """Return the stage that builds the tiny checkpoint of a model for votes with this number of outcomes."""
     return Stage(
         f"demo_llm/{llm.name}",
         checkpoint_folder(run, llm),
@@ -104,16 +104,16 @@ def checkpoint_stage(run: Run, llm: Llm) -> Stage:
             "version": TINY_LLM_VERSION,
             "max_tokens": llm.max_tokens,
             "packing": packing_fingerprint(llm.max_tokens),
-            "classes": _classes(run),
+            "classes": classes,
             **(llm.demo.model_dump() if llm.demo else {}),
         },
     )
 
 
-def build_tiny_checkpoints(run: Run) -> list[StageResult]:
+def build_tiny_checkpoints(run: Run, classes: int) -> list[StageResult]:
     """Build the tiny checkpoints of the settings, as many at once as there are CPUs."""
     tiny = [llm for llm in run.settings.llms if llm.demo is not None]
-    stages = {llm.name: checkpoint_stage(run, llm) for llm in tiny}
+    stages = {llm.name: checkpoint_stage(run, llm, classes) for llm in tiny}
     manifests = {name: None if run.force else stage.manifest() for name, stage in stages.items()}
     missing = [llm for llm in tiny if manifests[llm.name] is None]
     results = [StageResult(stages[name].name, True, manifest) for name, manifest in manifests.items() if manifest]
@@ -123,15 +123,8 @@ def build_tiny_checkpoints(run: Run) -> list[StageResult]:
         connect(run)
         logs.info("demo_llm", f"building {', '.join(llm.name for llm in missing)}")
         build = ray.remote(num_cpus=1)(_build_checkpoint)
-        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed, _classes(run)) for llm in missing])
+        results += ray.get([build.remote(llm, stages[llm.name], run.settings.seed, classes) for llm in missing])
     return results
-
-
-def _classes(run: Run) -> int:
-    """Return the number of outcomes that the made-up votes of a tiny checkpoint's training have."""
-    data = run.settings.data
-    outcomes = data.outcomes or (data.synthetic.outcomes if data.synthetic is not None and is_synthetic(run) else None)
-    return 3 if outcomes is None else min(len(outcomes), 3 if data.outcomes is None else 4)
 
 
 def _build_checkpoint(llm: Llm, stage: Stage, seed: int, classes: int) -> StageResult:

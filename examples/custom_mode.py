@@ -16,5 +16,6 @@ class StrictJudge(Judge):
     name = "strict_judge"
     summary = "An instruct model that judges which response has fewer errors."
     instruction = "Below are a person's messages and two responses. Judge which response has fewer errors."
-    question = "\n\nAnswer with one letter only: X for Response A, Y for Response B, Z if they are equal."
-    answers = ("X", "Y", "Z")  # one token each, in the order A, B, tie
+    question = "\n\nAnswer with one letter only: {choices}."
+    answers = ("X", "Y", "Z", "W")  # one token each, in the order A, B, tie, both bad
+    choices = ("X for Response A", "Y for Response B", "Z if they are equal", "W if both are full of errors")

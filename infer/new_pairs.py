@@ -105,7 +105,7 @@ def _write_blend(
     of_models = read_models(run, records, blender.models, "test")
     facts = read_record_facts(records, ["test"])["test"]
     stage.begin()
-    write_test_predictions(stage, records, blender, of_models, facts)
+    write_test_predictions(stage, records, blender, of_models, facts, run.settings.blend.submission_format)
     return stage.commit({"test": records.rows("test")}, seconds=time.monotonic() - started, extra=extra)
 
 

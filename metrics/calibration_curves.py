@@ -66,7 +66,7 @@ def reliability_diagram(
 def diagram_error(diagram: Sequence[Mapping[str, Any]]) -> float:
     """Return the mean |predicted - observed| of the bins of a reliability diagram, weighted by their votes."""
     gaps = [abs(part["predicted"] - part["observed"]) for part in diagram]
-    return float(np.average(gaps, weights=[part["count"] for part in diagram]))
+    return float(np.average(gaps, weights=[max(part["count"], 1) for part in diagram]))
 
 
 def confusion_matrix(probabilities: Probabilities, votes: Votes) -> Doubles:

@@ -71,7 +71,8 @@ def _make_blend(run: Run, records: Records, stage: Stage) -> dict[str, Any]:
         *outputs.write_oof_predictions(stage, records, training.votes, scored),
     }
     if of_test is not None:
-        blended = outputs.write_test_predictions(stage, records, fitted.blender, of_test, facts["test"])
+        form = run.settings.blend.submission_format
+        blended = outputs.write_test_predictions(stage, records, fitted.blender, of_test, facts["test"], form)
         ids = records.read("test", ["id"])["id"]
         stage.folder.write_table("test.parquet", predictions_table(ids, blended), stage.fingerprint)
         written |= {"test.parquet", "predictions.parquet", "submission.csv"}

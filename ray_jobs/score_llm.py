@@ -33,7 +33,7 @@ def score_llm(run: Run) -> list[StageResult]:
         return []
     check_llms(run)
     records = open_records(run)
-    built = stages.build_tiny_checkpoints(run)
+    built = stages.build_tiny_checkpoints(run, records.classes)
     return built + score_llms(run, records, run.settings.llms, functools.partial(scoring_model, run, records))
 
 

@@ -51,12 +51,6 @@ class Votes:
         """Return values (n, ...) of records for the rows (m, ...)."""
         return values.take(self.records) if hasattr(values, "column_names") else values[self.records]
 
-    def by_record(self, values: Doubles) -> Doubles:
-        """Return the weighted means (n,) of the values (m,) of each record's rows."""
-        starts = self.first
-        sums: Doubles = np.add.reduceat(values * self.weights, starts) / np.add.reduceat(self.weights, starts)
-        return sums
-
     def mean(self, values: Doubles) -> Any:  # noqa: ANN401 - a number, or an array without the first axis
         """Return the mean of values (m, ...) over the votes."""
         return np.average(values, axis=0, weights=self.weights)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -96,6 +97,10 @@ class Ballots:
         shares[other_way] = shares[other_way][:, [_B, _A, _TIE, _BOTH_BAD]]
         flat = [table[name].combine_chunks().flatten() for name in ("voters", "times")]
         return cls(first, record_of_row[row_of_vote], shares, *flat)
+
+    def with_mean_weight_1(self) -> Ballots:
+        """Return the votes with their weights divided by the mean: what is tuned to counts of votes still fits."""
+        return dataclasses.replace(self, shares=self.shares * (len(self.shares) / self.shares.sum()))
 
     @property
     def per_record(self) -> Ints:

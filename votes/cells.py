@@ -12,6 +12,12 @@ _TOKEN: Final = re.compile(
     r"""(?P<text>[bu]?'(?:[^'\\]|\\.)*'|[bu]?"(?:[^"\\]|\\.)*")|(?P<null>None|null|nan|NaN)|(?P<gap>[\s,]+)""",
     re.DOTALL,
 )
+# What NumPy writes around and between objects. Texts come first, so that nothing inside them is taken for it.
+_OBJECTS: Final = re.compile(
+    r"""(?P<text>'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?P<apart>\}\s+\{)|(?P<array>\barray\()|(?P<dtype>,\s*dtype=\w+)""",
+    re.DOTALL,
+)
+_MESSAGES: Final = re.compile(r"""\s*\[\s*\{\s*['"](?:role|from|content)['"]\s*:""")
 _DIALECTS: Final = re.compile(r"\s*(?:array\()?\[\s*(?:[bu]?['\"]|None\b|null\b|nan\b|\])")
 
 
@@ -30,13 +36,24 @@ def decode_cell(cell: Any) -> Any:  # noqa: ANN401 - a cell of any format
     texts = read_list(cell)
     if texts is not None:
         return texts
-    if start == "a":
+    if start == "a" and not cell.lstrip().startswith("array("):
         return cell
     try:  # literals only: names, calls and operators are refused
-        value = ast.literal_eval(cell.strip())
+        value = ast.literal_eval(_OBJECTS.sub(_without_numpy, cell.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError):
         return cell
     return value if isinstance(value, list | dict) else cell
+
+
+def is_broken_messages(cell: Any) -> bool:  # noqa: ANN401 - a cell of any format
+    """Return whether a text begins as a list of messages and does not parse, for example because it was cut off."""
+    return isinstance(cell, str) and bool(_MESSAGES.match(cell)) and isinstance(decode_cell(cell), str)
+
+
+def _without_numpy(token: re.Match[str]) -> str:
+    if token["text"] is not None:
+        return token["text"]
+    return "}, {" if token["apart"] else "(" if token["array"] else ""
 
 
 def read_list(cell: str) -> list[str | None] | None:

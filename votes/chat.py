@@ -19,6 +19,8 @@ _ROLES: Final = {
     **dict.fromkeys(("tool", "function", "ipython", "tool_response", "observation"), "tool"),
 }
 _TEXT_BLOCKS: Final = ("text", "input_text", "output_text", "refusal", "thinking", "reasoning")
+_CALLS: Final = ("tool_use", "tool_call", "tool_result", "function_call", "functionCall", "functionResponse")
+_CONTENTS: Final = ("content", "text", "parts", "value")
 _SPEAKER: Final = re.compile(r"(?:^|\n\n)(Human|Assistant|System):[ \t]?")
 
 
@@ -48,17 +50,25 @@ def read_messages(value: Any) -> list[Message] | None:  # noqa: ANN401 - a cell 
     messages = []
     for item in value:
         if isinstance(item, Mapping) and "role" in item:
-            role, content = item["role"], item.get("content")
-            if not content and item.get("tool_calls"):
-                content = json.dumps(item["tool_calls"], ensure_ascii=False)
+            messages.append(Message(_role(item["role"]), *_read_message(item)))
         elif isinstance(item, Mapping) and "from" in item and "value" in item:
-            role, content = item["from"], item["value"]
+            messages.append(Message(_role(item["from"]), *read_content(item["value"])))
         elif isinstance(item, list | tuple) and len(item) == 2 and str(item[0]).lower() in _ROLES:
-            role, content = item
+            messages.append(Message(_role(item[0]), *read_content(item[1])))
         else:
             return None
-        messages.append(Message(_role(role), *read_content(content)))
     return messages
+
+
+def _read_message(item: Mapping[str, Any]) -> tuple[str | None, int]:
+    """Return the text of a message, with its calls of tools, and the number of its images and files."""
+    name = next((name for name in _CONTENTS if item.get(name) is not None), None)
+    calls = [item[name] for name in ("tool_calls", "function_call") if item.get(name)]
+    if name is None and not calls and not any(name in item for name in _CONTENTS):
+        raise InvalidRow("a message has no content")
+    text, attachments = read_content(None if name is None else item[name])
+    written = [json.dumps(call, ensure_ascii=False, default=str) for call in calls]
+    return ("\n".join([text, *written] if text else written) if written else text), attachments
 
 
 def read_content(content: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a cell of any format
@@ -79,13 +89,17 @@ def read_content(content: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a ce
             continue
         if not isinstance(block, Mapping):
             raise InvalidRow("a message's content is neither text nor a list of blocks")
-        kind = str(block.get("type") or "text")
-        text = next((block[key] for key in ("text", "refusal", "thinking") if isinstance(block.get(key), str)), None)
-        if kind in _TEXT_BLOCKS and text is not None:
-            parts.append(text)
-        elif kind in ("tool_use", "tool_call", "tool_result", "function_call"):
+        key = next((key for key in ("text", "refusal", "thinking", "reasoning") if key in block), None)
+        kind = str(block.get("type") or ("text" if key else next(iter(block), "text")))
+        if kind in _TEXT_BLOCKS:
+            if key is None:
+                raise InvalidRow(f"a block of the type {kind} has no text")
+            text = block[key].get("value") if isinstance(block[key], Mapping) else block[key]
+            if text is not None:
+                parts.append(str(text))
+        elif kind in _CALLS:
             parts.append(json.dumps(block, ensure_ascii=False, default=str))
-        elif kind not in _TEXT_BLOCKS:
+        else:
             parts.append("[image]" if "image" in kind else f"[{kind.removeprefix('input_').removesuffix('_url')}]")
             attachments += 1
     return ("\n".join(parts) if parts else None), attachments
@@ -103,7 +117,7 @@ def read_transcript(text: str) -> list[Message] | None:
 
 
 def to_rounds(messages: Sequence[Message]) -> Rounds:
-    """Return the rounds of a conversation. TurnTexts of one speaker in a row are one turn."""
+    """Return the rounds of a conversation. Messages of one speaker in a row are one turn."""
     prompts: list[list[str | None]] = []
     answers: list[list[str | None]] = []
     for message in messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -53,23 +53,34 @@ class Comparison:
     language: str | None = None
     attachments: int = 0
 
+    def exchanged(self) -> Comparison:
+        """Return the comparison with the answers, their models and the votes in the other order."""
+        return replace(
+            self,
+            response_a=self.response_b,
+            response_b=self.response_a,
+            votes=[vote.exchanged() for vote in self.votes],
+            model_a=self.model_b,
+            model_b=self.model_a,
+        )
 
-def one_vote(outcome: Outcome, voter: object = None, time: object = None) -> tuple[Vote]:
+
+def one_vote(outcome: Outcome) -> tuple[Vote]:
     """Return one hard vote, as the votes of a comparison."""
-    return (Vote({outcome: 1.0}, _name(voter), _name(time)),)
+    return (Vote({outcome: 1.0}),)
 
 
-def soft_vote(shares: Mapping[Outcome, float], voter: object = None) -> tuple[Vote]:
+def soft_vote(shares: Mapping[Outcome, float]) -> tuple[Vote]:
     """Return one vote with the shares scaled to a sum of 1. Raises InvalidRow if they are no shares."""
     if any(not share >= 0 for share in shares.values()):
         raise InvalidRow("a share of the vote is negative or not a number")
     total = sum(shares.values())
     if not total > 0:
         raise InvalidRow("no winner")
-    return (Vote({outcome: share / total for outcome, share in shares.items() if share}, _name(voter)),)
+    return (Vote({outcome: share / total for outcome, share in shares.items() if share}),)
 
 
-def graded_vote(strength: float, strongest: float, voter: object = None) -> tuple[Vote]:
+def graded_vote(strength: float, strongest: float) -> tuple[Vote]:
     """Return the vote of a graded preference: negative for A, positive for B, 0 for a tie.
 
     The share of the preferred side grows evenly from 1/2 at 0 to 1 at `strongest`; the rest is a tie. So a strength of
@@ -78,11 +89,7 @@ def graded_vote(strength: float, strongest: float, voter: object = None) -> tupl
     if not -strongest <= strength <= strongest:
         raise InvalidRow(f"a preference of {strength:g} is outside -{strongest:g} to {strongest:g}")
     if strength == 0:
-        return one_vote("tie", voter)
+        return one_vote("tie")
     side: Outcome = "a" if strength < 0 else "b"
     share = (1 + abs(strength) / strongest) / 2
-    return soft_vote({side: share, "tie": 1 - share}, voter)
-
-
-def _name(value: object) -> str | None:
-    return None if value is None or value == "" else str(value)
+    return soft_vote({side: share, "tie": 1 - share})

@@ -1,8 +1,9 @@
-"""Write the records of a run in another tool's shape, shard by shard."""
+"""Read votes for their conversion, and write them in another tool's shape, shard by shard."""
 
 from __future__ import annotations
 
 import collections
+import dataclasses
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,11 @@ from core.errors import InputError
 from core.filesystems import raise_if_unreachable, resolve_filesystem
 from core.progress import Progress
 from core.registry import EXPORTS
+from core.run import Run, StageResult
+from core.settings.data import Voters
 from votes.export import ExportedRecord, NotHeldError
+from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
+from votes.records import Records, open_records
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -22,23 +27,43 @@ if TYPE_CHECKING:
     from core.arrays import Doubles, Probabilities
     from core.settings.convert import Convert
     from votes.export import VoteExport
-    from votes.records import Records
 
 _COLUMNS = ("id", "prompt", "response_a", "response_b", "votes", "model_a", "model_b", "language")
 
 
-def convert_records(records: Records, settings: Convert, predicted: Probabilities | None) -> dict[str, Any]:
-    """Write the training records to settings.output. Return the rows written, and why others are left out.
+def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
+    """Read the votes at a location into records of their own, in convert/ of the run.
+
+    They have no folds, so one prompt is enough; all outcomes that the shape names; and all votes count alike.
+    """
+    settings = run.settings
+    export: VoteExport = EXPORTS.get(_shape(settings.convert)[0])
+    changes = {
+        "folds": 0,
+        "outcomes": settings.data.outcomes or list(export.outcomes),
+        **{"weights": "per_vote", "voters": Voters()},
+    }
+    data = settings.data.model_copy(update=changes)
+    place = (run.folder / "convert").uri
+    own = dataclasses.replace(run, settings=settings.model_copy(update={"run": place, "data": data}))
+    files = find_vote_files(own, location, "train")
+    stage = records_stage(own, file_digests("train", files))
+    result = ingest_files(own, stage, {"train": location}, {"train": files})
+    return result, open_records(own)
+
+
+def convert_records(records: Records, settings: Convert, predicted: Probabilities | None) -> StageResult:
+    """Write the training records to settings.output. The result counts what is left out, with the reasons.
 
     `predicted` (n, k) are the out-of-fold probabilities of the run, for margins. Raises InputError if the place cannot
     be written.
     """
-    if settings.to is None or settings.output is None:
-        raise InputError("no shape to convert to", "convert.to", "give --set convert.to=trl convert.output=FILE.")
+    shape, output = _shape(settings)
     started = time.monotonic()
-    export: VoteExport = EXPORTS.get(settings.to)
+    export: VoteExport = EXPORTS.get(shape)
     left_out: collections.Counter[str] = collections.Counter()
     written = collections.Counter({"records": 0, "rows": 0})
+    dropped = {"votes": 0.0, "voters": 0}
 
     def rows() -> Iterator[Mapping[str, Any]]:
         for record in _exported(records, predicted):
@@ -52,15 +77,31 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
                 continue
             written["records"] += 1
             written["rows"] += len(of_record)
+            if export.one_winner:
+                dropped["votes"] += sum(record.votes) - max(record.votes)
+                dropped["voters"] += sum(ballot["voter"] is not None for ballot in record.ballots)
             yield from of_record
 
-    _write(settings.output, export.encode(rows()))
-    return {
+    _write(output, export.encode(rows()))
+    manifest = {
         "stage": "convert",
         "rows": {"train": written["records"], "written": written["rows"]},
-        "metrics": {"left_out": dict(left_out.most_common())},
+        "metrics": {"left_out": dict(left_out.most_common()), "dropped": dropped},
         "seconds": round(time.monotonic() - started, 3),
     }
+    notes = [f"{count} record{'s' * (count != 1)} left out: {reason}" for reason, count in left_out.most_common()]
+    if dropped["votes"]:
+        notes.append(f"{dropped['votes']:g} votes against their pair's winner are not in {shape}")
+    if dropped["voters"]:
+        notes.append(f"the voters of {dropped['voters']:g} votes are not in {shape}")
+    return StageResult("convert", False, manifest, [*notes, f"written: {output}"])
+
+
+def _shape(settings: Convert) -> tuple[str, str]:
+    """Return the shape's name and the place to write to."""
+    if settings.to is None or settings.output is None:
+        raise InputError("no shape to convert to", "convert.to", "give --set convert.to=trl convert.output=FILE.")
+    return settings.to, settings.output
 
 
 def _exported(records: Records, predicted: Probabilities | None) -> Iterator[ExportedRecord]:

@@ -9,14 +9,32 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from votes.comparison import OUTCOMES, TurnTexts
 
+if TYPE_CHECKING:
+    from core.settings.data import Outcome
+
 _ROWS_AT_ONCE: Final = 1000  # of a Parquet file's row group
+
+
+class Ballot(NamedTuple):
+    """One person's vote: shares by at least three outcomes."""
+
+    voter: str | None
+    time: str | None
+    shares: Sequence[float]
+
+    @property
+    def outcome(self) -> int:
+        """The outcome's number. Raises NotHeldError for a soft vote."""
+        if max(self.shares) != 1:
+            raise NotHeldError("a soft vote")
+        return list(self.shares).index(1)
 
 
 class NotHeldError(Exception):
@@ -72,6 +90,8 @@ class VoteExport(ABC):
     name: ClassVar[str]
     summary: ClassVar[str]  # one line for the documentation
     ending: ClassVar[str]  # of the file's name
+    outcomes: ClassVar[Sequence[Outcome]] = OUTCOMES  # that the shape names; without both_bad it is written as a tie
+    one_winner: ClassVar[bool] = False  # a pair's votes become its winner: other votes and voters are left out
 
     @abstractmethod
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
@@ -101,17 +121,18 @@ def single_turn(record: ExportedRecord) -> tuple[str, str, str]:
     return prompt, a, b
 
 
-def ballots_of(record: ExportedRecord) -> Iterator[tuple[str | None, Sequence[float]]]:
-    """Yield voter and shares (3 or 4,) of each vote. Votes of unknown voters that are no counts are one soft vote."""
+def ballots_of(record: ExportedRecord) -> list[Ballot]:
+    """Return the votes on a record. Votes of unknown voters that are no counts are one soft vote."""
     if record.ballots:
-        for ballot in record.ballots:
-            yield ballot["voter"], _shares(ballot["votes"])
-    elif all(count == int(count) for count in record.votes):
-        for n, count in enumerate(record.votes):
-            for _ in range(int(count)):
-                yield None, _shares([float(m == n) for m in range(len(record.votes))])
-    else:
-        yield None, _shares(record.votes)
+        return [Ballot(ballot["voter"], ballot["time"], _shares(ballot["votes"])) for ballot in record.ballots]
+    if all(count == int(count) for count in record.votes):
+        hard = [
+            [float(m == n) for m in range(len(record.votes))]
+            for n, count in enumerate(record.votes)
+            for _ in range(int(count))
+        ]
+        return [Ballot(None, None, _shares(votes)) for votes in hard]
+    return [Ballot(None, None, _shares(record.votes))]
 
 
 def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[bytes]:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from votes.cells import decode_cell
+from votes.cells import decode_cell, is_broken_messages
 from votes.chat import Message, Rounds, read_content, read_messages, read_transcript, to_rounds
 from votes.comparison import Comparison, InvalidRow, Vote, one_vote
 
@@ -84,6 +84,14 @@ class VoteFormat(ABC):
         """Return whether a file with these columns, and these first rows, has the format."""
         return self.needs(labeled) <= names
 
+    def has_ids(self, names: frozenset[str]) -> bool:
+        """Return whether a file with these columns names its rows."""
+        return bool(names & {*self.ids})
+
+    def has_voters(self, names: frozenset[str]) -> bool:
+        """Return whether a file with these columns names its voters, one a row."""
+        return bool(names & {*self.voters})
+
     @abstractmethod
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparisons of a row, with votes if `reading.labeled`.
@@ -136,12 +144,16 @@ def winner_outcome(value: Any, row: Row | None = None) -> Outcome:  # noqa: ANN4
     if value is None or value == "":
         raise InvalidRow("no winner")
     outcome = _WINNERS.get("".join(letter for letter in str(value).lower() if letter.isalnum()))
-    if outcome is not None:
-        return outcome
     models = [] if row is None else [row.get("model_a"), row.get("model_b")]
+    of_model: Outcome | None = None
     if models.count(value) == 1:
-        return "a" if models[0] == value else "b"
-    raise InvalidRow(f"unknown winner {str(value)[:40]!r}")
+        of_model = "a" if models[0] == value else "b"
+    if outcome is not None and of_model not in (None, outcome):
+        raise InvalidRow(f"the winner {str(value)[:40]!r} is one side's name and the other side's model")
+    chosen = outcome or of_model
+    if chosen is None:
+        raise InvalidRow(f"unknown winner {str(value)[:40]!r}")
+    return chosen
 
 
 def cell(row: Row, name: str) -> Any:  # noqa: ANN401 - a cell of any format
@@ -161,6 +173,8 @@ def text(row: Row, name: str) -> Any:  # noqa: ANN401 - text, blocks or messages
         decoded = decode_cell(value)
         if read_messages(decoded) is not None:
             return decoded
+        if is_broken_messages(value):
+            raise InvalidRow(f"{name} holds messages that do not parse")
     return value
 
 
@@ -168,26 +182,33 @@ def number(row: Row, name: str) -> float:
     """Return a number. Raises InvalidRow if the cell holds none."""
     value = row.get(name)
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        return float(value)  # type: ignore[arg-type]  # a TypeError is what is caught
+        result = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
     except (TypeError, ValueError):
-        raise InvalidRow(f"{name} is not a number" if value not in (None, "") else f"missing {name}") from None
+        result = math.nan
+    if math.isnan(result):
+        raise InvalidRow(f"{name} is not a number" if value not in (None, "") else f"missing {name}")
+    return result
 
 
 def choice(row: Row, name: str, outcomes: Mapping[Any, Outcome]) -> tuple[Vote]:
     """Return the vote that a number or word stands for. Raises InvalidRow for any other value."""
     value = row.get(name)
-    key = str(value).strip().lower()
-    if key.endswith(".0"):  # a column of integers with a null, as pandas writes it
-        key = key[:-2]
-    outcome = {str(known).lower(): outcome for known, outcome in outcomes.items()}.get(key)
+    outcome = mapped_outcome(value, outcomes)
     if outcome is None:
         known = ", ".join(map(str, outcomes))
         raise InvalidRow(
             f"missing {name}" if value in (None, "") else f"{name} is {str(value)[:40]!r}, not one of {known}"
         )
     return one_vote(outcome)
+
+
+def mapped_outcome(value: Any, outcomes: Mapping[Any, Outcome]) -> Outcome | None:  # noqa: ANN401 - a cell
+    """Return the outcome that a map has for a value; 1.0 and 1 are one value, and so are true and True."""
+    key = str(value).strip()
+    if key.endswith(".0"):  # a column of integers with a null, as pandas writes it
+        key = key[:-2]
+    exact = {str(known): outcome for known, outcome in outcomes.items()}
+    return exact.get(key) or {known.lower(): outcome for known, outcome in exact.items()}.get(key.lower())
 
 
 def conversation(row: Row, name: str) -> Rounds:
@@ -205,17 +226,30 @@ def prompt_messages(value: Any) -> list[Message]:  # noqa: ANN401 - a cell of an
         return messages
     if isinstance(value, str):
         return read_transcript(value) or [Message("user", value)]
-    return [Message("user", *read_content(value))]
+    return [Message("user", *_one_text(value))]
 
 
 def answer_messages(value: Any) -> list[Message]:  # noqa: ANN401 - a cell of any format
     """Return the messages of an answer: messages, or a text or content blocks of one turn."""
     messages = read_messages(value)
-    return [Message("assistant", *read_content(value))] if messages is None else messages
+    return [Message("assistant", *_one_text(value))] if messages is None else messages
+
+
+def _one_text(value: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a cell of any format
+    if isinstance(value, list | tuple) and len(value) > 1 and any(isinstance(item, str) for item in value):
+        raise InvalidRow("a list of texts is in the place of one text")
+    return read_content(value)
 
 
 def answered(context: Sequence[Message], answer: Sequence[Message]) -> Rounds:
-    """Return the rounds of a context that an answer ends. An empty answer at the context's end is its place."""
+    """Return the rounds of a context that an answer ends. An empty answer at the context's end is its place.
+
+    An answer may repeat the context. Raises InvalidRow if it begins with other questions.
+    """
+    if answer and answer[0].role in ("user", "system"):
+        if list(answer[: len(context)]) != list(context):
+            raise InvalidRow("an answer is a conversation that does not begin with the prompt")
+        return to_rounds(answer)
     if context and context[-1].role == "assistant" and not context[-1].text:
         context = context[:-1]
     return to_rounds([*context, *answer])
@@ -241,26 +275,25 @@ def compare_answers(prompt: Any, a: Any, b: Any, votes: Sequence[Vote] = (), **o
     return compare(answered(context, answer_messages(a)), answered(context, answer_messages(b)), votes, **others)
 
 
+def ranked_pairs(ranks: Sequence[float], pairs: RankedPairs) -> list[tuple[int, int]]:
+    """Return the numbers of the answers to pair: each two, neighbors by rank, or the two ends."""
+    numbers = range(len(ranks))
+    by_rank = sorted(numbers, key=lambda n: ranks[n])
+    if pairs == "adjacent":
+        return list(itertools.pairwise(by_rank))
+    return [(by_rank[0], by_rank[-1])] if pairs == "best_worst" else list(itertools.combinations(numbers, 2))
+
+
 def compare_ranked(
     prompt: Any,  # noqa: ANN401 - a cell of any format
     answers: Sequence[tuple[Any, float, str | None]],
     pairs: RankedPairs,
     name: str | None = None,
 ) -> Iterator[Comparison]:
-    """Yield the pairs of a ranked list of (answer, rank, model); the lowest rank is the best, equal ranks are a tie.
-
-    `all` gives each two answers, `adjacent` neighbors by rank, `best_worst` the two ends.
-    """
+    """Yield the pairs of a ranked list of (answer, rank, model); the lowest rank is the best, equal ranks are a tie."""
     if len(answers) < 2:
         raise InvalidRow("fewer than two ranked answers")
-    numbers = range(len(answers))
-    by_rank = sorted(numbers, key=lambda n: answers[n][1])
-    chosen = {
-        "all": [(i, j) for i in numbers for j in numbers if i < j],
-        "adjacent": list(itertools.pairwise(by_rank)),
-        "best_worst": [(by_rank[0], by_rank[-1])],
-    }[pairs]
-    for i, j in chosen:
+    for i, j in ranked_pairs([rank for _, rank, _ in answers], pairs):
         (a, rank_a, model_a), (b, rank_b, model_b) = answers[i], answers[j]
         outcome: Outcome = "a" if rank_a < rank_b else "b" if rank_b < rank_a else "tie"
         identity = None if name is None else f"{name}-{i}-{j}"
@@ -281,4 +314,9 @@ def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401 - a cell of a
 
 
 def _name(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
-    return None if value is None or isinstance(value, list | dict) else str(value)
+    """Return a name as text; several, such as judges, as one."""
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value) or None
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    return None if value is None or isinstance(value, dict) else str(value)

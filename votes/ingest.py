@@ -46,7 +46,10 @@ def records_stage(run: Run, digests: Mapping[str, str]) -> Stage:
 def find_vote_files(run: Run, location: str, split: str) -> list[VoteFile]:
     """Return the files of a split with their formats. Raises InputError for an unknown format, before Ray starts."""
     files = list_input_files(location, ENDINGS)
-    return [recognize_file(file, run.settings.data, labeled=split != "test") for file in files]
+    recognized = [recognize_file(file, run.settings.data, labeled=split != "test") for file in files]
+    if len(recognized) == 1:
+        return recognized
+    return [dataclasses.replace(file, row_prefix=f"{n}-") for n, file in enumerate(recognized, start=1)]
 
 
 def file_digests(split: str, files: Sequence[VoteFile]) -> dict[str, str]:
@@ -116,9 +119,17 @@ def _ingest(
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
         outcomes = data.outcomes or metrics.get("outcomes")
-        per_pair, reliability = data.weights == "per_pair", data.voters.model == "reliability"
+        reliability = data.voters.model == "reliability"
         request = PlanRequest(
-            split, names, data.folds, run.settings.seed, sources[split], outcomes, per_pair, reliability
+            split,
+            names,
+            data.folds,
+            run.settings.seed,
+            sources[split],
+            outcomes,
+            data.weights,
+            reliability,
+            _quarantined(parts, split),
         )
         planned = ray.get(plan.remote(staged, request))
         shards += planned["shards"]
@@ -234,6 +245,19 @@ def _reason_class(reason: str) -> str:
     return reason.partition(" near line")[0].partition(":")[0]
 
 
+def _quarantined(parts: list[Item], split: str) -> str:
+    """Return how many rows of a split are quarantined, and why, to be added to an error."""
+    reasons: collections.Counter[str] = collections.Counter()
+    for part in parts:
+        if part["split"] == split:
+            reasons.update(json.loads(part["reasons"]))
+    return f" ({reasons.total()} rows are quarantined: {_listed(reasons)})" if reasons else ""
+
+
+def _listed(reasons: collections.Counter[str]) -> str:
+    return ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
+
+
 def refuse_empty(location: str, parts: list[Item]) -> None:
     """Raise InputError with the most frequent reasons if no row of a split is valid."""
     if sum(part["rows"] for part in parts):
@@ -243,10 +267,10 @@ def refuse_empty(location: str, parts: list[Item]) -> None:
         reasons.update(json.loads(part["reasons"]))
     if not reasons:
         raise InputError("there is a header but no rows", where=location, fix="give a file with rows.")
-    counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.most_common(5))
-    raise InputError(
-        f"none of the {reasons.total()} rows is valid ({counted})", where=location, fix="fix the rows and run again."
-    )
+    fix = "fix the rows and run again."
+    if any(reason.startswith("unknown winner") for reason in reasons):
+        fix = "say what the values mean with data.columns: {winner: {column: NAME, map: {VALUE: a, VALUE: b}}}."
+    raise InputError(f"none of the {reasons.total()} rows is valid ({_listed(reasons)})", where=location, fix=fix)
 
 
 def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) -> Iterator[Item]:
@@ -273,7 +297,9 @@ def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) 
 
 def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     metrics = manifest["metrics"]
-    notes = _vote_notes(metrics.get("votes", {})) + _fold_notes(metrics.get("fold_rows", []), metrics)
+    notes = []
+    if "fold_rows" in metrics:
+        notes += _vote_notes(metrics["votes"]) + _fold_notes(metrics["fold_rows"], metrics)
     if metrics.get("both_bad_as_tie"):
         notes.append(
             f"{metrics['both_bad_as_tie']:g} votes that both are bad count as ties; data.outcomes can keep them"
@@ -282,8 +308,7 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
         notes.append(f"{metrics['attachments']} images and files are left out; a marker is in their place")
     reasons = metrics["quarantine"]
     if reasons:
-        counted = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
-        count = sum(reasons.values())
+        counted, count = _listed(collections.Counter(reasons)), sum(reasons.values())
         plural = "s" if count > 1 else ""
         notes.append(f"{count} row{plural} quarantined ({counted}): see {stage.folder / 'quarantine'}")
     return notes
@@ -300,7 +325,7 @@ def _vote_notes(votes: Mapping[str, float]) -> list[str]:
 
 def _fold_notes(rows: Sequence[int], metrics: Mapping[str, Any]) -> list[str]:
     """Return what to know where one prompt has most of a fold's records."""
-    if not rows or max(rows) <= 2 * min(rows) or metrics["largest_prompt"] <= 2 * min(rows):
+    if max(rows) <= 2 * min(rows) or metrics["largest_prompt"] <= 2 * min(rows):
         return []
     share = metrics["largest_prompt"] / sum(rows)
     return [

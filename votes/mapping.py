@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from votes.cells import decode_cell
 from votes.comparison import Comparison, InvalidRow, Vote, one_vote
-from votes.format import Reading, Row, VoteFormat, winner_outcome
+from votes.format import Reading, Row, VoteFormat, mapped_outcome, winner_outcome
+from votes.schema import TEXTS
 from votes.texts import read_texts
 
 if TYPE_CHECKING:
@@ -36,7 +37,15 @@ class MappedFormat(VoteFormat):
     def needs(self, labeled: bool) -> frozenset[str]:
         """Return the columns that the settings name, with the winner's if `labeled`."""
         paths = self._paths.paths()
-        return frozenset(str(path[0]) for name, path in paths.items() if labeled or name != "winner")
+        return frozenset(str(path[0]) for name, path in paths.items() if labeled or name in (*TEXTS, "id"))
+
+    def has_ids(self, names: frozenset[str]) -> bool:
+        """Return whether the settings name a column of ids."""
+        return self._paths.id is not None
+
+    def has_voters(self, names: frozenset[str]) -> bool:
+        """Return whether the settings name a column of voters."""
+        return self._paths.voter is not None
 
     def comparisons(self, row: Row, reading: Reading) -> Iterator[Comparison]:
         """Yield the comparison of a row, with what the settings name under our own names."""
@@ -54,7 +63,7 @@ class MappedFormat(VoteFormat):
         value, names = row.get("winner"), self._paths.winner_map
         if not names:
             return one_vote(winner_outcome(value, row))
-        outcome = names.get(str(value).strip())
+        outcome = mapped_outcome(value, names)
         if outcome is None:
             raise InvalidRow(f"the winner {str(value)[:40]!r} is not in the map of data.columns.winner")
         return one_vote(outcome)
@@ -65,8 +74,10 @@ def lookup(row: Row, path: ColumnPath) -> Any:  # noqa: ANN401 - a cell of any f
     value: Any = row.get(str(path[0]))
     for key in path[1:]:
         value = decode_cell(value)
-        try:
+        if isinstance(key, int) and isinstance(value, list | tuple) and -len(value) <= key < len(value):
             value = value[key]
-        except (KeyError, IndexError, TypeError):
+        elif isinstance(key, str) and isinstance(value, Mapping):
+            value = value.get(key)
+        else:
             return None
     return value

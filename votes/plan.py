@@ -32,12 +32,13 @@ class PlanRequest:
 
     split: str
     names: Mapping[str, Sequence[str]]
-    folds: int
+    folds: int  # 0 to leave them out
     seed: int
     location: str
     outcomes: Sequence[str] | None
-    per_pair: bool = False  # whether the votes of each pair are scaled to a sum of 1
+    weights: str = "per_vote"  # data.weights
     reliability: bool = False  # whether votes are weighed in training by their voters' reliability
+    rejected: str = ""  # what to add to an error: how many rows are in quarantine, and why
 
 
 def plan_records(staged: Folder, request: PlanRequest) -> dict[str, Any]:
@@ -69,6 +70,8 @@ class _Planned(NamedTuple):
 def _plan_votes(staged: Folder, rows: StagedRows, request: PlanRequest) -> _Planned:
     """Join and weigh the votes, choose the outcomes, divide the records into folds."""
     ballots = Ballots.read(rows, request.location)
+    if request.weights.startswith("column:"):
+        ballots = ballots.with_mean_weight_1()
     first = ballots.first
     outcomes = _outcomes(ballots.shares, request)
     counts = _scaled(ballots.counts(outcomes), request)
@@ -113,7 +116,7 @@ def ballots_name(shard: str) -> str:
 
 
 def _scaled(counts: Doubles, request: PlanRequest) -> Doubles:
-    return counts / counts.sum(axis=1, keepdims=True) if request.per_pair else counts
+    return counts / counts.sum(axis=1, keepdims=True) if request.weights == "per_pair" else counts
 
 
 def _outcomes(shares: Doubles, request: PlanRequest) -> list[str]:
@@ -131,6 +134,8 @@ def _folds(
     if request.split != "train":
         folds = _folds_of_other_source(staged, request.names["train"], groups)
         return folds, {"labels": counted, "with_a_prompt_of_train": int((folds >= 0).sum())}
+    if not request.folds:  # nothing is trained on these records
+        return np.full(len(labels), -1, np.int16), {"labels": counted}
     try:
         folds = assign_folds(labels, groups, request.folds, request.seed)
     except ValueError as error:
@@ -138,7 +143,7 @@ def _folds(
         fix = f"set data.folds to at most {prompts}, or give votes on more prompts."
         if prompts == 1:
             fix = "give votes on at least two prompts; records of a prompt are never divided."
-        raise InputError(str(error), request.location, fix) from error
+        raise InputError(f"{error}{request.rejected}", request.location, fix) from error
     rows = np.bincount(folds, minlength=request.folds).tolist()
     _, sizes = np.unique(groups, return_counts=True)
     return folds, {

@@ -36,6 +36,8 @@ class VoteFile:
     mapping: Columns | None = None
     decides_kind: bool = True  # whether the kind of texts is a guess from the first rows
     has_ids: bool = True  # whether the file has a column of ids, so that a row without one is invalid
+    has_voters: bool = False  # whether the file has a column of voters, so that the same texts are one pair
+    row_prefix: str = ""  # of a row's number where it names a pair to score: which of several files it is in
 
     @property
     def vote_format(self) -> VoteFormat:
@@ -74,7 +76,8 @@ def recognize_file(file: InputFile, data: Data, labeled: bool) -> VoteFile:
         ReadOptions(data.encoding, columns or None),
         data.columns,
         decides_kind=kind == "auto" and vote_format.has_kinds,
-        has_ids=bool(head.names & {*vote_format.ids}),
+        has_ids=vote_format.has_ids(head.names),
+        has_voters=vote_format.has_voters(head.names),
     )
 
 
@@ -100,7 +103,7 @@ def _chosen(file: InputFile, head: FileHead, data: Data, labeled: bool) -> VoteF
             )
         if not absent:
             return mapped
-    if data.format is not None and (labeled or FORMATS.get(data.format).needs(False) <= head.names):
+    if data.format is not None and (labeled or FORMATS.get(data.format).fits(head.names, head.rows, False)):
         vote_format: VoteFormat = FORMATS.get(data.format)
         missing = vote_format.needs(labeled) - head.names
         if missing:
@@ -127,9 +130,10 @@ def _unknown(file: InputFile, head: FileHead, labeled: bool) -> InputError:
     lacking = {
         member.name: member.needs(labeled) - head.names for member in FORMATS if not member.needs(labeled) <= head.names
     }
-    near = min(lacking, key=lambda name: (len(lacking[name]), name not in _COMMON))
+    folded = {name.strip().lower() for name in head.names}
+    near = min(lacking, key=lambda name: (len(lacking[name] - folded), name not in _COMMON))
     missing, needed = lacking[near], FORMATS.get(near).needs(labeled)
-    if 2 * len(missing) < len(needed):
+    if 2 * len(missing - folded) < len(needed):
         return _missing(file, head, near, missing)
     return InputError(
         f"no format of {'votes' if labeled else 'pairs'} has these columns: {_listed(head.names)}",
@@ -144,10 +148,14 @@ def _missing(file: InputFile, head: FileHead, name: str, missing: frozenset[str]
     No hint proposes which column to rename: where names of two answers are alike, it could exchange the sides.
     """
     plural = "s" if len(missing) > 1 else ""
+    fix = "add what is missing, or name your columns with data.columns."
+    folded = {given.strip().lower() for given in head.names}
+    if missing <= folded:  # the same names in capitals: they cannot exchange the sides
+        fix = "write their names in small letters, without spaces around them."
     return InputError(
         f"missing column{plural} {', '.join(sorted(missing))} of the format {name}",
         where=file.name,
-        fix=f"add what is missing, or name your columns with data.columns. The columns are {_listed(head.names)}",
+        fix=f"{fix} The columns are {_listed(head.names)}.",
     )
 
 

@@ -20,6 +20,7 @@ from votes.schema import QUARANTINE, TEST_RECORDS, TRAIN_RECORDS
 from votes.texts import likely_kind
 
 if TYPE_CHECKING:
+    from votes.format import VoteFormat
     from votes.recognition import VoteFile
 
 _LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -74,8 +75,8 @@ def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
             if vote_format.has_kinds:
                 kinds[likely_kind(row)] += 1
             read = [
-                _fields(comparison, file, vote_format.ranked)
-                for comparison in vote_format.comparisons(row, file.reading)
+                _fields(comparison, file, vote_format.ranked, number)
+                for comparison in _comparisons(file, vote_format, row)
             ]
             records += [{**fields, "row": number} for fields in read]
         except InvalidRow as error:
@@ -89,37 +90,36 @@ def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
         yield part()
 
 
-def _fields(comparison: Comparison, file: VoteFile, ranked: bool) -> dict[str, Any]:
-    """Return the columns of one comparison; of a ranked one, with sides drawn by a digest of the texts."""
+def _comparisons(file: VoteFile, vote_format: VoteFormat, row: Any) -> list[Comparison]:  # noqa: ANN401 - a row
+    """Return the comparisons of a row. Raises InvalidRow, also where the row has other types than its format."""
+    try:
+        return list(vote_format.comparisons(row, file.reading))
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise InvalidRow(f"the row is not as the format {vote_format.name} has it: {error!r}") from error
+
+
+def _fields(comparison: Comparison, file: VoteFile, ranked: bool, row: int) -> dict[str, Any]:
+    """Return the columns of one comparison; of a ranked one, with sides drawn by a digest of the texts.
+
+    A record without an id is named by its texts if it has votes, else by its row.
+    """
     prompt, a, b = (_clean(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
     if comparison.id is None and file.has_ids:
         raise InvalidRow("missing id")
-    labeled = file.reading.labeled
-    record_id = comparison.id
-    fields: dict[str, Any] = {}
-    if labeled or record_id is None:
-        first, second = sorted((_digest(prompt, a), _digest(prompt, b)))
-        exchanged = _digest(prompt, a) != first
-        digest = _number(f"{first}{second}")
-        record_id = record_id or f"{digest:016x}"
-    if labeled:
-        model_a, model_b, votes = comparison.model_a, comparison.model_b, comparison.votes
+    votes: dict[str, Any] = {}
+    if file.reading.labeled:
+        of_a, of_b = _digest(prompt, a), _digest(prompt, b)
+        first, second = sorted((of_a, of_b))
+        digest, exchanged = _number(f"{first}{second}"), of_a != first
         if ranked and exchanged != bool(digest & 1):
-            a, b, model_a, model_b, exchanged = b, a, model_b, model_a, not exchanged
-            votes = [vote.exchanged() for vote in votes]
-        has_voters = any(vote.voter is not None for vote in votes)
-        key = comparison.pair or (None if has_voters else comparison.id)
-        fields = {
-            "model_a": model_a,
-            "model_b": model_b,
-            "key": digest if key is None else _number(key),
-            "digest": digest,
-            "exchanged": exchanged,
-            "shares": [[vote.weight * vote.shares.get(outcome, 0.0) for outcome in OUTCOMES] for vote in votes],
-            "voters": [vote.voter for vote in votes],
-            "times": [vote.time for vote in votes],
-        }
-        record_id = comparison.pair or record_id
+            a, b, exchanged = b, a, not exchanged
+            comparison = comparison.exchanged()
+        key = comparison.pair or (None if file.has_voters else comparison.id)
+        votes = {"key": digest if key is None else _number(key), "digest": digest, "exchanged": exchanged}
+        votes |= _vote_fields(comparison)
+        record_id = comparison.pair or comparison.id or f"{digest:016x}"
+    else:
+        record_id = comparison.id or f"{file.row_prefix}{row}"
     record_id = _LONE_SURROGATE.sub("\ufffd", record_id)
     return {
         "id": record_id,
@@ -127,10 +127,21 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool) -> dict[str, A
         "prompt": prompt,
         "response_a": a,
         "response_b": b,
-        "language": comparison.language,
+        "language": _clean_text(comparison.language),
         "group": prompt_group(prompt),
         "attachments": comparison.attachments,
-        **fields,
+        **votes,
+    }
+
+
+def _vote_fields(comparison: Comparison) -> dict[str, Any]:
+    """Return the columns of a comparison's votes and models."""
+    return {
+        "model_a": _clean_text(comparison.model_a),
+        "model_b": _clean_text(comparison.model_b),
+        "shares": [[vote.weight * vote.shares.get(outcome, 0.0) for outcome in OUTCOMES] for vote in comparison.votes],
+        "voters": [_clean_text(vote.voter) for vote in comparison.votes],
+        "times": [_clean_text(vote.time) for vote in comparison.votes],
     }
 
 
@@ -151,7 +162,11 @@ def _rejected(file: VoteFile, number: int, row: Any, reason: str) -> dict[str, A
 
 def _clean(turns: Sequence[str | None]) -> list[str | None]:
     """Return turns with lone surrogates, which no UTF-8 file can hold, as U+FFFD."""
-    return [None if turn is None else _LONE_SURROGATE.sub("\ufffd", turn) for turn in turns]
+    return [_clean_text(turn) for turn in turns]
+
+
+def _clean_text(text: str | None) -> str | None:
+    return None if text is None else _LONE_SURROGATE.sub("\ufffd", text)
 
 
 def _digest(prompt: Sequence[str | None], answer: Sequence[str | None]) -> str:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, Final
 
-from votes.cells import decode_cell
+from votes.cells import decode_cell, is_broken_messages
 from votes.chat import Message, read_messages
 from votes.comparison import Comparison, InvalidRow, TurnTexts
 from votes.format import Reading, Row, TextKind, answer_messages, answered, compare, prompt_messages
@@ -54,18 +54,23 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
     lists = [_turns(value) for value in values]
     if any(turns is not None for turns in lists):
         # An answer may be empty where the other texts are lists.
-        lists = [
-            [""] if value == "" or str(value).isspace() else turns for value, turns in zip(values, lists, strict=True)
-        ]
+        lists = [[""] if _is_empty(value) else turns for value, turns in zip(values, lists, strict=True)]
+        others = {name: value for name, value, turns in zip(TEXTS, values, lists, strict=True) if turns is None}
+        if others and not any(isinstance(value, str) for value in others.values()):
+            raise InvalidRow(f"{', '.join(others)} is not a list of texts")
     if all(turns is not None for turns in lists):
         prompt, a, b = (turns or [] for turns in lists)
         return Comparison(prompt, a, b)
     for name, value, turns in zip(TEXTS, cells, lists, strict=True):
-        broken = reading.strict or (kind == "lists" and _BROKEN_LIST.match(str(value)))
+        broken = reading.strict or (kind == "lists" and (_BROKEN_LIST.match(str(value)) or is_broken_messages(value)))
         if turns is None and (not isinstance(value, str) or broken):
             raise InvalidRow(f"{name} is not a list of texts")
     plain: list[TurnTexts] = [[value] if isinstance(value, str) else list(value or ()) for value in cells]
     return Comparison(plain[0], plain[1], plain[2])
+
+
+def _is_empty(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
+    return value == [] or (isinstance(value, str) and not value.strip())
 
 
 def _is_list(value: Any) -> bool:  # noqa: ANN401 - a cell of any format

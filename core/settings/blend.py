@@ -23,6 +23,12 @@ class Blend(StrictModel):
         "mean. `learned` is the one of these two with the lower out-of-fold log loss. `greedy` is ensemble selection. "
         "`equal` gives all models the same weight. `preset` has the weights of `preset`.",
     )
+    submission_format: Literal["auto", "probabilities", "winner"] = Field(
+        default="auto",
+        description="Columns of the submission file. `probabilities` has one for each outcome, as the LMSYS "
+        "competition asks. `winner` names the most probable outcome, as the WSDM Cup asks. `auto` is `winner` for two "
+        "outcomes.",
+    )
     calibration: Literal["auto", "none", "temperature", "vector", "isotonic"] = Field(
         default="auto",
         description="Calibration of the blend. `auto` is the simplest method within one standard error of the best "

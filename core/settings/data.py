@@ -94,7 +94,8 @@ class Voters(StrictModel):
     model: Literal["none", "reliability"] = Field(
         "none",
         description="`none` weighs all voters alike. `reliability` weighs a vote in training by what a fitted model of "
-        "its voter says of it; scores count all votes alike.",
+        "its voter says of it; scores count all votes alike. The model is fitted to all votes once; the report lists "
+        "it among what has seen held-out votes.",
     )
 
 
@@ -128,7 +129,7 @@ class Data(StrictModel):
     weights: Annotated[str, Field(pattern=r"^(per_vote|per_pair|column:.+)$")] = Field(
         "per_vote",
         description="Weight of a pair in training and scores: its votes (per_vote), 1 (per_pair), or the sum of "
-        "a column over its votes (column:NAME).",
+        "a column over its votes (column:NAME), whose mean becomes 1.",
     )
     voters: Voters = Field(Voters(), description="How votes of several people are weighed.")
     encoding: str | None = Field(

@@ -97,6 +97,8 @@ def type_text(annotation: Any) -> str:  # noqa: ANN401 - type annotations
         return " or ".join("null" if part is type(None) else type_text(part) for part in arguments)
     if origin is list:
         return f"list of {type_text(arguments[0])}"
+    if arguments[1:] == (...,):
+        return f"list of {type_text(arguments[0])}"
     if origin is tuple:
         return f"[{', '.join(type_text(part) for part in arguments)}]"
     if origin is dict:

@@ -78,14 +78,17 @@ def write_oof_predictions(stage: Stage, records: Records, votes: Votes, scored: 
 
 
 def write_test_predictions(
-    stage: Stage, records: Records, blender: Blender, of_models: Probabilities, facts: RecordFacts
+    stage: Stage, records: Records, blender: Blender, of_models: Probabilities, facts: RecordFacts, form: str
 ) -> Probabilities:
-    """Write predictions.parquet and submission.csv of the test records. Return the blend (n, k) of the models."""
+    """Write predictions.parquet and submission.csv of the test records. Return the blend (n, k) of the models.
+
+    `form` is blend.submission_format.
+    """
     blended = blender.predict(of_models, facts)
     ids = records.read("test", ["id"])["id"]
     by_name = {**dict(zip(blender.models, of_models, strict=True)), "blend": blended}
     stage.folder.write_table("predictions.parquet", _side_by_side(ids, by_name), stage.fingerprint)
-    stage.folder.write_bytes("submission.csv", submission(ids, blended))
+    stage.folder.write_bytes("submission.csv", submission(ids, blended, form))
     return blended
 
 
@@ -104,11 +107,8 @@ def _side_by_side(ids: pa.ChunkedArray, by_name: Mapping[str, Probabilities]) ->
     return pa.table({"id": ids, **columns})
 
 
-def submission(ids: pa.ChunkedArray, probabilities: Probabilities) -> bytes:
-    """Return the competition's file, one line per test record in input order.
-
-    Without ties among the outcomes it is the WSDM Cup's: id and winner, the more probable side. Else it is the LMSYS
-    competition's: id and the probabilities.
+def submission(ids: pa.ChunkedArray, probabilities: Probabilities, form: str = "auto") -> bytes:
+    """Return the competition's file, one line per test record in input order. `form` is blend.submission_format.
 
     Raises RuntimeError if the values are not probabilities.
     """
@@ -116,10 +116,11 @@ def submission(ids: pa.ChunkedArray, probabilities: Probabilities) -> bytes:
     if len(probabilities) != len(ids) or not inside.all() or np.abs(probabilities.sum(axis=1) - 1).max() > 1e-9:
         raise RuntimeError("the blend returned values that are not probabilities")
     classes = probabilities.shape[1]
-    header: tuple[str, ...] = ("winner",) if classes == 2 else WINNERS[:classes]
+    header: tuple[str, ...] = WINNERS[:classes]
     rows: list[list[Any]] = probabilities.tolist()
-    if classes == 2:
-        rows = [["model_a" if a >= b else "model_b"] for a, b in rows]
+    if form == "winner" or (form == "auto" and classes == 2):
+        header = ("winner",)
+        rows = [[WINNERS[best].removeprefix("winner_")] for best in probabilities.argmax(axis=1)]
     text = io.StringIO(newline="")
     # Before Python 3.11.9 the csv module does not quote a carriage return alone, which readers take for a line's end.
     odd = any("\r" in record_id for record_id in ids.to_pylist())

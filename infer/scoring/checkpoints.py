@@ -89,7 +89,7 @@ def finished_model(run: Run, records: Records, llm: Llm) -> ScoringModel:
         model = _finetuned(run, llm)
         model_stage(run, records, model, pretrained_base(model.model), "train_llm").require("train_llm")
     elif llm.demo is not None:
-        stages.checkpoint_stage(run, llm).require("score_llm")
+        stages.checkpoint_stage(run, llm, records.classes).require("score_llm")
     elif llm.adapter is not None:
         merge_stage(run, llm, records.classes).require("score_llm")
     return scoring_model(run, records, llm)

@@ -24,7 +24,7 @@ def plan_scoring(run: Run) -> str:
     """Return the text that --dry-run prints. Packs the records, which scoring would do first too."""
     check_llms(run)
     records = open_records(run)
-    stages.build_tiny_checkpoints(run)
+    stages.build_tiny_checkpoints(run, records.classes)
     return "\n\n".join(_plan(run, records, llm) for llm in run.settings.llms)
 
 

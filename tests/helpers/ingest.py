@@ -37,7 +37,7 @@ def ingest_here(folder: Path, path: Path, split: str = "train", **settings: Any)
             0,
             str(path),
             data.outcomes,
-            data.weights == "per_pair",
+            data.weights,
             data.voters.model == "reliability",
         ),
     )

@@ -25,7 +25,7 @@ class TokenData:
 
     blocks: list[ray.ObjectRef[pa.Table]]  # of the schema PACKED_SCHEMA, all records together
     lengths: npt.NDArray[np.int32]  # (n,) tokens of one order
-    votes: Doubles  # (n, k) vote counts
+    votes: Doubles  # (n, k) vote counts, divided by their mean
     folds: Folds  # (n,)
     teacher: Probabilities | None = None  # (n, k) to learn from, in addition to the votes
 

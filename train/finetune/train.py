@@ -160,9 +160,9 @@ def _token_data(run: Run, records: Records, model: FinetunedModel) -> TokenData:
             fix="leave these records out of data.train.",
         )
     blocks = put_tokens(run, records, model.name, "train")
-    return TokenData(
-        blocks, lengths, records.training_vote_counts(), records.folds(), _teacher_predictions(run, records, model)
-    )
+    counts = records.training_vote_counts()
+    counts *= len(counts) / counts.sum()  # a mean of 1, so that the learning rate fits whatever the votes are
+    return TokenData(blocks, lengths, counts, records.folds(), _teacher_predictions(run, records, model))
 
 
 def _teacher_predictions(run: Run, records: Records, model: FinetunedModel) -> Probabilities | None:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core.registry import EXPORTS
-from votes.export import ExportedRecord, NotHeldError, VoteExport, ballots_of, single_turn
+from votes.export import ExportedRecord, VoteExport, ballots_of, single_turn
 
+_ANONYMOUS = "anonymous voter "
 _PREFERENCES = ("a", "b", "tie", "both_bad")
 
 
 @EXPORTS.register
 class AnnotatedPairsExport(VoteExport):
-    """Records of one turn; each voter is an annotator, and unknown voters are one."""
+    """Records of one turn. Each voter is an annotator; so is each unknown voter of a record, marked as anonymous."""
 
     name = "annotated-pairs"
     summary = "annotated-pairs 2.0: comparisons with annotations"
@@ -23,11 +25,14 @@ class AnnotatedPairsExport(VoteExport):
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the comparison of a record whose votes are for one outcome each."""
         prompt, a, b = single_turn(record)
-        annotations = {}
-        for number, (voter, shares) in enumerate(ballots_of(record)):
-            if max(shares) != 1:
-                raise NotHeldError("a soft vote")
-            annotations[voter or f"person-{number + 1}"] = {"pref": _PREFERENCES[list(shares).index(1)]}
+        annotations: dict[str, dict[str, str]] = {}
+        for ballot in ballots_of(record):
+            name = ballot.voter or f"{_ANONYMOUS}1"
+            for number in itertools.count(2):  # a voter may have several votes on a pair
+                if name not in annotations:
+                    break
+                name = f"{ballot.voter} ({number})" if ballot.voter else f"{_ANONYMOUS}{number}"
+            annotations[name] = {"pref": _PREFERENCES[ballot.outcome]}
         return [
             {
                 **{"id": record.id, "prompt": prompt, "annotations": annotations},
@@ -43,5 +48,8 @@ class AnnotatedPairsExport(VoteExport):
         for number, row in enumerate(rows):
             annotators |= dict.fromkeys(row["annotations"])
             yield (",\n" if number else "\n").encode() + json.dumps(row, ensure_ascii=False).encode()
-        people = {name: {"name": name, "type": "human"} for name in annotators}
+        people = {
+            name: {"name": name, "type": "human"} | ({"anonymous": True} if name.startswith(_ANONYMOUS) else {})
+            for name in annotators
+        }
         yield f'\n], "annotators": {json.dumps(people, ensure_ascii=False)}}}\n'.encode()

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core.registry import EXPORTS
-from votes.export import ExportedRecord, NotHeldError, VoteExport, ballots_of, json_lines, to_messages
+from votes.export import ExportedRecord, VoteExport, ballots_of, json_lines, to_messages
 
 _WINNERS = ("model_a", "model_b", "tie", "tie (bothbad)")
 
@@ -22,19 +22,15 @@ class ArenaExport(VoteExport):
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the rows of a record whose votes are for one outcome each."""
         sides = [to_messages(record.prompt, turns) for turns in (record.response_a, record.response_b)]
-        rows = []
-        for voter, shares in ballots_of(record):
-            if max(shares) != 1:
-                raise NotHeldError("a soft vote")
-            winner = _WINNERS[list(shares).index(1)]
-            rows.append(
-                {
-                    **{"question_id": record.id, "model_a": record.model_a, "model_b": record.model_b},
-                    **{"winner": winner, "judge": voter, "conversation_a": sides[0], "conversation_b": sides[1]},
-                    **{"turn": len(record.prompt), "language": record.language},
-                }
-            )
-        return rows
+        return [
+            {
+                **{"question_id": record.id, "model_a": record.model_a, "model_b": record.model_b},
+                **{"winner": _WINNERS[ballot.outcome], "judge": ballot.voter},
+                **{"conversation_a": sides[0], "conversation_b": sides[1], "turn": len(record.prompt)},
+                **{"anony": True, "language": record.language, "tstamp": ballot.time},
+            }
+            for ballot in ballots_of(record)
+        ]
 
     def encode(self, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:
         """Yield JSON Lines."""

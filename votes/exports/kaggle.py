@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core.registry import EXPORTS
+from votes.comparison import OUTCOMES
 from votes.export import ExportedRecord, VoteExport, ballots_of, csv_lines
 from votes.schema import WINNERS
 
@@ -18,6 +19,7 @@ class KaggleExport(VoteExport):
     name = "kaggle"
     summary = "LMSYS competition: lists of turns, winner_model_a, winner_model_b, winner_tie"
     ending = ".csv"
+    outcomes = OUTCOMES[:3]
 
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the rows of a record."""
@@ -29,12 +31,12 @@ class KaggleExport(VoteExport):
                 ("response_b", record.response_b),
             )
         }
-        for voter, shares in ballots_of(record):
-            winners = dict(zip(WINNERS, shares, strict=False))
+        for ballot in ballots_of(record):
+            winners = dict(zip(WINNERS, ballot.shares, strict=False))
             yield {
                 **{"id": record.id, "model_a": record.model_a or "", "model_b": record.model_b or "", **texts},
                 **{name: int(share) if share in (0, 1) else share for name, share in winners.items()},
-                **{"voter": voter or "", "language": record.language or ""},
+                **{"voter": ballot.voter or "", "time": ballot.time or "", "language": record.language or ""},
             }
 
     def encode(self, rows: Iterator[Mapping[str, Any]]) -> Iterator[bytes]:

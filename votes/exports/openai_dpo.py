@@ -16,6 +16,7 @@ class OpenAiDpoExport(VoteExport):
     name = "openai-dpo"
     summary = "OpenAI DPO: input.messages, preferred_output, non_preferred_output"
     ending = ".jsonl"
+    one_winner = True
 
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the row of a record that has a winner and one context."""

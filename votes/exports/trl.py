@@ -16,6 +16,7 @@ class TrlExport(VoteExport):
     name = "trl"
     summary = "TRL preference data: prompt, chosen, rejected as messages; margin"
     ending = ".jsonl"
+    one_winner = True
 
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the row of a record that has a winner."""

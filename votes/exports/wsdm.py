@@ -16,16 +16,21 @@ class WsdmExport(VoteExport):
     name = "wsdm"
     summary = "WSDM Cup: prompt, response_a, response_b, winner, language"
     ending = ".parquet"
+    one_winner = True
 
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the row of a record that has a winner."""
-        better, _ = record.sides
+        _ = record.sides  # refuses ties
         texts = single_turn(record)
-        winner = "model_a" if better is record.response_a else "model_b"
         return [
             {
                 **dict(zip(("prompt", "response_a", "response_b"), texts, strict=True)),
-                **{"id": record.id, "winner": winner, "model_a": record.model_a, "model_b": record.model_b},
+                **{
+                    "id": record.id,
+                    "winner": f"model_{record.winner}",
+                    "model_a": record.model_a,
+                    "model_b": record.model_b,
+                },
                 "language": record.language,
             }
         ]

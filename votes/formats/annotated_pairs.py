@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from core.registry import FORMATS
 from votes.comparison import Comparison, InvalidRow, Vote
-from votes.format import Reading, Row, VoteFormat, cell, compare_answers, winner_outcome
+from votes.format import Reading, Row, VoteFormat, cell, compare_answers, text, winner_outcome
 
 
 @FORMATS.register
@@ -21,20 +21,26 @@ class AnnotatedPairsFormat(VoteFormat):
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a row."""
-        a, b = (_side(cell(row, name)) for name in ("response_a", "response_b"))
+        a, b = (_side(row, name) for name in ("response_a", "response_b"))
         votes = _votes(row, reading) if reading.labeled else ()
         yield compare_answers(
-            cell(row, "prompt"), a.get("text"), b.get("text"), votes, model_a=a.get("model"), model_b=b.get("model")
+            [{"role": "user", "content": text(row, "prompt")}],
+            text(a, "text"),
+            text(b, "text"),
+            votes,
+            model_a=a.get("model"),
+            model_b=b.get("model"),
         )
 
 
-def _side(value: Any) -> dict[str, Any]:  # noqa: ANN401 - a cell of any format
+def _side(row: Row, name: str) -> Row:
+    value = row.get(name)
     return value if isinstance(value, dict) else {"text": value}
 
 
 def _votes(row: Row, reading: Reading) -> Sequence[Vote]:
     annotators = reading.outer.get("annotators") or {}
-    people = {name for name, about in annotators.items() if isinstance(about, dict) and about.get("type") == "human"}
+    people = {name for name in annotators if _about(annotators, name).get("type") == "human"}
     annotations = {
         name: annotation.get("pref")
         for name, annotation in cell(row, "annotations").items()
@@ -42,4 +48,10 @@ def _votes(row: Row, reading: Reading) -> Sequence[Vote]:
     }
     if not annotations:
         raise InvalidRow("no winner")
-    return [Vote({winner_outcome(choice): 1.0}, name) for name, choice in annotations.items()]
+    named = {name: None if _about(annotators, name).get("anonymous") else name for name in annotations}
+    return [Vote({winner_outcome(choice): 1.0}, named[name]) for name, choice in annotations.items()]
+
+
+def _about(annotators: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    about = annotators.get(name)
+    return about if isinstance(about, dict) else {}

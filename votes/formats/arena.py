@@ -16,7 +16,7 @@ class ArenaFormat(VoteFormat):
 
     name = "arena"
     summary = "Chatbot Arena 33k, 100k and 140k: conversation_a, conversation_b, winner"
-    texts = frozenset({"model_a", "model_b", "conversation_a", "conversation_b"})
+    texts = frozenset({"conversation_a", "conversation_b"})
     votes = frozenset({"winner"})
     ids = ("id", "question_id")
     voters = ("judge", "judge_hash")

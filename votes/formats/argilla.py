@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from core.registry import FORMATS
 from votes.comparison import Comparison, InvalidRow, Vote
-from votes.format import Reading, Row, VoteFormat, cell, compare_answers, text
+from votes.format import Reading, Row, VoteFormat, cell, compare_answers, ranked_pairs, text
 
 if TYPE_CHECKING:
     from core.settings.data import Outcome
@@ -50,26 +52,30 @@ class ArgillaFormat(VoteFormat):
         if len(answers) < 2:
             raise InvalidRow("no user has ranked two answers")
         several = len(answers) > 2
-        for i, a in enumerate(answers):
-            for b in answers[i + 1 :]:
-                votes = [
-                    Vote({_outcome(ranking[a], ranking[b]): 1.0}, None if user is None else str(user))
-                    for user, ranking in ranks
-                    if a in ranking and b in ranking
-                ]
-                identity = f"{row.get('id')}-{a}-{b}" if several and row.get("id") else None
-                if votes:
-                    yield compare_answers(text(row, "prompt"), text(row, a), text(row, b), votes, id=identity)
+        mean_ranks = [
+            float(np.mean([ranking[answer] for _, ranking in ranks if answer in ranking])) for answer in answers
+        ]
+        for i, j in ranked_pairs(mean_ranks, reading.pairs):
+            a, b = answers[i], answers[j]
+            votes = [
+                Vote({_outcome(ranking[a], ranking[b]): 1.0}, None if user is None else str(user))
+                for user, ranking in ranks
+                if a in ranking and b in ranking
+            ]
+            identity = f"{row.get('id')}-{a}-{b}" if several and row.get("id") else None
+            if votes:
+                yield compare_answers(text(row, "prompt"), text(row, a), text(row, b), votes, id=identity)
 
 
 def _question(row: Row) -> str | None:
     for name, value in row.items():
         if not name.endswith(_RESPONSES) or not value:
             continue
-        value = cell(row, name)
-        first: Any = value[0] if isinstance(value, list) and value else None
-        if isinstance(first, list) and first and isinstance(first[0], dict) and {"rank", "value"} <= first[0].keys():
-            return name.removesuffix(_RESPONSES)
+        responses: Any = cell(row, name)
+        for ranking in responses if isinstance(responses, list) else []:  # a user may have left it empty
+            first = ranking[0] if isinstance(ranking, list) and ranking else None
+            if isinstance(first, dict) and {"rank", "value"} <= first.keys():
+                return name.removesuffix(_RESPONSES)
     return None
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from core.registry import FORMATS
-from votes.chat import read_messages, to_rounds
+from votes.chat import Message, read_content, to_rounds
 from votes.comparison import Comparison, InvalidRow, one_vote
 from votes.format import Reading, Row, VoteFormat, cell, compare
 
@@ -29,7 +29,7 @@ class FastChatLogFormat(VoteFormat):
     summary = "FastChat's own log: type (leftvote and so on), models, states"
     texts = frozenset({"models", "states"})
     votes = frozenset({"type"})
-    ids = ()
+    ids = ()  # conv_id names the conversation, which may go on after a vote
     times = ("tstamp",)
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
@@ -40,13 +40,25 @@ class FastChatLogFormat(VoteFormat):
         states, models = cell(row, "states"), cell(row, "models")
         if not (isinstance(states, list) and isinstance(models, list) and len(states) == len(models) == 2):
             raise InvalidRow("states and models are not lists of two")
-        messages = [read_messages(state.get("messages", [])[state.get("offset", 0) :]) for state in states]
-        if None in messages:
-            raise InvalidRow("a state has no messages")
-        a, b = (to_rounds(turns or []) for turns in messages)
+        a, b = (to_rounds(_messages(state)) for state in states)
         names = [
             str(model or state.get("model_name") or "") or None for model, state in zip(models, states, strict=True)
         ]
-        identity = states[0].get("conv_id")
         votes = one_vote(outcome) if reading.labeled and outcome else ()
-        return [compare(a, b, votes, id=identity and str(identity), model_a=names[0], model_b=names[1])]
+        return [compare(a, b, votes, model_a=names[0], model_b=names[1])]
+
+
+def _messages(state: Mapping[str, Any]) -> list[Message]:
+    """Return the messages of a state. Names of roles differ by model, so the first one asks, the next one answers."""
+    turns = (state.get("messages") or [])[state.get("offset") or 0 :]
+    if not turns:
+        raise InvalidRow("a state has no messages")
+    messages = []
+    for number, (_, content) in enumerate(turns):
+        images = 0
+        if isinstance(content, list | tuple) and len(content) == 2 and isinstance(content[1], list):  # text and images
+            content, images = content[0], len(content[1])
+        text, others = read_content(content)
+        text = "\n".join([text or "", *["[image]"] * images]) if images else text
+        messages.append(Message("assistant" if number % 2 else "user", text, images + others))
+    return messages

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from core.registry import FORMATS
 from votes.comparison import Comparison, InvalidRow
-from votes.format import Reading, Row, VoteFormat, cell, compare_ranked, text
+from votes.format import Reading, Row, VoteFormat, cell, compare_ranked, identifier, number, text
 
 
 @FORMATS.register
@@ -27,5 +27,5 @@ class NectarFormat(VoteFormat):
         for answer in answers:
             if answer.get("answer") is None or answer.get("rank") is None:
                 raise InvalidRow("an answer has no text or no rank")
-            ranked.append((answer["answer"], float(answer["rank"]), answer.get("model")))
-        yield from compare_ranked(text(row, "prompt"), ranked, reading.pairs)
+            ranked.append((answer["answer"], number(answer, "rank"), answer.get("model")))
+        yield from compare_ranked(text(row, "prompt"), ranked, reading.pairs, identifier(row.get("id")))

@@ -20,7 +20,6 @@ class TrlFormat(VoteFormat):
     ranked = True
     texts = frozenset({"chosen", "rejected"})
     others = frozenset({"prompt"})
-    ids = ("id", "prompt_id")
 
     def fits(self, names: frozenset[str], rows: Sequence[Row], labeled: bool) -> bool:
         """Return whether the columns are these, and the answers are no transcripts."""

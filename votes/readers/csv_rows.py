@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _MAX_CELL: Final = 2**31 - 1
 _UNDECODABLE: Final = re.compile("[\udc80-\udcff]")  # what errors="surrogateescape" makes of other bytes
+_DELIMITER_LINE: Final = re.compile("\ufeff?sep=(.)\r?\n")
 _DELIMITERS: Final = (",", ";", "\t", "|")
 # How quotes inside quotes are written: doubled, as RFC 4180 says, or with a backslash, as Spark does.
 _QUOTINGS: Final[tuple[dict[str, Any], ...]] = ({"doublequote": True}, {"doublequote": False, "escapechar": "\\"})
@@ -31,7 +32,7 @@ class CsvRows:
         """Return the columns and the first rows."""
         lines, reader, header = self._open(file, stream, options)
         head = head_of(self._rows(file, lines, reader, header))
-        return FileHead(frozenset(header), head.rows)
+        return FileHead(frozenset(filter(None, header)), head.rows)
 
     def rows(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> Iterator[tuple[int, InputRow]]:
         """Yield numbered rows."""
@@ -66,14 +67,18 @@ class CsvRows:
             elif any(_UNDECODABLE.search(cell) for cell in cells):
                 yield number, BrokenRow("not UTF-8", json.dumps(cells))
             else:
-                yield number, dict(zip(header, cells, strict=True))
+                yield number, {name: value for name, value in zip(header, cells, strict=True) if name}
 
     def _open(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> tuple[_Lines, Any, list[str]]:
         """Return the lines, a csv reader that has read the header, and the header."""
         csv.field_size_limit(_MAX_CELL)
         text, sample = open_text(file, stream, options.encoding)
         lines = _Lines(text)
-        reader = csv.reader(lines, strict=True, **_dialect(sample))
+        named = _DELIMITER_LINE.match(sample)
+        if named:  # Excel's own first line, which names the delimiter
+            next(lines)
+        dialect = _dialect(sample[named.end() :], named[1]) if named else _dialect(sample)
+        reader = csv.reader(lines, strict=True, **dialect)
         try:
             header = next(reader)
         except StopIteration:
@@ -83,7 +88,7 @@ class CsvRows:
                 f"the header cannot be read: {error}", where=file.name, fix="fix the first line."
             ) from error
         header = [name.strip("\ufeff") for name in header]
-        repeated = [name for name, count in collections.Counter(header).items() if count > 1]
+        repeated = [name for name, count in collections.Counter(header).items() if count > 1 and name]
         if repeated:
             raise InputError(
                 f"the header names {', '.join(map(repr, repeated))} more than once",
@@ -109,10 +114,10 @@ class _Lines:
         return line
 
 
-def _dialect(sample: str) -> dict[str, Any]:
+def _dialect(sample: str, delimiter: str | None = None) -> dict[str, Any]:
     """Return the delimiter and the escape of quotes of a file."""
     header = sample.lstrip("\ufeff").partition("\n")[0]
-    delimiter = max(_DELIMITERS, key=lambda candidate: len(_first_row(header, candidate)))
+    delimiter = delimiter or max(_DELIMITERS, key=lambda candidate: len(_first_row(header, candidate)))
     quoting = _QUOTINGS[0]
     if '\\"' in sample:
         quoting = min(_QUOTINGS, key=lambda candidate: _bad_rows(sample, delimiter, candidate))

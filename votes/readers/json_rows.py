@@ -5,9 +5,11 @@ JSON is read whole: JSON Lines is the format for many rows.
 
 from __future__ import annotations
 
+import collections
+import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from core.errors import InputError
@@ -17,6 +19,8 @@ from votes.readers.rows import BrokenRow, FileHead, InputRow, ReadOptions, head_
 if TYPE_CHECKING:
     from core.filesystems import InputFile
 
+Hook = Callable[[Sequence[tuple[str, Any]]], dict[str, Any]]
+
 _UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
 
@@ -25,12 +29,21 @@ class JsonLinesRows:
 
     def head(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> FileHead:
         """Return the keys and objects of the first lines."""
-        return head_of(self.rows(file, stream, options))
+        return head_of(_refuse_repeated_keys(file, self._lines(file, stream, options, _keep_repeated_keys)))
 
     def rows(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> Iterator[tuple[int, InputRow]]:
         """Yield numbered rows."""
-        text, _ = open_text(file, stream, options.encoding, newline="\n")
-        return read_lines(file, text)
+        return self._lines(file, stream, options)
+
+    def _lines(
+        self, file: InputFile, stream: IO[bytes], options: ReadOptions, hook: Hook | None = None
+    ) -> Iterator[tuple[int, InputRow]]:
+        text, sample = open_text(file, stream, options.encoding, newline="\n")
+        if sample.lstrip("\ufeff \t\r\n").partition("\n")[0].strip() in ("[", "{") or sample.lstrip().startswith("[{"):
+            raise InputError(
+                "this is one JSON value, not an object on each line", where=file.name, fix="name the file .json."
+            )
+        return read_lines(file, text, hook)
 
 
 class JsonRows:
@@ -38,23 +51,23 @@ class JsonRows:
 
     def head(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> FileHead:
         """Return the keys and the first objects, and what surrounds the list."""
-        rows, outer = self._objects(file, stream, options)
-        return head_of(iter(enumerate(rows, start=1)), outer)
+        rows, outer = self._objects(file, stream, options, _keep_repeated_keys)
+        return head_of(_refuse_repeated_keys(file, enumerate(rows, start=1)), outer)
 
     def rows(self, file: InputFile, stream: IO[bytes], options: ReadOptions) -> Iterator[tuple[int, InputRow]]:
         """Yield numbered rows."""
         yield from enumerate(self._objects(file, stream, options)[0], start=1)
 
     def _objects(
-        self, file: InputFile, stream: IO[bytes], options: ReadOptions
+        self, file: InputFile, stream: IO[bytes], options: ReadOptions, hook: Hook | None = None
     ) -> tuple[list[InputRow], Mapping[str, Any]]:
         """Return the rows, at least one of them an object, and what surrounds them."""
         text = open_text(file, stream, options.encoding)[0].read()
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=hook)
         except (ValueError, RecursionError) as error:
             if "Extra data" in str(error):  # JSON Lines under another name
-                return [row for _, row in read_lines(file, iter(text.splitlines(keepends=True)))], {}
+                return [row for _, row in read_lines(file, io.StringIO(text, newline="\n"), hook)], {}
             raise InputError(
                 f"malformed JSON: {error}", where=file.name, fix="fix the JSON, or rename the file to .jsonl."
             ) from error
@@ -71,7 +84,7 @@ class JsonRows:
         return [row if isinstance(row, dict) else BrokenRow("not an object", json.dumps(row)) for row in rows], outer
 
 
-def read_lines(file: InputFile, lines: Iterator[str]) -> Iterator[tuple[int, InputRow]]:
+def read_lines(file: InputFile, lines: Iterator[str], hook: Hook | None = None) -> Iterator[tuple[int, InputRow]]:
     """Yield the numbered objects of lines."""
     number = 0
     for line in lines:
@@ -82,7 +95,7 @@ def read_lines(file: InputFile, lines: Iterator[str]) -> Iterator[tuple[int, Inp
             yield number, BrokenRow("not UTF-8", json.dumps(line))
             continue
         try:
-            row = json.loads(line)
+            row = json.loads(line, object_pairs_hook=hook)
         except (ValueError, RecursionError) as error:
             yield number, BrokenRow(f"malformed JSON: {error}", line.rstrip("\n"))
             continue
@@ -92,6 +105,31 @@ def read_lines(file: InputFile, lines: Iterator[str]) -> Iterator[tuple[int, Inp
             yield number, BrokenRow("malformed JSON: the line is not an object", line.rstrip("\n"))
     if number == 0:
         raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+
+
+def _keep_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object, marked if a key is there twice. Called for each object, so only heads are read with it."""
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else _RepeatedKeys(values, [name for name, _ in pairs])
+
+
+class _RepeatedKeys(dict[str, Any]):
+    """An object that has a key more than once."""
+
+    def __init__(self, values: dict[str, Any], names: Sequence[str]) -> None:
+        super().__init__(values)
+        self.repeated = [name for name, count in collections.Counter(names).items() if count > 1]
+
+
+def _refuse_repeated_keys(file: InputFile, rows: Iterable[tuple[int, InputRow]]) -> Iterator[tuple[int, InputRow]]:
+    for number, row in rows:
+        if isinstance(row, _RepeatedKeys):
+            raise InputError(
+                f"row {number} has the key {row.repeated[0]!r} more than once",
+                where=file.name,
+                fix="give every value its own key.",
+            )
+        yield number, row
 
 
 def unfold(value: dict[str, Any], file: InputFile) -> tuple[list[Any], Mapping[str, Any]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from core.errors import InputError
 from votes.readers.rows import HEAD_ROWS, FileHead, InputRow, ReadOptions
 
 if TYPE_CHECKING:
@@ -24,6 +26,13 @@ class ParquetRows:
         source = _open(stream)
         schema = source.schema_arrow
         batch = next(source.iter_batches(batch_size=HEAD_ROWS), None)
+        repeated = [name for name, count in collections.Counter(schema.names).items() if count > 1]
+        if repeated:
+            raise InputError(
+                f"the columns {', '.join(map(repr, repeated))} are there more than once",
+                where=file.name,
+                fix="give every column its own name.",
+            )
         types = {field.name: str(field.type) for field in schema}
         return FileHead(frozenset(schema.names), [] if batch is None else _decoded(batch).to_pylist(), types=types)
 

@@ -69,7 +69,7 @@ def _gains(context: ReportContext) -> dict[str, Any]:
 
 
 def list_leaks(settings: Settings) -> list[tuple[str, list[str]]]:
-    """List the choices (early stopping, search, distillation) that used held-out votes, with their models."""
+    """List the choices that used held-out votes, such as early stopping or a teacher, with their models."""
     stopped = [
         booster.name
         for booster in settings.boosters
@@ -78,4 +78,8 @@ def list_leaks(settings: Settings) -> list[tuple[str, list[str]]]:
     searched = [search.booster for search in settings.tune]
     taught = [model.name for model in settings.finetune.models if model.teacher is not None]
     choices = [("early stopping of", stopped), ("parameter search for", searched), ("teacher of", taught)]
+    if settings.data.voters.model == "reliability":
+        trained = [booster.name for booster in settings.boosters]
+        trained += [model.name for model in settings.finetune.models]
+        choices.append(("weights of voters for", trained))
     return [(choice, models) for choice, models in choices if models]

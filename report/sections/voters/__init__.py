@@ -6,6 +6,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
 
 from core.registry import SECTIONS
 from metrics.calibration_curves import wilson_interval
@@ -16,8 +17,6 @@ from report.section import ReportSection
 from report.sections.voters.figures import ceiling_figure
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from core.arrays import Doubles, Ints, Mask
     from report.context import ReportContext
     from report.section import Metrics
@@ -37,9 +36,18 @@ class VotersSection(ReportSection):
     def compute(self, context: ReportContext) -> Metrics:
         """Return the human ceiling and the voters, if enough records have several votes."""
         ballots = context.records.ballots()
+        if ballots is not None:
+            ballots = ballots.filter(pa.array(_is_for_one_outcome(ballots)))
         if ballots is None or (np.bincount(ballots["record"].to_numpy()) > 2).sum() < MIN_SHARED_RECORDS:
             return {"voters": {}}
         return {"voters": compare_voters(context, ballots)}
+
+
+def _is_for_one_outcome(ballots: pa.Table) -> Mask:
+    """Return which votes have one outcome with the largest share: soft votes may have two."""
+    shares = np.stack(ballots["votes"].to_pylist())
+    is_one: Mask = (shares > shares.max(axis=1, keepdims=True) - 1e-9).sum(axis=1) == 1
+    return is_one
 
 
 def compare_voters(context: ReportContext, ballots: pa.Table) -> dict[str, Any]:

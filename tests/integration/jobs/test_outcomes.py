@@ -93,6 +93,40 @@ def test_two_outcomes_and_their_votes_for_other_tools(tmp_path, ray_cluster):
     assert f"{len(rows)} train" in done.stdout
 
 
+def test_votes_are_converted_without_folds_and_without_touching_the_run(tmp_path, ray_cluster):
+    row = {"prompt": "Why?", "response_a": "yes", "response_b": "no", "pair_id": "1"}
+    winners = [("ann", "a"), ("bob", "a"), ("cid", "b"), ("dan", "both_bad")]
+    rows = [{**row, "voter": voter, "winner": winner} for voter, winner in winners]
+    rows += [{**row, "pair_id": "2", "response_a": "so", "voter": "ann", "winner": "both_bad"}, {**row, "winner": "x"}]
+    votes, run = tmp_path / "votes.jsonl", tmp_path / "run"
+    votes.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = configured(tmp_path, 3)
+    assert run_here("ingest", run, config=config).returncode == 0
+    before = (run / "records/manifest.json").read_bytes()
+
+    def convert(shape: str, name: str) -> str:
+        output = ["convert.to=" + shape, f"convert.output={tmp_path / name}"]
+        done = run_here("convert", run, f"data.train={votes}", *output, config=config)
+        assert done.returncode == 0, done.stderr
+        assert "1 row quarantined (1 x unknown winner 'x')" in done.stdout
+        assert list((run / "convert/records/quarantine").glob("*.parquet"))
+        return done.stdout
+
+    told = convert("trl", "votes-trl.jsonl")
+    assert len((tmp_path / "votes-trl.jsonl").read_text().splitlines()) == 1
+    assert "1 record left out: both are bad" in told
+    assert "2 votes against their pair's winner are not in trl" in told
+    assert "the voters of 4 votes are not in trl" in told
+    convert("arena", "arena.jsonl")
+    arena = [json.loads(line) for line in (tmp_path / "arena.jsonl").read_text().splitlines()]
+    assert [(vote["judge"], vote["winner"]) for vote in arena] == [
+        *[("ann", "model_a"), ("bob", "model_a"), ("cid", "model_b"), ("dan", "tie (bothbad)")],
+        ("ann", "tie (bothbad)"),
+    ]
+    assert "2 votes that both are bad count as ties" in convert("kaggle", "kaggle.csv")
+    assert (run / "records/manifest.json").read_bytes() == before
+
+
 def test_four_outcomes(tmp_path, ray_cluster):
     config, run = configured(tmp_path, 4), tmp_path / "run"
     done = run_here("pipeline", run, config=config)

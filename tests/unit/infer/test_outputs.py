@@ -34,6 +34,19 @@ def test_ids_are_read_back_as_given(classes):
         np.testing.assert_array_equal(np.array([row[1:] for row in rows[1:]], float), values)
 
 
+@pytest.mark.parametrize(
+    ("form", "rows"),
+    [
+        ("winner", [["id", "winner"], ["1", "model_a"], ["2", "tie"]]),
+        ("probabilities", [["id", "winner_model_a", "winner_model_b", "winner_tie"], ["1", "0.5", "0.3", "0.2"]]),
+    ],
+)
+def test_the_settings_choose_the_columns(form, rows):
+    values = np.array([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6]])
+    content = submission(pa.chunked_array([["1", "2"]]), values, form)
+    assert list(csv.reader(io.StringIO(content.decode())))[: len(rows)] == rows
+
+
 def test_ordinary_ids_have_no_quotes():
     assert submission(pa.chunked_array([["7"]]), np.array([[0.5, 0.25, 0.25]])) == (
         b"id,winner_model_a,winner_model_b,winner_tie\n7,0.5,0.25,0.25\n"

@@ -64,9 +64,15 @@ def test_where_the_teacher_has_no_prediction_the_vote_alone_counts():
     assert float(none) == pytest.approx(float(summed_loss(LOGITS, VOTES, None, settings)), abs=1e-6)
 
 
-def test_several_votes_are_a_soft_target_and_a_record_counts_once():
+def test_several_votes_are_a_soft_target_and_each_of_them_counts():
     counts = torch.tensor([[2.0, 1.0, 0.0], [0.0, 0.0, 3.0]])
     logs = [log_softmax(row) for row in LOGITS]
-    expected = -(2 * logs[0][0] + logs[0][1]) / 3 - logs[1][2]
+    expected = -(2 * logs[0][0] + logs[0][1]) - 3 * logs[1][2]
     loss = summed_loss(LOGITS, counts, None, encoder_settings(label_smoothing=0.0))
     assert float(loss) == pytest.approx(expected, abs=1e-6)
+
+
+def test_votes_and_teacher_weigh_alike():
+    settings = taught(0.25)
+    double = summed_loss(LOGITS, 2 * VOTES, TEACHER, settings)
+    assert float(double) == pytest.approx(2 * float(summed_loss(LOGITS, VOTES, TEACHER, settings)), rel=1e-6)

@@ -14,6 +14,7 @@ from votes.export import ExportedRecord, NotHeldError, VoteExport
 FILES = SHARED / "formats"
 NAMES = sorted(path.name for path in FILES.glob("*.*") if path.name != "expected.json") or ["none"]
 OUTCOMES = ["a", "b", "tie", "both_bad"]
+READ_AS = {"openai-dpo": "openai_dpo", "annotated-pairs": "annotated_pairs", "wsdm": "winner"}
 
 
 def exported(table: Any, ballots: list[dict[str, Any]]) -> list[ExportedRecord]:
@@ -73,8 +74,11 @@ def test_a_file_goes_to_every_shape_and_back(tmp_path, name):
         held = write(export, [*records, filler(1), filler(2)], written)
         again, metrics = ingest_here(tmp_path / shape, written, outcomes=OUTCOMES)
         assert metrics["rejected"] == []
+        assert metrics["format"] == READ_AS.get(shape, shape)
         read = exported(again, metrics["ballots"])
-        one_winner = shape in ("trl", "openai-dpo", "wsdm")  # the votes of a pair are one winner, without voters
+        if shape != "openai-dpo":  # which has no ids
+            assert [record.id for record in read] == [record.id for record in held]
+        one_winner = export.one_winner  # the votes of a pair are one winner, without voters
         kept, back = (
             [
                 content(
@@ -112,3 +116,18 @@ def test_a_margin_is_for_the_chosen_answer():
     (row,) = EXPORTS.get("trl").rows(record)
     assert row["chosen"][0]["content"] == "no"
     assert row["margin"] == -0.75
+
+
+def test_people_with_two_votes_and_unknown_people_come_back(tmp_path):
+    votes = [("ann", [1, 0, 0]), ("ann", [0, 0, 1]), (None, [0, 1, 0]), (None, [1, 0, 0])]
+    ballots = [{"voter": voter, "time": "12", "votes": shares} for voter, shares in votes]
+    record = ExportedRecord("1", ["Why?"], ["yes"], ["no"], [2, 1, 1], ballots)
+    for shape in ("annotated-pairs", "arena", "kaggle"):
+        export = EXPORTS.get(shape)
+        path = tmp_path / f"{shape}{export.ending}"
+        write(export, [record, filler(1), filler(2)], path)
+        table, metrics = ingest_here(tmp_path / shape, path)
+        assert table["votes"].to_pylist()[0] == [2, 1, 1]
+        voters = [ballot["voter"] for ballot in metrics["ballots"] if ballot["id"] == "1"]
+        expected = {"annotated-pairs": ["ann", "ann (2)", None, None]}.get(shape, ["ann", "ann", None, None])
+        assert sorted(map(str, voters)) == sorted(map(str, expected)), shape

@@ -198,16 +198,16 @@ class TwoPartModel:
         )
         return dataclasses.replace(fitted, bad_weights=bad, bad_intercept=bad_intercept)
 
-    def _contributions(self, features: Floats) -> tuple[Doubles, Doubles]:
+    def _contributions(self, features: Floats) -> tuple[Doubles, Doubles, Doubles]:
+        """Return what columns add to the scores of A against B, of ties, and of both bad against a tie."""
         odd, even = self.columns.views(features)
-        return (
-            _clipped(odd * self.odd_factor, self.clip) * self.odd_weights,
-            _clipped((even - self.even_mean) * self.even_factor, self.clip) * self.even_weights,
-        )
+        scaled = _clipped((even - self.even_mean) * self.even_factor, self.clip)
+        bad = np.zeros_like(scaled) if self.bad_weights is None else scaled * self.bad_weights
+        return _clipped(odd * self.odd_factor, self.clip) * self.odd_weights, scaled * self.even_weights, bad
 
     def predict(self, features: Floats) -> Probabilities:
         """Return probabilities (n, k) in the order A, B, tie, both bad."""
-        odd, even = self._contributions(features)
+        odd, even, bad = self._contributions(features)
         a = _sigmoid(odd.sum(axis=1))
         if not self.has_ties:
             return np.stack([a, 1 - a], axis=1)
@@ -215,19 +215,20 @@ class TwoPartModel:
         sides = [(1 - tie) * a, (1 - tie) * (1 - a)]
         if self.bad_weights is None:
             return np.stack([*sides, tie], axis=1)
-        _, views = self.columns.views(features)
-        scaled = _clipped((views - self.even_mean) * self.even_factor, self.clip)
-        bad = _sigmoid(scaled @ self.bad_weights + self.bad_intercept)
-        return np.stack([*sides, tie * (1 - bad), tie * bad], axis=1)
+        both_bad = _sigmoid(bad.sum(axis=1) + self.bad_intercept)
+        return np.stack([*sides, tie * (1 - both_bad), tie * both_bad], axis=1)
 
     def importance(self, features: Floats) -> tuple[Doubles, Doubles]:
-        """Return by column (d,): |weight| of the standardized column, and mean |contribution| to the two scores.
+        """Return by column (d,): |weight| of the standardized column, and mean |contribution|, summed over the scores.
 
         For a linear model the contributions are its SHAP values (Lundberg and Lee 2017) but for their means.
         """
-        odd, even = (np.abs(part - part.mean(axis=0)).mean(axis=0) for part in self._contributions(features))
-        weights = np.abs(self.odd_weights), np.abs(self.even_weights)
-        return self._by_column(*weights, features.shape[1]), self._by_column(odd, even, features.shape[1])
+        odd, even, bad = (np.abs(part - part.mean(axis=0)).mean(axis=0) for part in self._contributions(features))
+        even_weights = np.abs(self.even_weights)
+        if self.bad_weights is not None:
+            even_weights = even_weights + np.abs(self.bad_weights)
+        width = features.shape[1]
+        return self._by_column(np.abs(self.odd_weights), even_weights, width), self._by_column(odd, even + bad, width)
 
     def _by_column(self, odd: Doubles, even: Doubles, width: int) -> Doubles:
         columns = self.columns
