@@ -49,9 +49,9 @@ def read_messages(value: Any) -> list[Message] | None:  # noqa: ANN401 - a cell 
         return None
     messages = []
     for item in value:
-        if isinstance(item, Mapping) and "role" in item:
+        if isinstance(item, dict) and "role" in item:
             messages.append(Message(_role(item["role"]), *_read_message(item)))
-        elif isinstance(item, Mapping) and "from" in item and "value" in item:
+        elif isinstance(item, dict) and "from" in item and "value" in item:
             messages.append(Message(_role(item["from"]), *read_content(item["value"])))
         elif isinstance(item, list | tuple) and len(item) == 2 and str(item[0]).lower() in _ROLES:
             messages.append(Message(_role(item[0]), *read_content(item[1])))
@@ -62,6 +62,9 @@ def read_messages(value: Any) -> list[Message] | None:  # noqa: ANN401 - a cell 
 
 def _read_message(item: Mapping[str, Any]) -> tuple[str | None, int]:
     """Return the text of a message, with its calls of tools, and the number of its images and files."""
+    content = item.get("content")
+    if content and "tool_calls" not in item and "function_call" not in item:  # nearly all
+        return read_content(content)
     name = next((name for name in _CONTENTS if item.get(name) is not None), None)
     calls = [item[name] for name in ("tool_calls", "function_call") if item.get(name)]
     if name is None and not calls and not any(name in item for name in _CONTENTS):
@@ -75,7 +78,11 @@ def read_content(content: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a ce
     """Return a message's text and the number of its images and files. Text blocks are joined. Raises InvalidRow."""
     if content is None or isinstance(content, str):
         return content, 0
-    if isinstance(content, Mapping):
+    if isinstance(content, list) and len(content) == 1 and isinstance(content[0], dict):  # as an arena has it
+        block = content[0]
+        if block.get("type") == "text" and isinstance(block.get("text"), str):
+            return block["text"], 0
+    if isinstance(content, dict):
         content = [content]
     if not isinstance(content, list | tuple):
         raise InvalidRow("a message's content is neither text nor a list of blocks")
@@ -87,14 +94,14 @@ def read_content(content: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a ce
         if isinstance(block, str):
             parts.append(block)
             continue
-        if not isinstance(block, Mapping):
+        if not isinstance(block, dict):
             raise InvalidRow("a message's content is neither text nor a list of blocks")
         key = next((key for key in ("text", "refusal", "thinking", "reasoning") if key in block), None)
         kind = str(block.get("type") or ("text" if key else next(iter(block), "text")))
         if kind in _TEXT_BLOCKS:
             if key is None:
                 raise InvalidRow(f"a block of the type {kind} has no text")
-            text = block[key].get("value") if isinstance(block[key], Mapping) else block[key]
+            text = block[key].get("value") if isinstance(block[key], dict) else block[key]
             if text is not None:
                 parts.append(str(text))
         elif kind in _CALLS:
