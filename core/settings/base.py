@@ -1,9 +1,14 @@
 """Types that all parts of the schema of settings share."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from core.errors import InputError
+
+if TYPE_CHECKING:
+    from core.registry import Registry
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Count = Annotated[int, Field(ge=0)]
@@ -26,6 +31,19 @@ class StrictModel(BaseModel):
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+def member_of(registry: "Registry") -> AfterValidator:
+    """Return the check that a text names a member of a registry. The error lists the names."""
+
+    def check(name: str) -> str:
+        try:
+            registry.get(name)
+        except InputError as error:
+            raise ValueError(f"{error.reason}; {error.fix}") from None
+        return name
+
+    return AfterValidator(check)
 
 
 def tuple_from_list(values: Any, name: str) -> Any:  # noqa: ANN401 - raw YAML

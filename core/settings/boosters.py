@@ -3,21 +3,12 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from core.errors import InputError
 from core.registry import ENGINES
-from core.settings.base import Name, PositiveInt, StrictModel
+from core.settings.base import Name, PositiveInt, StrictModel, member_of
 
 ROUNDS_PARAMETER: Final = "rounds"  # the one name in a search space that is no parameter of the engine
-
-
-def _known_engine(name: str) -> str:
-    try:
-        ENGINES.get(name)
-    except InputError as error:
-        raise ValueError(f"{error.reason}; {error.fix}") from None
-    return name
 
 
 class Booster(StrictModel):
@@ -31,7 +22,7 @@ class Booster(StrictModel):
     renamed_values: ClassVar[dict[str, dict[str, str]]] = {"engine": {"two_part": "linear"}}
 
     name: Name = Field(description="Name of the model in files, in the blend and in the report.")
-    engine: Annotated[str, AfterValidator(_known_engine)] = Field(
+    engine: Annotated[str, member_of(ENGINES)] = Field(
         description="Name of the booster engine: lightgbm, xgboost, linear or a plugin's."
     )
     features: Annotated[list[Name], Field(min_length=1)] | None = Field(

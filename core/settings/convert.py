@@ -1,16 +1,17 @@
 """Settings of the job convert: votes in another tool's shape."""
 
-from pydantic import Field, field_validator, model_validator
+from typing import Annotated
 
-from core.errors import InputError
+from pydantic import Field, model_validator
+
 from core.registry import EXPORTS
-from core.settings.base import NotNegative, StrictModel
+from core.settings.base import NotNegative, StrictModel, member_of
 
 
 class Convert(StrictModel):
     """Which shape votes are written in, and where."""
 
-    to: str | None = Field(
+    to: Annotated[str, member_of(EXPORTS)] | None = Field(
         None, description="Shape to write: trl, kaggle, wsdm, arena, openai-dpo, annotated-pairs or a plugin's."
     )
     output: str | None = Field(None, description="File to write: a path or a URI.")
@@ -25,16 +26,6 @@ class Convert(StrictModel):
     def reads_blend(self) -> bool:
         """Whether the run's predictions are needed."""
         return self.margins or self.min_margin > 0
-
-    @field_validator("to")
-    @classmethod
-    def _is_an_export(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                EXPORTS.get(name)
-            except InputError as error:
-                raise ValueError(f"{error.reason}; {error.fix}") from None
-        return name
 
     @model_validator(mode="after")
     def _both_or_none(self) -> "Convert":

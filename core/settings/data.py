@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from core.errors import InputError
 from core.registry import FORMATS
-from core.settings.base import Name, PositiveInt, StrictModel, check_unique
+from core.settings.base import Name, PositiveInt, StrictModel, check_unique, member_of
 
 
 def _path(value: Any) -> Any:  # noqa: ANN401 - raw YAML
@@ -114,7 +113,7 @@ class Data(StrictModel):
     )
     test: str | None = Field(None, description="Pairs to score: a file, folder, glob or URI.")
     synthetic: Synthetic | None = Field(None, description="Made-up pairs, used while `data.train` is not given.")
-    format: str | None = Field(
+    format: Annotated[str, member_of(FORMATS)] | None = Field(
         None, description="Format of the votes, such as kaggle or arena. Default: recognized by the columns."
     )
     columns: Columns | None = Field(None, description="Names of the columns of a table of no known format.")
@@ -156,16 +155,6 @@ class Data(StrictModel):
     def others(self) -> list[Source]:
         """Further sources, which are trained on but never held out."""
         return self.train[1:] if isinstance(self.train, list) else []
-
-    @field_validator("format")
-    @classmethod
-    def _is_a_format(cls, name: str | None) -> str | None:
-        if name is not None:
-            try:
-                FORMATS.get(name)
-            except InputError as error:
-                raise ValueError(f"{error.reason}; {error.fix}") from None
-        return name
 
     @model_validator(mode="after")
     def _format_or_columns(self) -> "Data":

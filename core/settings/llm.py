@@ -6,9 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from core.errors import InputError
 from core.registry import MODES
-from core.settings.base import Count, Name, Positive, PositiveInt, Share, StrictModel, tuple_from_list
+from core.settings.base import Count, Name, Positive, PositiveInt, Share, StrictModel, member_of, tuple_from_list
 from core.settings.engine_args import check_engine_args
 from core.settings.packing import Truncation
 
@@ -61,7 +60,7 @@ class Llm(StrictModel):
     }
 
     name: Name = Field(description="The model's name in predictions, blend and report.")
-    mode: str = Field(
+    mode: Annotated[str, member_of(MODES)] = Field(
         default="classify",
         description="The scoring mode: classify (a head for A, B and tie), judge (asks which answer is better), or a "
         "plugin's.",
@@ -142,15 +141,6 @@ class Llm(StrictModel):
     @classmethod
     def _range_from_list(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
         return tuple_from_list(values, "num_workers")
-
-    @field_validator("mode")
-    @classmethod
-    def _mode_is_registered(cls, mode: str) -> str:
-        try:
-            MODES.get(mode)
-        except InputError as error:
-            raise ValueError(f"{error.reason}; {error.fix}") from error
-        return mode
 
     @field_validator("engine_args")
     @classmethod
