@@ -112,9 +112,9 @@ class VoteFormat(ABC):
                 votes=votes,
                 id=comparison.id or identifier(_first(row, self.ids)),
                 pair=comparison.pair or identifier(_first(row, self.pairs)),
-                model_a=comparison.model_a or _name(_first(row, self.models_a)),
-                model_b=comparison.model_b or _name(_first(row, self.models_b)),
-                language=comparison.language or _name(_first(row, self.languages)),
+                model_a=_name(comparison.model_a) or _name(_first(row, self.models_a)),
+                model_b=_name(comparison.model_b) or _name(_first(row, self.models_b)),
+                language=_name(comparison.language) or _name(_first(row, self.languages)),
             )
 
 
@@ -183,7 +183,7 @@ def number(row: Row, name: str) -> float:
     value = row.get(name)
     try:
         result = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # TypeError is caught
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         result = math.nan
     if math.isnan(result):
         raise InvalidRow(f"{name} is not a number" if value not in (None, "") else f"missing {name}")

@@ -94,7 +94,7 @@ def _comparisons(file: VoteFile, vote_format: VoteFormat, row: Any) -> list[Comp
     """Return the comparisons of a row. Raises InvalidRow, also where the row has other types than its format."""
     try:
         return list(vote_format.comparisons(row, file.reading))
-    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError) as error:
         raise InvalidRow(f"the row is not as the format {vote_format.name} has it: {error!r}") from error
 
 
