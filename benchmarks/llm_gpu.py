@@ -42,7 +42,6 @@ from infer.scoring.job import ScoringJob, retry_levels
 from infer.scoring.size import load_config_and_size
 from infer.scoring.vllm_engine import engine_environment, engine_options
 from train.finetune.flops import attention_flops, non_embedding_parameters
-from votes.schema import LABELS
 
 # From the models' own configurations. Other values are the defaults of transformers.
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -281,7 +280,7 @@ def _make(model: Path, options: argparse.Namespace) -> dict[str, float]:
     config = AutoConfig.for_model(
         model_type,
         **shape,
-        num_labels=len(LABELS),
+        num_labels=3,
         pad_token_id=tokenizer.pad_token_id,
         bos_token_id=tokenizer.bos_token_id,
     )
@@ -340,7 +339,7 @@ def _engine(model: Path, options: argparse.Namespace) -> dict[str, float]:
     job = _job(model, options)
     engine_args = engine_options(job, retry_levels(job.llm)[0])
     llm = LLM(model=str(model), runner="pooling", convert="classify", **engine_args)
-    answers = np.full((len(ids), len(LABELS)), np.nan)
+    answers = np.full((len(ids), 3), np.nan)
     ends: list[float] = []
     for part in np.split(order, [_warm(len(ids))]):
         outputs = llm.classify([{"prompt_token_ids": ids[row]} for row in part], use_tqdm=False)
@@ -362,7 +361,7 @@ def _transformers(model: Path, options: argparse.Namespace) -> dict[str, float]:
     else:
         with torch.device(device):
             network = _network(AutoConfig.from_pretrained(model)).to(dtype).eval()
-    answers = np.full((len(ids), len(LABELS)), np.nan)
+    answers = np.full((len(ids), 3), np.nan)
     lengths: list[int] = []
     ends: list[float] = []
     with torch.inference_mode():

@@ -5,7 +5,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float32]  # features, vectors
 Doubles = npt.NDArray[np.float64]  # losses, weights, statistics
-Probabilities = npt.NDArray[np.float64]  # (n, 3) in the order of votes.schema.LABELS
+Probabilities = npt.NDArray[np.float64]  # (n, k) in the order of votes.schema.LABELS
 Labels = npt.NDArray[np.int8]  # indexes into votes.schema.LABELS
 Folds = npt.NDArray[np.int16]
 Groups = npt.NDArray[np.int64]  # hashes of normalized prompts

@@ -44,11 +44,10 @@ def predict(run: Run) -> list[StageResult]:
 
     digests = file_digests("test", files)
     name = new_pairs.prediction_name(location, digests)
-    data = settings.data.model_copy(update={"outcomes": list(records.outcomes)})  # those of the votes, not of new pairs
-    new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri, "data": data}), run.force)
+    new = Run(settings.model_copy(update={"run": (run.folder / f"predict/{name}").uri}), run.force)
     with run_lock(new.folder, "predict", run.force_unlock):
         stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
-        ingested = ingest_files(new, stage, {"test": location}, {"test": files})
+        ingested = ingest_files(new, stage, {"test": location}, {"test": files}, records.outcomes)
         pairs = Records(new.folder / "records", ingested.manifest)
         results = [ingested, *(result for predictor in predictors for result in predictor(new, pairs))]
         if len(models) < len(blender.models) and not new_pairs.every_record_predicted(new, pairs, models):

@@ -58,9 +58,16 @@ def file_digests(split: str, files: Sequence[VoteFile]) -> dict[str, str]:
 
 
 def ingest_files(
-    run: Run, stage: Stage, sources: Mapping[str, str], files: Mapping[str, list[VoteFile]]
+    run: Run,
+    stage: Stage,
+    sources: Mapping[str, str],
+    files: Mapping[str, list[VoteFile]],
+    outcomes: Sequence[str] | None = None,
 ) -> StageResult:
-    """Build the records of the splits in `sources` (their locations) from their files, unless they are built."""
+    """Build the records of the splits in `sources` (their locations) from their files, unless they are built.
+
+    `outcomes` are those of a finished run, for new pairs without votes. Else they follow from votes and settings.
+    """
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
         return StageResult("ingest", True, manifest, _notes(stage, manifest))
@@ -69,7 +76,7 @@ def ingest_files(
     staged = run.folder / ".work/ingest"
     staged.delete_all()
     try:
-        manifest = _ingest(run, stage, staged, sources, files)
+        manifest = _ingest(run, stage, staged, sources, files, outcomes)
     finally:
         staged.delete_all()
     return StageResult("ingest", False, manifest, _notes(stage, manifest))
@@ -102,7 +109,12 @@ def _formats(files: Mapping[str, list[VoteFile]]) -> dict[str, list[str]]:
 
 
 def _ingest(
-    run: Run, stage: Stage, staged: Folder, sources: Mapping[str, str], files: Mapping[str, list[VoteFile]]
+    run: Run,
+    stage: Stage,
+    staged: Folder,
+    sources: Mapping[str, str],
+    files: Mapping[str, list[VoteFile]],
+    outcomes: Sequence[str] | None,
 ) -> dict[str, Any]:
     data = run.settings.data
     parts = _read_files(staged, files, data.shard_rows)
@@ -114,11 +126,10 @@ def _ingest(
     plan = ray.remote(num_cpus=1)(plan_records)
     shards: list[Item] = []
     metrics: dict[str, Any] = {"format": _formats(files)}
-    if "train" not in sources and data.outcomes is not None:  # new pairs for a finished run
-        metrics["outcomes"] = list(data.outcomes)
+    if outcomes is not None:
+        metrics["outcomes"] = list(outcomes)
     names = {split: [part["name"] for part in parts if part["split"] == split and part["rows"]] for split in sources}
     for split in sources:  # train before other sources, whose folds follow from its own
-        outcomes = data.outcomes or metrics.get("outcomes")
         reliability = data.voters.model == "reliability"
         request = PlanRequest(
             split,
@@ -126,7 +137,7 @@ def _ingest(
             data.folds,
             run.settings.seed,
             sources[split],
-            outcomes,
+            data.outcomes or metrics.get("outcomes"),
             data.weights,
             reliability,
             _quarantined(parts, split),

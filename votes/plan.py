@@ -130,7 +130,7 @@ def _folds(
     staged: Folder, request: PlanRequest, labels: npt.NDArray[np.int8], groups: Groups
 ) -> tuple[Folds, dict[str, Any]]:
     """Return the folds (n,), and what the manifest says of them."""
-    counted = dict(zip((*LABELS, "both_bad"), np.bincount(labels, minlength=3).tolist(), strict=False))
+    counted = dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=False))
     if request.split != "train":
         folds = _folds_of_other_source(staged, request.names["train"], groups)
         return folds, {"labels": counted, "with_a_prompt_of_train": int((folds >= 0).sum())}

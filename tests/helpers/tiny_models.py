@@ -102,4 +102,4 @@ def token_data(folder: Path, architecture: str, rows: int, folds: int = 3) -> To
             }
         blocks.append(ray.put(pa.table(columns, schema=PACKED_SCHEMA)))
     lengths = np.array([len(ids) for (ids, _), _ in packed], np.int32)
-    return TokenData(blocks, lengths, labels, (np.arange(rows) % folds).astype(np.int16))
+    return TokenData(blocks, lengths, np.eye(3)[labels], (np.arange(rows) % folds).astype(np.int16))

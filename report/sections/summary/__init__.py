@@ -31,7 +31,7 @@ class SummarySection(ReportSection):
         counts = np.bincount(votes.labels, votes.weights, votes.classes).tolist()
         return {
             "rows": context.records.rows("train"),
-            "votes": float(votes.weights.sum()),
+            "votes": _whole(round(float(votes.weights.sum()), 6)),
             "labels": {label: _whole(count) for label, count in zip(LABELS, counts, strict=False)},
             "summary": _gains(context),
         }

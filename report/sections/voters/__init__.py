@@ -39,7 +39,7 @@ class VotersSection(ReportSection):
         if ballots is not None:
             ballots = ballots.filter(pa.array(_is_for_one_outcome(ballots)))
         if ballots is None or (np.bincount(ballots["record"].to_numpy()) > 2).sum() < MIN_SHARED_RECORDS:
-            return {"voters": {}}
+            return {}
         return {"voters": compare_voters(context, ballots)}
 
 

@@ -35,7 +35,7 @@ def test_the_published_recipes_run(tmp_path, ray_cluster):
 def test_votes_without_meaning_teach_nothing(tmp_path, ray_cluster):
     """Shuffled votes: any score better than the prior's would come from a label outside its fold."""
     votes = generate_pairs(500, seed=4).table.to_pandas()
-    winners = list(WINNERS)
+    winners = list(WINNERS[:3])
     votes[winners] = votes[winners].to_numpy()[np.random.default_rng(5).permutation(len(votes))]
     votes.to_csv(tmp_path / "votes.csv", index=False)
     few = ["data.folds=5", "boosters.forest.rounds=40", "boosters.boosted.rounds=100"]

@@ -184,7 +184,7 @@ def test_several_votes_on_a_pair_are_one_record_and_voters_are_kept(tmp_path, jo
     assert manifest["metrics"]["format"] == {"train": ["winner"]}
     ballots = table(tmp_path, "voters/train").to_pylist()
     assert [ballot["voter"] for ballot in ballots[:3]] == ["v0", "v1", "v2"]
-    assert [ballot["votes"] for ballot in ballots[:3]] == [[1, 0, 0, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+    assert [ballot["votes"] for ballot in ballots[:3]] == [[1, 0, 0], [0, 0, 1], [1, 0, 0]]
 
 
 def test_columns_of_the_settings_map_any_table(tmp_path, job):

@@ -136,7 +136,7 @@ def test_a_format_reads_votes_on_rays_workers_and_an_export_writes_them(tmp_path
     done = run_job("convert", tmp_path / "run", *settings, flags=flags)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "train: format duel" in done.stderr
-    records = pq.ParquetDataset(tmp_path / "run/records/train").read().to_pylist()
+    records = pq.ParquetDataset(tmp_path / "run/convert/records/train").read().to_pylist()
     assert [record["label"] for record in records[:3]] == [0, 1, 2]
     assert records[0]["response_b"] == ["b 0"]
     written = (tmp_path / "lines.txt").read_text().splitlines()

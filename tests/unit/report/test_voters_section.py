@@ -66,11 +66,11 @@ def test_people_are_compared_with_each_other_and_the_blend_with_the_ceiling():
 @pytest.mark.parametrize(("people", "records"), [(2, 60), (4, 20)])
 def test_few_votes_have_no_section(people, records):
     metrics, page = rendered(context(people, records))
-    assert metrics == {"voters": {}}
+    assert metrics == {}
     assert page == ""
 
 
 def test_a_run_without_several_votes_has_no_section():
     of_run = context()
     of_run.records = types.SimpleNamespace(ballots=lambda: None)
-    assert rendered(of_run) == ({"voters": {}}, "")
+    assert rendered(of_run) == ({}, "")
