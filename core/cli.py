@@ -118,7 +118,8 @@ def _parse(job: Job, arguments: Sequence[str] | None) -> argparse.Namespace:
         action="append",
         default=[],
         metavar="FILE",
-        help="a Python file with a feature family, booster engine, scoring mode or report section; its code is run",
+        help="a Python file with a feature family, booster engine, scoring mode, report section, vote format or "
+        "shape to convert to; its code is run",
     )
     parser.add_argument("--quiet", action="store_true", help="log warnings and errors only")
     parser.add_argument("--verbose", action="store_true", help="log why a stage runs again, and what libraries log")

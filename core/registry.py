@@ -1,4 +1,4 @@
-"""Register feature families, booster engines, scoring modes and report sections, one file each.
+"""Register feature families, booster engines, scoring modes, report sections, vote formats and exports, one file each.
 
 A member's module registers it with the decorator of its registry. Members come from this project, from installed
 packages (entry points `tiebreak.plugins`) and from --plugin files. A settings file never names code to load: it is

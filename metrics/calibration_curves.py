@@ -54,7 +54,7 @@ def reliability_diagram(
         count, occurred = float(votes[inside].sum()), float((outcomes * votes)[inside].sum())
         diagram.append(
             {
-                "count": round(count),
+                "count": int(count) if count.is_integer() else round(count, 6),
                 "predicted": float(np.average(probabilities[inside], weights=votes[inside])),
                 "observed": occurred / count,
                 "ci95": list(wilson_interval(occurred, count)),
@@ -66,7 +66,7 @@ def reliability_diagram(
 def diagram_error(diagram: Sequence[Mapping[str, Any]]) -> float:
     """Return the mean |predicted - observed| of the bins of a reliability diagram, weighted by their votes."""
     gaps = [abs(part["predicted"] - part["observed"]) for part in diagram]
-    return float(np.average(gaps, weights=[max(part["count"], 1) for part in diagram]))
+    return float(np.average(gaps, weights=[part["count"] for part in diagram]))
 
 
 def confusion_matrix(probabilities: Probabilities, votes: Votes) -> Doubles:

@@ -20,7 +20,7 @@ _PRIOR_VOTES: Final = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)  # candidates for the vote
 
 @dataclass(frozen=True)
 class SharedVotes:
-    """Votes on records that have at least two, one row for each vote."""
+    """Votes on records of at least two people, one row for each vote."""
 
     records: Ints  # (m,)
     labels: Labels  # (m,)
@@ -29,9 +29,19 @@ class SharedVotes:
     classes: int
 
     @classmethod
-    def of(cls, records: Ints, labels: Labels, folds: Folds, groups: Groups, classes: int) -> tuple[SharedVotes, Mask]:
-        """Return the votes on records with at least two of them, and which these are (m,)."""
-        shared = np.bincount(records)[records] > 1
+    def of(
+        cls, records: Ints, labels: Labels, folds: Folds, groups: Groups, voters: Ints, classes: int
+    ) -> tuple[SharedVotes, Mask]:
+        """Return the votes on records of at least two people, and which of all (m,) these are.
+
+        `voters` (m,) are numbers, -1 for an unknown one. Of several votes of a person on a record the first one counts.
+        """
+        is_first = np.ones(len(records), bool)
+        known = np.flatnonzero(voters >= 0)
+        _, first = np.unique(np.stack([records[known], voters[known]]), axis=1, return_index=True)
+        is_first[known] = False
+        is_first[known[first]] = True
+        shared = is_first & (np.bincount(records[is_first], minlength=int(records.max()) + 1)[records] > 1)
         return cls(records[shared], labels[shared], folds[shared], groups[shared], classes), shared
 
     @functools.cached_property

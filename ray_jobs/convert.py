@@ -16,7 +16,7 @@ from core.cli import Job, main
 from core.errors import InputError
 from demo import stages
 from infer.ensemble.stage import blend_stage
-from votes.conversion import convert_records, read_votes
+from votes.conversion import convert_records, read_votes, refuse_other_votes
 from votes.predictions import probabilities_from_table
 from votes.records import open_records
 
@@ -28,6 +28,7 @@ def convert(run: Run) -> list[StageResult]:
     """Write votes, or the records of the run with the margins of its blend, to convert.output."""
     if run.settings.convert.reads_blend:
         records = open_records(run)
+        refuse_other_votes(run, records)
         blended = blend_stage(run, records).require("blend")
         name = f"train-{blended['settings']['submission']}.parquet"
         predicted = probabilities_from_table((run.folder / "blend").read_table(name))

@@ -19,7 +19,7 @@ from votes.schema import BALLOTS
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from core.arrays import Doubles, Ints
+    from core.arrays import Doubles, Ints, Mask
     from core.storage import Folder
 
 _LEAST_WEIGHT: Final = 1e-6  # a record without weight could not be trained on at all
@@ -69,6 +69,7 @@ class Ballots:
     first: Ints  # (n,) first row of each record
     record: Ints  # (m,) record of each vote
     shares: Doubles  # (m, 4) of each vote by OUTCOMES, as the record's first row has the sides
+    exchanged: Mask  # (m,) whether the vote's own A is the record's B
     voters: pa.Array  # (m,)
     times: pa.Array  # (m,)
 
@@ -96,7 +97,7 @@ class Ballots:
         other_way = (exchanged != exchanged[first][record_of_row])[row_of_vote]
         shares[other_way] = shares[other_way][:, [_B, _A, _TIE, _BOTH_BAD]]
         flat = [table[name].combine_chunks().flatten() for name in ("voters", "times")]
-        return cls(first, record_of_row[row_of_vote], shares, *flat)
+        return cls(first, record_of_row[row_of_vote], shares, other_way, *flat)
 
     def with_mean_weight_1(self) -> Ballots:
         """Return the votes with their weights divided by the mean: what is tuned to counts of votes still fits."""
@@ -144,12 +145,28 @@ class Ballots:
         """Return how many votes for both_bad count as ties."""
         return 0.0 if "both_bad" in outcomes else round(float(self.shares[:, _BOTH_BAD].sum()), 6)
 
+    def ties_as_halves(self, outcomes: Sequence[str]) -> float:
+        """Return how many ties, with both_bad among them, count half for each side."""
+        return 0.0 if "tie" in outcomes else round(float(self.shares[:, _TIE:].sum()), 6)
+
+    @property
+    def repeated(self) -> int:
+        """Number of votes by which voters repeat or change their own vote on a pair."""
+        known = self.voters.is_valid().to_numpy(zero_copy_only=False)
+        numbers = self.voters.dictionary_encode().indices.fill_null(-1).to_numpy(zero_copy_only=False)
+        pairs = np.stack([self.record[known], numbers[known]])
+        return int(known.sum() - np.unique(pairs, axis=1).shape[1])
+
     def table(self, outcomes: Sequence[str], weights: Doubles) -> pa.Table:
         """Return one row for each vote: BALLOTS, with the number of its record in place of the id."""
         shares, record = as_lists(self.by_outcome(outcomes)), pa.array(self.record)
-        return pa.table(
-            [record, self.voters, self.times, shares, pa.array(weights)], names=["record", *BALLOTS.names[1:]]
-        )
+        columns = [record, self.voters, self.times, shares, pa.array(weights), pa.array(self.exchanged)]
+        return pa.table(columns, names=["record", *BALLOTS.names[1:]])
+
+
+def written_count(count: float) -> str:
+    """Return a count of votes as a reader expects it: 1,234,567 or 0.333333."""
+    return f"{round(count, 6):,.10g}"
 
 
 def as_lists(values: Doubles) -> pa.Array:

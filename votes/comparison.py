@@ -39,7 +39,8 @@ class Comparison:
     """A prompt, two answers and the votes on them.
 
     `id` names the row, `pair` names the pair of answers where several rows have votes on it. `attachments` counts
-    images and files that are left out.
+    images and files that are left out. `group` is the prompt by which folds are divided, if it is not the whole one:
+    votes on several turns of one conversation belong together.
     """
 
     prompt: TurnTexts
@@ -52,6 +53,7 @@ class Comparison:
     model_b: str | None = None
     language: str | None = None
     attachments: int = 0
+    group: TurnTexts | None = None
 
     def exchanged(self) -> Comparison:
         """Return the comparison with the answers, their models and the votes in the other order."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import os
 import time
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from pyarrow import fs
 
 from core.errors import InputError
 from core.filesystems import raise_if_unreachable, resolve_filesystem
@@ -17,6 +19,7 @@ from core.progress import Progress
 from core.registry import EXPORTS
 from core.run import Run, StageResult
 from core.settings.data import Voters
+from votes.ballots import written_count
 from votes.export import ExportedRecord, NotHeldError
 from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
 from votes.records import Records, open_records
@@ -37,12 +40,14 @@ def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
     They have no folds, so one prompt is enough; all outcomes that the shape names; and all votes count alike.
     """
     settings = run.settings
+    if settings.data.others:
+        raise InputError(
+            "data.train lists several sources, and they are converted one at a time",
+            where="data.train",
+            fix="name one file, folder or glob: --set data.train=FILE.",
+        )
     export: VoteExport = EXPORTS.get(_shape(settings.convert)[0])
-    changes = {
-        "folds": 0,
-        "outcomes": settings.data.outcomes or list(export.outcomes),
-        **{"weights": "per_vote", "voters": Voters()},
-    }
+    changes = {"folds": 0, "outcomes": list(export.outcomes), "weights": "per_vote", "voters": Voters()}
     data = settings.data.model_copy(update=changes)
     place = (run.folder / "convert").uri
     own = dataclasses.replace(run, settings=settings.model_copy(update={"run": place, "data": data}))
@@ -50,6 +55,25 @@ def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
     stage = records_stage(own, file_digests("train", files))
     result = ingest_files(own, stage, {"train": location}, {"train": files})
     return result, open_records(own)
+
+
+def refuse_other_votes(run: Run, records: Records) -> None:
+    """Raise InputError unless the records of a run are the votes of the settings, each of them counted once."""
+    data = run.settings.data
+    if data.primary is not None:
+        digests = file_digests("train", find_vote_files(run, data.primary, "train"))
+        if sorted({*digests.values()}) != records.vote_files:
+            raise InputError(
+                f"the run was made from other votes than {data.primary}, so it has no margins for these",
+                where="data.train",
+                fix="name the run's own votes, or make a run of these first.",
+            )
+    if data.weights != "per_vote":
+        raise InputError(
+            f"the run counts votes by data.weights={data.weights}, and a shape can only hold votes",
+            where="convert.margins",
+            fix="make a run with data.weights=per_vote, or convert without margins.",
+        )
 
 
 def convert_records(records: Records, settings: Convert, predicted: Probabilities | None) -> StageResult:
@@ -66,7 +90,7 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
     dropped = {"votes": 0.0, "voters": 0}
 
     def rows() -> Iterator[Mapping[str, Any]]:
-        for record in _exported(records, predicted):
+        for record in _exported(records, export, predicted):
             if record.margin is not None and abs(record.margin) < settings.min_margin:
                 left_out[f"a margin below {settings.min_margin:g}"] += 1
                 continue
@@ -81,6 +105,9 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
                 dropped["votes"] += sum(record.votes) - max(record.votes)
                 dropped["voters"] += sum(ballot["voter"] is not None for ballot in record.ballots)
             yield from of_record
+        if not written["records"]:
+            counted = ", ".join(f"{count} x {reason}" for reason, count in left_out.most_common())
+            raise InputError(f"no record can be written as {shape} ({counted})", "convert.to", "name another shape.")
 
     _write(output, export.encode(rows()))
     manifest = {
@@ -91,9 +118,9 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
     }
     notes = [f"{count} record{'s' * (count != 1)} left out: {reason}" for reason, count in left_out.most_common()]
     if dropped["votes"]:
-        notes.append(f"{dropped['votes']:g} votes against their pair's winner are not in {shape}")
+        notes.append(f"{written_count(dropped['votes'])} votes against their pair's winner are not in {shape}")
     if dropped["voters"]:
-        notes.append(f"the voters of {dropped['voters']:g} votes are not in {shape}")
+        notes.append(f"the voters of {dropped['voters']:,} votes are not in {shape}")
     return StageResult("convert", False, manifest, [*notes, f"written: {output}"])
 
 
@@ -104,8 +131,9 @@ def _shape(settings: Convert) -> tuple[str, str]:
     return settings.to, settings.output
 
 
-def _exported(records: Records, predicted: Probabilities | None) -> Iterator[ExportedRecord]:
+def _exported(records: Records, export: VoteExport, predicted: Probabilities | None) -> Iterator[ExportedRecord]:
     """Yield the training records. One shard is in memory at a time."""
+    classes = len(export.outcomes)
     margins: Doubles | None = None if predicted is None else np.log(predicted[:, 0] / predicted[:, 1])
     progress = Progress("convert", "records", total=records.rows("train"))
     position = 0
@@ -113,9 +141,16 @@ def _exported(records: Records, predicted: Probabilities | None) -> Iterator[Exp
         ballots = _ballots(records, shard)
         for row in records.folder.read_table(shard, list(_COLUMNS)).to_pylist():
             margin = None if margins is None else float(margins[position])
-            yield ExportedRecord(**row, ballots=ballots.get(row["id"], ()), margin=margin)
+            row["votes"] = _merged(row["votes"], classes)
+            of_people = [ballot | {"votes": _merged(ballot["votes"], classes)} for ballot in ballots.get(row["id"], ())]
+            yield ExportedRecord(**row, ballots=of_people, margin=margin)
             position += 1
         progress.advance(records.shard_rows(shard))
+
+
+def _merged(votes: list[float], classes: int) -> list[float]:
+    """Return votes by the first outcomes, of which the last one, a tie, takes in what comes after it."""
+    return votes if len(votes) <= classes else [*votes[: classes - 1], sum(votes[classes - 1 :])]
 
 
 def _ballots(records: Records, shard: str) -> dict[str, list[dict[str, Any]]]:
@@ -132,13 +167,18 @@ def _ballots(records: Records, shard: str) -> dict[str, list[dict[str, Any]]]:
 def _write(output: str, parts: Iterator[bytes]) -> None:
     """Write a file under its name only once it is whole."""
     filesystem, path = resolve_filesystem(output)
-    is_local = "://" not in output
+    is_local = isinstance(filesystem, fs.LocalFileSystem)
     with raise_if_unreachable(output):
         if is_local:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
         place = f"{path}.part" if is_local else path  # an object appears when its upload is complete
-        with filesystem.open_output_stream(place, compression=None) as stream:
-            for part in parts:
-                stream.write(part)
+        try:
+            with filesystem.open_output_stream(place, compression=None) as stream:
+                for part in parts:
+                    stream.write(part)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                filesystem.delete_file(place)
+            raise
         if is_local:
             os.replace(place, path)

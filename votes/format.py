@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import re
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 from votes.cells import decode_cell, is_broken_messages
 from votes.chat import Message, Rounds, read_content, read_messages, read_transcript, to_rounds
 from votes.comparison import Comparison, InvalidRow, Vote, one_vote
+from votes.schema import TEXTS
 
 if TYPE_CHECKING:
     from core.settings.data import Outcome
@@ -40,7 +42,7 @@ _WINNERS: Final[Mapping[str, Outcome]] = {
 class Reading:
     """How a file is read: with votes or not, its kind of texts, the pairs of a ranked list.
 
-    `outer` holds what surrounds the list of rows in a JSON object.
+    `outer` holds what surrounds the list of rows in a JSON object, and what the format decides for the whole file.
     """
 
     labeled: bool = True
@@ -91,6 +93,17 @@ class VoteFormat(ABC):
     def has_voters(self, names: frozenset[str]) -> bool:
         """Return whether a file with these columns names its voters, one a row."""
         return bool(names & {*self.voters})
+
+    def cells(self, row: Row) -> Sequence[Any]:
+        """Return prompt and answers as they are: by them the kind of a file's texts is decided."""
+        return [row.get(name) for name in TEXTS]
+
+    def decide(self, rows: Sequence[Row]) -> Mapping[str, Any]:
+        """Return what the first rows of a file decide for all of them, to be added to `reading.outer`.
+
+        Raises InvalidRow if they do not decide it.
+        """
+        return {}
 
     @abstractmethod
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
@@ -204,11 +217,14 @@ def choice(row: Row, name: str, outcomes: Mapping[Any, Outcome]) -> tuple[Vote]:
 
 def mapped_outcome(value: Any, outcomes: Mapping[Any, Outcome]) -> Outcome | None:  # noqa: ANN401 - a cell
     """Return the outcome that a map has for a value; 1.0 and 1 are one value, and so are true and True."""
-    key = str(value).strip()
-    if key.endswith(".0"):  # a column of integers with a null, as pandas writes it
-        key = key[:-2]
     exact = {str(known): outcome for known, outcome in outcomes.items()}
-    return exact.get(key) or {known.lower(): outcome for known, outcome in exact.items()}.get(key.lower())
+    folded = {_folded(known): outcome for known, outcome in exact.items()}
+    return exact.get(str(value).strip()) or folded.get(_folded(str(value)))
+
+
+def _folded(value: str) -> str:
+    text = value.strip().lower()
+    return text[:-2] if re.fullmatch(r"-?\d+\.0", text) else text  # as pandas writes integers beside a null
 
 
 def conversation(row: Row, name: str) -> Rounds:
@@ -238,6 +254,8 @@ def answer_messages(value: Any) -> list[Message]:  # noqa: ANN401 - a cell of an
 def _one_text(value: Any) -> tuple[str | None, int]:  # noqa: ANN401 - a cell of any format
     if isinstance(value, list | tuple) and len(value) > 1 and any(isinstance(item, str) for item in value):
         raise InvalidRow("a list of texts is in the place of one text")
+    if isinstance(value, list | tuple) and not value:
+        raise InvalidRow("an empty list is in the place of a text")
     return read_content(value)
 
 
@@ -310,7 +328,11 @@ def _weight(row: Row, reading: Reading) -> float:
 
 
 def _first(row: Row, names: Sequence[str]) -> Any:  # noqa: ANN401 - a cell of any format
-    return next((row[name] for name in names if row.get(name) not in (None, "")), None)
+    return next((row[name] for name in names if not _is_missing(row.get(name))), None)
+
+
+def _is_missing(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
 def _name(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
@@ -319,4 +341,6 @@ def _name(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
         return ", ".join(str(item) for item in value) or None
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    return None if value is None or isinstance(value, dict) else str(value)
+    if isinstance(value, float) and value.is_integer():  # a column of integers with a null, as pandas writes it
+        value = int(value)
+    return None if _is_missing(value) or isinstance(value, dict) else str(value)

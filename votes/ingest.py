@@ -27,6 +27,7 @@ from core.registry import FORMATS
 from core.run import Run, StageResult
 from core.shards import Item, map_shards
 from core.stage import Stage
+from votes.ballots import written_count
 from votes.plan import PlanRequest, ballots_name, plan_records, planned_name
 from votes.readers.files import ENDINGS
 from votes.recognition import VoteFile, more_frequent_kind, recognize_file
@@ -311,10 +312,8 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     notes = []
     if "fold_rows" in metrics:
         notes += _vote_notes(metrics["votes"]) + _fold_notes(metrics["fold_rows"], metrics)
-    if metrics.get("both_bad_as_tie"):
-        notes.append(
-            f"{metrics['both_bad_as_tie']:g} votes that both are bad count as ties; data.outcomes can keep them"
-        )
+    for name, of_split in {"": metrics, **{split: metrics.get(split, {}) for split in manifest["rows"]}}.items():
+        notes += _merge_notes(of_split, f"{name}: " if name else "")
     if metrics.get("attachments"):
         notes.append(f"{metrics['attachments']} images and files are left out; a marker is in their place")
     reasons = metrics["quarantine"]
@@ -325,12 +324,27 @@ def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     return notes
 
 
+def _merge_notes(metrics: Mapping[str, Any], of_source: str) -> list[str]:
+    """Return which votes count as others, of the training votes or of another source."""
+    notes = []
+    if "both_bad_as_tie" in metrics:
+        count = written_count(metrics["both_bad_as_tie"])
+        notes.append(f"{of_source}{count} votes that both are bad count as ties; data.outcomes can keep them")
+    if "ties_as_halves" in metrics:
+        count = written_count(metrics["ties_as_halves"])
+        notes.append(f"{of_source}{count} ties count half for each side; data.outcomes can keep them")
+    if "repeated_votes" in metrics:
+        count = written_count(metrics["repeated_votes"])
+        notes.append(f"{of_source}{count} votes are further votes of a voter on the same pair; all of them count")
+    return notes
+
+
 def _vote_notes(votes: Mapping[str, float]) -> list[str]:
     """Return what to know where outcomes have too few votes to learn from, or all votes are for one outcome."""
     if sum(count > 0 for count in votes.values()) == 1:
         only = next(name for name, count in votes.items() if count)
         return [f"every vote is {only}: there is nothing to learn but that"]
-    rare = [f"{count:g} for {name}" for name, count in votes.items() if count < RARE_VOTES]
+    rare = [f"{written_count(count)} for {name}" for name, count in votes.items() if count < RARE_VOTES]
     return [f"too few votes to learn from: {', '.join(rare)}; some folds train on even fewer"] if rare else []
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from votes.cells import decode_cell
@@ -38,6 +38,11 @@ class MappedFormat(VoteFormat):
         """Return the columns that the settings name, with the winner's if `labeled`."""
         paths = self._paths.paths()
         return frozenset(str(path[0]) for name, path in paths.items() if labeled or name in (*TEXTS, "id"))
+
+    def cells(self, row: Row) -> Sequence[Any]:
+        """Return prompt and answers from where the settings say."""
+        paths = self._paths.paths()
+        return [lookup(row, paths[name]) for name in TEXTS]
 
     def has_ids(self, names: frozenset[str]) -> bool:
         """Return whether the settings name a column of ids."""

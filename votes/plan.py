@@ -76,12 +76,16 @@ def _plan_votes(staged: Folder, rows: StagedRows, request: PlanRequest) -> _Plan
     outcomes = _outcomes(ballots.shares, request)
     counts = _scaled(ballots.counts(outcomes), request)
     labels = counts.argmax(axis=1).astype(np.int8)
-    folds, of_split = _folds(staged, request, labels, rows.values("group")[first])
+    folds, of_split = _folds(staged, request, labels, rows.values("group")[first], len(outcomes))
+    counted = {
+        "ties_as_halves": ballots.ties_as_halves(outcomes),
+        "both_bad_as_tie": ballots.both_bad_as_tie(outcomes) if "tie" in outcomes else 0.0,
+        "repeated_votes": ballots.repeated,
+    }
+    of_split |= {name: count for name, count in counted.items() if count}
     metrics: dict[str, Any] = of_split if request.split == "train" else {request.split: of_split}
     if request.split == "train":
         metrics |= {"outcomes": outcomes, "votes": dict(zip(outcomes, ballots.totals(outcomes), strict=True))}
-        if ballots.both_bad_as_tie(outcomes):
-            metrics["both_bad_as_tie"] = ballots.both_bad_as_tie(outcomes)
     has_voters = ballots.voters.null_count < len(ballots.voters)
     weights = np.ones(len(ballots.record))
     training_votes = pa.nulls(len(first), pa.list_(pa.float64()))
@@ -127,10 +131,10 @@ def _outcomes(shares: Doubles, request: PlanRequest) -> list[str]:
 
 
 def _folds(
-    staged: Folder, request: PlanRequest, labels: npt.NDArray[np.int8], groups: Groups
+    staged: Folder, request: PlanRequest, labels: npt.NDArray[np.int8], groups: Groups, classes: int
 ) -> tuple[Folds, dict[str, Any]]:
     """Return the folds (n,), and what the manifest says of them."""
-    counted = dict(zip(LABELS, np.bincount(labels, minlength=3).tolist(), strict=False))
+    counted = dict(zip(LABELS, np.bincount(labels, minlength=classes).tolist(), strict=False))
     if request.split != "train":
         folds = _folds_of_other_source(staged, request.names["train"], groups)
         return folds, {"labels": counted, "with_a_prompt_of_train": int((folds >= 0).sum())}

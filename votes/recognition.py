@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from core.errors import InputError
 from core.registry import FORMATS
+from votes.comparison import InvalidRow
 from votes.format import Reading, TextKind, VoteFormat
 from votes.mapping import MappedFormat
 from votes.readers.files import read_head
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from core.filesystems import InputFile
     from core.settings.data import Columns, Data
 
-TextFormat = Literal["auto", "json", "plain"]
 _COMMON = ("kaggle", "winner")  # named first where several formats are as near
 _NOT_TEXT = ("int", "uint", "float", "double", "halffloat", "decimal", "bool", "date", "time")
 
@@ -54,10 +54,10 @@ def recognize_file(file: InputFile, data: Data, labeled: bool) -> VoteFile:
     kind = data.text_format
     reading = Reading(
         labeled,
-        file_kind(head.rows) if kind == "auto" else "plain" if kind == "plain" else "lists",
+        file_kind(map(vote_format.cells, head.rows)) if kind == "auto" else "plain" if kind == "plain" else "lists",
         strict=kind == "json",
         pairs=data.pairs,
-        outer=head.outer,
+        outer={**head.outer, **_decided(file, head, vote_format)},
         weight_column=data.weight_column,
     )
     if labeled and data.weight_column is not None and data.weight_column not in head.names:
@@ -81,9 +81,16 @@ def recognize_file(file: InputFile, data: Data, labeled: bool) -> VoteFile:
     )
 
 
-def file_kind(rows: Sequence[Mapping[str, Any]]) -> TextKind:
-    """Return the kind of texts that most rows have."""
-    return more_frequent_kind(collections.Counter(text_kind(row) for row in rows))
+def _decided(file: InputFile, head: FileHead, vote_format: VoteFormat) -> Mapping[str, Any]:
+    try:
+        return vote_format.decide(head.rows)
+    except InvalidRow as error:
+        raise InputError(str(error), where=file.name, fix="leave in the file what is to be read.") from None
+
+
+def file_kind(rows: Iterable[Sequence[Any]]) -> TextKind:
+    """Return the kind of texts that most rows have, from the prompt and the answers of each."""
+    return more_frequent_kind(collections.Counter(text_kind(cells) for cells in rows))
 
 
 def more_frequent_kind(counts: Mapping[Any, int]) -> TextKind:

@@ -73,10 +73,13 @@ def read_records(file: VoteFile, shard_rows: int) -> Iterator[ReadPart]:
             if isinstance(row, BrokenRow):
                 raise InvalidRow(row.reason)
             if vote_format.has_kinds:
-                kinds[likely_kind(row)] += 1
+                kinds[likely_kind(vote_format.cells(row))] += 1
+            comparisons = _comparisons(file, vote_format, row)
+            of_row = f"{file.row_prefix}{number}"
+            names = [of_row] if len(comparisons) == 1 else [f"{of_row}-{n + 1}" for n in range(len(comparisons))]
             read = [
-                _fields(comparison, file, vote_format.ranked, number)
-                for comparison in _comparisons(file, vote_format, row)
+                _fields(comparison, file, vote_format.ranked, name)
+                for comparison, name in zip(comparisons, names, strict=True)
             ]
             records += [{**fields, "row": number} for fields in read]
         except InvalidRow as error:
@@ -98,13 +101,13 @@ def _comparisons(file: VoteFile, vote_format: VoteFormat, row: Any) -> list[Comp
         raise InvalidRow(f"the row is not as the format {vote_format.name} has it: {error!r}") from error
 
 
-def _fields(comparison: Comparison, file: VoteFile, ranked: bool, row: int) -> dict[str, Any]:
+def _fields(comparison: Comparison, file: VoteFile, ranked: bool, name: str) -> dict[str, Any]:
     """Return the columns of one comparison; of a ranked one, with sides drawn by a digest of the texts.
 
-    A record without an id is named by its texts if it has votes, else by its row.
+    A record without an id is named by its texts if it has votes, else by `name`: its row.
     """
     prompt, a, b = (_clean(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
-    if comparison.id is None and file.has_ids:
+    if comparison.id is None and comparison.pair is None and file.has_ids:
         raise InvalidRow("missing id")
     votes: dict[str, Any] = {}
     if file.reading.labeled:
@@ -119,7 +122,7 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool, row: int) -> d
         votes |= _vote_fields(comparison)
         record_id = comparison.pair or comparison.id or f"{digest:016x}"
     else:
-        record_id = comparison.id or f"{file.row_prefix}{row}"
+        record_id = comparison.id or name
     record_id = _LONE_SURROGATE.sub("\ufffd", record_id)
     return {
         "id": record_id,
@@ -128,7 +131,7 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool, row: int) -> d
         "response_a": a,
         "response_b": b,
         "language": _clean_text(comparison.language),
-        "group": prompt_group(prompt),
+        "group": prompt_group(comparison.group or prompt),
         "attachments": comparison.attachments,
         **votes,
     }

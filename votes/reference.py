@@ -60,10 +60,11 @@ data:
 
 ## How votes are read
 
-- Rows with one `pair_id` are votes on one pair. So are rows of known voters with the same texts, and rows with the
-  same id and texts. The votes of a pair become one record with vote counts. Who voted stays in `records/voters/`. A
-  pair that a row shows in the other order counts with its sides exchanged.
-- Shares that sum to 1 are a soft vote. A graded preference of strength s on a scale to m is (1 + s/m) / 2 for its
+- Rows with one `pair_id` are votes on one pair. So are rows of known voters with the same texts, rows with the
+  same id and texts, and rows without an id with the same texts. The votes of a pair become one record with vote
+  counts. Who voted stays in `records/voters/`. A pair that a row shows in the other order counts with its sides
+  exchanged. One id with different texts ends the job.
+- Shares that sum to 1 are a soft vote. A graded preference of strength s on a scale to m is (1 + |s|/m) / 2 for its
   side, the rest is a tie.
 - `both_bad` counts as a tie unless `data.outcomes` names it. The log says so.
 

@@ -52,6 +52,7 @@ BALLOTS: Final = (
             ("time", pa.string()),
             ("votes", pa.list_(pa.float64())),  # by outcome
             ("weight", pa.float64()),  # in training, by the voter's reliability
+            ("exchanged", pa.bool_()),  # whether the voter's A is the record's B
         ]
     )
 )

@@ -19,20 +19,29 @@ from votes.schema import TEXTS
 _BROKEN_LIST: Final = re.compile(r'\s*\[\s*(?:"|null\s*[,\]])')
 
 
-def text_kind(row: Row) -> TextKind | None:
-    """Return the kind that the texts of a row suggest, None if they are all empty."""
-    cells = [row.get(name) for name in TEXTS]
-    filled = [value for value in cells if value is not None and (not isinstance(value, str) or value.strip())]
-    if not filled:
+def text_kind(cells: Sequence[Any]) -> TextKind | None:
+    """Return the kind that prompt and answers of a row suggest, None if they are all empty.
+
+    Lists of turns are taken for lists if all three are. Plain text may begin like a list. Messages, and answers that
+    are lists of one text each, are rarely plain text, so a plain text may stand beside them.
+    """
+    if all(value is None or _is_blank(value) for value in cells):
         return None
-    return "lists" if all(_is_list(decode_cell(value)) for value in filled) else "plain"
+    decoded = [decode_cell(value) for value in cells]
+    prompt, *answers = decoded
+    are_lists = all(value is None or _is_blank(value) or _is_list(value) for value in decoded)
+    has_messages = read_messages(prompt) is not None or all(read_messages(answer) is not None for answer in answers)
+    are_single = all(len(_turns(answer) or ()) == 1 for answer in answers)
+    return "lists" if are_lists or has_messages or are_single else "plain"
 
 
-def likely_kind(row: Row) -> TextKind:
+def likely_kind(cells: Sequence[Any]) -> TextKind:
     """Return the kind that a row suggests by its first characters: cheap, for counting over a whole file."""
-    filled = [value for name in TEXTS if (value := row.get(name))]
-    lists = bool(filled) and all(not isinstance(value, str) or value.lstrip()[:1] == "[" for value in filled)
-    return "lists" if lists else "plain"
+    filled = [value for value in cells if value]
+    lists = [not isinstance(value, str) or value.lstrip()[:1] == "[" for value in filled]
+    if all(lists):
+        return "lists" if lists else "plain"
+    return (text_kind(cells) or "plain") if any(lists) else "plain"
 
 
 def read_texts(row: Row, reading: Reading) -> Comparison:
@@ -49,12 +58,20 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
         if not isinstance(value, str | list | tuple):
             raise InvalidRow(f"{name} is neither text nor a list of turns")
     values = [value if kind == "plain" and isinstance(value, str) else decode_cell(value) for value in cells]
-    if any(read_messages(value) is not None for value in values):
-        return _from_messages(values)
+    are_messages = [read_messages(value) is not None for value in values]
+    if any(are_messages):  # a text beside messages is as it is
+        return _from_messages(
+            [
+                value if is_messages else cell
+                for value, is_messages, cell in zip(values, are_messages, cells, strict=True)
+            ]
+        )
     lists = [_turns(value) for value in values]
+    if not reading.strict and isinstance(values[0], str) and all(len(answer or ()) == 1 for answer in lists[1:]):
+        return Comparison([values[0]], lists[1] or [], lists[2] or [])
     if any(turns is not None for turns in lists):
         # An answer may be empty where the other texts are lists.
-        lists = [[""] if _is_empty(value) else turns for value, turns in zip(values, lists, strict=True)]
+        lists = [[""] if _is_blank(value) else turns for value, turns in zip(values, lists, strict=True)]
         others = {name: value for name, value, turns in zip(TEXTS, values, lists, strict=True) if turns is None}
         if others and not any(isinstance(value, str) for value in others.values()):
             raise InvalidRow(f"{', '.join(others)} is not a list of texts")
@@ -69,7 +86,7 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
     return Comparison(plain[0], plain[1], plain[2])
 
 
-def _is_empty(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
+def _is_blank(value: Any) -> bool:  # noqa: ANN401 - a cell of any format
     return value == [] or (isinstance(value, str) and not value.strip())
 
 

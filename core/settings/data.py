@@ -136,7 +136,8 @@ class Data(StrictModel):
     )
     text_format: Literal["auto", "json", "plain"] = Field(
         "auto",
-        description="Texts as lists of turns, as plain text, or `auto`: what most rows of a file have.",
+        description="Texts of the formats kaggle and winner, and of `columns`, as lists of turns (json) or as plain "
+        "text. `auto` is what most rows of a file have.",
     )
     folds: Annotated[int, Field(ge=2, le=100)] = Field(10, description="Folds of the training records.")
     shard_rows: PositiveInt = Field(2048, description="Rows of one shard: the unit of work and of resume.")

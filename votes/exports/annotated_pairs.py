@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from core.registry import EXPORTS
+from votes.comparison import OUTCOMES
 from votes.export import ExportedRecord, VoteExport, ballots_of, single_turn
 
 _ANONYMOUS = "anonymous voter "
-_PREFERENCES = ("a", "b", "tie", "both_bad")
 
 
 @EXPORTS.register
@@ -32,7 +32,7 @@ class AnnotatedPairsExport(VoteExport):
                 if name not in annotations:
                     break
                 name = f"{ballot.voter} ({number})" if ballot.voter else f"{_ANONYMOUS}{number}"
-            annotations[name] = {"pref": _PREFERENCES[ballot.outcome]}
+            annotations[name] = {"pref": OUTCOMES[ballot.outcome]}
         return [
             {
                 **{"id": record.id, "prompt": prompt, "annotations": annotations},

@@ -45,7 +45,7 @@ class FastChatLogFormat(VoteFormat):
             str(model or state.get("model_name") or "") or None for model, state in zip(models, states, strict=True)
         ]
         votes = one_vote(outcome) if reading.labeled and outcome else ()
-        return [compare(a, b, votes, model_a=names[0], model_b=names[1])]
+        return [compare(a, b, votes, group=a.prompts[:1], model_a=names[0], model_b=names[1])]  # it may go on
 
 
 def _messages(state: Mapping[str, Any]) -> list[Message]:

@@ -37,7 +37,7 @@ class MtBenchFormat(VoteFormat):
         turns = int(number(row, "turn"))
         a, b = (_until(conversation(row, name), turns) for name in ("conversation_a", "conversation_b"))
         votes = one_vote(winner_outcome(row.get("winner"))) if reading.labeled else ()
-        return [compare(a, b, votes)]
+        return [compare(a, b, votes, group=a.prompts[:1])]  # votes on both turns stay in one fold
 
 
 def _until(rounds: Rounds, turns: int) -> Rounds:

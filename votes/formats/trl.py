@@ -30,7 +30,7 @@ class TrlFormat(VoteFormat):
         chosen, rejected = (text(row, name) for name in ("chosen", "rejected"))
         votes = one_vote("a") if reading.labeled else ()
         sides = [read_messages(value) for value in (chosen, rejected)]
-        if all(side and side[0].role != "assistant" for side in sides):  # whole conversations
+        if all(side and side[0].role in ("user", "system") for side in sides):  # whole conversations
             a, b = (to_rounds(side or []) for side in sides)
             return [compare(a, b, votes)]
         return [compare_answers(text(row, "prompt"), chosen, rejected, votes)]

@@ -23,6 +23,7 @@ _DELIMITER_LINE: Final = re.compile("\ufeff?sep=(.)\r?\n")
 _DELIMITERS: Final = (",", ";", "\t", "|")
 # How quotes inside quotes are written: doubled, as RFC 4180 says, or with a backslash, as Spark does.
 _QUOTINGS: Final[tuple[dict[str, Any], ...]] = ({"doublequote": True}, {"doublequote": False, "escapechar": "\\"})
+_BACKSLASH: Final = re.compile(r'\\(["\\])|\\')
 
 
 class CsvRows:
@@ -78,6 +79,7 @@ class CsvRows:
         if named:  # Excel's own first line, which names the delimiter
             next(lines)
         dialect = _dialect(sample[named.end() :], named[1]) if named else _dialect(sample)
+        lines.escaped = "escapechar" in dialect
         reader = csv.reader(lines, strict=True, **dialect)
         try:
             header = next(reader)
@@ -104,6 +106,7 @@ class _Lines:
     def __init__(self, text: Iterator[str]) -> None:
         self._text = text
         self.kept: list[str] = []
+        self.escaped = False  # whether a backslash escapes quotes
 
     def __iter__(self) -> Iterator[str]:
         return self
@@ -111,7 +114,8 @@ class _Lines:
     def __next__(self) -> str:
         line = next(self._text)
         self.kept.append(line)
-        return line
+        # Spark escapes quotes alone. The csv module would drop the backslashes of everything else, such as LaTeX.
+        return _BACKSLASH.sub(lambda found: found[0] if found[1] else "\\\\", line) if self.escaped else line
 
 
 def _dialect(sample: str, delimiter: str | None = None) -> dict[str, Any]:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 Hook = Callable[[Sequence[tuple[str, Any]]], dict[str, Any]]
 
+# Keys of messages and of ranked answers: a list of these is part of one record, not a list of records.
+_INSIDE: Final = frozenset({"role", "from", "rank"})
 _UNDECODABLE: Final = re.compile("[\udc80-\udcff]")
 
 
@@ -138,18 +140,33 @@ def unfold(value: dict[str, Any], file: InputFile) -> tuple[list[Any], Mapping[s
     The object is a table as pandas writes it in one of its orientations, else it holds one list of objects.
     """
     if {"columns", "data"} <= value.keys() and isinstance(value["data"], list):  # orient="split"
-        return [dict(zip(value["columns"], cells, strict=False)) for cells in value["data"]], {}
+        return _split_rows(value["columns"], value["data"], file), {}
     inner = list(value.values())
     if inner and all(isinstance(row, dict) and row.keys() == inner[0].keys() for row in inner):
         if all(name.isdigit() for name in value):  # orient="index"
             return inner, {}
-        if len(inner) > 2:  # orient="columns"
+        if len(inner) > 2:  # orient="columns"; two objects of the same keys are rather two parts of one record
             return [{name: column[row] for name, column in value.items()} for row in inner[0]], {}
     lists = [
         name
         for name, rows in value.items()
         if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)
     ]
-    if len(lists) == 1 and "messages" not in lists:
+    if len(lists) == 1 and "messages" not in lists and not any(_INSIDE & row.keys() for row in value[lists[0]]):
         return value[lists[0]], {name: rest for name, rest in value.items() if name != lists[0]}
     return [value], {}
+
+
+def _split_rows(names: Sequence[Any], rows: Sequence[Any], file: InputFile) -> list[Any]:
+    """Return the rows of a table that pandas has written with orient="split"."""
+    repeated = [name for name, count in collections.Counter(map(str, names)).items() if count > 1]
+    if repeated:
+        raise InputError(
+            f"the columns {', '.join(map(repr, repeated))} are there more than once",
+            where=file.name,
+            fix="give every column its own name.",
+        )
+    return [
+        dict(zip(names, cells, strict=True)) if isinstance(cells, list) and len(cells) == len(names) else cells
+        for cells in rows
+    ]

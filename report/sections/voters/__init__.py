@@ -56,8 +56,9 @@ def compare_voters(context: ReportContext, ballots: pa.Table) -> dict[str, Any]:
     record = ballots["record"].to_numpy()
     first = votes.first
     labels = np.stack(ballots["votes"].to_pylist()).argmax(axis=1).astype(np.int8)
+    voters = ballots["voter"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
     shared, is_shared = SharedVotes.of(
-        record, labels, votes.folds[first][record], votes.groups[first][record], votes.classes
+        record, labels, votes.folds[first][record], votes.groups[first][record], voters, votes.classes
     )
     blend, prior = (values[first][shared.records] for values in (context.blend, context.baselines["class prior"]))
     measured = {
@@ -71,7 +72,8 @@ def compare_voters(context: ReportContext, ballots: pa.Table) -> dict[str, Any]:
     }
     samples = bootstrap_means(np.stack(list(measured.values()), axis=1), shared.groups, seed=context.seed)
     names = ballots["voter"].filter(is_shared).combine_chunks()
-    people, against = _people(names, shared, ballots["weight"].to_numpy()[is_shared])
+    exchanged: Mask = ballots["exchanged"].to_numpy()[is_shared]
+    people, against = _people(names, shared, exchanged, ballots["weight"].to_numpy()[is_shared])
     return {
         "votes": len(labels),
         "shared_votes": len(shared.labels),
@@ -87,8 +89,13 @@ def compare_voters(context: ReportContext, ballots: pa.Table) -> dict[str, Any]:
     }
 
 
-def _people(names: pa.Array, shared: SharedVotes, weights: Doubles) -> tuple[list[dict[str, Any]], int]:
-    """Return the numbers of the voters with most votes, and how many of all agree less than by chance."""
+def _people(
+    names: pa.Array, shared: SharedVotes, exchanged: Mask, weights: Doubles
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the numbers of the voters with most votes, and how many of all agree less than by chance.
+
+    `exchanged` (m,) says which votes were given on the answers in the other order.
+    """
     encoded = names.dictionary_encode()
     number: Ints = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
     agreement, chance = shared.agreement, shared.chance
@@ -103,7 +110,7 @@ def _people(names: pa.Array, shared: SharedVotes, weights: Doubles) -> tuple[lis
                 "voter": name,
                 "votes": count,
                 "ties": float((shared.labels[mine] >= 2).mean()),
-                "first": float((shared.labels[decided] == 0).mean()) if decided.any() else None,
+                "first": float(((shared.labels == 0) != exchanged)[decided].mean()) if decided.any() else None,
                 "agreement": float(agreement[mine].mean()),
                 "agreement_ci95": [low, high],
                 "chance": float(chance[mine].mean()),

@@ -86,6 +86,10 @@ def test_two_outcomes_and_their_votes_for_other_tools(tmp_path, ray_cluster):
     right = np.mean([row["margin"] > 0 for row in rows])
     assert right == pytest.approx(metrics["blend"]["accuracy"], abs=0.15)
 
+    done = run_here("convert", run, f"data.train={written}", *margins, config=config)
+    assert done.returncode == 2
+    assert "the run was made from other votes" in done.stderr
+
     # What was written is read again, as pairs whose better answer is known.
     done = run_here("ingest", tmp_path / "again", f"data.train={written}", config=config)
     assert done.returncode == 0, done.stderr
@@ -124,6 +128,18 @@ def test_votes_are_converted_without_folds_and_without_touching_the_run(tmp_path
         ("ann", "tie (bothbad)"),
     ]
     assert "2 votes that both are bad count as ties" in convert("kaggle", "kaggle.csv")
+    kaggle = list(csv.DictReader((tmp_path / "kaggle.csv").open(newline="")))
+    assert [row["voter"] for row in kaggle] == ["ann", "bob", "cid", "dan", "ann"]
+    assert "winner_both_bad" not in kaggle[0]
+
+    ties = tmp_path / "ties.jsonl"
+    ties.write_text(json.dumps({**row, "winner": "tie"}))
+    done = run_here(
+        "convert", run, f"data.train={ties}", "convert.to=trl", f"convert.output={tmp_path}/no", config=config
+    )
+    assert done.returncode == 2
+    assert "no record can be written as trl (1 x a tie)" in done.stderr
+    assert not list(tmp_path.glob("no*"))
     assert (run / "records/manifest.json").read_bytes() == before
 
 

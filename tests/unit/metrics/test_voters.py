@@ -6,17 +6,24 @@ import pytest
 from metrics.voters import SharedVotes
 
 
+def nobody(records):
+    """Unknown voters."""
+    return np.full(len(records), -1)
+
+
 def shared(truth, rng, people=4, noise=0.3):
     """Votes of some people on each record: the truth, or with `noise` any outcome."""
     records = np.repeat(np.arange(len(truth)), people)
     votes = np.where(rng.random(len(records)) < noise, rng.integers(0, 3, len(records)), truth[records])
-    return SharedVotes.of(records, votes.astype(np.int8), (records % 5).astype(np.int16), records, 3)[0]
+    return SharedVotes.of(records, votes.astype(np.int8), (records % 5).astype(np.int16), records, nobody(records), 3)[
+        0
+    ]
 
 
 def test_records_with_one_vote_are_left_out():
     records = np.array([0, 1, 1, 2, 2, 2])
     votes, used = SharedVotes.of(
-        records, np.array([0, 1, 1, 0, 1, 2], np.int8), np.zeros(6, np.int16), records, classes=3
+        records, np.array([0, 1, 1, 0, 1, 2], np.int8), np.zeros(6, np.int16), records, nobody(records), classes=3
     )
     assert used.tolist() == [False, True, True, True, True, True]
     np.testing.assert_array_equal(votes.others[0], [0, 1, 0])
@@ -48,5 +55,16 @@ def test_votes_that_tell_nothing_of_each_other_are_no_better_than_the_prior():
 def test_a_fold_is_predicted_from_the_others():
     """A record's own fold does not count: with votes of one fold alone, the tables are flat."""
     records = np.array([0, 0, 1, 1])
-    votes, _ = SharedVotes.of(records, np.array([0, 0, 1, 1], np.int8), np.zeros(4, np.int16), records, 3)
+    votes, _ = SharedVotes.of(
+        records, np.array([0, 0, 1, 1], np.int8), np.zeros(4, np.int16), records, nobody(records), 3
+    )
     np.testing.assert_allclose(votes.loss_from_one(), np.log(3))
+
+
+def test_a_person_is_not_compared_with_their_own_votes():
+    records = np.array([0, 0, 0, 1, 1])
+    voters = np.array([7, 7, 8, 7, 7])
+    labels = np.array([0, 1, 1, 2, 2], np.int8)
+    votes, used = SharedVotes.of(records, labels, np.zeros(5, np.int16), records, voters, 3)
+    assert used.tolist() == [True, False, True, False, False]
+    np.testing.assert_array_equal(votes.agreement, [0, 0])

@@ -30,6 +30,7 @@ def context(people=4, records=60, seed=0):
             "voter": [PEOPLE[n % people] for n in range(records * people)],
             "votes": np.eye(3)[votes.ravel()].tolist(),
             "weight": np.ones(records * people),
+            "exchanged": np.zeros(records * people, bool),
         }
     )
     return types.SimpleNamespace(
@@ -74,3 +75,14 @@ def test_a_run_without_several_votes_has_no_section():
     of_run = context()
     of_run.records = types.SimpleNamespace(ballots=lambda: None)
     assert rendered(of_run) == ({}, "")
+
+
+def test_the_side_that_a_voter_saw_first_is_counted():
+    of_run = context()
+    table = of_run.records.ballots()
+    exchanged = pa.array([voter == "bob" for voter in table["voter"].to_pylist()])
+    votes = [[1.0, 0, 0] if voter == "ann" else [0, 1.0, 0] for voter in table["voter"].to_pylist()]
+    table = table.set_column(2, "votes", pa.array(votes)).set_column(4, "exchanged", exchanged)
+    of_run.records = types.SimpleNamespace(ballots=lambda: table)
+    people = {person["voter"]: person["first"] for person in SECTIONS.get("voters").compute(of_run)["voters"]["people"]}
+    assert people == {"ann": 1.0, "bob": 1.0, "<cid>": 0.0, "dan": 0.0}

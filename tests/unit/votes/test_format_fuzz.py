@@ -47,7 +47,7 @@ def test_a_row_with_a_value_of_any_kind_is_read_or_refused(name, data):
     target[last] = data.draw(VALUES)
     try:
         comparisons = _comparisons(file, file.vote_format, row)
-        records = [_fields(comparison, file, file.vote_format.ranked, 1) for comparison in comparisons]
+        records = [_fields(comparison, file, file.vote_format.ranked, "1") for comparison in comparisons]
     except InvalidRow:
         return
     for record in records:

@@ -6,6 +6,8 @@ from core.registry import FORMATS
 from votes.comparison import InvalidRow
 from votes.format import Reading
 from votes.recognition import file_kind
+from votes.schema import TEXTS
+from votes.texts import likely_kind
 
 VOTE = {"winner_model_a": "0", "winner_model_b": "1", "winner_tie": "0"}
 ROW = {"id": 7, "prompt": '["q1", null]', "response_a": '["a\\/b"]', "response_b": '["x", null]', **VOTE}
@@ -63,9 +65,37 @@ def test_plain_text_stays_plain(answer):
 
 def test_the_kind_of_texts_is_that_of_most_rows():
     plain = {"prompt": "q", "response_a": "a", "response_b": '["b"]'}
-    assert file_kind([ROW, ROW, plain]) == "lists"
-    assert file_kind([ROW, plain, plain]) == "plain"
-    assert file_kind([{"prompt": "", "response_a": "", "response_b": ""}]) == "plain"
+    assert kind_of(ROW, ROW, plain) == "lists"
+    assert kind_of(ROW, plain, plain) == "plain"
+    assert kind_of({"prompt": "", "response_a": "", "response_b": ""}) == "plain"
+
+
+def kind_of(*rows):
+    return file_kind([[row[name] for name in TEXTS] for row in rows])
+
+
+MESSAGES = '[{"role": "assistant", "content": "a0"}]'
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer"),
+    [
+        ("q0", MESSAGES),
+        ("q0", '["a0"]'),
+        ('[{"role": "user", "content": "q0"}]', "a0"),
+        ('[{"role": "user", "content": "q0"}]', MESSAGES),
+    ],
+)
+def test_a_plain_text_may_stand_beside_messages_and_single_turns(prompt, answer):
+    row = {**ROW, "prompt": prompt, "response_a": answer, "response_b": answer}
+    assert kind_of(row) == likely_kind([row[name] for name in TEXTS]) == "lists"
+    assert texts(read(row)) == (["q0"], ["a0"], ["a0"])
+
+
+@pytest.mark.parametrize("answer", ['["a", "b"]', "[1, 2]", "[draft] a"])
+def test_answers_that_are_lists_of_several_texts_do_not_make_a_prompt_a_list(answer):
+    row = {**ROW, "prompt": "write a list", "response_a": answer, "response_b": answer}
+    assert kind_of(row) == likely_kind([row[name] for name in TEXTS]) == "plain"
 
 
 @pytest.mark.parametrize("empty", ["", " "])
