@@ -58,14 +58,14 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
         if not isinstance(value, str | list | tuple):
             raise InvalidRow(f"{name} is neither text nor a list of turns")
     values = [value if kind == "plain" and isinstance(value, str) else decode_cell(value) for value in cells]
-    are_messages = [read_messages(value) is not None for value in values]
-    if any(are_messages):  # a text beside messages is as it is
-        return _from_messages(
-            [
-                value if is_messages else cell
-                for value, is_messages, cell in zip(values, are_messages, cells, strict=True)
-            ]
-        )
+    for name, value in zip(TEXTS, values, strict=True):
+        if kind == "lists" and isinstance(value, str) and (_BROKEN_LIST.match(value) or is_broken_messages(value)):
+            raise InvalidRow(f"{name} is not a list of texts")
+    if any(read_messages(value) is not None for value in values):  # an answer beside them may look like a list
+        answers = [
+            value if read_messages(value) is not None else cell for value, cell in zip(values, cells, strict=True)
+        ]
+        return _from_messages([values[0], *answers[1:]])
     lists = [_turns(value) for value in values]
     if not reading.strict and isinstance(values[0], str) and all(len(answer or ()) == 1 for answer in lists[1:]):
         return Comparison([values[0]], lists[1] or [], lists[2] or [])
@@ -79,8 +79,7 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
         prompt, a, b = (turns or [] for turns in lists)
         return Comparison(prompt, a, b)
     for name, value, turns in zip(TEXTS, cells, lists, strict=True):
-        broken = reading.strict or (kind == "lists" and (_BROKEN_LIST.match(str(value)) or is_broken_messages(value)))
-        if turns is None and (not isinstance(value, str) or broken):
+        if turns is None and (reading.strict or not isinstance(value, str)):
             raise InvalidRow(f"{name} is not a list of texts")
     plain: list[TurnTexts] = [[value] if isinstance(value, str) else list(value or ()) for value in cells]
     return Comparison(plain[0], plain[1], plain[2])

@@ -128,3 +128,15 @@ def test_plain_texts_are_never_parsed_and_lists_must_be_if_reading_is_strict():
 def test_invalid_rows_say_why(change, reason):
     with pytest.raises(InvalidRow, match=reason):
         read({**ROW, **change})
+
+
+@pytest.mark.parametrize("broken", ['["never closed', "[{'role': 'user', 'content': 'cut"])
+def test_a_prompt_that_was_cut_off_is_no_plain_text(broken):
+    for answer in ('["a"]', MESSAGES):
+        with pytest.raises(InvalidRow, match="prompt is not a list of texts"):
+            read({**ROW, "prompt": broken, "response_a": answer, "response_b": answer})
+
+
+def test_an_answer_beside_messages_may_look_like_a_list():
+    row = {**ROW, "prompt": '[{"role": "user", "content": "q"}]', "response_a": '["a", "b"]', "response_b": "plain"}
+    assert texts(read(row)) == (["q"], ['["a", "b"]'], ["plain"])
