@@ -94,5 +94,6 @@ def read_training(run: Run, records: Records, facts: RecordFacts) -> BlendInputs
     models = run.settings.blended
     votes = records.votes()
     parts = nested_parts(votes.folds, votes.groups)
-    of_models = read_models(run, records, models, "train")[:, votes.records]
+    # take keeps the order in memory, and with it the last bits of sums; an index would not.
+    of_models = np.take(read_models(run, records, models, "train"), votes.records, axis=1)
     return BlendInputs(tuple(models), of_models, dataclasses.replace(votes, folds=parts), facts.take(votes.records))
