@@ -20,6 +20,7 @@ from core.registry import EXPORTS
 from core.run import Run, StageResult
 from core.settings.data import Voters
 from votes.ballots import written_count
+from votes.comparison import OUTCOMES
 from votes.export import ExportedRecord, NotHeldError
 from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
 from votes.records import Records, open_records
@@ -37,7 +38,7 @@ _COLUMNS = ("id", "prompt", "response_a", "response_b", "votes", "model_a", "mod
 def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
     """Read the votes at a location into records of their own, in convert/ of the run.
 
-    They have no folds, so one prompt is enough; all outcomes that the shape names; and all votes count alike.
+    They have no folds, so one prompt is enough; all outcomes; and all votes count alike.
     """
     settings = run.settings
     if settings.data.others:
@@ -46,12 +47,15 @@ def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
             where="data.train",
             fix="name one file, folder or glob: --set data.train=FILE.",
         )
-    export: VoteExport = EXPORTS.get(_shape(settings.convert)[0])
-    changes = {"folds": 0, "outcomes": list(export.outcomes), "weights": "per_vote", "voters": Voters()}
+    _, output = _shape(settings.convert)
+    changes = {"folds": 0, "outcomes": list(OUTCOMES), "weights": "per_vote", "voters": Voters()}
     data = settings.data.model_copy(update=changes)
     place = (run.folder / "convert").uri
     own = dataclasses.replace(run, settings=settings.model_copy(update={"run": place, "data": data}))
     files = find_vote_files(own, location, "train")
+    for file in files:
+        if (file.file.filesystem, file.file.path) == resolve_filesystem(output):
+            raise InputError("the output is one of the files to read", "convert.output", "name another file.")
     stage = records_stage(own, file_digests("train", files))
     result = ingest_files(own, stage, {"train": location}, {"train": files})
     return result, open_records(own)
@@ -88,8 +92,10 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
     left_out: collections.Counter[str] = collections.Counter()
     written = collections.Counter({"records": 0, "rows": 0})
     dropped = {"votes": 0.0, "voters": 0}
+    both_bad = 0.0
 
     def rows() -> Iterator[Mapping[str, Any]]:
+        nonlocal both_bad
         for record in _exported(records, export, predicted):
             if record.margin is not None and abs(record.margin) < settings.min_margin:
                 left_out[f"a margin below {settings.min_margin:g}"] += 1
@@ -101,6 +107,7 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
                 continue
             written["records"] += 1
             written["rows"] += len(of_record)
+            both_bad += record.both_bad_as_tie
             if export.one_winner:
                 dropped["votes"] += sum(record.votes) - max(record.votes)
                 dropped["voters"] += sum(ballot["voter"] is not None for ballot in record.ballots)
@@ -117,6 +124,8 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
         "seconds": round(time.monotonic() - started, 3),
     }
     notes = [f"{count} record{'s' * (count != 1)} left out: {reason}" for reason, count in left_out.most_common()]
+    if both_bad:
+        notes.append(f"{written_count(both_bad)} votes that both are bad are ties in {shape}")
     if dropped["votes"]:
         notes.append(f"{written_count(dropped['votes'])} votes against their pair's winner are not in {shape}")
     if dropped["voters"]:
@@ -128,6 +137,17 @@ def _shape(settings: Convert) -> tuple[str, str]:
     """Return the shape's name and the place to write to."""
     if settings.to is None or settings.output is None:
         raise InputError("no shape to convert to", "convert.to", "give --set convert.to=trl convert.output=FILE.")
+    export: VoteExport = EXPORTS.get(settings.to)
+    if not settings.output.lower().endswith(export.ending):
+        raise InputError(
+            f"{settings.to} is written as {export.ending}, not as {settings.output!r}",
+            where="convert.output",
+            fix=f"name a file that ends in {export.ending}.",
+        )
+    if settings.margins and not export.has_margin:
+        raise InputError(
+            f"{settings.to} has no place for a margin", "convert.margins", "convert to trl, or leave it out."
+        )
     return settings.to, settings.output
 
 
@@ -141,6 +161,7 @@ def _exported(records: Records, export: VoteExport, predicted: Probabilities | N
         ballots = _ballots(records, shard)
         for row in records.folder.read_table(shard, list(_COLUMNS)).to_pylist():
             margin = None if margins is None else float(margins[position])
+            row["both_bad_as_tie"] = sum(row["votes"][classes:])
             row["votes"] = _merged(row["votes"], classes)
             of_people = [ballot | {"votes": _merged(ballot["votes"], classes)} for ballot in ballots.get(row["id"], ())]
             yield ExportedRecord(**row, ballots=of_people, margin=margin)

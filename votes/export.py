@@ -55,6 +55,7 @@ class ExportedRecord:
     model_b: str | None = None
     language: str | None = None
     margin: float | None = None  # ln P(A) / P(B) of a run
+    both_bad_as_tie: float = 0.0  # votes for both_bad among the ties, because the shape does not name both_bad
 
     @property
     def winner(self) -> str:
@@ -91,6 +92,7 @@ class VoteExport(ABC):
     summary: ClassVar[str]  # one line for the documentation
     ending: ClassVar[str]  # of the file's name
     outcomes: ClassVar[Sequence[Outcome]] = OUTCOMES  # that the shape names; without both_bad it is written as a tie
+    has_margin: ClassVar[bool] = False
     one_winner: ClassVar[bool] = False  # a pair's votes become its winner: other votes and voters are left out
 
     @abstractmethod

@@ -310,6 +310,10 @@ def write_records(item: Item, staged: Folder, target: Folder, fingerprint: str) 
 def _notes(stage: Stage, manifest: dict[str, Any]) -> list[str]:
     metrics = manifest["metrics"]
     notes = []
+    votes, rows = metrics.get("votes", {}), manifest["rows"].get("train", 0)
+    if votes and round(sum(votes.values()), 6) != rows:
+        counted = ", ".join(f"{written_count(count)} {name}" for name, count in votes.items())
+        notes.append(f"{written_count(sum(votes.values()))} votes on {rows:,} pairs: {counted}")
     if "fold_rows" in metrics:
         notes += _vote_notes(metrics["votes"]) + _fold_notes(metrics["fold_rows"], metrics)
     for name, of_split in {"": metrics, **{split: metrics.get(split, {}) for split in manifest["rows"]}}.items():
@@ -329,10 +333,12 @@ def _merge_notes(metrics: Mapping[str, Any], of_source: str) -> list[str]:
     notes = []
     if "both_bad_as_tie" in metrics:
         count = written_count(metrics["both_bad_as_tie"])
-        notes.append(f"{of_source}{count} votes that both are bad count as ties; data.outcomes can keep them")
+        notes.append(
+            f"{of_source}{count} votes that both are bad count as ties; data.outcomes=[a, b, tie, both_bad] keeps them"
+        )
     if "ties_as_halves" in metrics:
         count = written_count(metrics["ties_as_halves"])
-        notes.append(f"{of_source}{count} ties count half for each side; data.outcomes can keep them")
+        notes.append(f"{of_source}{count} ties count half for each side; data.outcomes=[a, b, tie] keeps them")
     if "repeated_votes" in metrics:
         count = written_count(metrics["repeated_votes"])
         notes.append(f"{of_source}{count} votes are further votes of a voter on the same pair; all of them count")

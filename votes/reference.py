@@ -8,11 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.registry import EXPORTS, FORMATS
+from votes.export import VoteExport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from votes.export import VoteExport
     from votes.format import VoteFormat
 
 _TEXT = """# Vote formats
@@ -76,7 +76,8 @@ counted and named.
 
 {exports}
 
-`convert.margins=true` adds ln P(chosen) / P(rejected) of the run's blend, out-of-fold, where the shape has a margin.
+`convert.margins=true` adds ln P(chosen) / P(rejected) of the run's blend, out-of-fold, to trl; no other shape has a
+place for it. It is negative where the blend prefers the rejected answer.
 `convert.min_margin` leaves out the pairs about which the blend is less sure.
 """
 
@@ -87,12 +88,14 @@ def formats_page() -> str:
 
 
 def _table(head: str, members: Iterable[VoteFormat | VoteExport]) -> str:
-    rows = [f"| {head} | what it is | columns or keys |", "|---|---|---|"]
+    are_exports = head == "shape"
+    rows = [f"| {head} |{' file |' * are_exports} what it is | columns or keys |", f"|{'---|' * (3 + are_exports)}"]
     for member in sorted(members, key=lambda member: member.name):
         if not type(member).__module__.startswith(("votes.formats.", "votes.exports.")):  # a plugin's
             continue
         title, _, columns = member.summary.partition(": ")
-        rows.append(f"| `{member.name}` | {title} | {columns} |")
+        ending = f" `{member.ending}` |" if isinstance(member, VoteExport) else ""
+        rows.append(f"| `{member.name}` |{ending} {title} | {columns} |")
     return "\n".join(rows)
 
 

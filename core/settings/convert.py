@@ -19,7 +19,9 @@ class Convert(StrictModel):
         False, description="Whether to add the margin of the run's blend: ln P(chosen) / P(rejected), out-of-fold."
     )
     min_margin: NotNegative = Field(
-        0.0, description="Least size of ln P(A) / P(B) by the run's blend; records below it are left out and counted."
+        0.0,
+        description="Least size of ln P(A) / P(B) by the run's blend, whichever side the votes took; records below it "
+        "are left out and counted.",
     )
 
     @property
@@ -30,5 +32,6 @@ class Convert(StrictModel):
     @model_validator(mode="after")
     def _both_or_none(self) -> "Convert":
         if (self.to is None) != (self.output is None):
-            raise ValueError("to and output are given together")
+            missing = "output" if self.output is None else "to"
+            raise ValueError(f"{missing} is missing: a shape and a file belong together")
         return self

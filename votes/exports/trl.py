@@ -17,6 +17,7 @@ class TrlExport(VoteExport):
     summary = "TRL preference data: prompt, chosen, rejected as messages; margin"
     ending = ".jsonl"
     one_winner = True
+    has_margin = True
 
     def rows(self, record: ExportedRecord) -> Iterable[Mapping[str, Any]]:
         """Return the row of a record that has a winner."""

@@ -115,7 +115,7 @@ class _Lines:
         line = next(self._text)
         self.kept.append(line)
         # Spark escapes quotes alone. The csv module would drop the backslashes of everything else, such as LaTeX.
-        return _BACKSLASH.sub(lambda found: found[0] if found[1] else "\\\\", line) if self.escaped else line
+        return _BACKSLASH.sub(lambda match: match[0] if match[1] else "\\\\", line) if self.escaped else line
 
 
 def _dialect(sample: str, delimiter: str | None = None) -> dict[str, Any]:

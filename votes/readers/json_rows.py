@@ -99,7 +99,7 @@ def read_lines(file: InputFile, lines: Iterator[str], hook: Hook | None = None) 
         try:
             row = json.loads(line, object_pairs_hook=hook)
         except (ValueError, RecursionError) as error:
-            yield number, BrokenRow(f"malformed JSON: {error}", line.rstrip("\n"))
+            yield number, BrokenRow(f"malformed JSON: {_reason(error)}", line.rstrip("\n"))
             continue
         if isinstance(row, dict):
             yield number, row
@@ -107,6 +107,11 @@ def read_lines(file: InputFile, lines: Iterator[str], hook: Hook | None = None) 
             yield number, BrokenRow("malformed JSON: the line is not an object", line.rstrip("\n"))
     if number == 0:
         raise InputError("the file is empty", where=file.name, fix="give a file with rows.")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with a line. Its line number would be 1, not the file's."""
+    return f"{error.msg} at character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def _keep_repeated_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

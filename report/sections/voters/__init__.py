@@ -42,6 +42,10 @@ class VotersSection(ReportSection):
             return {}
         return {"voters": compare_voters(context, ballots)}
 
+    def details(self, context: ReportContext, metrics: Metrics) -> dict[str, Any]:
+        """Return whether both bad is an outcome of its own, which the column of ties counts, too."""
+        return {"has_both_bad": context.votes.classes > 3}
+
 
 def _is_for_one_outcome(ballots: pa.Table) -> Mask:
     """Return which votes have one outcome with the largest share: soft votes may have two."""
@@ -79,7 +83,7 @@ def compare_voters(context: ReportContext, ballots: pa.Table) -> dict[str, Any]:
         "shared_votes": len(shared.labels),
         "records": len(np.unique(shared.records)),
         "prompts": len(np.unique(shared.groups)),
-        "voters": len(ballots["voter"].combine_chunks().drop_null().unique()),
+        "voters": len(names.drop_null().unique()),
         "ceiling": {
             name: {"value": float(values.mean()), "ci95": list(percentile_interval(samples[:, n]))}
             for n, (name, values) in enumerate(measured.items())
@@ -115,6 +119,7 @@ def _people(
                 "agreement_ci95": [low, high],
                 "chance": float(chance[mine].mean()),
                 "against_all": bool(high < chance[mine].mean()),
+                "like_chance": bool(low <= chance[mine].mean() <= high),
                 "weight": float(weights[mine].mean()),
             }
         )

@@ -127,7 +127,7 @@ def test_votes_are_converted_without_folds_and_without_touching_the_run(tmp_path
         *[("ann", "model_a"), ("bob", "model_a"), ("cid", "model_b"), ("dan", "tie (bothbad)")],
         ("ann", "tie (bothbad)"),
     ]
-    assert "2 votes that both are bad count as ties" in convert("kaggle", "kaggle.csv")
+    assert "2 votes that both are bad are ties in kaggle" in convert("kaggle", "kaggle.csv")
     kaggle = list(csv.DictReader((tmp_path / "kaggle.csv").open(newline="")))
     assert [row["voter"] for row in kaggle] == ["ann", "bob", "cid", "dan", "ann"]
     assert "winner_both_bad" not in kaggle[0]
@@ -135,11 +135,18 @@ def test_votes_are_converted_without_folds_and_without_touching_the_run(tmp_path
     ties = tmp_path / "ties.jsonl"
     ties.write_text(json.dumps({**row, "winner": "tie"}))
     done = run_here(
-        "convert", run, f"data.train={ties}", "convert.to=trl", f"convert.output={tmp_path}/no", config=config
+        "convert", run, f"data.train={ties}", "convert.to=trl", f"convert.output={tmp_path}/no.jsonl", config=config
     )
     assert done.returncode == 2
     assert "no record can be written as trl (1 x a tie)" in done.stderr
     assert not list(tmp_path.glob("no*"))
+    for output, reason in ((votes, "one of the files to read"), (tmp_path / "votes.csv", "written as .jsonl")):
+        done = run_here(
+            "convert", run, f"data.train={votes}", "convert.to=trl", f"convert.output={output}", config=config
+        )
+        assert done.returncode == 2
+        assert reason in done.stderr
+    assert len(votes.read_text().splitlines()) == 6
     assert (run / "records/manifest.json").read_bytes() == before
 
 
