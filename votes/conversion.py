@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from core.arrays import Doubles, Probabilities
     from core.settings.convert import Convert
     from votes.export import VoteExport
+    from votes.recognition import VoteFile
 
 _COLUMNS = ("id", "prompt", "response_a", "response_b", "votes", "model_a", "model_b", "language")
 
@@ -47,15 +48,12 @@ def read_votes(run: Run, location: str) -> tuple[StageResult, Records]:
             where="data.train",
             fix="name one file, folder or glob: --set data.train=FILE.",
         )
-    _, output = _shape(settings.convert)
     changes = {"folds": 0, "outcomes": list(OUTCOMES), "weights": "per_vote", "voters": Voters()}
     data = settings.data.model_copy(update=changes)
     place = (run.folder / "convert").uri
     own = dataclasses.replace(run, settings=settings.model_copy(update={"run": place, "data": data}))
     files = find_vote_files(own, location, "train")
-    for file in files:
-        if (file.file.filesystem, file.file.path) == resolve_filesystem(output):
-            raise InputError("the output is one of the files to read", "convert.output", "name another file.")
+    _refuse_overwriting(files, settings.convert)
     stage = records_stage(own, file_digests("train", files))
     result = ingest_files(own, stage, {"train": location}, {"train": files})
     return result, open_records(own)
@@ -65,7 +63,9 @@ def refuse_other_votes(run: Run, records: Records) -> None:
     """Raise InputError unless the records of a run are the votes of the settings, each of them counted once."""
     data = run.settings.data
     if data.primary is not None:
-        digests = file_digests("train", find_vote_files(run, data.primary, "train"))
+        files = find_vote_files(run, data.primary, "train")
+        _refuse_overwriting(files, run.settings.convert)
+        digests = file_digests("train", files)
         if sorted({*digests.values()}) != records.vote_files:
             raise InputError(
                 f"the run was made from other votes than {data.primary}, so it has no margins for these",
@@ -133,6 +133,12 @@ def convert_records(records: Records, settings: Convert, predicted: Probabilitie
     return StageResult("convert", False, manifest, [*notes, f"written: {output}"])
 
 
+def _refuse_overwriting(files: Sequence[VoteFile], settings: Convert) -> None:
+    output = resolve_filesystem(_shape(settings)[1])
+    if any((file.file.filesystem, file.file.path) == output for file in files):
+        raise InputError("the output is one of the files to read", "convert.output", "name another file.")
+
+
 def _shape(settings: Convert) -> tuple[str, str]:
     """Return the shape's name and the place to write to."""
     if settings.to is None or settings.output is None:
@@ -186,20 +192,21 @@ def _ballots(records: Records, shard: str) -> dict[str, list[dict[str, Any]]]:
 
 
 def _write(output: str, parts: Iterator[bytes]) -> None:
-    """Write a file under its name only once it is whole."""
+    """Write a file. On a disk it has its name only once it is whole."""
     filesystem, path = resolve_filesystem(output)
     is_local = isinstance(filesystem, fs.LocalFileSystem)
     with raise_if_unreachable(output):
         if is_local:
             os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-        place = f"{path}.part" if is_local else path  # an object appears when its upload is complete
+        place = f"{path}.part" if is_local else path
         try:
             with filesystem.open_output_stream(place, compression=None) as stream:
                 for part in parts:
                     stream.write(part)
         except BaseException:
-            with contextlib.suppress(OSError):
-                filesystem.delete_file(place)
+            if is_local:
+                with contextlib.suppress(OSError):
+                    os.remove(place)
             raise
         if is_local:
             os.replace(place, path)
