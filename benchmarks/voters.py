@@ -4,7 +4,7 @@ Run as: python -m benchmarks.voters --votes votes.parquet
         python -m benchmarks.voters --majority majority.csv --voters voters.csv
 
 The first command takes one vote a row, with a pair_id and a voter. It predicts held-out votes by models of the voters
-alone. Then it runs a config on all votes and prints its log loss per vote beside the class prior and the human ceiling.
+alone. Then it runs a config on all votes and prints its log loss per vote, the class prior's and the human ceiling.
 Then it holds out people: the config trains on the votes of others, with and without `data.voters.model=reliability`,
 and is judged by the held-out people's votes on prompts that it has not seen.
 
@@ -108,7 +108,7 @@ def _predict_with_crowd_kit(
 
 
 def _compare_with_ceiling(folder: Path, options: argparse.Namespace) -> None:
-    """Print the config's log loss per vote beside the class prior and the human ceiling, as its report has them."""
+    """Print the log loss per vote of the config and the class prior, and the human ceiling, from its report."""
     _run(options.config, folder / "all", options.votes)
     voters = json.loads((folder / "all/report/metrics.json").read_text("utf-8"))["voters"]
     print(f"{voters['shared_votes']} votes on {voters['records']} pairs with several, {voters['voters']} people:")

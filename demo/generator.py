@@ -81,7 +81,7 @@ def generate_pairs(rows: int, seed: int, stream: str = "train", classes: int = 3
         raise ValueError(f"rows and seed must not be negative, got {rows} and {seed}")
     name = int.from_bytes(hashlib.blake2b(f"{stream}\0{seed}".encode(), digest_size=8).digest(), "big")
     popular = _popular_prompts(_random(np.random.SeedSequence(seed, spawn_key=(name, 0))))
-    winners = WINNERS[: max(classes, 3)]  # the Kaggle schema has a column of ties even where nobody ties
+    winners = WINNERS[: max(classes, 3)]  # the Kaggle schema always has a column of ties
     columns: dict[str, list[object]] = {column: [] for column in (*_TEXT_COLUMNS, *winners)}
     truths = []
     for block, start in enumerate(range(0, rows, _BLOCK)):

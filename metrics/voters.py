@@ -1,7 +1,7 @@
 """Measure people by each other's votes: how well other people's votes predict a vote, and how often they agree.
 
-Nobody can predict a person's vote better than what is known of the pair allows. Other people's votes on the same pair
-are the best such knowledge. So these scores are a ceiling for models: the human ceiling.
+Other people's votes on the same pair tell much of a vote that texts alone may not. So these scores are a reference for
+models: the human ceiling. With few votes on a pair it is an estimate, which a model that reads the texts may pass.
 """
 
 from __future__ import annotations

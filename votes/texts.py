@@ -23,7 +23,7 @@ def text_kind(cells: Sequence[Any]) -> TextKind | None:
     """Return the kind that prompt and answers of a row suggest, None if they are all empty.
 
     Lists of turns are taken for lists if all three are. Plain text may begin like a list. Messages, and answers that
-    are lists of one text each, are rarely plain text, so a plain text may stand beside them.
+    are lists of one text each, are rarely plain text, so the other texts of such a row may be plain.
     """
     if all(value is None or _is_blank(value) for value in cells):
         return None
@@ -61,7 +61,7 @@ def read_texts(row: Row, reading: Reading) -> Comparison:
     for name, value in zip(TEXTS, values, strict=True):
         if kind == "lists" and isinstance(value, str) and (_BROKEN_LIST.match(value) or is_broken_messages(value)):
             raise InvalidRow(f"{name} is not a list of texts")
-    if any(read_messages(value) is not None for value in values):  # an answer beside them may look like a list
+    if any(read_messages(value) is not None for value in values):  # the other texts may look like lists
         answers = [
             value if read_messages(value) is not None else cell for value, cell in zip(values, cells, strict=True)
         ]

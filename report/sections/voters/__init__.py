@@ -27,10 +27,10 @@ _MAX_VOTERS: Final = 50  # rows of the table, those with most votes
 
 @SECTIONS.register
 class VotersSection(ReportSection):
-    """Voters beside each other, and the blend beside the human ceiling."""
+    """Agreement of voters, and the blend's log loss compared with the human ceiling."""
 
     name, title, order = "voters", "Voters", 45
-    summary = "How well people's votes predict each other's, beside the blend; each voter's ties and agreement."
+    summary = "How well people's votes predict each other's, compared with the blend; each voter's ties and agreement."
     figures = MappingProxyType({"ceiling": ceiling_figure})
 
     def compute(self, context: ReportContext) -> Metrics:

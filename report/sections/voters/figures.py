@@ -22,7 +22,7 @@ _ROWS = (
 
 
 def ceiling_figure(metrics: Metrics) -> Markup:
-    """Return the log loss per vote of the blend beside predictions from other people's votes."""
+    """Return the log loss per vote of the blend and of predictions from other people's votes."""
     ceiling = metrics["voters"]["ceiling"]
     rows, texts, ends = [], [], []
     for key, label, kind in _ROWS:

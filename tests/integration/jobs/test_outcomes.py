@@ -116,11 +116,11 @@ def test_votes_are_converted_without_folds_and_without_touching_the_run(tmp_path
         assert list((run / "convert/records/quarantine").glob("*.parquet"))
         return done.stdout
 
-    told = convert("trl", "votes-trl.jsonl")
+    summary = convert("trl", "votes-trl.jsonl")
     assert len((tmp_path / "votes-trl.jsonl").read_text().splitlines()) == 1
-    assert "1 record left out: both are bad" in told
-    assert "2 votes against their pair's winner are not in trl" in told
-    assert "the voters of 4 votes are not in trl" in told
+    assert "1 record left out: both are bad" in summary
+    assert "2 votes against their pair's winner are not in trl" in summary
+    assert "the voters of 4 votes are not in trl" in summary
     convert("arena", "arena.jsonl")
     arena = [json.loads(line) for line in (tmp_path / "arena.jsonl").read_text().splitlines()]
     assert [(vote["judge"], vote["winner"]) for vote in arena] == [
