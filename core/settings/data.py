@@ -66,7 +66,9 @@ class Columns(StrictModel):
     winner: Annotated[WinnerColumn, BeforeValidator(_winner)] | None = Field(
         None, description="Vote: a column with A, B, tie and so on, or `{column: label, map: {1: a, 2: b, 0: tie}}`."
     )
-    id: ColumnPath | None = Field(None, description="Id of the row. Default: a digest of the texts.")
+    id: ColumnPath | None = Field(
+        None, description="Id of the row. Default: a digest of the texts; of pairs to score, the row's number."
+    )
     pair_id: ColumnPath | None = Field(None, description="Id of the pair, where several rows have votes on it.")
     voter: ColumnPath | None = Field(None, description="Who has voted.")
     time: ColumnPath | None = Field(None, description="When.")

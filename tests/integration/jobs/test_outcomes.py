@@ -86,9 +86,12 @@ def test_two_outcomes_and_their_votes_for_other_tools(tmp_path, ray_cluster):
     right = np.mean([row["margin"] > 0 for row in rows])
     assert right == pytest.approx(metrics["blend"]["accuracy"], abs=0.15)
 
-    done = run_here("convert", run, f"data.train={written}", *margins, config=config)
-    assert done.returncode == 2
-    assert "the run was made from other votes" in done.stderr
+    for output, reason in ((written, "one of the files to read"), (tmp_path / "b.jsonl", "made from other votes")):
+        other = [f"data.train={written}", *margins, f"convert.output={output}"]
+        done = run_here("convert", run, *other, config=config)
+        assert done.returncode == 2
+        assert reason in done.stderr
+    assert len(written.read_text().splitlines()) == len(rows)
 
     # What was written is read again, as pairs whose better answer is known.
     done = run_here("ingest", tmp_path / "again", f"data.train={written}", config=config)
