@@ -65,7 +65,7 @@ unit: TESTS ?= tests/unit
 unit: setup
 	OMP_NUM_THREADS=1 $(PYTEST) $(TESTS) -m "not slow" --numprocesses auto --dist loadfile --timeout 60 $(ARGS)
 
-# One worker runs all tests of jobs on the shared Ray cluster, the other the rest (tests/conftest.py).
+# One worker runs the tests of jobs on one Ray cluster, the other all others (tests/conftest.py).
 # One after the other, for example to debug: make integration ARGS="-n 0"
 integration: TESTS ?= tests/integration
 integration: setup

@@ -32,11 +32,11 @@ def ray_cluster():
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
-    """With `--dist loadgroup`, give all files that use `ray_cluster` to one worker, and each other file to any.
+    """With `--dist loadgroup`, give files that use `ray_cluster` to one worker per cluster, and other files to any.
 
-    So there is one such cluster however many workers there are. Tests that start processes of their own run next to it:
-    they mostly wait. Files of infer/, which start engines, have a cluster of their own: else one worker would have
-    nearly all the work. The marks of pytest-xdist 3.8 have no effect with pytest 9.2, which no longer reads `_nodeid`.
+    Tests of jobs share one cluster, and the rest another: on a single one, one worker would have most of the work.
+    Tests that start processes of their own run next to them: they mostly wait. The marks of pytest-xdist 3.8 have no
+    effect with pytest 9.2, which no longer reads `_nodeid`.
     """
     if config.getoption("dist") != "loadgroup":
         return None
@@ -47,7 +47,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
             file = nodeid.partition("::")[0]
             if "ray_cluster" not in (config.rootpath / file).read_text("utf-8"):
                 return file
-            return f"ray_cluster of {'infer' if file.startswith('tests/integration/infer/') else 'jobs'}"
+            return f"ray_cluster of {'jobs' if file.startswith('tests/integration/jobs/') else 'the rest'}"
 
     return Scheduling(config, log)
 

@@ -14,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 from ray_jobs.__main__ import main
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +108,10 @@ def ray_head(folder: Path, cpus: int, temporary: Path | None = None, **changes: 
         wait_for(address, seconds=180)
         yield env | {"RAY_API_SERVER_ADDRESS": address}
     finally:
-        head.terminate()  # with --block, `ray start` ends just the processes that it started
+        # `ray start --block` waits up to 30 s for each of its processes, and some do not end when asked to.
+        for process in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         head.wait(timeout=60)
         if temporary is None:
             shutil.rmtree(session, ignore_errors=True)

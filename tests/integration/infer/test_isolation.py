@@ -216,7 +216,8 @@ def test_a_head_on_gemma_agrees_with_transformers_and_no_engine_is_left(tmp_path
     assert sum(tokens for _, tokens in reported) == 2 * sum(lengths)
 
 
-@pytest.mark.parametrize("architecture", ["Llama", pytest.param("Gemma2", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["Llama", "Gemma2"])
 def test_a_judges_probabilities_are_those_of_exactly_the_answers_tokens(architecture: str, tmp_path: Path) -> None:
     judge = make_checkpoint(tmp_path, architecture, "ForCausalLM")
     from transformers import AutoTokenizer

@@ -88,6 +88,7 @@ def test_without_its_plugins_a_job_says_how_to_give_them(run, job):
     assert "--plugin FILE" in done.stderr
 
 
+@pytest.mark.slow  # tests/unit/featurize/test_plugin_family.py has it without Ray
 def test_a_changed_plugin_is_built_again(run, flags, plugins):
     family = plugins / "custom_family.py"
     family.write_text(family.read_text().replace('full.count("?")', 'full.count("!")'))
