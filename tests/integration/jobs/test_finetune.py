@@ -58,9 +58,9 @@ def settings(architecture, num_workers=1, stages=STAGES):
 
 def store_of(tmp_path, model, data, name, kind=RunFoldStore):
     """Return the store of fold 1 of a training."""
-    labels = data.labels[data.folds == 1]
+    votes = data.votes[data.folds == 1]
     stage = Stage(f"test/{name}", Folder(str(tmp_path / name)), {"fold": 1}, {})
-    return kind(stage, CheckpointRef(str(model), "fingerprint"), labels, "records", [], cpus=1, gpus=0)
+    return kind(stage, CheckpointRef(str(model), "fingerprint"), votes, "records", [], cpus=1, gpus=0)
 
 
 def train(tmp_path, model, data, name, training, kind=RunFoldStore):
