@@ -77,7 +77,10 @@ def assign_folds(labels: Labels, groups: Groups, folds: int, seed: int) -> Folds
 
     single = shuffled[sizes[shuffled] == 1]
     single_label = label_counts[single].argmax(axis=1)
-    for label in range(classes):
+    # The folds of a file with A and B exchanged are the same: its B is dealt as A is here.
+    sided = np.flatnonzero((sizes[group_of] == 1) & (labels < 2))
+    turned = len(sided) > 0 and labels[sided[0]] == 1
+    for label in [1, 0, *range(2, classes)] if turned else range(classes):
         chosen = single[single_label == label]
         dealt = _deal(counts[:, label], len(chosen), order=np.argsort(counts.sum(axis=1), kind="stable"))
         fold_of_group[chosen] = dealt

@@ -67,6 +67,16 @@ class _Planned(NamedTuple):
     metrics: dict[str, Any]
 
 
+def _fold_labels(counts: Doubles) -> npt.NDArray[np.int8]:
+    """Return the outcome (n,) with most votes, by which folds are alike. As many votes for A as for B are one more.
+
+    So an exchange of A and B exchanges the labels 0 and 1.
+    """
+    labels = counts.argmax(axis=1)
+    even = (counts[:, 0] == counts[:, 1]) & (labels < 2)
+    return np.where(even, counts.shape[1], labels).astype(np.int8)
+
+
 def _plan_votes(staged: Folder, rows: StagedRows, request: PlanRequest) -> _Planned:
     """Join and weigh the votes, choose the outcomes, divide the records into folds."""
     ballots = Ballots.read(rows, request.location)
@@ -76,7 +86,7 @@ def _plan_votes(staged: Folder, rows: StagedRows, request: PlanRequest) -> _Plan
     outcomes = _outcomes(ballots.shares, request)
     counts = _scaled(ballots.counts(outcomes), request)
     labels = counts.argmax(axis=1).astype(np.int8)
-    folds, of_split = _folds(staged, request, labels, rows.values("group")[first], len(outcomes))
+    folds, of_split = _folds(staged, request, counts, rows.values("group")[first])
     counted = {
         "ties_as_halves": ballots.ties_as_halves(outcomes),
         "both_bad_as_tie": ballots.both_bad_as_tie(outcomes) if "tie" in outcomes else 0.0,
@@ -130,18 +140,17 @@ def _outcomes(shares: Doubles, request: PlanRequest) -> list[str]:
     return list(OUTCOMES[: 3 if shares[:, _TIE:].any() else 2])
 
 
-def _folds(
-    staged: Folder, request: PlanRequest, labels: npt.NDArray[np.int8], groups: Groups, classes: int
-) -> tuple[Folds, dict[str, Any]]:
-    """Return the folds (n,), and what the manifest says of them."""
-    counted = dict(zip(LABELS, np.bincount(labels, minlength=classes).tolist(), strict=False))
+def _folds(staged: Folder, request: PlanRequest, counts: Doubles, groups: Groups) -> tuple[Folds, dict[str, Any]]:
+    """Return the folds (n,) of records with these vote counts (n, k), and what the manifest says of them."""
+    labels = counts.argmax(axis=1)
+    counted = dict(zip(LABELS, np.bincount(labels, minlength=counts.shape[1]).tolist(), strict=False))
     if request.split != "train":
         folds = _folds_of_other_source(staged, request.names["train"], groups)
         return folds, {"labels": counted, "with_a_prompt_of_train": int((folds >= 0).sum())}
     if not request.folds:  # nothing is trained on these records
         return np.full(len(labels), -1, np.int16), {"labels": counted}
     try:
-        folds = assign_folds(labels, groups, request.folds, request.seed)
+        folds = assign_folds(_fold_labels(counts), groups, request.folds, request.seed)
     except ValueError as error:
         prompts = len(np.unique(groups))
         fix = f"set data.folds to at most {prompts}, or give votes on more prompts."

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from votes.folds import assign_folds, normalize_prompt, prompt_group
+from votes.plan import _fold_labels
 
 
 def test_near_copies_share_a_group_and_different_questions_do_not():
@@ -75,3 +76,28 @@ def test_seed_decides_and_repeats():
     first = assign_folds(labels, groups, 5, seed=1)
     assert (first == assign_folds(labels, groups, 5, seed=1)).all()
     assert (first != assign_folds(labels, groups, 5, seed=2)).any()
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 60)), min_size=60, max_size=200),
+    st.integers(2, 6),
+    st.integers(0, 3),
+)
+def test_exchanging_the_answers_leaves_the_folds(votes, folds, seed):
+    labels = np.array([label for label, _ in votes], dtype=np.int8)
+    groups = np.array([group for _, group in votes], dtype=np.int64)
+    try:
+        expected = assign_folds(labels, groups, folds, seed)
+    except ValueError:
+        return
+    exchanged = np.array([1, 0, 2], np.int8)[labels]
+    assert assign_folds(exchanged, groups, folds, seed).tolist() == expected.tolist()
+
+
+def test_labels_of_folds_exchange_with_the_sides():
+    counts = np.array([[2.0, 1, 0], [1, 1, 0], [0, 1, 1], [1, 1, 2], [0, 0, 1], [3, 3, 3]])
+    labels = _fold_labels(counts)
+    exchanged = _fold_labels(counts[:, [1, 0, 2]])
+    assert (np.array([1, 0, 2, 3])[labels] == exchanged).all()
+    assert labels.tolist() == [0, 3, 1, 2, 2, 3]
