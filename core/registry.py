@@ -95,7 +95,8 @@ MODES: Final = Registry("scoring mode", "infer.scoring.modes")
 SECTIONS: Final = Registry("report section", "report.sections")
 FORMATS: Final = Registry("vote format", "votes.formats")
 EXPORTS: Final = Registry("export", "votes.exports")
-REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS, EXPORTS)
+VERDICT_FORMATS: Final = Registry("verdict format", "votes.verdicts.formats")
+REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS, EXPORTS, VERDICT_FORMATS)
 
 
 @functools.cache

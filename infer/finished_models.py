@@ -39,7 +39,12 @@ def read_stamps(run: Run, models: Sequence[str]) -> Stamps:
 
 
 def _model_folder(run: Run, model: str) -> str:
-    """Return the folder of a model in the run. External checkpoints lie elsewhere, and no job rewrites them."""
+    """Return the folder of a model in the run. External checkpoints lie elsewhere, and no job rewrites them.
+
+    The calibration of a judge is written together with its predictions.
+    """
+    if model in run.settings.judge_models:
+        return f"predictions/{model}"
     finetuned = {llm.name: llm.finetuned for llm in run.settings.llms if llm.finetuned is not None}
     return f"models/{finetuned.get(model, model)}"
 

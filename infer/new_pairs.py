@@ -14,6 +14,7 @@ from core.errors import InputError
 from core.ray_session import run_on_worker
 from core.run import StageResult
 from core.stage import Stage, fingerprint
+from infer.ensemble.analysis import ALL_JUDGES
 from infer.ensemble.outputs import write_test_predictions
 from infer.ensemble.pools import prediction_mask
 from infer.ensemble.record_facts import read_record_facts
@@ -60,8 +61,14 @@ def training_digests(records: Records) -> dict[str, str]:
 
 
 def weighted_models(blender: Blender) -> list[str]:
-    """Return the models with a weight. If no model has one, the blend is uniform, and all models count."""
+    """Return the models with a weight, also in the blend without judges.
+
+    If no model has one, the blend is uniform, and all models count.
+    """
     weighted = [model for model, weight in zip(blender.models, blender.weights, strict=True) if weight]
+    if blender.without_judges is not None:
+        others = weighted_models(blender.without_judges)
+        return [model for model in blender.models if model in {*others, *(weighted or blender.models)}]
     return weighted or list(blender.models)
 
 
@@ -83,6 +90,21 @@ def log_excluded_models(settings: Settings, blender: Blender, skipped: Sequence[
     return left_out
 
 
+def judges_left_out(run: Run, records: Records, blender: Blender, analysis: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return how many new pairs have no verdict, and what the log loss without judges costs; None if all have one.
+
+    `blender` has the models that predict the new pairs. The cost is that on training records, out-of-fold.
+    """
+    if not blender.judges:
+        return None
+    of_judges = [predictions.read_predictions(run, records, judge, "test") for judge in blender.judges]
+    pairs = int((~prediction_mask(np.stack(of_judges)).any(axis=0)).sum())
+    if not pairs:
+        return None
+    score = analysis["without"].get(ALL_JUDGES, analysis["without"][blender.judges[0]])
+    return {"pairs": pairs, "cost": score["gain"], "cost_ci95": score["gain_ci95"]}
+
+
 def blend_new_pairs(run: Run, records: Records, blender: Blender, blend: str, extra: Mapping[str, Any]) -> StageResult:
     """Blend the models' predictions of new pairs; `blend` is the fingerprint of the finished run's blend.
 
@@ -95,7 +117,7 @@ def blend_new_pairs(run: Run, records: Records, blender: Blender, blend: str, ex
     cached = manifest is not None
     if manifest is None:
         manifest = run_on_worker(run, _write_blend, run, records, blender, stage, extra)
-    return StageResult("predict", cached, manifest, _notes(run, records))
+    return StageResult("predict", cached, manifest, [*_notes(run, records), *_judge_notes(manifest)])
 
 
 def _write_blend(
@@ -117,3 +139,15 @@ def _notes(run: Run, records: Records) -> list[str]:
     named = zip(LABELS, PROBABILITIES[: records.classes], strict=False)
     shares = ", ".join(f"{label} {row[f'blend_{name}']:.4f}" for label, name in named)
     return [f"{row['id']}: {shares}"]
+
+
+def _judge_notes(manifest: Mapping[str, Any]) -> list[str]:
+    """Return how many pairs have no verdict, and what that costs."""
+    left_out = manifest.get("without_judges")
+    if left_out is None:
+        return []
+    low, high = left_out["cost_ci95"]
+    return [
+        f"{left_out['pairs']:,} of {manifest['rows']['test']:,} pairs have no verdict: the blend without judges "
+        f"predicts them, which costs {left_out['cost']:+.4f} of log loss ({low:+.4f} to {high:+.4f}) in training"
+    ]

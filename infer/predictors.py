@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from featurize.tokens.packed_records import pack_records, training_packing
 from infer.encoders import encoder_predictions_stage, predict_with_encoder
+from infer.judges.models import judges_predictor
 from infer.scoring.checkpoints import check_llm, finished_model
 from infer.scoring.score import score_llms, score_stage
 from train.boosters.predict import finished_boosters, predict_boosters
@@ -39,6 +40,8 @@ def open_predictors(
         trained = finished_boosters(run, records, boosters, best_parameters)
         predictors.append(lambda new, pairs: predict_boosters(new, pairs, trained))
     predictors += [_encoder_predictor(run, records, encoder) for encoder in encoders]
+    judges = [name for name in run.settings.judge_models if name in names]
+    predictors += [judges_predictor(run, records, judges)] if judges else []
     return [*predictors, _llms_predictor(run, records, llms)] if llms else predictors
 
 

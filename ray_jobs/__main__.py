@@ -19,6 +19,7 @@ JOBS: Final = {
     "train_boosters": "train LightGBM, XGBoost and linear models, many folds at a time",
     "train_encoder": "fine-tune encoders on Ray Train, and predict with them",
     "train_llm": "fine-tune language models with LoRA on Ray Train",
+    "train_judges": "calibrate judges' verdicts from elsewhere, and predict with them",
     "score_llm": "score records with language models through vLLM",
     "blend": "blend and calibrate the models' predictions, and write the submission",
     "report": "score every model and blend out-of-fold, and write the report",

@@ -25,6 +25,7 @@ from infer.ensemble.stage import blend_recipes, blend_stage, read_models, read_t
 from metrics.baselines import class_prior_baseline
 from votes.predictions import predictions_table
 from votes.records import open_records
+from votes.verdicts.joined import with_judges
 
 if TYPE_CHECKING:
     from core.run import Run
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 def blend(run: Run) -> list[StageResult]:
     """Write blend/: weights, analysis, the blends' predictions, and the submission for test records."""
     records = open_records(run)
+    run = with_judges(run, records)
     require_blended_models(run)
     stage = blend_stage(run, records)
     manifest = None if run.force else stage.manifest()

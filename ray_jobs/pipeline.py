@@ -32,6 +32,7 @@ def job_names(settings: Settings) -> list[str]:
     # A model that learns from another model's predictions comes after it.
     teachers = {encoder.teacher.model for encoder in settings.finetune.encoders if encoder.teacher is not None}
     taught_by_llm = bool(teachers & {llm.name for llm in settings.llms})
+    names += ["train_judges"] if settings.judges else []
     names += [*llms, *encoders] if taught_by_llm else [*encoders, *llms]
     return [*names, "blend", "report"]
 

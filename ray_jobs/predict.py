@@ -24,6 +24,8 @@ from infer.predictors import open_predictors
 from tune.stage import best_parameters
 from votes.ingest import file_digests, find_vote_files, ingest_files, records_stage
 from votes.records import Records, open_records
+from votes.verdicts.joined import with_judges
+from votes.verdicts.stage import make_verdicts
 
 if TYPE_CHECKING:
     from core.run import StageResult
@@ -31,9 +33,11 @@ if TYPE_CHECKING:
 
 def predict(run: Run) -> list[StageResult]:
     """Make predict/<name>/ with every model's predictions, the blend's, and a submission."""
-    settings, location = run.settings, new_pairs.require_location(run.settings)
-    finished = Run(settings)  # --force never reaches the finished run
+    location = new_pairs.require_location(run.settings)
+    finished = Run(run.settings)  # --force never reaches the finished run
     records = open_records(finished)
+    finished = with_judges(finished, records)
+    settings = finished.settings
     blended = blend_stage(finished, records).require("blend")
     files = find_vote_files(run, location, "test")
     blender = load_blender(finished)
@@ -49,7 +53,8 @@ def predict(run: Run) -> list[StageResult]:
         stage = records_stage(new, {**new_pairs.training_digests(records), **digests})
         ingested = ingest_files(new, stage, {"test": location}, {"test": files}, records.outcomes)
         pairs = Records(new.folder / "records", ingested.manifest)
-        results = [ingested, *(result for predictor in predictors for result in predictor(new, pairs))]
+        joined = [make_verdicts(new, pairs)] if settings.judges else []
+        results = [ingested, *joined, *(result for predictor in predictors for result in predictor(new, pairs))]
         if len(models) < len(blender.models) and not new_pairs.every_record_predicted(new, pairs, models):
             logs.info("predict", f"some records lack predictions of {', '.join(models)}; the other models predict, too")
             others = [model for model in stamped if model not in needed]
@@ -61,8 +66,12 @@ def predict(run: Run) -> list[StageResult]:
             models = list(blender.models)
         check_unchanged(finished, new, stamps, with_cheaper_models(settings, models))
         skipped = [model for model in blender.models if model not in (*models, *needed)]
-        extra = {"name": name, "left_out": new_pairs.log_excluded_models(settings, blender, skipped)}
         used, blend = blender.only(tuple(models)), str(blended["fingerprint"])
+        extra = {
+            "name": name,
+            "left_out": new_pairs.log_excluded_models(settings, blender, skipped),
+            "without_judges": new_pairs.judges_left_out(new, pairs, used, blended["metrics"]["analysis"]),
+        }
         return [*results, new_pairs.blend_new_pairs(new, pairs, used, blend, extra)]
 
 

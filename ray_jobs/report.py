@@ -21,6 +21,7 @@ from report.columns import column_file, gather_columns
 from report.context import read_context
 from report.page import render_page
 from votes.records import open_records
+from votes.verdicts.joined import with_judges
 
 if TYPE_CHECKING:
     from core.run import Run
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 def report(run: Run) -> list[StageResult]:
     """Make report/metrics.json and report/index.html from the finished blend and predictions."""
     records = open_records(run)
+    run = with_judges(run, records)
     blend_manifest = blend_stage(run, records).require("blend")
     stage = report_stage(run, records, blend_manifest)
     manifest = None if run.force else stage.manifest()

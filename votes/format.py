@@ -51,6 +51,7 @@ class Reading:
     pairs: RankedPairs = "all"
     outer: Mapping[str, Any] = field(default_factory=dict)
     weight_column: str | None = None
+    judges: bool = False  # whether language models' votes are read, where a format tells them from people's
 
 
 class VoteFormat(ABC):

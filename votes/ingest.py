@@ -55,7 +55,7 @@ def find_vote_files(run: Run, location: str, split: str) -> list[VoteFile]:
 
 def file_digests(split: str, files: Sequence[VoteFile]) -> dict[str, str]:
     """Return digests of the contents of a split's files, by names such as train/0."""
-    return {f"{split}/{n}": _digest(file.file) for n, file in enumerate(files)}
+    return {f"{split}/{n}": file_digest(file.file) for n, file in enumerate(files)}
 
 
 def ingest_files(
@@ -83,7 +83,8 @@ def ingest_files(
     return StageResult("ingest", False, manifest, _notes(stage, manifest))
 
 
-def _digest(file: InputFile) -> str:
+def file_digest(file: InputFile) -> str:
+    """Return a digest of a file's content."""
     digest = hashlib.blake2b(digest_size=16)
     with (
         raise_if_unreachable(file.name),

@@ -52,6 +52,7 @@ def model_fingerprints(run: Run, records: Records, models: Sequence[str]) -> dic
     job_of = {
         **{booster.name: "train_boosters" for booster in run.settings.boosters},
         **{encoder.name: "train_encoder" for encoder in run.settings.finetune.encoders},
+        **dict.fromkeys(run.settings.judge_models, "train_judges"),
     }
     return {
         model: str(

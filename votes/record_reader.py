@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import hashlib
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from votes.comparison import OUTCOMES, Comparison, InvalidRow
+from votes.digests import clean_text, clean_turns, pair_digest, text_number
 from votes.folds import prompt_group
 from votes.readers.files import read_rows
 from votes.readers.rows import BrokenRow
@@ -22,9 +21,6 @@ from votes.texts import likely_kind
 if TYPE_CHECKING:
     from votes.format import VoteFormat
     from votes.recognition import VoteFile
-
-_LONE_SURROGATE: Final = re.compile("[\ud800-\udfff]")
-_TURN_END, _TEXT_END = "\x1f", "\x1e"
 
 # Columns that one file gives. Position and fold depend on all files and are added later.
 _TEXT_FIELDS = [TEST_RECORDS.field(name) for name in ("id", "prompt", "response_a", "response_b", "language", "group")]
@@ -106,31 +102,29 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool, name: str) -> 
 
     A record without an id is named by its texts if it has votes, else by `name`: its row.
     """
-    prompt, a, b = (_clean(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
+    prompt, a, b = (clean_turns(turns) for turns in (comparison.prompt, comparison.response_a, comparison.response_b))
     if comparison.id is None and comparison.pair is None and file.has_ids:
         raise InvalidRow("missing id")
     votes: dict[str, Any] = {}
     if file.reading.labeled:
-        of_a, of_b = _digest(prompt, a), _digest(prompt, b)
-        first, second = sorted((of_a, of_b))
-        digest, exchanged = _number(f"{first}{second}"), of_a != first
+        digest, exchanged = pair_digest(prompt, a, b)
         if ranked and exchanged != bool(digest & 1):
             a, b, exchanged = b, a, not exchanged
             comparison = comparison.exchanged()
         key = comparison.pair or (None if file.has_voters else comparison.id)
-        votes = {"key": digest if key is None else _number(key), "digest": digest, "exchanged": exchanged}
+        votes = {"key": digest if key is None else text_number(key), "digest": digest, "exchanged": exchanged}
         votes |= _vote_fields(comparison)
         record_id = comparison.pair or comparison.id or f"{digest:016x}"
     else:
         record_id = comparison.id or name
-    record_id = _LONE_SURROGATE.sub("\ufffd", record_id)
+    record_id = clean_text(record_id) or ""
     return {
         "id": record_id,
-        "id_key": _number(record_id),
+        "id_key": text_number(record_id),
         "prompt": prompt,
         "response_a": a,
         "response_b": b,
-        "language": _clean_text(comparison.language),
+        "language": clean_text(comparison.language),
         "group": prompt_group(comparison.group or prompt),
         "attachments": comparison.attachments,
         **votes,
@@ -140,11 +134,11 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool, name: str) -> 
 def _vote_fields(comparison: Comparison) -> dict[str, Any]:
     """Return the columns of a comparison's votes and models."""
     return {
-        "model_a": _clean_text(comparison.model_a),
-        "model_b": _clean_text(comparison.model_b),
+        "model_a": clean_text(comparison.model_a),
+        "model_b": clean_text(comparison.model_b),
         "shares": [[vote.weight * vote.shares.get(outcome, 0.0) for outcome in OUTCOMES] for vote in comparison.votes],
-        "voters": [_clean_text(vote.voter) for vote in comparison.votes],
-        "times": [_clean_text(vote.time) for vote in comparison.votes],
+        "voters": [clean_text(vote.voter) for vote in comparison.votes],
+        "times": [clean_text(vote.time) for vote in comparison.votes],
     }
 
 
@@ -161,23 +155,3 @@ def _rejected(file: VoteFile, number: int, row: Any, reason: str) -> dict[str, A
         "id": record_id.encode("utf-8", "replace").decode(),
         "raw": raw.encode("utf-8", "replace").decode(),
     }
-
-
-def _clean(turns: Sequence[str | None]) -> list[str | None]:
-    """Return turns with lone surrogates, which no UTF-8 file can hold, as U+FFFD."""
-    return [_clean_text(turn) for turn in turns]
-
-
-def _clean_text(text: str | None) -> str | None:
-    return None if text is None else _LONE_SURROGATE.sub("\ufffd", text)
-
-
-def _digest(prompt: Sequence[str | None], answer: Sequence[str | None]) -> str:
-    text = _TEXT_END.join(
-        _TURN_END.join("\0" if turn is None else turn for turn in turns) for turns in (prompt, answer)
-    )
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _number(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big") >> 1

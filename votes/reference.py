@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from core.registry import EXPORTS, FORMATS
+from core.registry import EXPORTS, FORMATS, VERDICT_FORMATS
 from votes.export import VoteExport
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from votes.format import VoteFormat
+    from votes.verdicts.verdict import VerdictFormat
 
+_PACKAGES = ("votes.formats.", "votes.exports.", "votes.verdicts.formats.")
 _TEXT = """# Vote formats
 
 `data.train` and `data.test` name a file, a folder, a glob or a URI. The format is recognized by the columns or
@@ -68,6 +70,23 @@ data:
   side, the rest is a tie.
 - `both_bad` counts as a tie unless `data.outcomes` names it. The log says so.
 
+## Judges' verdicts
+
+A table of `judges` is recognized by its columns, too. `judges.N.format` forces a format, `judges.N.columns` maps any
+other table. Beside these formats, every format of votes above is read: its voters are the judges. In annotated pairs
+the annotators that are not human are judges, in Label Studio the models of `predictions`.
+
+{verdicts}
+
+- A verdict is the name of a winner, one of `A>>B`, `A>B`, `A=B`, `B>A`, `B>>A`, probabilities, a preference from 1 (A)
+  to 2 (B), or a score of each answer.
+- Verdicts and scores name the record's own A and B, in whichever order the judge saw them. `order` (`ab` or `ba`) says
+  which order that was; without it the order is unknown, and the position has no effect.
+- Rows join by the texts where a table has them, else by the id. Where a table names the models of both answers in the
+  other order than the record, its sides are exchanged.
+- What is no verdict, joins no record, or is a second verdict of a judge on a pair in the same order goes to
+  `judges/quarantine.parquet`, with its reason.
+
 ## Votes for other tools
 
 `tiebreak convert --config FILE --set data.train=VOTES --set convert.to=trl --set convert.output=FILE` writes votes of
@@ -84,14 +103,18 @@ place for it. It is negative where the blend prefers the rejected answer.
 
 def formats_page() -> str:
     """Return the page."""
-    return _TEXT.format(table=_table("format", FORMATS), exports=_table("shape", EXPORTS))
+    return _TEXT.format(
+        table=_table("format", FORMATS), verdicts=_table("format", VERDICT_FORMATS), exports=_table("shape", EXPORTS)
+    )
 
 
-def _table(head: str, members: Iterable[VoteFormat | VoteExport]) -> str:
+def _table(head: str, members: Iterable[VoteFormat | VoteExport | VerdictFormat]) -> str:
     are_exports = head == "shape"
     rows = [f"| {head} |{' file |' * are_exports} what it is | columns or keys |", f"|{'---|' * (3 + are_exports)}"]
     for member in sorted(members, key=lambda member: member.name):
-        if not type(member).__module__.startswith(("votes.formats.", "votes.exports.")):  # a plugin's
+        if not type(member).__module__.startswith(
+            ("votes.formats.", "votes.exports.", "votes.verdicts.formats.")
+        ):  # a plugin's
             continue
         title, _, columns = member.summary.partition(": ")
         ending = f" `{member.ending}` |" if isinstance(member, VoteExport) else ""

@@ -12,7 +12,8 @@ def _path(value: Any) -> Any:  # noqa: ANN401 - raw YAML
     return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
-def _winner(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+def winner_column(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return the settings of a column that is given by its name alone."""
     return {"column": value} if isinstance(value, str | list) else value
 
 
@@ -63,7 +64,7 @@ class Columns(StrictModel):
     prompt: ColumnPath = Field(description="Prompt, such as `question`, or `[messages, 0, content]`.")
     response_a: ColumnPath = Field(description="First answer.")
     response_b: ColumnPath = Field(description="Second answer.")
-    winner: Annotated[WinnerColumn, BeforeValidator(_winner)] | None = Field(
+    winner: Annotated[WinnerColumn, BeforeValidator(winner_column)] | None = Field(
         None, description="Vote: a column with A, B, tie and so on, or `{column: label, map: {1: a, 2: b, 0: tie}}`."
     )
     id: ColumnPath | None = Field(

@@ -1,10 +1,12 @@
 """Define the schema of settings: one strict model for every job. Its sections are in other files of this folder."""
 
 import difflib
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import ClassVar, Final
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
+from core.errors import InputError
 from core.settings.base import StrictModel, check_unique
 from core.settings.blend import Blend
 from core.settings.boosters import Booster
@@ -13,8 +15,11 @@ from core.settings.convert import Convert
 from core.settings.data import Data
 from core.settings.features import Featurize
 from core.settings.finetune import Finetune
+from core.settings.judges import JudgeTable
 from core.settings.llm import Llm
 from core.settings.tune import Search
+
+PANEL: Final = "panel"  # the model of all judges together
 
 
 class Settings(StrictModel):
@@ -30,10 +35,12 @@ class Settings(StrictModel):
     tune: list[Search] = Field(default=[], description="Searches for boosters' parameters.")
     finetune: Finetune = Field(default=Finetune(), description="Models to fine-tune: encoders, and LLMs with LoRA.")
     llms: list[Llm] = Field(default=[], description="Language models that score pairs with vLLM.")
+    judges: list[JudgeTable] = Field(default=[], description="Tables of verdicts that judges gave elsewhere.")
     blend: Blend = Field(default=Blend(), description="How models are blended and calibrated.")
     convert: Convert = Field(default=Convert(), description="Votes in another tool's shape, for the job convert.")
     plan: Plan = Field(default=Plan(), description="Figures of the hardware, from which `--dry-run` estimates times.")
     ray: RayCluster = Field(default=RayCluster(), description="The local Ray cluster that a job starts.")
+    _judge_models: tuple[str, ...] = PrivateAttr(default=())
 
     @property
     def models(self) -> list[str]:
@@ -42,7 +49,35 @@ class Settings(StrictModel):
             (booster.name for booster in self.boosters),
             (encoder.name for encoder in self.finetune.encoders),
         )
-        return [*boosters, *encoders, *(llm.name for llm in self.llms)]
+        return [*boosters, *encoders, *(llm.name for llm in self.llms), *self._judge_models]
+
+    @property
+    def judge_models(self) -> tuple[str, ...]:
+        """Return the names of the judges' models, the panel's the last one. They are known once tables are read."""
+        return self._judge_models
+
+    def with_judges(self, names: Sequence[str]) -> "Settings":
+        """Return the settings with the judges of its tables among the models, and the panel of several judges.
+
+        Raises InputError if names of models clash, or if the blend names an unknown model.
+        """
+        models = (*names, PANEL) if len(names) > 1 else tuple(names)
+        known = {*self.models, *(model.name for model in self.finetune.llms), "blend"} - {*self._judge_models}
+        for name in models:
+            if name in known:
+                raise InputError(
+                    f"a judge and a model share the name {name!r}", "judges", "rename the model, or the judge."
+                )
+        settings = self.model_copy()
+        settings._judge_models = models
+        unknown = [name for name in self.blend.models or [] if name not in settings.models]
+        if unknown:
+            raise InputError(
+                f"the blend names an unknown model {unknown[0]!r}",
+                "blend.models",
+                f"the models are {', '.join(settings.models)}.",
+            )
+        return settings
 
     @property
     def partial(self) -> dict[str, list[int]]:
@@ -105,7 +140,7 @@ class Settings(StrictModel):
                         f"earlier language model that predicts all folds: {', '.join(names) or 'none'}"
                     )
         for name in self.blend.models or []:
-            if name not in self.models:
+            if name not in self.models and not self.judges:  # with_judges checks it once the judges are known
                 raise ValueError(
                     f"the blend names an unknown model {name!r}; models: {', '.join(self.models) or 'none'}"
                 )
@@ -114,7 +149,12 @@ class Settings(StrictModel):
                     f"the blend needs predictions for all folds, but {name!r} has only those of {self.partial[name]}"
                 )
         preset = self.blend.preset
-        if self.blend.submission == "preset" and self.blended and not any(preset.get(name, 0) for name in self.blended):
+        if (
+            self.blend.submission == "preset"
+            and self.blended
+            and not self.judges
+            and not any(preset.get(name, 0) for name in self.blended)
+        ):
             raise ValueError(f"the submitted preset names none of the models {', '.join(self.blended)}")
         encoders, llms = [model.name for model in self.finetune.encoders], [model.name for model in self.llms]
         taught = {model.name: model.teacher.model for model in self.finetune.models if model.teacher}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from metrics.scores import log_loss, record_log_loss
 if TYPE_CHECKING:
     from core.arrays import Probabilities
 
+ALL_JUDGES: Final = "all judges"
 _LENGTH, _PRIOR = "the influence of length", "the class prior"  # next to the models' names, which hold no space
 
 
@@ -54,7 +55,10 @@ def score_blends(training: BlendInputs, recipes: dict[BlendName, BlendRecipe], s
     score, leave_out, nest = (ray.remote(num_cpus=1)(work) for work in (_score, predict_nested_without, predict_nested))
     submitted = recipes[submission]
     blends = {name: score.remote(shared, recipe, name == submission) for name, recipe in recipes.items()}
-    without = {model: leave_out.remote(shared, submitted, model) for model in training.models}
+    parts: dict[str, tuple[str, ...]] = {model: (model,) for model in training.models}
+    if len(training.judges) > 1:
+        parts[ALL_JUDGES] = training.judges
+    without = {name: leave_out.remote(shared, submitted, models) for name, models in parts.items()}
     with_length = None
     if submitted.length_debias:
         with_length = nest.remote(shared, dataclasses.replace(submitted, length_debias=False))

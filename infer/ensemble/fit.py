@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
+from core.settings.schema import PANEL
 from infer.ensemble.blender import Blender
 from infer.ensemble.calibration import (
     CALIBRATION_METHODS,
@@ -79,15 +80,33 @@ class BlendInputs:
     predictions: Probabilities  # (models, n, k), a row for each row of the votes
     votes: Votes  # its folds are the parts of `nested_parts`
     facts: RecordFacts
+    judges: tuple[str, ...] = ()  # models that predict from judges' verdicts, which new pairs may lack
+    panels: Mapping[str, Probabilities] = dataclasses.field(default_factory=dict)  # (n, k) of the panel without a judge
 
     def take(self, rows: Mask) -> BlendInputs:
         """Return the records of a mask (n,)."""
-        return BlendInputs(self.models, self.predictions[:, rows], self.votes.take(rows), self.facts.take(rows))
+        return dataclasses.replace(
+            self,
+            predictions=self.predictions[:, rows],
+            votes=self.votes.take(rows),
+            facts=self.facts.take(rows),
+            panels={judge: values[rows] for judge, values in self.panels.items()},
+        )
 
     def only(self, models: tuple[str, ...]) -> BlendInputs:
         """Return the same records with the predictions of some models."""
         predictions = self.predictions[[self.models.index(name) for name in models]]
-        return dataclasses.replace(self, models=models, predictions=predictions)
+        judges = tuple(name for name in self.judges if name in models)
+        return dataclasses.replace(self, models=models, predictions=predictions, judges=judges)
+
+    def without(self, left_out: Collection[str]) -> BlendInputs:
+        """Return the same records without some models; the panel does without a judge among them, too."""
+        models = tuple(name for name in self.models if name not in left_out)
+        predictions = self.predictions
+        for judge in self.panels.keys() & {*left_out} if PANEL in models else ():
+            predictions = predictions.copy()
+            predictions[self.models.index(PANEL)] = self.panels[judge]
+        return dataclasses.replace(self, predictions=predictions).only(models)
 
 
 def nested_parts(folds: Folds, groups: Groups) -> Folds:
@@ -141,7 +160,36 @@ def _one_thread() -> Iterator[None]:
 def fit_blend(training: BlendInputs, recipe: BlendRecipe) -> FittedBlend:
     """Fit a blend. Raises ValueError if no model predicts a record, or if a preset names none of the models."""
     with _one_thread():
-        return _fit_after_pool(training, recipe, _fit_pool(training, recipe))
+        return _fit(training, recipe).fitted
+
+
+class _Fit(NamedTuple):
+    """A fitted blend, with the pool behind it and the votes that it is fitted to."""
+
+    fitted: FittedBlend
+    pooled: CrossFittedPool
+    votes: Votes
+
+
+def _fit(training: BlendInputs, recipe: BlendRecipe) -> _Fit:
+    """Fit a blend; next to judges, one without them, for records on which no judge gave a verdict.
+
+    The weights beside judges do not fit a record without verdicts: they are those of the texts' part of the evidence.
+    """
+    seen = training
+    if training.judges:
+        judged = np.asarray(prediction_mask(training.only(training.judges).predictions).any(axis=0))
+        if len(np.unique(training.votes.folds[judged])) > 1:
+            seen = training.take(judged)
+    pooled = _fit_pool(seen, recipe)
+    fitted = _fit_after_pool(seen, recipe, pooled)
+    others = tuple(name for name in training.models if name not in training.judges)
+    if training.judges and others and (recipe.blend != "preset" or any(recipe.preset.get(name, 0) for name in others)):
+        rest = training.only(others)
+        without = _fit_after_pool(rest, recipe, _fit_pool(rest, recipe)).blender
+        blender = dataclasses.replace(fitted.blender, judges=training.judges, without_judges=without)
+        fitted = dataclasses.replace(fitted, blender=blender)
+    return _Fit(fitted, pooled, seen.votes)
 
 
 def _fit_pool(training: BlendInputs, recipe: BlendRecipe) -> CrossFittedPool:
@@ -200,22 +248,21 @@ def predict_nested(training: BlendInputs, recipe: BlendRecipe) -> NestedPredicti
         for part in np.unique(training.votes.folds):
             held_out = training.votes.folds == part
             remainder, scored = training.take(~held_out), training.take(held_out)
-            pooled = _fit_pool(remainder, recipe)
-            blender = _fit_after_pool(remainder, recipe, pooled).blender
-            blended[held_out] = blender.predict(scored.predictions, scored.facts)
+            fitted, pooled, votes = _fit(remainder, recipe)
+            blended[held_out] = fitted.blender.predict(scored.predictions, scored.facts)
             raw = pool_predictions(pooled.pool, scored.predictions, pooled.weights)
             for method, values in calibrated.items():
-                values[held_out] = fit_calibration(method, pooled.out_of_fold, remainder.votes).apply(raw)
+                values[held_out] = fit_calibration(method, pooled.out_of_fold, votes).apply(raw)
     return NestedPredictions(blended, calibrated)
 
 
-def predict_nested_without(training: BlendInputs, recipe: BlendRecipe, model: str) -> Probabilities:
-    """Return predictions (n, k) of the blend without a model; the class prior where no other model predicts."""
-    remaining = tuple(name for name in training.models if name != model)
+def predict_nested_without(training: BlendInputs, recipe: BlendRecipe, left_out: Collection[str]) -> Probabilities:
+    """Return predictions (n, k) of the blend without some models; the class prior where no other model predicts."""
+    rest = training.without(left_out)
     if recipe.blend == "preset":
-        remaining = tuple(name for name in remaining if recipe.preset.get(name, 0) > 0)
-    predicted = np.asarray(prediction_mask(training.only(remaining).predictions).any(axis=0))
+        rest = rest.only(tuple(name for name in rest.models if recipe.preset.get(name, 0) > 0))
+    predicted = np.asarray(prediction_mask(rest.predictions).any(axis=0))
     blended = class_prior_baseline(training.votes)
     if predicted.any():
-        blended[predicted] = predict_nested(training.only(remaining).take(predicted), recipe).blend
+        blended[predicted] = predict_nested(rest.take(predicted), recipe).blend
     return blended

@@ -12,6 +12,7 @@ from core.errors import InputError
 from core.stage import Stage
 from infer.ensemble.fit import BLEND_NAMES, BlendInputs, BlendName, BlendRecipe, nested_parts
 from infer.ensemble.pools import prediction_mask
+from infer.judges.models import panels_without
 from votes import predictions
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def blend_stage(run: Run, records: Records) -> Stage:
 
 def require_blended_models(run: Run) -> None:
     """Raise InputError if the settings name no model that can be blended."""
-    if not run.settings.blended:
+    if not run.settings.blended and not (run.settings.judges and not run.settings.judge_models):
         raise InputError(
             "no model to blend that predicts every fold",
             where="boosters, encoders, llms",
@@ -96,4 +97,11 @@ def read_training(run: Run, records: Records, facts: RecordFacts) -> BlendInputs
     parts = nested_parts(votes.folds, votes.groups)
     # take keeps the order in memory, and with it the last bits of sums; an index would not.
     of_models = np.take(read_models(run, records, models, "train"), votes.records, axis=1)
-    return BlendInputs(tuple(models), of_models, dataclasses.replace(votes, folds=parts), facts.take(votes.records))
+    return BlendInputs(
+        tuple(models),
+        of_models,
+        dataclasses.replace(votes, folds=parts),
+        facts.take(votes.records),
+        judges=tuple(name for name in run.settings.judge_models if name in models),
+        panels={name: values[votes.records] for name, values in panels_without(run).items() if name in models},
+    )

@@ -12,7 +12,7 @@ from votes.format import Reading, Row, VoteFormat, cell, compare_answers, text, 
 
 @FORMATS.register
 class AnnotatedPairsFormat(VoteFormat):
-    """Votes are those of annotators of the type human. Without any, all annotators vote."""
+    """Votes are those of annotators of the type human, verdicts those of others. Without any, all annotators vote."""
 
     name = "annotated_pairs"
     summary = "annotated-pairs 2.0: comparisons with prompt, response_a, response_b, annotations"
@@ -44,7 +44,9 @@ def _votes(row: Row, reading: Reading) -> Sequence[Vote]:
     annotations = {
         name: annotation.get("pref")
         for name, annotation in cell(row, "annotations").items()
-        if isinstance(annotation, dict) and annotation.get("pref") is not None and (name in people or not people)
+        if isinstance(annotation, dict)
+        and annotation.get("pref") is not None
+        and (not people or (name in people) != reading.judges)
     }
     if not annotations:
         raise InvalidRow("no winner")

@@ -30,18 +30,22 @@ class LabelStudioFormat(VoteFormat):
     summary = "Label Studio JSON: data, annotations"
     texts = frozenset({"data"})
     votes = frozenset({"annotations"})
+    others = frozenset({"predictions"})
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a task."""
         data = cell(row, "data")
         if not isinstance(data, dict):
             raise InvalidRow("data is not an object")
-        annotations = cell(row, "annotations") if reading.labeled else []
+        annotations = _annotations(row, reading) if reading.labeled else []
         results = [(annotation, _result(annotation)) for annotation in annotations]
         names = next((str(result["to_name"]).split(",") for _, result in results if result.get("to_name")), [])
         prompt, a, b = find_texts(data, names)
         votes = [
-            Vote({winner_outcome(result["value"].get("selected")): 1.0}, _voter(annotation.get("completed_by")))
+            Vote(
+                {winner_outcome(result["value"].get("selected")): 1.0},
+                _voter(annotation.get("completed_by", annotation.get("model_version"))),
+            )
             for annotation, result in results
             if result
         ]
@@ -86,6 +90,12 @@ def find_texts(data: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any,
     if pair is None or prompt is None:
         raise InvalidRow("the task has no prompt and two answers under known names")
     return prompt, data[pair[0]], data[pair[1]]
+
+
+def _annotations(row: Row, reading: Reading) -> Sequence[Mapping[str, Any]]:
+    """Return people's annotations; those of models, in `predictions`, if judges are read and there are any."""
+    predictions: Sequence[Mapping[str, Any]] = row.get("predictions") or ()
+    return predictions if reading.judges and predictions else cell(row, "annotations")
 
 
 def _result(annotation: Mapping[str, Any]) -> dict[str, Any]:

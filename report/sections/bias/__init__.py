@@ -54,12 +54,13 @@ class BiasSection(ReportSection):
 def averages_both_orders(settings: Settings) -> dict[str, bool]:
     """Return by model whether it predicts the mean over both orders, so that exchanging answers exchanges P(A), P(B).
 
-    Fine-tuned encoders always do.
+    Fine-tuned encoders always do, and judges' models.
     """
     averages = {
         booster.name: booster.swaps or ENGINES.get(booster.engine).swap_consistent for booster in settings.boosters
     }
     averages |= {encoder.name: True for encoder in settings.finetune.encoders}
+    averages |= dict.fromkeys(settings.judge_models, True)
     for llm in settings.llms:  # the cheaper model of a cascade, which predicts some of its records, comes earlier
         averages[llm.name] = llm.swap == "both" and (llm.cascade is None or averages[llm.cascade.model])
     return averages

@@ -1,0 +1,1 @@
+"""Judges as models: calibrations of verdicts that were made elsewhere."""

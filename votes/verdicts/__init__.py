@@ -1,0 +1,1 @@
+"""Judges' verdicts from elsewhere: read tables of them, and join them to the records."""

@@ -1,0 +1,1 @@
+"""Verdict formats, one file each."""
