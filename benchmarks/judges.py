@@ -4,7 +4,8 @@ Run as: python -m benchmarks.judges --votes votes.csv --judges verdicts.csv [--j
 
 It runs the pipeline of the config with the judges. It prints the nested log loss and accuracy of the blend, and the
 gain of each judge and of all of them. Then it fits the panel with other penalties, over several divisions into folds.
-Last it gives each judge's verdicts to other records, many times: such judges must gain nothing.
+Then it compares the judges alone with all models. Last it gives each judge's verdicts to other records, many times:
+such judges must gain nothing.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ from core.settings.loader import load_settings
 from core.settings.schema import PANEL
 from infer.ensemble.fit import BlendRecipe, predict_nested
 from infer.ensemble.record_facts import read_record_facts
-from infer.ensemble.stage import read_training
-from infer.judges.evidence import Scale, evidence_by_judge, panel_evidence
+from infer.ensemble.stage import blend_recipes, read_training
 from infer.judges.models import judge_models, out_of_fold
 from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import accuracy, log_loss, record_log_loss
 from votes.folds import assign_folds
 from votes.records import open_records
+from votes.verdicts.evidence import Scale, evidence_by_judge, panel_evidence
 from votes.verdicts.joined import open_verdicts, with_judges
 
 if TYPE_CHECKING:
@@ -67,7 +68,12 @@ def main() -> None:
         verdicts = open_verdicts(run, records)
         assert verdicts is not None
         _print_penalties(records, verdicts, options.penalties, options.divisions)
-        _print_shuffles(run, records, verdicts, options.shuffles)
+        connect(run)
+        run = with_judges(run, records)
+        training = read_training(run, records, read_record_facts(records, ["train"])["train"])
+        recipe = blend_recipes(run.settings)[run.settings.blend.submission]
+        _print_gain_of_texts(training, recipe)
+        _print_shuffles(records, verdicts, training, recipe, options.shuffles)
 
 
 def _print_gains(folder: Path) -> None:
@@ -100,16 +106,29 @@ def _print_penalties(records: Records, verdicts: Verdicts, penalties: list[float
         print(f"  {penalty:5g}: {np.mean(losses):.4f}")
 
 
-def _print_shuffles(run: Run, records: Records, verdicts: Verdicts, draws: int) -> None:
+def _print_gain_of_texts(training: BlendInputs, recipe: BlendRecipe) -> None:
+    """Print the loss of judges alone, and the gain of the other models beside them. Both blends are nested."""
+    if set(training.models) == set(training.judges):
+        return
+    rated = np.asarray(~np.isnan(training.only(training.judges).predictions[:, :, 0]).all(axis=0))
+    rated_only = training.take(rated)
+    votes = rated_only.votes
+    alone = record_log_loss(predict_nested(rated_only.only(training.judges), recipe).blend, votes.labels)
+    together = record_log_loss(predict_nested(training, recipe).blend[rated], votes.labels)
+    gain = alone - together
+    interval = percentile_interval(bootstrap_means(gain[:, None], votes.groups, votes.weights)[:, 0])
+    print(f"judges alone: {votes.mean(alone):.4f}; with all models on the same votes: {votes.mean(together):.4f}")
+    print(f"  gain of the other models {votes.mean(gain):+.4f} ({interval[0]:+.4f} to {interval[1]:+.4f})")
+
+
+def _print_shuffles(
+    records: Records, verdicts: Verdicts, training: BlendInputs, recipe: BlendRecipe, draws: int
+) -> None:
     """Print the gain of judges whose verdicts were given to other records."""
-    connect(run)
-    run = with_judges(run, records)
-    training = read_training(run, records, read_record_facts(records, ["train"])["train"])
     others = tuple(name for name in training.models if name not in training.judges)
     if not others:
         print("no model without judges: nothing to compare shuffled verdicts with")
         return
-    recipe = BlendRecipe()
     votes = training.votes
     alone = predict_nested(training.only(others), recipe).blend
     before = record_log_loss(alone, votes.labels)
@@ -117,7 +136,7 @@ def _print_shuffles(run: Run, records: Records, verdicts: Verdicts, draws: int) 
     excluding = 0
     for draw in range(draws):
         shuffled = _shuffled(verdicts.read("train"), records.rows("train"), np.random.default_rng(draw))
-        after = record_log_loss(_nested_with(training, records, verdicts, shuffled), votes.labels)
+        after = record_log_loss(_nested_with(training, records, verdicts, shuffled, recipe), votes.labels)
         samples = bootstrap_means((before - after)[:, None], votes.groups, votes.weights, seed=draw)
         low, high = percentile_interval(samples[:, 0])
         excluding += low > 0
@@ -136,7 +155,9 @@ def _shuffled(verdicts: pa.Table, records: int, rng: np.random.Generator) -> pa.
     return pa.concat_tables(parts)
 
 
-def _nested_with(training: BlendInputs, records: Records, verdicts: Verdicts, table: pa.Table) -> Any:  # noqa: ANN401
+def _nested_with(
+    training: BlendInputs, records: Records, verdicts: Verdicts, table: pa.Table, recipe: BlendRecipe
+) -> Any:  # noqa: ANN401
     """Return the nested blend (m, k) with other verdicts in place of the judges' own."""
     scales = {judge: Scale.of(table.filter(pc.equal(table["judge"], judge))) for judge in verdicts.judges.values()}
     by_judge = evidence_by_judge(table, records.rows("train"), scales)
@@ -145,7 +166,7 @@ def _nested_with(training: BlendInputs, records: Records, verdicts: Verdicts, ta
     for model in judge_models(verdicts):
         predicted = out_of_fold(model.evidence(by_judge), votes, folds)
         predictions[training.models.index(model.name)] = predicted[training.votes.records]
-    return predict_nested(dataclasses.replace(training, predictions=predictions, panels={}), BlendRecipe()).blend
+    return predict_nested(dataclasses.replace(training, predictions=predictions, panels={}), recipe).blend
 
 
 def _evidence(table: pa.Table, records: Records, verdicts: Verdicts) -> Any:  # noqa: ANN401 - Evidence

@@ -1,8 +1,10 @@
-"""Identify the model behind a name, for the fingerprints of its outputs."""
+"""Identify models and tables, for the fingerprints of what depends on them."""
 
 import hashlib
 import importlib.metadata
 import os
+
+import pyarrow as pa
 
 _CHUNK = 1 << 20
 
@@ -26,3 +28,11 @@ def model_identity(location: str, package: str | None = None) -> str:
                 while chunk := file.read(_CHUNK):
                     digest.update(chunk)
     return digest.hexdigest()
+
+
+def table_digest(table: pa.Table) -> str:
+    """Return a digest of a table's columns and values, in their order."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.blake2b(sink.getvalue(), digest_size=16).hexdigest()

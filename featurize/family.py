@@ -1,7 +1,7 @@
 """Define the base classes of feature families. A family is one class in one file of featurize/families, or in a plugin.
 A family turns the texts of a shard into columns (`transform`) and describes these columns (`block`). A family may be
 fitted on the training records in one of two ways. It counts shard by shard (`counters`), or it reads all texts as one
-stream (`fit`). Other families implement neither.
+stream (`fit`). Other families implement neither. Numbers that are joined to records are in featurize.joined.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from core.arrays import Floats
+    from core.run import Run
     from core.storage import Folder
     from featurize.outputs import FeatureJob, Output
     from featurize.text import DistinctTexts, Text
@@ -112,12 +113,16 @@ class FeatureFamily(ABC):
     def block(self, entry: FamilyEntry, output: Output, folder: Folder) -> Block:
         """Return an entry's columns, those of finished features in `folder`."""
 
-    @abstractmethod
+    def joined_digests(self, run: Run) -> Mapping[str, str]:
+        """Return digests by split of what is joined to the records, where files depend on more than their texts."""
+        return {}
+
     def transform(self, distinct: DistinctTexts, entry: FamilyEntry, fitted: Any) -> Mapping[str, Any]:  # noqa: ANN401
         """Return the columns of a shard's file, Arrow or NumPy arrays of n values.
 
         `fitted` is what `read_fitted` returns.
         """
+        raise NotImplementedError(f"{self.name} has neither makes_own_files nor a method transform")
 
     def read_fitted(self, output: Output, folder: Folder) -> Any:  # noqa: ANN401
         """Return the fitted state of an output, or None for a family without `fit` or counters. `folder` is features/.

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def build_features(run: Run) -> list[StageResult]:
     """Write every configured feature file, for every split."""
     records = open_records(run)
-    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run, records)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -56,7 +56,7 @@ def build_features(run: Run) -> list[StageResult]:
 
 def featurize_new_records(run: Run, records: Records, fitted: Folder) -> StageResult:
     """Write the features of new records, with the fitted state of another run's features/."""
-    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run, records)
     stage = features_stage(run, records, outputs)
     manifest = None if run.force else stage.manifest()
     if manifest is not None:
@@ -81,13 +81,12 @@ def _begin(
     for request in family_requests(run.settings.featurize):
         require_capacity(request)
     return FeatureJob(
+        run=run,
         records=records,
         fitted=stage.folder if fitted is None else fitted,
         target=stage.folder,
         outputs={output.folder: output for output in outputs},
         items=[{"split": split, "shard": name.partition("/")[2]} for split in splits for name in records.shards(split)],
-        seed=run.settings.seed,
-        redo=run.force,
     )
 
 

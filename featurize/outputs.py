@@ -29,7 +29,7 @@ class Output:
     """The files of one folder below features/, for the entries that share it, and the fingerprints they must carry.
 
     What is fitted, and the training records' files, depend on the training records alone. Other records' files depend
-    on those records as well.
+    on those records as well. Files of numbers that are joined to records depend on these numbers.
     """
 
     folder: str
@@ -117,13 +117,22 @@ class Output:
 class FeatureJob:
     """The files to make, and what families need to make them."""
 
+    run: Run
     records: Records
     fitted: Folder  # features/ of the run that fits on its training records
     target: Folder  # features/ that gets the files; the same folder, or that of a run that only predicts
     outputs: Mapping[str, Output]  # by folder
     items: list[Item]  # the shards
-    seed: int
-    redo: bool
+
+    @property
+    def seed(self) -> int:
+        """Seed of every random choice."""
+        return self.run.settings.seed
+
+    @property
+    def redo(self) -> bool:
+        """Whether finished files are made again."""
+        return self.run.force
 
     @property
     def fits(self) -> bool:
@@ -155,31 +164,39 @@ def feature_settings(featurize: Featurize) -> dict[str, Any]:
     return {entry.entry_name: entry.matrix_settings() for entry in featurize.families}
 
 
-def plan_outputs(featurize: Featurize, records: Records, seed: int) -> list[Output]:
+def plan_outputs(run: Run, records: Records) -> list[Output]:
     """Return the configured outputs, in the order of their first entries.
 
-    Raises InputError if a model that the settings name is not installed.
+    Raises InputError if a model that the settings name is not installed, or a stage that a family reads is missing.
     """
     specs: dict[str, list[Any]] = {}
+    joined: dict[str, Mapping[str, str]] = {}
     entries: dict[str, list[FamilyEntry]] = {}
     fitted_names: dict[str, str | None] = {}
-    for entry in featurize.families:
+    for entry in run.settings.featurize.families:
         family = entry_family(entry)
-        files = family.files(entry, seed)  # first: it names what is not installed
+        files = family.files(entry, run.settings.seed)  # first: it names what is not installed
         code = [entry.family, family.version, plugin_digest(family), require_versions(family.libraries)]
         for spec in files:
             specs.setdefault(spec.folder, []).append([*code, spec.depends_on])
             entries.setdefault(spec.folder, []).append(entry)
             fitted_names[spec.folder] = spec.fitted
+            joined[spec.folder] = family.joined_digests(run)
     outputs = []
     for folder, dependencies in specs.items():
-        of_train = fingerprint([text.VERSION, folder, dependencies, records.fingerprint_of("train")])
-        by_split = {
-            split: of_train if split == "train" else fingerprint([of_train, records.fingerprint_of(split)])
-            for split in [*records.splits, *records.sources]
-        }
+        of_train = fingerprint(
+            [text.VERSION, folder, dependencies, records.fingerprint_of("train"), *_digests(joined[folder], "train")]
+        )
+        by_split = {}
+        for split in [*records.splits, *records.sources]:
+            parts = [] if split == "train" else [records.fingerprint_of(split), *_digests(joined[folder], split)]
+            by_split[split] = fingerprint([of_train, *parts]) if parts else of_train
         outputs.append(Output(folder, tuple(entries[folder]), of_train, by_split, fitted_names[folder]))
     return outputs
+
+
+def _digests(joined: Mapping[str, str], split: str) -> list[str]:
+    return [joined[split]] if split in joined else []
 
 
 def features_stage(run: Run, records: Records, outputs: Sequence[Output]) -> Stage:

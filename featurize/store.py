@@ -34,7 +34,7 @@ class FeatureStore:
         Raises InputError if they are missing, or were built with other settings. The message names the first setting or
         version that differs.
         """
-        outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
+        outputs = plan_outputs(run, records)
         stage = features_stage(run, records, outputs)
         stage.require("featurize")
         folder = stage.folder

@@ -5,19 +5,33 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from core.errors import InputError
+from core.run import Run
+from core.settings.loader import load_settings
 from core.stage import read_manifest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from core.run import Run, StageResult
+    from core.run import StageResult
     from core.settings.schema import Settings
     from votes.records import Records
 
     # Writes predictions/<name> of new records, in the folder of another run with the same settings.
     Predictor = Callable[[Run, Records], list[StageResult]]
     Stamps = dict[str, tuple[Any, Any]]
+
+
+def as_trained(run: Run) -> Run:
+    """Return a finished run with the tables that it was trained with: `run` may name those of new pairs.
+
+    --force never reaches the finished run.
+    """
+    file, settings = "settings.json", run.settings
+    if run.folder.exists(file):
+        saved = load_settings(run.folder.read_bytes(file).decode(), f"{run.folder}/{file}")
+        settings = settings.model_copy(update={"judges": saved.judges, "features": saved.features})
+    return Run(settings)
 
 
 def with_cheaper_models(settings: Settings, names: Sequence[str]) -> list[str]:

@@ -13,8 +13,8 @@ from core import logs
 from core.errors import InputError
 from core.ray_session import run_on_worker
 from core.run import StageResult
+from core.settings.features import JUDGES
 from core.stage import Stage, fingerprint
-from infer.ensemble.analysis import ALL_JUDGES
 from infer.ensemble.outputs import write_test_predictions
 from infer.ensemble.pools import prediction_mask
 from infer.ensemble.record_facts import read_record_facts
@@ -44,15 +44,25 @@ def require_location(settings: Settings) -> str:
     return settings.data.test
 
 
-def prediction_name(location: str, digests: Mapping[str, str]) -> str:
-    """Return the folder name for the pairs of some files: the location's stem and a digest of the contents."""
+def prediction_name(
+    location: str, digests: Mapping[str, str], settings: Settings, tables: Mapping[str, Sequence[Any]]
+) -> str:
+    """Return the folder name for the pairs of some files: the location's stem and a digest of the contents.
+
+    The digest is also one of the `tables` by setting, where they are not those of the finished run's settings.
+    """
+    other = {
+        name: fingerprint([table.model_dump(mode="json") for table in given])
+        for name, given in tables.items()
+        if list(given) != getattr(settings, name)
+    }
     stem = os.path.basename(location.partition("?")[0].rstrip("/"))
     for ending in sorted(ENDINGS, key=len, reverse=True):
         if stem.lower().endswith(ending):
             stem = stem[: -len(ending)]
             break
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", stem).strip("-")
-    return f"{stem or 'pairs'}-{fingerprint(dict(digests))[:_DIGEST_CHARACTERS]}"
+    return f"{stem or 'pairs'}-{fingerprint({**digests, **other})[:_DIGEST_CHARACTERS]}"
 
 
 def training_digests(records: Records) -> dict[str, str]:
@@ -61,14 +71,15 @@ def training_digests(records: Records) -> dict[str, str]:
 
 
 def weighted_models(blender: Blender) -> list[str]:
-    """Return the models with a weight, also in the blend without judges.
+    """Return the models with a weight, also in the blend without judges, and all judges beside it.
 
-    If no model has one, the blend is uniform, and all models count.
+    Judges without a weight tell which blend a pair gets. If no model has one, all models count alike.
     """
     weighted = [model for model, weight in zip(blender.models, blender.weights, strict=True) if weight]
     if blender.without_judges is not None:
         others = weighted_models(blender.without_judges)
-        return [model for model in blender.models if model in {*others, *(weighted or blender.models)}]
+        kept = {*others, *blender.judges, *(weighted or blender.models)}
+        return [model for model in blender.models if model in kept]
     return weighted or list(blender.models)
 
 
@@ -93,7 +104,8 @@ def log_excluded_models(settings: Settings, blender: Blender, skipped: Sequence[
 def judges_left_out(run: Run, records: Records, blender: Blender, analysis: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return how many new pairs have no verdict, and what the log loss without judges costs; None if all have one.
 
-    `blender` has the models that predict the new pairs. The cost is that on training records, out-of-fold.
+    `blender` has the models that predict the new pairs. The cost is that on training records, out-of-fold. Boosters
+    with the family `judges` have seen verdicts there. So it is not known what they lose without them.
     """
     if not blender.judges:
         return None
@@ -101,8 +113,14 @@ def judges_left_out(run: Run, records: Records, blender: Blender, analysis: Mapp
     pairs = int((~prediction_mask(np.stack(of_judges)).any(axis=0)).sum())
     if not pairs:
         return None
-    score = analysis["without"].get(ALL_JUDGES, analysis["without"][blender.judges[0]])
-    return {"pairs": pairs, "cost": score["gain"], "cost_ci95": score["gain_ci95"]}
+    score = analysis["verdicts"]
+    settings = run.settings
+    seen_by = [
+        booster.name
+        for booster in settings.boosters
+        if booster.name in blender.models and JUDGES in (booster.features or settings.featurize.names)
+    ]
+    return {"pairs": pairs, "cost": score["gain"], "cost_ci95": score["gain_ci95"], "seen_by": seen_by}
 
 
 def blend_new_pairs(run: Run, records: Records, blender: Blender, blend: str, extra: Mapping[str, Any]) -> StageResult:
@@ -147,7 +165,10 @@ def _judge_notes(manifest: Mapping[str, Any]) -> list[str]:
     if left_out is None:
         return []
     low, high = left_out["cost_ci95"]
+    cost = f"costs {left_out['cost']:+.4f} of log loss ({low:+.4f} to {high:+.4f}) in training"
+    if left_out["seen_by"]:
+        cost = f"has an unknown cost, since {', '.join(left_out['seen_by'])} learnt from verdicts"
     return [
         f"{left_out['pairs']:,} of {manifest['rows']['test']:,} pairs have no verdict: the blend without judges "
-        f"predicts them, which costs {left_out['cost']:+.4f} of log loss ({low:+.4f} to {high:+.4f}) in training"
+        f"predicts them, which {cost}"
     ]

@@ -68,38 +68,39 @@ def evaluator_row(annotations: list[Doubles], votes: Doubles, lengths: Doubles, 
     them are its verdicts in both orders. `votes` (n, k) are people's, `lengths` (n, 2) the answers' in characters and
     `lists` (n, 2) whether they have a list.
 
-    As in `analyze.py` of tatsu-lab/alpaca_eval: agreement is 1 - |difference of preferences|, of one annotation with
-    the median of people's votes, in the mean over the two middle ones. Bias is the disagreement of the mean
-    annotation, and Variance that of one annotation with the others: both need several. The probability of preferring
-    the longer answer is over pairs whose lengths differ by more than 30 characters; a tie is no preference.
+    As in `analyze.py` and `metrics/helpers.py` of tatsu-lab/alpaca_eval: agreement is 1 - |difference of preferences|,
+    of one annotation with the mode of people's votes. Bias is the disagreement of the mode of the annotations, and
+    Variance that of one annotation with another: both need several. AlpacaEval draws one of several modes. This is the
+    mean over them, which is what a draw gives on average. The probability of preferring the longer answer is over pairs
+    whose lengths differ by more than 30 characters; a tie is no preference.
     """
-    by_annotation = [preferences(shares) for shares in annotations]
-    stacked = np.stack(by_annotation)
+    stacked = np.stack([preferences(shares) for shares in annotations])
     present = ~np.isnan(stacked)
-    agreements = np.where(present, 1 - _distance(np.nan_to_num(stacked, nan=1.5), votes), 0.0)
-    first = np.where(present[0], stacked[0], stacked[-1])
-    known = ~np.isnan(first)
+    from_votes = _distance(np.nan_to_num(stacked, nan=1.5), votes)
     several = present.sum(axis=0) > 1
     bias = variance = None
     if several.any():
-        mean = stacked[:, several].mean(axis=0)
-        bias = float(_distance(mean[None], votes[several]).mean())
-        variance = float(np.abs(stacked[0, several] - stacked[-1, several]).mean())
+        modes = present & _is_mode(stacked)
+        bias = float(((modes * from_votes).sum(axis=0) / np.maximum(modes.sum(axis=0), 1))[several].mean())
+        pairs = [(one, other) for one in range(len(stacked)) for other in range(one)]
+        both = np.stack([present[one] & present[other] for one, other in pairs])
+        apart = np.stack([np.abs(stacked[one] - stacked[other]) for one, other in pairs])
+        variance = float((np.where(both, apart, 0.0).sum(axis=0)[several] / both.sum(axis=0)[several]).mean())
     longer = np.where(lengths[:, 0] > lengths[:, 1], 1.0, 2.0)
     differs = np.abs(lengths[:, 0] - lengths[:, 1]) > LONGER_BY
     with_list = np.where(lists[:, 0], 1.0, 2.0)
     return {
-        "human_agreement": float(agreements.sum() / present.sum()),
+        "human_agreement": float(1 - from_votes[present].mean()),
         "bias": bias,
         "variance": variance,
-        "prefers_longer": _prefers(first, longer, known & differs),
-        "prefers_lists": _prefers(first, with_list, known & (lists[:, 0] != lists[:, 1])),
-        "prefers_first": float(2 - first[known].mean()),
+        "prefers_longer": _prefers(stacked, longer, present & differs),
+        "prefers_lists": _prefers(stacked, with_list, present & (lists[:, 0] != lists[:, 1])),
+        "prefers_a": float(2 - stacked[present].mean()),
     }
 
 
 def _prefers(preference: Doubles, side: Doubles, rows: Mask) -> float | None:
-    """Return the share of decided preferences (n,) for a side (n,), 1 or 2, among some rows."""
+    """Return the share of decided preferences (a, n) for a side (n,), 1 or 2, among some of them."""
     decided = rows & (preference != 1.5)
     if not decided.any():
         return None
@@ -107,18 +108,19 @@ def _prefers(preference: Doubles, side: Doubles, rows: Mask) -> float | None:
 
 
 def _distance(values: Doubles, votes: Doubles) -> Doubles:
-    """Return the distance (a, n) of preferences (a, n) from the medians of people's votes (n, k), of both in the mean.
+    """Return the mean distance (a, n) of preferences (a, n) from the modes of people's votes (n, k)."""
+    counts = np.concatenate([votes[:, :2], votes[:, 2:].sum(axis=1, keepdims=True)], axis=1)
+    modes = counts >= counts.max(axis=1, keepdims=True) - 1e-12
+    distances = np.abs(values[:, :, None] - np.array([1.0, 2.0, 1.5]))
+    mean: Doubles = (distances * modes).sum(axis=2) / modes.sum(axis=1)
+    return mean
 
-    With an even number of votes there are two medians.
-    """
-    counts = np.stack([votes[:, 0], votes[:, 2:].sum(axis=1), votes[:, 1]], axis=1)
-    cumulated = np.cumsum(counts, axis=1)
-    half = cumulated[:, -1:] / 2
-    scale = np.array([1.0, 1.5, 2.0])
-    low = scale[(cumulated < half - 1e-12).sum(axis=1)]
-    high = scale[(cumulated <= half + 1e-12).sum(axis=1).clip(max=2)]
-    distance: Doubles = (np.abs(values - low) + np.abs(values - high)) / 2
-    return distance
+
+def _is_mode(values: Doubles) -> Mask:
+    """Return which annotations (a, n) are among the most frequent ones of their record; nan is none."""
+    equal = (values[:, None] == values[None]).sum(axis=1)
+    modes: Mask = equal == equal.max(axis=0)
+    return modes
 
 
 def _number(value: Any) -> float | None:  # noqa: ANN401 - a number or an array of one

@@ -19,6 +19,7 @@ from infer.ensemble.stage import blend_stage
 from votes.conversion import convert_records, read_votes, refuse_other_votes
 from votes.predictions import probabilities_from_table
 from votes.records import open_records
+from votes.verdicts.joined import with_judges
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -29,7 +30,7 @@ def convert(run: Run) -> list[StageResult]:
     if run.settings.convert.reads_blend:
         records = open_records(run)
         refuse_other_votes(run, records)
-        blended = blend_stage(run, records).require("blend")
+        blended = blend_stage(with_judges(run, records), records).require("blend")
         name = f"train-{blended['settings']['submission']}.parquet"
         predicted = probabilities_from_table((run.folder / "blend").read_table(name))
         return [convert_records(records, run.settings.convert, predicted)]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from core.stage import read_manifest
 from demo import stages
 from metrics.baselines import class_prior_baseline, length_baseline, uniform_baseline
 from metrics.scores import record_log_loss
@@ -64,6 +65,15 @@ class ReportContext:
     def blend(self) -> Probabilities:
         """Return the probabilities (m, k) of the submitted blend."""
         return self.blends[self.submission]
+
+    def position_effect(self, model: str) -> dict[str, float] | None:
+        """Return the position effect of a model before it averages; None if it was not measured.
+
+        See votes.swap.position_effect.
+        """
+        manifest = read_manifest(self.folder / f"predictions/{model}") or {"metrics": {}}
+        effect: dict[str, float] | None = manifest["metrics"].get("position")
+        return effect
 
     @functools.cached_property
     def blend_losses(self) -> Doubles:

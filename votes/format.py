@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
 from votes.cells import decode_cell, is_broken_messages
 from votes.chat import Message, Rounds, read_content, read_messages, read_transcript, to_rounds
-from votes.comparison import Comparison, InvalidRow, Vote, one_vote
+from votes.comparison import Comparison, InvalidRow, Vote, one_vote, soft_vote
 from votes.schema import TEXTS
 
 if TYPE_CHECKING:
@@ -202,6 +202,19 @@ def number(row: Row, name: str) -> float:
     if math.isnan(result):
         raise InvalidRow(f"{name} is not a number" if value not in (None, "") else f"missing {name}")
     return result
+
+
+def preference(row: Row) -> tuple[Vote, ...]:
+    """Return the votes of a preference from 1 (A) to 2 (B), as AlpacaEval has it: 1.5 and 0 are ties.
+
+    Raises InvalidRow for any other number.
+    """
+    value = number(row, "preference")
+    if value and not 1 <= value <= 2:
+        raise InvalidRow("preference is neither 0 nor between 1 and 2")
+    if value in (0, 1.5):
+        return one_vote("tie")
+    return tuple(soft_vote({"a": 2 - value, "b": value - 1}))
 
 
 def choice(row: Row, name: str, outcomes: Mapping[Any, Outcome]) -> tuple[Vote]:

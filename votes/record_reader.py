@@ -15,7 +15,7 @@ from votes.digests import clean_text, clean_turns, pair_digest, text_number
 from votes.folds import prompt_group
 from votes.readers.files import read_rows
 from votes.readers.rows import BrokenRow
-from votes.schema import QUARANTINE, TEST_RECORDS, TRAIN_RECORDS
+from votes.schema import QUARANTINE, TEST_RECORDS
 from votes.texts import likely_kind
 
 if TYPE_CHECKING:
@@ -23,10 +23,8 @@ if TYPE_CHECKING:
     from votes.recognition import VoteFile
 
 # Columns that one file gives. Position and fold depend on all files and are added later.
-_TEXT_FIELDS = [TEST_RECORDS.field(name) for name in ("id", "prompt", "response_a", "response_b", "language", "group")]
+_TEXT_FIELDS = [field for field in TEST_RECORDS if field.name != "position"]
 _VOTE_FIELDS = [
-    TRAIN_RECORDS.field("model_a"),
-    TRAIN_RECORDS.field("model_b"),
     pa.field("key", pa.int64()),  # rows of one pair share it
     pa.field("digest", pa.int64()),  # of the texts, whichever answer is first
     pa.field("exchanged", pa.bool_()),  # whether A is the second of the answers in the order of their digests
@@ -126,16 +124,16 @@ def _fields(comparison: Comparison, file: VoteFile, ranked: bool, name: str) -> 
         "response_b": b,
         "language": clean_text(comparison.language),
         "group": prompt_group(comparison.group or prompt),
+        "model_a": clean_text(comparison.model_a),
+        "model_b": clean_text(comparison.model_b),
         "attachments": comparison.attachments,
         **votes,
     }
 
 
 def _vote_fields(comparison: Comparison) -> dict[str, Any]:
-    """Return the columns of a comparison's votes and models."""
+    """Return the columns of a comparison's votes."""
     return {
-        "model_a": clean_text(comparison.model_a),
-        "model_b": clean_text(comparison.model_b),
         "shares": [[vote.weight * vote.shares.get(outcome, 0.0) for outcome in OUTCOMES] for vote in comparison.votes],
         "voters": [clean_text(vote.voter) for vote in comparison.votes],
         "times": [clean_text(vote.time) for vote in comparison.votes],

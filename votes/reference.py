@@ -112,9 +112,7 @@ def _table(head: str, members: Iterable[VoteFormat | VoteExport | VerdictFormat]
     are_exports = head == "shape"
     rows = [f"| {head} |{' file |' * are_exports} what it is | columns or keys |", f"|{'---|' * (3 + are_exports)}"]
     for member in sorted(members, key=lambda member: member.name):
-        if not type(member).__module__.startswith(
-            ("votes.formats.", "votes.exports.", "votes.verdicts.formats.")
-        ):  # a plugin's
+        if not type(member).__module__.startswith(_PACKAGES):  # a plugin's
             continue
         title, _, columns = member.summary.partition(": ")
         ending = f" `{member.ending}` |" if isinstance(member, VoteExport) else ""

@@ -28,14 +28,14 @@ TEST_RECORDS: Final = pa.schema(
         ("response_b", _TURNS),
         ("language", pa.string()),  # as the file has it; for the report's slices only
         ("group", pa.int64()),  # hash of the normalized prompt; see votes.folds
+        ("model_a", pa.string()),  # for slices and for joining verdicts; never a feature
+        ("model_b", pa.string()),
     ]
 )
 
 TRAIN_RECORDS: Final = pa.schema(
     [
         *TEST_RECORDS,
-        pa.field("model_a", pa.string()),  # for the report's slices only; never a feature
-        pa.field("model_b", pa.string()),
         pa.field("votes", pa.list_(pa.float64())),  # vote counts, or shares of soft votes, by outcome
         pa.field("training_votes", pa.list_(pa.float64())),  # weighed by reliability; null if all voters weigh alike
         pa.field("voters", pa.int32()),  # votes that the record has

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import BeforeValidator, Field, SerializationInfo, field_serializer, field_validator, model_validator
 
@@ -13,6 +13,10 @@ from core.settings.base import Name, StrictModel, check_unique
 # How boosters see the features of both answers: as columns for each answer, or for A minus B.
 PairView = Literal["pair", "difference"]
 ALL_FAMILIES = "all"
+EXTERNAL: Final = "external"  # the family of the columns of `features`
+JUDGES: Final = "judges"  # the family of verdicts
+_SIDES: Final = ("a", "b")
+_VIEWS: Final = (frozenset(_SIDES), frozenset({"pair"}), frozenset({"difference"}))
 
 
 class FamilyEntry(StrictModel):
@@ -124,4 +128,67 @@ class Featurize(StrictModel):
         for entry in self.families:
             if entry.entry_name != entry.family and entry.entry_name in families:
                 raise ValueError(f"the entry {entry.entry_name!r} of {entry.family} has the name of a family")
+        return self
+
+
+def feature_columns(values: Any) -> Any:  # noqa: ANN401 - raw YAML
+    """Return raw columns as a mapping from a feature to its columns by view.
+
+    In a list of columns, `reward_a` and `reward_b` are the two sides of the feature `reward`.
+    """
+    if isinstance(values, dict):
+        return {name: _by_view(value) for name, value in values.items()}
+    if not isinstance(values, list) or not all(isinstance(name, str) for name in values):
+        return values
+    columns: dict[str, dict[str, str]] = {}
+    for name in values:
+        stem, _, side = name.rpartition("_")
+        if side in _SIDES and stem and {f"{stem}_a", f"{stem}_b"} <= set(values):
+            columns.setdefault(stem, {})[side] = name
+        elif name in columns:
+            raise ValueError(f"the column {name!r} is there twice")
+        else:
+            columns[name] = {"pair": name}
+    return columns
+
+
+def _by_view(value: Any) -> Any:  # noqa: ANN401 - raw YAML
+    if isinstance(value, str):
+        return {"pair": value}
+    if isinstance(value, list) and len(value) == len(_SIDES):
+        return dict(zip(_SIDES, value, strict=True))
+    return value
+
+
+class FeatureTable(StrictModel):
+    """A table of numbers that were computed elsewhere, one row for each pair of answers."""
+
+    path: Annotated[str, Field(min_length=1)] = Field(description="File, folder, glob or URI with an id and numbers.")
+    id: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="Column of the record's id. Default: id, pair_id, record_id, question_id or uid."
+    )
+    columns: (
+        Annotated[
+            dict[
+                Annotated[str, Field(min_length=1)],
+                dict[Literal["a", "b", "pair", "difference"], Annotated[str, Field(min_length=1)]],
+            ],
+            BeforeValidator(feature_columns),
+            Field(min_length=1),
+        ]
+        | None
+    ) = Field(
+        default=None,
+        description=(
+            "Columns to use, as a list of names, or by feature: `reward: [rm_a, rm_b]` for the two answers, "
+            "`cosine: cos` for a number that stays when A and B change places, `{difference: margin}` for one that "
+            "changes its sign. Columns `x_a` and `x_b` of a list are the two sides of `x`. Default: all with numbers."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _views_are_known(self) -> FeatureTable:
+        for name, by_view in (self.columns or {}).items():
+            if frozenset(by_view) not in _VIEWS:
+                raise ValueError(f"the feature {name!r} needs a column, columns of a and b, or a difference")
         return self

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pydantic import Field, PrivateAttr, model_validator
 
@@ -13,7 +13,7 @@ from core.settings.boosters import Booster
 from core.settings.cluster import Plan, RayCluster
 from core.settings.convert import Convert
 from core.settings.data import Data
-from core.settings.features import Featurize
+from core.settings.features import ALL_FAMILIES, EXTERNAL, FeatureTable, Featurize
 from core.settings.finetune import Finetune
 from core.settings.judges import JudgeTable
 from core.settings.llm import Llm
@@ -31,6 +31,10 @@ class Settings(StrictModel):
     seed: int = Field(default=1, ge=0, lt=2**31, description="Seed of every random choice: folds, models, searches.")
     data: Data = Field(default=Data(), description="Votes and pairs, and how they are split into folds and shards.")
     featurize: Featurize = Field(default_factory=Featurize, description="Features of the boosters.")
+    features: list[FeatureTable] = Field(
+        default=[],
+        description="Tables of numbers that were computed elsewhere. They are columns of the family `external`.",
+    )
     boosters: list[Booster] = Field(default=[], description="Models on features: gradient boosting and linear.")
     tune: list[Search] = Field(default=[], description="Searches for boosters' parameters.")
     finetune: Finetune = Field(default=Finetune(), description="Models to fine-tune: encoders, and LLMs with LoRA.")
@@ -64,7 +68,7 @@ class Settings(StrictModel):
         models = (*names, PANEL) if len(names) > 1 else tuple(names)
         known = {*self.models, *(model.name for model in self.finetune.llms), "blend"} - {*self._judge_models}
         for name in models:
-            if name in known:
+            if name in known or (name == PANEL and name in names):
                 raise InputError(
                     f"a judge and a model share the name {name!r}", "judges", "rename the model, or the judge."
                 )
@@ -76,6 +80,12 @@ class Settings(StrictModel):
                 f"the blend names an unknown model {unknown[0]!r}",
                 "blend.models",
                 f"the models are {', '.join(settings.models)}.",
+            )
+        if self.blend.submission == "preset" and not any(self.blend.preset.get(name, 0) for name in settings.blended):
+            raise InputError(
+                "the submitted preset names none of the models",
+                "blend.preset",
+                f"the models are {', '.join(settings.blended)}.",
             )
         return settings
 
@@ -108,6 +118,19 @@ class Settings(StrictModel):
         for _ in self.models:  # chains are as long as there are models, at most
             names |= {name for name, sources in sources_of.items() if names & sources}
         return [name for name in self.models if name in names]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offer_external_features(cls, values: Any) -> Any:  # noqa: ANN401 - raw YAML
+        """Name the family of the tables in `features`, where `featurize.families` does not."""
+        if not isinstance(values, dict) or not values.get("features"):
+            return values
+        featurize = values.get("featurize", {})
+        families = featurize.get("families", ALL_FAMILIES) if isinstance(featurize, dict) else None
+        entries = [ALL_FAMILIES] if families == ALL_FAMILIES else families
+        if not isinstance(entries, list) or EXTERNAL in entries or {"family": EXTERNAL} in entries:
+            return values
+        return {**values, "featurize": {**featurize, "families": [*entries, EXTERNAL]}}
 
     @model_validator(mode="after")
     def _model_names_differ(self) -> "Settings":
@@ -209,6 +232,7 @@ class Settings(StrictModel):
                 if name not in names:
                     near = difflib.get_close_matches(name, names, n=1)
                     hint = f"did you mean {near[0]!r}?" if near else f"the features are {', '.join(names)}"
+                    hint = "name its tables in the setting `features`" if name == EXTERNAL else hint
                     raise ValueError(
                         f"booster {booster.name!r} uses features {name!r}, which featurize does not make; {hint}"
                     )

@@ -23,7 +23,9 @@ from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import log_loss, record_log_loss
 
 if TYPE_CHECKING:
-    from core.arrays import Probabilities
+    from collections.abc import Mapping
+
+    from core.arrays import Doubles, Probabilities
 
 ALL_JUDGES: Final = "all judges"
 _LENGTH, _PRIOR = "the influence of length", "the class prior"  # next to the models' names, which hold no space
@@ -98,6 +100,7 @@ def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Proba
     samples = bootstrap_means(np.stack(list(differences.values()), axis=1), votes.groups, votes.weights, seed=seed)
     intervals = {name: list(percentile_interval(samples[:, n])) for n, name in enumerate(differences)}
     return {
+        **_verdict_gain(differences, training, seed),
         "in_sample_log_loss": log_loss(
             blender.predict(training.predictions, training.facts), votes.labels, votes.weights
         ),
@@ -126,3 +129,14 @@ def analyze_submission(scored: ScoredBlends, training: BlendInputs, prior: Proba
             "cost_ci95": intervals[_LENGTH],
         },
     }
+
+
+def _verdict_gain(differences: Mapping[str, Doubles], training: BlendInputs, seed: int) -> dict[str, Any]:
+    """Return the gain of verdicts where there are any: what a new pair loses without them. Empty without judges."""
+    if not training.judges or not training.judged.any():
+        return {}
+    gains = differences.get(ALL_JUDGES, differences[training.judges[0]])[training.judged]
+    votes = training.votes.take(training.judged)
+    samples = bootstrap_means(gains[:, None], votes.groups, votes.weights, seed=seed)
+    gain = {"gain": float(votes.mean(gains)), "gain_ci95": list(percentile_interval(samples[:, 0]))}
+    return {"verdicts": {"votes": int(training.judged.sum()), **gain}}

@@ -12,7 +12,7 @@ import numpy as np
 from infer.ensemble.calibration import UNCALIBRATED, Calibration
 from infer.ensemble.fallbacks import DEGENERATE_CASES
 from infer.ensemble.length_debias import remove_length_effect
-from infer.ensemble.pools import pool_predictions, prediction_mask
+from infer.ensemble.pools import pool_predictions, prediction_mask, silence_judges
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
@@ -42,6 +42,7 @@ class Blender:
         """
         if self.without_judges is not None:
             return self._predict_by_verdicts(predictions, facts, self.without_judges)
+        predictions = silence_judges(predictions, self.models, self.judges)
         blended = self.calibration.apply(pool_predictions(self.pool, predictions, np.array(self.weights)))
         if self.length_coefficient is not None:
             ordinary = facts.cases == 0
@@ -56,7 +57,7 @@ class Blender:
         of_judges = [self.models.index(name) for name in self.judges]
         judged = np.asarray(prediction_mask(predictions[of_judges]).any(axis=0))
         blended = np.empty(predictions.shape[1:])
-        with_all = dataclasses.replace(self, judges=(), without_judges=None)
+        with_all = dataclasses.replace(self, without_judges=None)
         blended[judged] = with_all.predict(predictions[:, judged], facts.take(judged))
         others = [self.models.index(name) for name in without.models]
         blended[~judged] = without.predict(predictions[others][:, ~judged], facts.take(~judged))
@@ -67,7 +68,8 @@ class Blender:
         weights = dict(zip(self.models, self.weights, strict=True))
         without = self.without_judges
         if without is not None:
-            without = without.only(tuple(model for model in models if model in without.models))
+            others = tuple(model for model in models if model in without.models)
+            without = without.only(others) if others else None
         return dataclasses.replace(
             self,
             models=models,

@@ -29,7 +29,7 @@ from infer.ensemble.calibration import (
 )
 from infer.ensemble.fallbacks import Fallback, fit_fallbacks
 from infer.ensemble.length_debias import fit_length_slope
-from infer.ensemble.pools import linear_pool, log_pool, pool_predictions, prediction_mask
+from infer.ensemble.pools import linear_pool, log_pool, pool_predictions, prediction_mask, silence_judges
 from infer.ensemble.weights import (
     drop_idle_models,
     greedy_weights,
@@ -60,6 +60,8 @@ _LEARN: Final[Mapping[BlendName, LearnWeights]] = {
 # A tenth or a fifth of the records is held out at a time. With many records, weights learned on four fifths are as
 # good and take a quarter of the time.
 _PARTS, _PARTS_OF_MANY, _MANY = 10, 5, 10_000
+# On 50 votes with verdicts, weights of these alone were worse than weights of all 1,000 votes.
+_FEWEST_JUDGED: Final = 200
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,15 @@ class BlendInputs:
             facts=self.facts.take(rows),
             panels={judge: values[rows] for judge, values in self.panels.items()},
         )
+
+    @property
+    def judged(self) -> Mask:
+        """Whether any judge gave a verdict on the record of each row (n,)."""
+        return np.asarray(prediction_mask(self.only(self.judges).predictions).any(axis=0))
+
+    def with_silent_judges(self) -> BlendInputs:
+        """Return the same with judges that have no opinion on what they did not judge; see `silence_judges`."""
+        return dataclasses.replace(self, predictions=silence_judges(self.predictions, self.models, self.judges))
 
     def only(self, models: tuple[str, ...]) -> BlendInputs:
         """Return the same records with the predictions of some models."""
@@ -175,20 +186,25 @@ def _fit(training: BlendInputs, recipe: BlendRecipe) -> _Fit:
     """Fit a blend; next to judges, one without them, for records on which no judge gave a verdict.
 
     The weights beside judges do not fit a record without verdicts: they are those of the texts' part of the evidence.
+    The records without verdicts count as well if few have one.
     """
     seen = training
     if training.judges:
-        judged = np.asarray(prediction_mask(training.only(training.judges).predictions).any(axis=0))
-        if len(np.unique(training.votes.folds[judged])) > 1:
+        judged = training.judged
+        if judged.sum() >= _FEWEST_JUDGED and len(np.unique(training.votes.folds[judged])) > 1:
             seen = training.take(judged)
+        seen = seen.with_silent_judges()
     pooled = _fit_pool(seen, recipe)
     fitted = _fit_after_pool(seen, recipe, pooled)
     others = tuple(name for name in training.models if name not in training.judges)
+    without = None
     if training.judges and others and (recipe.blend != "preset" or any(recipe.preset.get(name, 0) for name in others)):
         rest = training.only(others)
-        without = _fit_after_pool(rest, recipe, _fit_pool(rest, recipe)).blender
-        blender = dataclasses.replace(fitted.blender, judges=training.judges, without_judges=without)
-        fitted = dataclasses.replace(fitted, blender=blender)
+        rest = rest.take(np.asarray(prediction_mask(rest.predictions).any(axis=0)))
+        if len(np.unique(rest.votes.folds)) > 1:
+            without = _fit_after_pool(rest, recipe, _fit_pool(rest, recipe)).blender
+    blender = dataclasses.replace(fitted.blender, judges=training.judges, without_judges=without)
+    fitted = dataclasses.replace(fitted, blender=blender)
     return _Fit(fitted, pooled, seen.votes)
 
 
@@ -250,7 +266,7 @@ def predict_nested(training: BlendInputs, recipe: BlendRecipe) -> NestedPredicti
             remainder, scored = training.take(~held_out), training.take(held_out)
             fitted, pooled, votes = _fit(remainder, recipe)
             blended[held_out] = fitted.blender.predict(scored.predictions, scored.facts)
-            raw = pool_predictions(pooled.pool, scored.predictions, pooled.weights)
+            raw = pool_predictions(pooled.pool, scored.with_silent_judges().predictions, pooled.weights)
             for method, values in calibrated.items():
                 values[held_out] = fit_calibration(method, pooled.out_of_fold, votes).apply(raw)
     return NestedPredictions(blended, calibrated)

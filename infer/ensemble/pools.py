@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
     from core.arrays import Doubles, Mask, Probabilities
 
 PoolName = Literal["linear", "log"]
@@ -21,6 +23,18 @@ _FLOOR = 1e-7
 def prediction_mask(predictions: Probabilities) -> Mask:
     """Return which models predict which records (models, n), from predictions (models, n, k) with nan rows."""
     return np.asarray(~np.isnan(predictions).any(axis=2))
+
+
+def silence_judges(predictions: Probabilities, models: Sequence[str], judges: Collection[str]) -> Probabilities:
+    """Return predictions (models, n, k), equal ones where a judge gave no verdict but another model predicts.
+
+    Verdicts are evidence that adds up. With the weight of a missing one on the others, the log pool is far too sure.
+    """
+    silent = np.isnan(predictions).any(axis=2) & np.isin(models, list(judges))[:, None]
+    silent &= prediction_mask(predictions).any(axis=0)
+    if not silent.any():
+        return predictions
+    return np.where(silent[:, :, None], 1 / predictions.shape[2], predictions)
 
 
 def record_weights(weights: Doubles, present: Mask) -> Doubles:

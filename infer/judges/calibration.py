@@ -10,8 +10,8 @@ import numpy as np
 
 if TYPE_CHECKING:
     from core.arrays import Doubles, Probabilities
-    from infer.judges.evidence import Evidence
     from votes.arrays import Votes
+    from votes.verdicts.evidence import Evidence
 
 # Chosen over several divisions into folds by `python -m benchmarks.judges`: from 1 to 10 the loss hardly changes.
 PENALTY: Final = 3.0
@@ -37,13 +37,19 @@ class JudgeCalibration:
 
     def to_json(self) -> dict[str, Any]:
         """Return all numbers, as JSON holds them."""
-        return {"sides": self.sides.tolist(), "levels": self.levels.tolist(), "others": self.others.tolist()}
+        return {
+            "sides": self.sides.tolist(),
+            "levels": self.levels.tolist(),
+            "others": self.others.tolist(),
+            "symmetric": self.others.shape[1],  # with two outcomes, `others` has no row
+        }
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> JudgeCalibration:
         """Return the calibration that `to_json` described, to the last bit."""
-        others = np.array(values["others"], np.float64)
-        return cls(np.array(values["sides"]), np.array(values["levels"], np.float64), others)
+        levels = np.array(values["levels"], np.float64)
+        others = np.array(values["others"], np.float64).reshape(len(levels), values["symmetric"])
+        return cls(np.array(values["sides"]), levels, others)
 
 
 def fit_calibration_of_judge(evidence: Evidence, votes: Votes, penalty: float = PENALTY) -> JudgeCalibration:

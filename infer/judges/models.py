@@ -15,8 +15,8 @@ from core.run import StageResult
 from core.settings.schema import PANEL
 from core.stage import Stage
 from infer.judges.calibration import PENALTY, JudgeCalibration, fit_calibration_of_judge
-from infer.judges.evidence import Evidence, Scale, evidence_by_judge, panel_evidence
 from votes import predictions
+from votes.verdicts.evidence import Evidence, Scale, evidence_by_judge, panel_evidence
 from votes.verdicts.joined import JOB, open_verdicts, read_verdicts
 
 if TYPE_CHECKING:
@@ -199,12 +199,12 @@ def _write(
 def judges_predictor(run: Run, records: Records, names: Sequence[str]) -> Predictor:
     """Return the predictor of some judges' models of a finished run. Raises InputError if one is not finished."""
     verdicts = open_verdicts(run, records)
-    models = [model for model in judge_models(verdicts) if model.name in names] if verdicts is not None else []
+    assert verdicts is not None  # its judges' models have names
     fitted = {}
-    for model in models:
-        stage = prediction_stage(run, records, verdicts, model) if verdicts is not None else None
-        if stage is not None:
-            stage.require(JOB)
+    for model in judge_models(verdicts):
+        if model.name not in names:
+            continue
+        prediction_stage(run, records, verdicts, model).require(JOB)
         fitted[model] = (run.folder / f"models/{model.name}").read_json(CALIBRATION)
     return lambda new, pairs: _predict_new_pairs(new, pairs, fitted)
 

@@ -64,7 +64,7 @@ def finished_boosters(
     Raises InputError if one of them or its features are missing, or were made with other settings.
     """
     store = FeatureStore.open(run, records)
-    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run, records)
     features = features_stage(run, records, outputs).require("featurize")
     inputs = input_fingerprints(run, records, features["fingerprint"])
     finished = []
@@ -83,7 +83,7 @@ def finished_boosters(
 def predict_boosters(run: Run, records: Records, finished: FinishedBoosters) -> list[StageResult]:
     """Write features/ and each booster's predictions/<name> of new records in `run`."""
     features = featurize_new_records(run, records, finished.features.folder)
-    outputs = plan_outputs(run.settings.featurize, records, run.settings.seed)
+    outputs = plan_outputs(run, records)
     store = FeatureStore(
         run.folder / "features", finished.features.layout, {output.folder: output for output in outputs}
     )

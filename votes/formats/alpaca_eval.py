@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from core.registry import FORMATS
-from votes.comparison import Comparison, InvalidRow, Vote, one_vote, soft_vote
-from votes.format import Reading, Row, VoteFormat, compare_answers, number, text
+from votes.format import Reading, Row, VoteFormat, compare_answers, preference, text
+
+if TYPE_CHECKING:
+    from votes.comparison import Comparison
 
 
 @FORMATS.register
@@ -23,11 +26,5 @@ class AlpacaEvalFormat(VoteFormat):
 
     def read(self, row: Row, reading: Reading) -> Iterable[Comparison]:
         """Return the comparison of a row."""
-        votes: Sequence[Vote] = ()
-        if reading.labeled:
-            preference = number(row, "preference")
-            if preference and not 1 <= preference <= 2:
-                raise InvalidRow("preference is neither 0 nor between 1 and 2")
-            is_tie = preference in (0, 1.5)
-            votes = one_vote("tie") if is_tie else soft_vote({"a": 2 - preference, "b": preference - 1})
+        votes = preference(row) if reading.labeled else ()
         yield compare_answers(text(row, "instruction"), text(row, "output_1"), text(row, "output_2"), votes)

@@ -93,9 +93,11 @@ def find_texts(data: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, Any,
 
 
 def _annotations(row: Row, reading: Reading) -> Sequence[Mapping[str, Any]]:
-    """Return people's annotations; those of models, in `predictions`, if judges are read and there are any."""
-    predictions: Sequence[Mapping[str, Any]] = row.get("predictions") or ()
-    return predictions if reading.judges and predictions else cell(row, "annotations")
+    """Return people's annotations; those of models, in `predictions`, if judges are read. Raises InvalidRow."""
+    if reading.judges and not row.get("predictions"):
+        raise InvalidRow("no model has judged the task")  # people's annotations are no verdicts of judges
+    annotations: Sequence[Mapping[str, Any]] = cell(row, "predictions" if reading.judges else "annotations")
+    return annotations
 
 
 def _result(annotation: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import pyarrow.compute as pc
 
 from core.errors import InputError
+from core.stage import require_stage
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from core.run import Run
-    from core.settings.judges import JudgeTable
     from core.storage import Folder
     from votes.records import Records
 
@@ -47,13 +47,24 @@ def _of_split(folder: Folder, split: str) -> pa.Table:
     return table.filter(pc.equal(table["split"], split))
 
 
+def table_settings(run: Run) -> list[dict[str, Any]]:
+    """Return the settings of the tables that verdicts depend on: neither the place of a table nor a price."""
+    return [table.model_dump(mode="json", exclude={"path", "cost_per_1000"}) for table in run.settings.judges]
+
+
+def require_verdicts(run: Run) -> dict[str, Any]:
+    """Return the manifest of a run's verdicts. Raises InputError if they are not finished with these settings."""
+    return require_stage(run.folder / "judges", JOB, settings={"tables": table_settings(run)})
+
+
 def open_verdicts(run: Run, records: Records) -> Verdicts | None:
     """Return the finished verdicts of a run; None if it has no judges. Raises InputError if they are not finished."""
     if not run.settings.judges:
         return None
-    manifest = run.require("judges", JOB, records.fingerprint)
+    inputs = {"records": records.fingerprint}
+    manifest = require_stage(run.folder / "judges", JOB, {"tables": table_settings(run)}, inputs)
     names = [name for name, counts in manifest["metrics"]["judges"].items() if counts.get("train")]
-    return Verdicts(run.folder / "judges", manifest, model_names(run.settings.judges, names))
+    return Verdicts(run.folder / "judges", manifest, model_names(names))
 
 
 def with_judges(run: Run, records: Records) -> Run:
@@ -64,21 +75,11 @@ def with_judges(run: Run, records: Records) -> Run:
     return dataclasses.replace(run, settings=run.settings.with_judges(list(verdicts.judges)))
 
 
-def model_names(tables: Sequence[JudgeTable], judges: Sequence[str]) -> dict[str, str]:
-    """Return the judges to use by the names of their models, which are names of folders.
+def model_names(judges: Sequence[str]) -> dict[str, str]:
+    """Return the judges by the names of their models, which are names of folders.
 
-    Raises InputError if a judge that the settings name is in no table, or two judges would have one name.
+    Raises InputError if two judges would have one name.
     """
-    chosen = [name for table in tables for name in table.only or ()]
-    missing = [name for name in chosen if name not in judges]
-    if missing:
-        raise InputError(
-            f"no verdict of {missing[0]!r} on a training record",
-            where="judges.only",
-            fix=f"the judges are {', '.join(sorted(judges)) or 'none'}.",
-        )
-    if all(table.only is not None for table in tables):
-        judges = [name for name in judges if name in chosen]
     names: dict[str, str] = {}
     for judge in judges:
         name = re.sub(r"[^A-Za-z0-9_-]+", "-", judge).strip("-_")[:64] or "judge"

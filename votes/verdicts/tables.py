@@ -72,9 +72,24 @@ class VerdictFile:
             return _verdicts_of_votes(rows, self.votes)
         if self.mapping is not None:
             paths, outcomes = self.mapping.paths(), {} if self.mapping.verdict is None else self.mapping.verdict.map
-            rows = ((number, _mapped(row, paths, outcomes)) for number, row in rows)
+            return self._read_mapped(rows, paths, outcomes)
         vote_format: VerdictFormat = VERDICT_FORMATS.get(self.format)
         return vote_format.read(rows, self.outer)
+
+    def _read_mapped(
+        self, rows: Iterator[tuple[int, Row]], paths: Mapping[str, Sequence[str | int]], outcomes: Mapping[str, Any]
+    ) -> Iterator[NumberedVerdict]:
+        refused: list[NumberedVerdict] = []
+
+        def mapped() -> Iterator[tuple[int, Row]]:
+            for number, row in rows:
+                try:
+                    yield number, _mapped(row, paths, outcomes)
+                except InvalidRow as error:
+                    refused.append((number, error))
+
+        yield from VERDICT_FORMATS.get(self.format).read(mapped(), self.outer)
+        yield from refused
 
 
 def find_verdict_files(table: JudgeTable, data: Data) -> list[VerdictFile]:
@@ -153,7 +168,11 @@ def _mapped(row: Row, paths: Mapping[str, Sequence[str | int]], outcomes: Mappin
     """Return a row under our own names, with the verdict as the settings' map has it."""
     values = {name: lookup(row, tuple(path)) for name, path in paths.items()}
     if outcomes and values.get("verdict") not in (None, ""):
-        values["verdict"] = mapped_outcome(values["verdict"], outcomes) or values["verdict"]
+        outcome = mapped_outcome(values["verdict"], outcomes)
+        if outcome is None:
+            known = ", ".join(map(str, outcomes))
+            raise InvalidRow(f"the verdict is {str(values['verdict'])[:40]!r}, not one of {known}")
+        values["verdict"] = outcome
     return values
 
 

@@ -35,7 +35,7 @@ class Verdict:
     """What a judge says of two answers: shares of the outcomes, or a score of each answer.
 
     Both name the answers by the table's own A and B, in whichever order the judge saw them. `digest` and `exchanged`
-    identify the texts: see votes.texts.pair_digest.
+    identify the texts: see votes.digests.pair_digest.
     """
 
     judge: str | None
@@ -60,18 +60,6 @@ class Verdict:
             model_a=self.model_b,
             model_b=self.model_a,
         )
-
-    def with_models(self, model_a: str | None, model_b: str | None) -> Verdict:
-        """Return the verdict with the models of A and B."""
-        return replace(self, model_a=model_a, model_b=model_b)
-
-    def with_shares(self, shares: Mapping[Outcome, float]) -> Verdict:
-        """Return the verdict with shares of the outcomes."""
-        return replace(self, shares=shares)
-
-    def with_scores(self, a: float, b: float) -> Verdict:
-        """Return the verdict with a score of each answer."""
-        return replace(self, scores=(a, b))
 
 
 class VerdictFormat(ABC):

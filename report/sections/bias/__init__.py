@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.registry import ENGINES, SECTIONS
-from core.stage import read_manifest
 from metrics.bradley_terry import fit_bradley_terry
 from metrics.calibration_curves import equal_count_bins
 from metrics.differences import normalized_difference
@@ -21,7 +20,6 @@ from votes.swap import win_shares
 
 if TYPE_CHECKING:
     from core.arrays import Probabilities
-    from core.run import Run
     from core.settings.schema import Settings
     from report.context import ReportContext
     from report.section import Metrics
@@ -86,7 +84,7 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
         seed=context.seed,
     )
     leans = means[:, : len(predicted)] / means[:, len(predicted) : -1]
-    exchanges = {name: _exchange(context.run, name) for name in context.settings.models}
+    exchanges = {name: context.position_effect(name) for name in context.settings.models}
     by_model = {}
     for n, (name, values) in enumerate(predicted.items()):
         rows = present[:, n]
@@ -105,13 +103,6 @@ def _position(context: ReportContext, votes: Probabilities) -> dict[str, Any]:
         "half_wins_ci95": list(percentile_interval(means[:, -1])),
     }
     return {"votes": {**shares, **won_by_a}, "predicted": by_model}
-
-
-def _exchange(run: Run, model: str) -> dict[str, float] | None:
-    """Return the position effect of a model before it averages; None if it was not measured. See position_effect."""
-    manifest = read_manifest(run.folder / f"predictions/{model}") or {"metrics": {}}
-    effect: dict[str, float] | None = manifest["metrics"].get("position")
-    return effect
 
 
 def _length(context: ReportContext, votes: Probabilities) -> list[dict[str, Any]]:

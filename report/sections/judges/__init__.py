@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from core.registry import SECTIONS
 from metrics.agreement import evaluator_row, label_agreement, score_agreement
-from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval
+from metrics.intervals import bootstrap_means, percentile_interval
 from metrics.scores import record_log_loss
-from metrics.voters import SharedVotes
 from report.section import ReportSection
 from report.sections.judges.figures import agreement_figure
-from report.sections.judges.raters import gather_raters, of_rows
-from report.slices import slices_of_records
+from report.sections.judges.raters import MIN_RATED, gather_raters, of_rows
+from report.sections.judges.stand_in import stand_in
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from core.arrays import Doubles, Mask
     from report.context import ReportContext
     from report.section import Metrics
     from report.sections.judges.raters import Rater
     from votes.arrays import Votes
-
-MIN_RATED: Final = 20  # with verdicts and votes, without which a judge is left out
-_ALL: Final = ("all records", "all")
 
 
 @SECTIONS.register
@@ -42,13 +39,13 @@ class JudgesSection(ReportSection):
         raters = [rater for rater in gather_raters(context) if _records(rater) >= MIN_RATED]
         if not any(rater.kind != "blend" for rater in raters):
             return {}
-        return {
-            "judges": {rater.name: _score(rater, context) for rater in raters},
-            "stand_in": _stand_in(raters, context),
-        }
+        best = _best_judge(raters, context)
+        scores = {"judges": {rater.name: _score(rater, best, context) for rater in raters}}
+        rows = stand_in(raters, context)
+        return {**scores, "stand_in": rows} if rows else scores
 
     def details(self, context: ReportContext, metrics: Metrics) -> dict[str, Any]:
-        """Return whether ties are an outcome, and both bad one of its own."""
+        """Return whether ties are an outcome."""
         return {"has_ties": context.votes.classes > 2}
 
 
@@ -56,7 +53,32 @@ def _records(rater: Rater) -> int:
     return int((~np.isnan(rater.verdicts[:, 0])).sum())
 
 
-def _score(rater: Rater, context: ReportContext) -> dict[str, Any]:
+def _best_judge(raters: Sequence[Rater], context: ReportContext) -> Rater:
+    """Return the judge that agrees with most votes; the best of all if there is no judge."""
+    votes = context.votes
+
+    def agreement(rater: Rater) -> float:
+        verdicts = of_rows(rater, votes.records).verdicts
+        rated = ~np.isnan(verdicts[:, 0])
+        return float(votes.take(rated).mean(label_agreement(verdicts[rated], votes.labels[rated])))
+
+    return max([rater for rater in raters if rater.kind == "judge"] or raters, key=agreement)
+
+
+def _less_than_best(rater: Rater, best: Rater, context: ReportContext) -> dict[str, Any] | None:
+    """Return the agreement of a rater less that of the best judge, on votes that both rate, with its interval."""
+    votes = context.votes
+    verdicts, others = (of_rows(one, votes.records).verdicts for one in (rater, best))
+    both = ~np.isnan(verdicts[:, 0]) & ~np.isnan(others[:, 0])
+    if rater is best or not both.any():
+        return None
+    own = votes.take(both)
+    less = label_agreement(verdicts[both], own.labels) - label_agreement(others[both], own.labels)
+    samples = bootstrap_means(less[:, None], own.groups, own.weights, seed=context.seed)
+    return {"value": float(own.mean(less)), "ci95": list(percentile_interval(samples[:, 0]))}
+
+
+def _score(rater: Rater, best: Rater, context: ReportContext) -> dict[str, Any]:
     """Return all numbers of a rater on the records that it rates."""
     votes = context.votes
     spread = of_rows(rater, votes.records)
@@ -68,6 +90,7 @@ def _score(rater: Rater, context: ReportContext) -> dict[str, Any]:
         "kind": rater.kind,
         "records": len(own.first),
         **score_agreement(verdicts, own, context.seed),
+        "less_than_best_judge": _less_than_best(rater, best, context),
         "log_loss": _calibrated_loss(spread.probabilities, votes, context.seed),
         "tie_rate": float(own.mean(verdicts[:, 2:].sum(axis=1))) if votes.classes > 2 else None,
         "people_tie_rate": float(own.mean(own.shares[:, 2:].sum(axis=1))) if votes.classes > 2 else None,
@@ -108,53 +131,3 @@ def _alpaca_eval(rater: Rater, context: ReportContext) -> dict[str, float | None
     lengths = np.stack([columns[f"chars_{side}"].to_numpy() for side in "ab"], axis=1).astype(np.float64)
     lists = np.stack([columns[f"lists_{side}"].to_numpy() > 0 for side in "ab"], axis=1)
     return evaluator_row(list(rater.annotations), context.records.vote_counts(), lengths, lists)
-
-
-def _stand_in(raters: list[Rater], context: ReportContext) -> list[dict[str, Any]]:
-    """Return by slice how much more judges agree with a vote than one other person does; empty without such votes.
-
-    The intervals of a judge hold for all slices together (Bonferroni).
-    """
-    ballots = context.records.ballots()
-    if ballots is None:
-        return []
-    shares = np.stack(ballots["votes"].to_pylist())
-    ballots = ballots.filter(pa.array((shares > shares.max(axis=1, keepdims=True) - 1e-9).sum(axis=1) == 1))
-    record = ballots["record"].to_numpy()
-    labels = np.stack(ballots["votes"].to_pylist()).argmax(axis=1).astype(np.int8)
-    voters = ballots["voter"].combine_chunks().dictionary_encode().indices.fill_null(-1).to_numpy()
-    votes, first = context.votes, context.votes.first
-    shared, _ = SharedVotes.of(
-        record, labels, votes.folds[first][record], votes.groups[first][record], voters, votes.classes
-    )
-    if len(np.unique(shared.records)) < MIN_RATED:
-        return []
-    masks = {_ALL: np.ones(len(votes), bool), **slices_of_records(context.train_columns, context.rows, votes)}
-    parts = np.stack([mask[first][shared.records] for mask in masks.values()], axis=1)
-    rows = []
-    for rater in raters:
-        verdicts = rater.verdicts[shared.records]
-        rated = ~np.isnan(verdicts[:, 0])
-        if not rated.any():
-            continue
-        more = label_agreement(verdicts[rated], shared.labels[rated]) - shared.agreement[rated]
-        own_parts = parts[rated]
-        samples = bootstrap_part_means(more, own_parts, shared.groups[rated], seed=context.seed)
-        level = 1 - 0.05 / len(masks)
-        for n, (by, name) in enumerate(masks):
-            inside = own_parts[:, n]
-            if len(np.unique(shared.groups[rated][inside])) < MIN_RATED and (by, name) != _ALL:
-                continue
-            low, high = percentile_interval(samples[:, n], level)
-            rows.append(
-                {
-                    "judge": rater.name,
-                    "by": by,
-                    "slice": name,
-                    "votes": int(inside.sum()),
-                    "difference": float(more[inside].mean()),
-                    "difference_ci95": [low, high],
-                    "verdict": "at least as good" if low >= 0 else "worse" if high < 0 else "not told apart",
-                }
-            )
-    return rows

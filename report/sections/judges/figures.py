@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
@@ -17,9 +18,14 @@ _KINDS = {"judge": "actual", "model": "model", "blend": "predicted"}
 
 
 def agreement_figure(metrics: Metrics) -> Markup:
-    """Return the agreement of each rater with people, the cheapest first, with its price where it is known."""
+    """Return the agreement of each rater with people, the cheapest first, and those of no known price last."""
     judges = metrics["judges"]
-    names = sorted(judges, key=lambda name: (judges[name]["cost_per_1000"] or 0.0, -judges[name]["agreement"]))
+
+    def place(name: str) -> tuple[float, float]:
+        price = judges[name]["cost_per_1000"]
+        return (math.inf if price is None else price, -judges[name]["agreement"])
+
+    names = sorted(judges, key=place)
     rows, texts, ends = [], [], []
     for name in names:
         keys, values = ("judges", name), judges[name]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import numpy as np
 import pyarrow.compute as pc
 
+from core.settings.schema import PANEL
 from votes.comparison import OUTCOMES
 from votes.verdicts.joined import open_verdicts
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from report.context import ReportContext
     from votes.verdicts.joined import Verdicts
 
+MIN_RATED: Final = 20  # records with verdicts and votes, without which a judge is left out
 _ORDERS: Final = ("ab", "ba", None)
 _A, _B, _TIE, _BOTH_BAD = range(len(OUTCOMES))
 
@@ -37,10 +39,11 @@ class Rater:
     cost_per_1000: float | None = None  # dollars
     seconds: float | None = None  # of a verdict
     orders: Sequence[str | None] = (None,)  # in which the annotations were asked
+    measured: Mapping[str, float] | None = None  # position effect of a model that averages both orders
 
     @property
     def verdicts(self) -> Doubles:
-        """The mean (n, k) of its annotations: a verdict that flips with the order is half of each."""
+        """Return the mean (n, k) of its annotations: a verdict that flips with the order is half of each."""
         stacked = np.stack(self.annotations)
         present = ~np.isnan(stacked)
         counts = present.sum(axis=0)
@@ -48,11 +51,11 @@ class Rater:
         return np.where(counts > 0, sums / np.maximum(counts, 1), np.nan)
 
     @property
-    def position(self) -> dict[str, float] | None:
-        """What the order does: share of pairs whose verdict flips, and of wins of the answer in first place."""
+    def position(self) -> Mapping[str, float] | None:
+        """Return what the order does: share of pairs whose verdict flips, and of wins of the answer in first place."""
         by_order = dict(zip(self.orders, self.annotations, strict=True))
         if "ab" not in by_order or "ba" not in by_order:
-            return None
+            return self.measured
         ab, ba = by_order["ab"], by_order["ba"]
         both = ~np.isnan(ab[:, 0]) & ~np.isnan(ba[:, 0])
         if not both.any():
@@ -77,9 +80,23 @@ def gather_raters(context: ReportContext) -> list[Rater]:
     by_model = {name: values[first] for name, values in context.predictions.items()}
     raters = [] if verdicts is None else _judges(context, verdicts, by_model)
     others = [name for name in by_model if name not in judges]
-    raters += [Rater(name, "model", [hard_verdicts(by_model[name])], by_model[name]) for name in others]
+    for name in others:
+        verdict = hard_verdicts(by_model[name])
+        raters.append(Rater(name, "model", [verdict], by_model[name], measured=context.position_effect(name)))
+    raters = _with_price_of_panel(raters)
     blend = context.blend[first]
     return [*raters, Rater("blend", "blend", [hard_verdicts(blend)], blend)]
+
+
+def _with_price_of_panel(raters: Sequence[Rater]) -> list[Rater]:
+    """Return the raters with the panel at the price of all its judges, if all have one."""
+    prices = [rater.cost_per_1000 for rater in raters if rater.kind == "judge"]
+    known = [price for price in prices if price is not None]
+    total = sum(known) if known and len(known) == len(prices) else None
+    return [
+        dataclasses.replace(rater, cost_per_1000=total) if rater.name == PANEL and rater.kind == "model" else rater
+        for rater in raters
+    ]
 
 
 def _judges(context: ReportContext, verdicts: Verdicts, by_model: Mapping[str, Probabilities]) -> list[Rater]:
@@ -95,7 +112,7 @@ def _judges(context: ReportContext, verdicts: Verdicts, by_model: Mapping[str, P
                 "judge",
                 list(given.values()),
                 by_model.get(model),
-                _cost(own, judge, context.settings.judges),
+                _cost(own, judge, context.settings.judges[verdicts.manifest["metrics"]["tables"][judge]]),
                 _mean(own["seconds"]),
                 list(given),
             )
@@ -115,7 +132,7 @@ def _annotation(verdicts: pa.Table, order: str | None, records: int, outcomes: S
     side = np.sign(np.nan_to_num(scores[0] - scores[1]))
     shares[~given] = np.eye(len(OUTCOMES))[np.select([side > 0, side < 0], [_A, _B], _TIE)][~given]
     annotation = np.full((records, len(outcomes)), np.nan)
-    annotation[rows] = _by_outcomes(hard_verdicts(shares), outcomes)
+    annotation[rows] = hard_verdicts(_by_outcomes(shares, outcomes))
     return annotation
 
 
@@ -141,14 +158,13 @@ def _half_wins(shares: Doubles) -> Doubles:
     return wins
 
 
-def _cost(verdicts: pa.Table, judge: str, tables: Sequence[JudgeTable]) -> float | None:
-    """Return the dollars of 1,000 verdicts: the settings', else the mean of the table's."""
-    for table in tables:
-        cost = table.cost_per_1000
-        if isinstance(cost, dict):
-            cost = cost.get(judge)
-        if cost is not None:
-            return float(cost)
+def _cost(verdicts: pa.Table, judge: str, table: JudgeTable) -> float | None:
+    """Return the dollars of 1,000 verdicts: the settings', else the mean of the verdicts'."""
+    cost = table.cost_per_1000
+    if isinstance(cost, dict):
+        cost = cost.get(judge)
+    if cost is not None:
+        return float(cost)
     mean = _mean(verdicts["cost"])
     return None if mean is None else 1000 * mean
 

@@ -52,6 +52,8 @@ def test_records_keep_input_order_and_near_copies_share_a_fold(tmp_path, job):
         "response_b",
         "language",
         "group",
+        "model_a",
+        "model_b",
     ]
     assert "100 train, 30 test, 0 quarantine" in out
     assert not (tmp_path / "run/.work/ingest").exists()

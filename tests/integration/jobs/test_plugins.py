@@ -69,6 +69,7 @@ def test_the_same_command_again_does_nothing_and_predict_uses_the_members(run, f
     assert len(list(run.glob("predict/*/predictions/descent/test.parquet"))) == 1
 
 
+@pytest.mark.slow
 def test_an_engine_resumes_at_the_fold(run, flags):
     predictions = run / "predictions/descent/train.parquet"
     before = pq.read_table(predictions)

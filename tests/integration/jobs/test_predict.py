@@ -223,7 +223,7 @@ def test_another_schema_version_is_exit_2_with_both(job, a_copy, stage):
     path = a_copy / stage / "manifest.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "schema_version": 99}))
     error = job(f"run={a_copy}", code=2).err
-    assert f"{a_copy}/{stage}: built with schema version 99, this code has 1" in error
+    assert f"{a_copy}/{stage}: built with schema version 99, this code has 2" in error
     assert not (a_copy / "predict").exists()
 
 

@@ -49,7 +49,7 @@ def made(tmp_path_factory, ray_cluster):
         "boosters: [{name: good, engine: lightgbm, num_workers: 3}, "
         "{name: poor, engine: xgboost, swap: none}]\n"
         "finetune: {encoders: [{name: partly, folds: [0], num_workers: 2}]}\n"
-        "llms: [{name: asked, checkpoint: m/m, cascade: {model: good, share: 0.3}}]\n"
+        "llms: [{name: asked, mode: judge, checkpoint: m/m, cascade: {model: good, share: 0.3}}]\n"
         "tune: [{booster: good, folds: 2}]\n"
         "blend: {preset: {good: 3}, length_debias: true}\n"
     )
@@ -224,6 +224,10 @@ def test_slices_calibration_and_bias_count_every_record(made):
     assert position["asked"]["exchange"]["flip_rate"] == 0.125
     assert position["good"]["lean"] < position["poor"]["lean"]
     both = {name: each["both_orders"] for name, each in position.items()}
+    judges = metrics["judges"]  # an LLM that judges is one of them; no table has any
+    assert set(judges) == {"good", "poor", "partly", "asked", "blend"}
+    assert judges["asked"]["position"] == position["asked"]["exchange"]
+    assert judges["asked"]["kind"] == "model"
     assert both == {"good": True, "poor": False, "partly": True, "asked": True, "blend": False}
     style = {each["feature"]: each for each in metrics["bias"]["style"]}
     assert set(style) == {"length", "position"}  # no answer has headers, lists or bold
@@ -268,8 +272,8 @@ def test_every_figure_has_a_title_axes_and_a_text_instead(made):
     text = page_of(made)
     page = read_page(text)
     figures = page.figures
-    # Losses, gains, three reliability diagrams, length, style, slices, families, a search, a curve, timeline.
-    assert len(figures) == 12
+    # Losses, gains, three reliability diagrams, length, judges, style, slices, families, a search, a curve, timeline.
+    assert len(figures) == 13
     for title, described in figures:
         assert len(page.labels[title]) > 20
         assert any(map(str.isdigit, page.labels[described]))  # what the picture shows, in numbers

@@ -131,6 +131,7 @@ def test_an_interrupted_search_compares_its_trials_with_finished_ones(data: Any,
     assert last.rounds == 5
 
 
+@pytest.mark.slow
 def test_tpe_learns_from_finished_trials(data: Any, tmp_path: Any) -> None:
     job = search_job(data, "lightgbm", 5, sampler="tpe")
     first = run(search_job(data, "lightgbm", 3, sampler="tpe"), tmp_path / "first")

@@ -90,7 +90,7 @@ def test_what_keeps_a_stage_from_being_the_finished_one_is_named(tmp_path):
     made.folder.write_bytes("out/b", b"12")
     assert reason(made) == "work lacks files, or they changed: out/b"
     made.folder.write_json("manifest.json", {**made.folder.read_json("manifest.json"), "schema_version": 0})
-    assert reason(made) == "built with schema version 0, this code has 1"
+    assert reason(made) == "built with schema version 0, this code has 2"
     made.folder.write_bytes("manifest.json", b'{"fingerprint')
     assert reason(made) == "the manifest.json of work is corrupt"
 

@@ -1,18 +1,21 @@
 """Judges as models: evidence and calibration, exact under exchange of the answers."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from infer.ensemble.blender import Blender
 from infer.ensemble.fit import BlendRecipe, fit_blend, predict_nested, predict_nested_without
+from infer.ensemble.record_facts import RecordFacts
 from infer.judges.calibration import JudgeCalibration, fit_calibration_of_judge
-from infer.judges.evidence import Scale, evidence_by_judge, judge_evidence, panel_evidence
 from infer.judges.models import out_of_fold
 from metrics.scores import log_loss
 from tests.helpers.blend_votes import single_votes, training, votes
 from votes.swap import swap_labels, swap_probabilities
+from votes.verdicts.evidence import Scale, evidence_by_judge, judge_evidence, panel_evidence
 from votes.verdicts.join import VERDICTS
 
 SIDES = {1: [1.0, 0.0, 0.0, 0.0], -1: [0.0, 1.0, 0.0, 0.0], 0: [0.0, 0.0, 1.0, 0.0]}
@@ -60,6 +63,15 @@ def test_exchange_of_the_answers_exchanges_predictions_to_the_bit(classes):
     ]
     assert (predicted[0] == swap_probabilities(predicted[1])).all()
     assert predicted[0].std() > 0.05
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_saved_calibration_predicts_the_same(classes):
+    of_votes, verdicts = drawn(classes=classes)
+    evidence = judge_evidence(verdicts, len(of_votes), Scale.of(verdicts))
+    calibration = fit_calibration_of_judge(evidence, of_votes)
+    saved = JudgeCalibration.from_json(json.loads(json.dumps(calibration.to_json())))
+    assert (saved.predict(evidence) == calibration.predict(evidence)).all()
 
 
 def test_evidence_changes_its_sign_or_stays_when_the_answers_change_places():
@@ -168,6 +180,43 @@ def test_a_panel_beats_its_judges_and_lives_with_missing_ones():
     assert not np.isnan(predicted).any()
     alone = out_of_fold(by_judge["g"], of_votes, of_votes.folds)
     assert log_loss(predicted, of_votes.labels) < log_loss(alone, of_votes.labels) + 0.01
+
+
+def test_a_missing_verdict_is_no_evidence():
+    """Its weight must not go to the judges that are there."""
+    predictions = np.array([[[0.6, 0.3, 0.1]], [[0.9, 0.05, 0.05]], [[np.nan] * 3], [[np.nan] * 3]])
+    models = ("text", "one", "two", "three")
+    blender = Blender(models, "log", (0.5, 1.0, 2.0, 3.0), judges=models[1:])
+    facts = RecordFacts(np.zeros(1, np.int8), np.zeros(1))
+    logs = np.log(predictions[0, 0]) * 0.5 + np.log(predictions[1, 0])
+    expected = np.exp(logs) / np.exp(logs).sum()
+    np.testing.assert_allclose(blender.predict(predictions, facts)[0], expected, atol=1e-6)
+
+
+def test_a_judge_of_few_records_does_not_decide_the_weights_of_others():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 1000).astype(np.int8)
+    good = np.where(np.eye(3)[labels] > 0, 0.6, 0.2)
+    judge = np.full((1000, 3), np.nan)
+    judge[:8] = np.where(np.eye(3)[labels[:8]] > 0, 0.9, 0.05)
+    given = training(np.stack([good, judge]), labels)
+    given = dataclasses.replace(given, judges=("m1",))
+    blender = fit_blend(given, BlendRecipe("log")).blender
+    chance = rng.dirichlet([1, 1, 1], 1000)  # on new pairs the judge knows nothing
+    blended = blender.predict(np.stack([good, chance]), given.facts)
+    assert log_loss(blended, labels) < np.log(3) - 0.2
+
+
+def test_a_model_that_lacks_records_beside_a_judge_is_left_out_of_them():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 600).astype(np.int8)
+    text = np.where(np.eye(3)[labels] > 0, 0.5, 0.25)
+    judge = np.where(np.eye(3)[labels] > 0, 0.6, 0.2)
+    text[:3] = np.nan
+    given = dataclasses.replace(training(np.stack([text, judge]), labels), judges=("m1",))
+    nested = predict_nested(given, BlendRecipe("log")).blend
+    assert np.isfinite(nested).all()
+    assert np.isfinite(predict_nested_without(given, BlendRecipe("log"), ("m1",))).all()
 
 
 def test_records_without_verdicts_get_the_blend_without_judges():

@@ -45,21 +45,32 @@ def test_a_verdict_that_flips_counts_half_for_each():
 def test_alpaca_evals_measures_on_an_example_by_hand():
     """The definitions are those of `analyze.py` in tatsu-lab/alpaca_eval.
 
-    Agreement is 1 - |difference of preferences|, with the median of people's votes, where a tie is 1.5.
+    Agreement is 1 - |difference of preferences|, with the mode of people's votes, where a tie is 1.5.
     """
     a, b, tie = np.eye(3)
-    people = np.array([[3, 1, 0], [0, 4, 0], [2, 2, 0], [0, 1, 3]], np.float64)  # medians 1, 2, both, 1.5
+    people = np.array([[3, 1, 0], [0, 4, 0], [2, 2, 0], [0, 1, 3]], np.float64)  # modes 1, 2, both, 1.5
     first, second = np.stack([a, b, a, tie]), np.stack([a, a, a, b])
     lengths = np.array([[100, 10], [10, 100], [50, 40], [10, 100]], np.float64)
     lists = np.array([[True, False], [False, False], [False, True], [True, False]])
     row = evaluator_row([first, second], people, lengths, lists)
-    # One annotation agrees with the medians in 1, 1, 0.5 and 1; the other in 1, 0, 0.5 and 0.5.
+    # One annotation agrees with the modes in 1, 1, 0.5 and 1; the other in 1, 0, 0.5 and 0.5.
     assert row["human_agreement"] == pytest.approx((1 + 1 + 0.5 + 1 + 1 + 0 + 0.5 + 0.5) / 8)
     assert row["bias"] == pytest.approx((0 + 0.5 + 0.5 + 0.25) / 4)  # of the means 1, 1.5, 1 and 1.75
     assert row["variance"] == pytest.approx((0 + 1 + 0 + 0.5) / 4)
-    assert row["prefers_longer"] == 1.0  # the first two; the third is too close, the fourth is a tie
-    assert row["prefers_lists"] == 0.5  # for the list in the first, against it in the third
-    assert row["prefers_first"] == pytest.approx((1 + 0 + 1 + 0.5) / 4)
+    assert row["prefers_longer"] == 4 / 5  # not in one annotation of the second; the third is too close
+    assert row["prefers_lists"] == 2 / 5  # for the list in the first alone; a tie is no preference
+    assert row["prefers_a"] == pytest.approx((1 + 0 + 1 + 0.5 + 1 + 1 + 1 + 0) / 8)
+
+
+def test_agreement_is_with_the_mode_of_votes_and_missing_orders_do_not_count():
+    a, b, tie = np.eye(3)
+    none = np.full(3, np.nan)
+    people = np.array([[2, 2, 1], [5, 3, 3]], np.float64)  # modes A and B, and A; the medians are a tie
+    lengths, lists = np.ones((2, 2)), np.zeros((2, 2), bool)
+    row = evaluator_row([np.stack([tie, b]), np.stack([none, a]), np.stack([tie, none])], people, lengths, lists)
+    assert row["human_agreement"] == pytest.approx((0.5 + 0.5 + 0 + 1) / 4)
+    assert row["bias"] == pytest.approx((0.5 + 0.5) / 2)
+    assert row["variance"] == pytest.approx((0 + 1) / 2)
 
 
 def test_one_annotation_has_neither_bias_nor_variance():

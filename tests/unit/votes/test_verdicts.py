@@ -15,6 +15,7 @@ from votes.digests import pair_digest
 from votes.verdicts.join import JoinedVerdicts, Place, RecordIndex
 from votes.verdicts.joined import model_names
 from votes.verdicts.tables import find_verdict_files
+from votes.verdicts.verdict import Verdict
 
 TEXTS = (["Why?"], ["yes"], ["no"])
 
@@ -89,7 +90,7 @@ def test_columns_of_any_name(tmp_path):
     named, verdicts, bad = read(tmp_path, "v.csv", content, columns=columns)
     assert named == "long_table"
     assert [(verdict.id, verdict.shares) for verdict in verdicts] == [("7", {"b": 1.0}), ("8", {"tie": 1.0})]
-    assert bad == [(3, "unknown verdict '5'")]
+    assert bad == [(3, "the verdict is '5', not one of 1, 2, 0")]
 
 
 def test_arena_hard_has_two_games_the_second_with_the_answers_exchanged(tmp_path):
@@ -197,8 +198,18 @@ def test_verdicts_join_by_id_with_the_models_in_either_order(tmp_path):
         "1": "the models are not those of the record with this id",
         "9": "no record has this id or these texts",
     }
-    assert verdicts.metrics()["unknown_ids"] == ["9"]
+    assert verdicts.metrics(["train"])["unknown_ids"] == ["9"]
     assert json.loads(verdicts.quarantined[0]["raw"])["model_b"] == "m3"
+
+
+def test_empty_models_say_nothing_of_the_order(tmp_path):
+    verdicts = joined(tmp_path, "id,judge,model_a,model_b,verdict\n1,g,,,A\n2,g,m1,,A\n")
+    assert [row["shares"] for row in verdicts.verdicts] == [[1, 0, 0, 0], [1, 0, 0, 0]]
+
+
+def test_texts_of_no_record_do_not_join_by_an_id():
+    with pytest.raises(InvalidRow, match="no record has this id or these texts"):
+        index().join(Verdict("g", id="1", digest=12345))
 
 
 def test_a_second_verdict_in_one_order_is_quarantined_and_in_the_other_order_it_is_not(tmp_path):
@@ -221,20 +232,23 @@ def test_texts_join_the_record_with_its_sides(tmp_path):
 def test_a_table_without_judges_takes_its_name_from_the_settings(tmp_path):
     content = "id,verdict\n1,A\n"
     assert joined(tmp_path, content, name="mine").verdicts[0]["judge"] == "mine"
-    with pytest.raises(InputError, match=r"names no judge.*judges\.N\.name"):
+    with pytest.raises(InputError, match=r"names no judge.*name: NAME"):
         joined(tmp_path, content)
     with pytest.raises(InputError, match="several judges: g, h"):
         joined(tmp_path, "id,judge,verdict\n1,g,A\n2,h,A\n", name="mine")
 
 
 def test_models_have_the_names_of_judges_as_folders_have_them():
-    tables = [JudgeTable(path="v.csv")]
-    assert model_names(tables, ["gpt-3.5", "GPT-4 rating"]) == {"gpt-3-5": "gpt-3.5", "GPT-4-rating": "GPT-4 rating"}
+    assert model_names(["gpt-3.5", "GPT-4 rating"]) == {"gpt-3-5": "gpt-3.5", "GPT-4-rating": "GPT-4 rating"}
     with pytest.raises(InputError, match=r"'a\.b' and 'a b' would both be the model 'a-b'"):
-        model_names(tables, ["a.b", "a b"])
-    assert model_names([JudgeTable(path="v.csv", only=["b"])], ["a", "b"]) == {"b": "b"}
-    with pytest.raises(InputError, match="no verdict of 'c'"):
-        model_names([JudgeTable(path="v.csv", only=["c"])], ["a", "b"])
+        model_names(["a.b", "a b"])
+
+
+def test_a_table_may_give_some_of_its_judges_alone(tmp_path):
+    content = "id,judge,verdict\n1,g,A\n2,h,A\n2,i,C\n"
+    verdicts = joined(tmp_path, content, only=["g"])
+    assert [row["judge"] for row in verdicts.verdicts] == ["g"]
+    assert joined(tmp_path, content, only=["g"], name="mine").verdicts[0]["judge"] == "mine"
 
 
 def test_the_schema_holds_what_is_joined(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -42,5 +43,5 @@ class ArenaHardFormat(RowVerdictFormat):
             verdicts.append(verdict.swapped() if number else verdict)
         if not verdicts:
             raise InvalidRow("no verdict")
-        models = {"model_a": str(row.get("baseline") or "") or None, "model_b": str(row["model"])}
-        return [verdict.with_models(**models) for verdict in verdicts]
+        baseline = str(row.get("baseline") or "") or None
+        return [dataclasses.replace(verdict, model_a=baseline, model_b=str(row["model"])) for verdict in verdicts]

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from core.registry import VERDICT_FORMATS
-from votes.comparison import InvalidRow, one_vote, soft_vote
-from votes.format import identifier, number
+from votes.comparison import InvalidRow, soft_vote
+from votes.format import identifier, number, preference
 from votes.verdicts.verdict import RowVerdictFormat, Verdict, verdict_order, verdict_shares
 
 if TYPE_CHECKING:
@@ -78,17 +78,7 @@ def _content(row: Row) -> tuple[Mapping[Outcome, float] | None, tuple[float, flo
         return soft_vote(given)[0].shares, None
     if kind == "scores":
         return None, (finite_score(row, "score_a"), finite_score(row, "score_b"))
-    return preference_shares(row), None
-
-
-def preference_shares(row: Row) -> Mapping[Outcome, float]:
-    """Return the shares of a preference from 1 (A) to 2 (B), as AlpacaEval has it: 1.5 is a tie. Raises InvalidRow."""
-    preference = number(row, "preference")
-    if preference and not 1 <= preference <= 2:
-        raise InvalidRow("preference is neither 0 nor between 1 and 2")
-    if preference in (0, 1.5):
-        return one_vote("tie")[0].shares
-    return soft_vote({"a": 2 - preference, "b": preference - 1})[0].shares
+    return preference(row)[0].shares, None
 
 
 def finite_score(row: Row, name: str) -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,6 +15,7 @@ from votes.format import compare_answers
 from votes.verdicts.verdict import NumberedVerdict, Verdict, VerdictFormat
 
 if TYPE_CHECKING:
+    from core.settings.data import Outcome
     from votes.format import Row
 
 _COMPARING: Final = frozenset({"select-best"})  # graders that pick one of the outputs of a test
@@ -41,8 +44,10 @@ class PromptfooFormat(VerdictFormat):
         for number, row in rows:
             prompt = row.get("prompt")
             text = prompt.get("raw") if isinstance(prompt, dict) else prompt
-            if not isinstance(text, str) or not isinstance((row.get("response") or {}).get("output"), str):
-                yield number, InvalidRow("the result has no prompt and no output")
+            response = row.get("response")
+            output = response.get("output") if isinstance(response, dict) else None
+            if not isinstance(text, str) or not isinstance(output, str):
+                yield number, InvalidRow("the result has no prompt, or no output")
             else:
                 tests[row["testIdx"], text].append((number, row))
         for (_, prompt), outputs in tests.items():
@@ -50,7 +55,10 @@ class PromptfooFormat(VerdictFormat):
                 reason = InvalidRow(f"the test has {len(outputs)} outputs of one prompt, not two")
                 yield from ((number, reason) for number, _ in outputs)
                 continue
-            yield from _of_test(prompt, outputs)
+            try:
+                yield from list(_of_test(prompt, outputs))
+            except (TypeError, ValueError, AttributeError) as error:
+                yield outputs[0][0], InvalidRow(f"the test is not as promptfoo writes it: {error!r}")
 
 
 def _of_test(prompt: str, outputs: Sequence[tuple[int, Row]]) -> Iterator[NumberedVerdict]:
@@ -64,23 +72,26 @@ def _of_test(prompt: str, outputs: Sequence[tuple[int, Row]]) -> Iterator[Number
         yield number, InvalidRow("no language model has graded both outputs")
     for kind, judge in graders:
         of_a, of_b = (of_side[kind, judge] for of_side in grades)
-        verdict = Verdict(judge, digest=digest, exchanged=exchanged)
+        verdict = Verdict(judge, scores=(of_a[1], of_b[1]), digest=digest, exchanged=exchanged)
         if kind not in _COMPARING:
-            yield number, verdict.with_scores(of_a[1], of_b[1])
+            yield number, verdict
         elif of_a[0] == of_b[0]:
             yield number, InvalidRow(f"select-best has picked {'both outputs' if of_a[0] else 'no output'}")
         else:
-            yield number, verdict.with_shares({"a" if of_a[0] else "b": 1.0})
+            shares: Mapping[Outcome, float] = {"a" if of_a[0] else "b": 1.0}
+            yield number, dataclasses.replace(verdict, shares=shares, scores=None)
 
 
 def _grades(row: Row) -> dict[tuple[str, str], tuple[bool, float]]:
-    """Return whether each grader passed an output, and its score, by type and judge."""
-    grades = {}
+    """Return whether each grader passed an output, and its mean score over its assertions, by type and judge."""
+    passed: dict[tuple[str, str], list[bool]] = collections.defaultdict(list)
+    scores: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
     for component in (row.get("gradingResult") or {}).get("componentResults") or ():
         assertion = component.get("assertion") or {}
         kind = str(assertion.get("type"))
         if kind in _COMPARING | _JUDGING:
             provider = assertion.get("provider")
             judge = provider.get("id") if isinstance(provider, dict) else provider
-            grades[kind, str(judge or kind)] = bool(component.get("pass")), float(component.get("score"))
-    return grades
+            passed[kind, str(judge or kind)].append(bool(component.get("pass")))
+            scores[kind, str(judge or kind)].append(float(component.get("score")))
+    return {grader: (all(passed[grader]), statistics.fmean(scores[grader])) for grader in passed}

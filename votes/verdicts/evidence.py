@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from votes.comparison import OUTCOMES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pyarrow as pa
 
     from core.arrays import Doubles, Ints, Mask, Rows
 
@@ -63,18 +62,18 @@ def judge_evidence(verdicts: pa.Table, records: int, scale: Scale) -> Evidence:
     strength = np.where(of_scores, scores, shares[:, 0] - shares[:, 1])
     ties = np.where(of_scores, scores == 0, shares[:, 2]).astype(np.float64)
     side = np.sign(strength)
-    first = pc.index_in(verdicts["order"], _as_array(_ORDERS)).fill_null(-1).to_numpy()
+    first = pc.index_in(verdicts["order"], pa.array(_ORDERS)).fill_null(-1).to_numpy()
     of_first = np.select([first == 0, first == 1], [1.0, -1.0], 0.0) * side  # 1 if the judge chose what it saw first
 
     def add(values: Doubles) -> Doubles:
         return np.bincount(rows, values, records).astype(np.float64)
 
     count, sides = np.bincount(rows, minlength=records), add(side)
-    agreed = (count == 2) * (np.abs(sides) == 2)
-    disagreed = (count == 2) * (sides == 0) * (add(np.abs(side)) == 2)
+    ab, ba = add(side * (first == 0)), add(side * (first == 1))
+    agreed, disagreed = ab * ba > 0, ab * ba < 0
     graded = float(scale.is_graded)
     return Evidence(
-        np.stack([sides, add(side * of_first), add(strength) * graded, agreed * np.sign(sides)], axis=1),
+        np.stack([sides, add(side * of_first), add(strength) * graded, agreed * np.sign(ab)], axis=1),
         np.stack(
             [
                 add(ties),
@@ -126,9 +125,3 @@ def _scores_and_shares(verdicts: pa.Table, score: float) -> tuple[Doubles, Doubl
     nothing = [0.0] * len(OUTCOMES)
     shares = [nothing if values is None else values for values in verdicts["shares"].to_pylist()]
     return (columns[0] - columns[1]) / score, np.array(shares, np.float64).reshape(-1, len(OUTCOMES))
-
-
-def _as_array(values: Sequence[str]) -> pa.Array:
-    import pyarrow as pa
-
-    return pa.array(values)
