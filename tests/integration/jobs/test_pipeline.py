@@ -165,7 +165,7 @@ def test_readme_command_on_real_votes_beats_the_class_prior(tmp_path):
     with (SHARED / "arena33k_sample.csv").open(newline="", encoding="utf-8") as source:
         rows = list(csv.DictReader(source))
     write_votes(tmp_path / "pairs.csv", rows, [COLUMNS[0], *COLUMNS[3:6]])
-    _, *arguments = readme_command("--config configs/demo.yaml  --set data.train=votes.csv")
+    _, *arguments = readme_command("data.test=pairs.csv --set run=runs/mine")
     done = subprocess.run(
         CONSOLE + arguments, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False
     )
