@@ -147,6 +147,14 @@ def test_new_pairs_are_predicted_with_and_without_verdicts(finished, tmp_path):
     np.testing.assert_allclose(without["blend_p_a"], own["p_a"], atol=1e-12)
 
 
+def test_votes_of_a_run_with_judges_are_converted_with_its_margins(finished, tmp_path):
+    _, run, _, _ = finished
+    to = "convert.to=trl", f"convert.output={tmp_path}/votes.jsonl", "convert.margins=true"
+    done = run_here("convert", run, *to, config=f"{run}/settings.json")
+    assert done.returncode == 0, done.stderr
+    assert '"margin"' in (tmp_path / "votes.jsonl").read_text()
+
+
 def test_the_same_command_again_does_nothing_and_a_changed_table_redoes_the_judges(finished):
     config, run, judges, _ = finished
     again = run_here("pipeline", run, judges, config=str(config))

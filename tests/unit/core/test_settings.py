@@ -205,3 +205,9 @@ def test_a_text_after_set_is_taken_as_it_is(text):
             load_settings(BASE, "c.yaml", [f"run={text}"])
     else:
         assert load_settings(BASE, "c.yaml", [f"run={text}"]).run == text
+
+
+@pytest.mark.parametrize("names", [["panel"], ["panel", "other"], ["other", "blend"]])
+def test_a_judge_cannot_have_a_name_that_the_run_gives(names):
+    with pytest.raises(InputError, match="share the name"):
+        Settings(run="r").with_judges(names)

@@ -134,6 +134,31 @@ def test_promptfoo_gives_a_verdict_or_scores_for_each_test_of_two_outputs(tmp_pa
     assert bad == [(5, reasons[0]), (6, reasons[1])]
 
 
+def test_promptfoo_takes_the_mean_of_a_judges_scores_and_quarantines_odd_rows(tmp_path):
+    twice = [
+        promptfoo(0, answer, *(("llm-rubric", True, score) for score in scores))
+        for answer, scores in (("yes", (0.0, 1.0)), ("no", (1.0, 0.5)))
+    ]
+    odd = [promptfoo(1, "yes", ("llm-rubric", True, None)), promptfoo(1, "no", ("llm-rubric", True, 0.5))]
+    text = [{**promptfoo(2, "yes"), "response": "yes"}]
+    _, verdicts, bad = read(tmp_path, "v.json", json.dumps({"results": [*twice, *odd, *text]}))
+    assert [verdict.scores for verdict in verdicts] == [(0.5, 0.75)]
+    assert [number for number, _ in bad] == [5, 3]
+
+
+def test_a_task_that_only_people_have_judged_has_no_verdict(tmp_path):
+    data = {"prompt": "Why?", "answer1": "yes", "answer2": "no"}
+    result = [{"type": "pairwise", "value": {"selected": "left"}}]
+    people = {"annotations": [{"completed_by": 3, "result": result}]}
+    tasks = [
+        {"id": 1, "data": data, **people, "predictions": [{"model_version": "g", "result": result}]},
+        {"id": 2, "data": data, **people, "predictions": []},
+    ]
+    _, verdicts, bad = read(tmp_path, "v.json", json.dumps(tasks))
+    assert [verdict.judge for verdict in verdicts] == ["g"]
+    assert bad == [(2, "no model has judged the task")]
+
+
 def test_votes_of_judges_in_the_shapes_of_votes(tmp_path):
     alpaca = {"instruction": "Why?", "output_1": "yes", "output_2": "no", "annotator": "g", "preference": 2.0}
     pairs = {
