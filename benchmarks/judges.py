@@ -107,7 +107,7 @@ def _print_penalties(records: Records, verdicts: Verdicts, penalties: list[float
 
 
 def _print_gain_of_texts(training: BlendInputs, recipe: BlendRecipe) -> None:
-    """Print the loss of judges alone, and the gain of the other models beside them. Both blends are nested."""
+    """Print the nested loss of judges alone, and what the other models add to them."""
     if set(training.models) == set(training.judges):
         return
     rated = np.asarray(~np.isnan(training.only(training.judges).predictions[:, :, 0]).all(axis=0))

@@ -20,7 +20,7 @@ from core.run import StageResult
 from core.settings.features import EXTERNAL, feature_columns
 from core.stage import Stage, require_stage
 from votes.comparison import InvalidRow
-from votes.format import identifier
+from votes.format import ID_COLUMNS, identifier
 from votes.ingest import file_digest
 from votes.readers.files import ENDINGS, read_head, read_rows
 from votes.readers.rows import BrokenRow, ReadOptions
@@ -42,7 +42,6 @@ VERSION: Final = 1
 QUARANTINED_ROWS: Final = pa.schema(
     [("file", pa.string()), ("row", pa.int64()), ("reason", pa.string()), ("id", pa.string()), ("raw", pa.string())]
 )
-_IDS: Final = ("id", "pair_id", "record_id", "question_id", "uid")
 _MODELS: Final = ("model_a", "model_b")
 _EXCHANGED_VIEWS: Final = {"a": "b", "b": "a"}
 _IDS_SHOWN: Final = 5
@@ -76,7 +75,6 @@ def make_external(
         for table in run.settings.features
         for file in list_input_files(table.path, ENDINGS)
     ]
-
     stage = Stage(
         EXTERNAL,
         run.folder / EXTERNAL,
@@ -129,7 +127,7 @@ def find_external_file(
 ) -> ExternalFile:
     """Return a file with its columns. Raises InputError if a column that the settings name is not there."""
     head = read_head(file, options)
-    names = [table.id] if table.id is not None else [name for name in _IDS if name in head.names]
+    names = [table.id] if table.id is not None else [name for name in ID_COLUMNS if name in head.names]
     columns: ViewColumns
     if table.columns is not None:
         columns = {name: dict(by_view.items()) for name, by_view in table.columns.items()}
@@ -157,7 +155,7 @@ def _numeric_columns(head: FileHead, ids: Sequence[str]) -> list[str]:
     for name in names:
         cells = [row.get(name) for row in head.rows]
         given = [cell for cell in cells if cell not in (None, "")]
-        if name not in (*_IDS, *_MODELS, *ids) and sum(map(_is_number, given)) > len(given) / 2:
+        if name not in (*ID_COLUMNS, *_MODELS, *ids) and sum(map(_is_number, given)) > len(given) / 2:
             numeric.append(name)
     return numeric
 

@@ -71,7 +71,7 @@ def training_digests(records: Records) -> dict[str, str]:
 
 
 def weighted_models(blender: Blender) -> list[str]:
-    """Return the models with a weight, also in the blend without judges, and all judges beside it.
+    """Return the models with a weight in the blend, or in the one without judges, and all judges if there is one.
 
     Judges without a weight tell which blend a pair gets. If no model has one, all models count alike.
     """

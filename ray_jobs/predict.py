@@ -3,9 +3,9 @@
 Run as: python -m ray_jobs.predict --config runs/demo/settings.json --set data.test=NEW.csv
 
 Only data.test may differ from the settings of the finished run, and the tables in `judges` and `features`, which may
-be those of the new pairs. `predict` checks all parts of the run before it
-predicts anything, and changes none of them. Predictions go to predict/<name> of the run, a small run of its own. Its
-name is the file's stem with a digest of its contents. The unit of resume is the shard.
+be those of the new pairs. `predict` checks all parts of the run before it predicts anything, and changes none of them.
+Predictions go to predict/<name> of the run, a small run of its own. Its name is the file's stem with a digest of its
+contents and of these tables. The unit of resume is the shard.
 """
 
 from __future__ import annotations

@@ -132,6 +132,9 @@ class VoteFormat(ABC):
             )
 
 
+ID_COLUMNS: Final = ("id", "pair_id", "record_id", "question_id", "uid")  # of tables that name records
+
+
 def identifier(value: Any) -> str | None:  # noqa: ANN401 - a cell of any format
     """Return an id as text, None if there is none. Raises InvalidRow if it cannot name a record exactly."""
     if value is None or (isinstance(value, str) and not value.strip()):

@@ -73,7 +73,7 @@ data:
 ## Judges' verdicts
 
 A table of `judges` is recognized by its columns, too. `judges.N.format` forces a format, `judges.N.columns` maps any
-other table. Beside these formats, every format of votes above is read: its voters are the judges. In annotated pairs
+other table. Every format of votes above is read as well: its voters are the judges. In annotated pairs
 the annotators that are not human are judges, in Label Studio the models of `predictions`.
 
 {verdicts}

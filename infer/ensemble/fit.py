@@ -185,7 +185,7 @@ class _Fit(NamedTuple):
 def _fit(training: BlendInputs, recipe: BlendRecipe) -> _Fit:
     """Fit a blend; next to judges, one without them, for records on which no judge gave a verdict.
 
-    The weights beside judges do not fit a record without verdicts: they are those of the texts' part of the evidence.
+    Weights that are learned together with judges do not fit records without verdicts.
     The records without verdicts count as well if few have one.
     """
     seen = training

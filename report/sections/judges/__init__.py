@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @SECTIONS.register
 class JudgesSection(ReportSection):
-    """Judges beside people."""
+    """Agreement of judges with people, and the judges' biases and prices."""
 
     name, title, order = "judges", "Judges", 47
     summary = "How far judges, models and the blend agree with people, what biases they have, and where a judge may do."

@@ -76,7 +76,7 @@ def compare_with_people(
         mean = float(more[own].mean())
         width = student_t.ppf(1 - 0.025 / len(parts), prompts - 1) * standard_error(more[own], groups[own])
         low, high = mean - float(width), mean + float(width)
-        verdict = "at least as good" if low >= 0 else "worse" if high < 0 else "not told apart"
+        verdict = "at least as good" if low >= 0 else "worse" if high < 0 else "undecided"
         rows.append(
             {
                 "judge": rater.name,

@@ -100,8 +100,8 @@ def test_arena_hard_has_two_games_the_second_with_the_answers_exchanged(tmp_path
     rows.append({**rows[0], "uid": "q3", "games": [None, {"score": None}]})
     named, verdicts, bad = read(tmp_path, "v.jsonl", lines(*rows))
     assert named == "arena_hard"
-    told = [(verdict.id, verdict.order, verdict.shares, verdict.model_b) for verdict in verdicts]
-    assert told == [
+    kept = [(verdict.id, verdict.order, verdict.shares, verdict.model_b) for verdict in verdicts]
+    assert kept == [
         ("q1", "ab", {"a": 1.0}, "m"),
         ("q1", "ba", {"b": 0.75, "tie": 0.25}, "m"),
         ("q2", "ba", {"a": 1.0}, "m"),
@@ -109,7 +109,7 @@ def test_arena_hard_has_two_games_the_second_with_the_answers_exchanged(tmp_path
     assert bad == [(3, "no verdict")]
 
 
-def promptfoo(test: int, output: str, *grades: tuple[str, bool, float]):
+def promptfoo(test: int, output: str, *grades: tuple[str, bool, float | None]):
     components = [
         {"assertion": {"type": kind, "provider": "openai:g"}, "pass": passed, "score": score}
         for kind, passed, score in grades

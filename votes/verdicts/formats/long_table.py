@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from core.registry import VERDICT_FORMATS
 from votes.comparison import InvalidRow, soft_vote
-from votes.format import identifier, number, preference
+from votes.format import ID_COLUMNS, identifier, number, preference
 from votes.verdicts.verdict import RowVerdictFormat, Verdict, verdict_order, verdict_shares
 
 if TYPE_CHECKING:
     from core.settings.data import Outcome
     from votes.format import Row
 
-_IDS: Final = ("id", "pair_id", "record_id", "question_id", "uid")
 _JUDGES: Final = ("judge", "judge_model", "evaluator", "annotator", "voter")
 _VERDICTS: Final = ("verdict", "winner", "choice", "judgment")
 _PROBABILITIES: Final[Mapping[str, Outcome]] = {"p_a": "a", "p_b": "b", "p_tie": "tie", "p_both_bad": "both_bad"}
@@ -30,11 +29,11 @@ class LongTableFormat(RowVerdictFormat):
 
     def fits(self, names: frozenset[str], rows: Sequence[Row]) -> bool:
         """Return whether there are an id and a verdict, and no texts: by texts, other formats join verdicts."""
-        return bool(names & {*_IDS}) and _kind(names) is not None and not names & _TEXTS
+        return bool(names & {*ID_COLUMNS}) and _kind(names) is not None and not names & _TEXTS
 
     def verdicts(self, row: Row) -> Sequence[Verdict]:
         """Return the verdict of a row."""
-        record_id = identifier(_first(row, _IDS))
+        record_id = identifier(_first(row, ID_COLUMNS))
         if record_id is None:
             raise InvalidRow("missing id")
         judge = _first(row, _JUDGES)
