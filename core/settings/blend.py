@@ -32,7 +32,7 @@ class Blend(StrictModel):
     calibration: Literal["auto", "none", "temperature", "vector", "isotonic"] = Field(
         default="auto",
         description="Calibration of the blend. `auto` is the simplest method within one standard error of the best "
-        "out-of-fold log loss.",
+        "out-of-fold log loss. With fewer than 20 prompts it is `none` or `temperature`.",
     )
     length_debias: bool = Field(default=False, description="Whether to predict as if both answers had the same length.")
     preset: dict[Name, Annotated[float, Field(ge=0)]] = Field(

@@ -80,7 +80,7 @@ class EmbeddingFamily(FeatureFamily):
 
     name = "embeddings"
     summary = "sentence embeddings: cosines and principal components"
-    version = 1
+    version = 2
     settings = EmbeddingSettings
     libraries = ("sentence-transformers", "transformers", "torch")
     fitted_file = "components.json"
@@ -217,8 +217,16 @@ class SentenceEncoder:
         return np.asarray(vectors, np.float32)
 
     def encode_sides(self, distinct: DistinctTexts) -> dict[str, Floats]:
-        """Return the vectors (n, d) of prompts, of A and of B. Each distinct text is encoded once."""
-        vectors = self.encode([text.full for text in distinct.texts])
+        """Return the vectors (n, d) of prompts, of A and of B. Each distinct text is encoded once.
+
+        Texts are encoded in the order of their characters: the last bit of a vector depends on its batch, and so the
+        batches must not depend on which answer is A.
+        """
+        texts = [text.full for text in distinct.texts]
+        order = sorted(range(len(texts)), key=texts.__getitem__)
+        encoded = self.encode([texts[place] for place in order])
+        vectors = np.empty_like(encoded)
+        vectors[order] = encoded
         return {side: vectors[distinct.index[part]] for side, part in _SIDES.items()}
 
 
@@ -295,7 +303,7 @@ def _fit_components(job: FeatureJob, vectors: Output, reduced: Output, count: in
 def _shard_moments(target: Folder, vectors: Output, item: Item) -> Moments:
     table = target.read_table(vectors.file(item), list(_SIDES))
     prompt, a, b = (Moments.of(vectors_from_lists(table[side])) for side in _SIDES)
-    return prompt + a + b
+    return (a + b) + prompt  # in this order, so that the last bit is the same with A and B exchanged
 
 
 def _add_moments(*moments: Moments) -> Moments:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import numpy as np
 
-from infer.ensemble.pools import clip_to_simplex, softmax
+from infer.ensemble.pools import clip_to_simplex, softmax, sum_over_outcomes
 from metrics.intervals import standard_error
 from metrics.scores import EPSILON
 
@@ -54,7 +54,7 @@ class Calibration:
             curves = (self.curve_answer, self.curve_answer, self.curve_tie, self.curve_both_bad)[:classes]
             columns = [np.interp(probabilities[:, n], *curve) for n, curve in enumerate(curves) if curve is not None]
             read = np.stack(columns, axis=1)
-            renormalized: Probabilities = read / read.sum(axis=1, keepdims=True)
+            renormalized: Probabilities = read / sum_over_outcomes(read)[:, None]
             return renormalized
         powers = np.array([self.power_answer, self.power_answer, self.power_tie, self.power_both_bad])[:classes]
         biases = np.array([0.0, 0.0, self.bias_tie, self.bias_both_bad])[:classes]

@@ -28,7 +28,7 @@ def fit_length_slope(predictions: Probabilities, differences: Doubles) -> float:
     Without intercept it is exactly antisymmetric: exchanging A and B changes the sign of both. The slope is 0 if no
     answers differ in length.
     """
-    odds = np.log(predictions[:, 0] / predictions[:, 1])
+    odds = np.log(predictions[:, 0]) - np.log(predictions[:, 1])  # exact under exchange, unlike the log of the ratio
     square = float((differences**2).sum())
     return float((odds * differences).sum()) / square if square > 0 else 0.0
 

@@ -60,7 +60,7 @@ def linear_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
     """Return the weighted mean (n, k) of the models' probabilities (models, n, k); weights (models,) sum to 1."""
     present = prediction_mask(predictions)
     filled = np.where(present[:, :, None], predictions, 0.0)
-    return clip_to_simplex(np.einsum("mn,mnc->nc", record_weights(weights, present), filled))
+    return clip_to_simplex(_weighted_sum(record_weights(weights, present), filled))
 
 
 def log_pool(predictions: Probabilities, weights: Doubles) -> Probabilities:
@@ -81,18 +81,33 @@ def log_probabilities(predictions: Probabilities, present: Mask) -> Doubles:
 
 def log_pool_from_logs(logs: Doubles, present: Mask, weights: Doubles) -> Probabilities:
     """Return the log pool (n, k) of the models' logarithms (models, n, k)."""
-    return clip_to_simplex(softmax(np.einsum("mn,mnc->nc", record_weights(weights, present), logs)))
+    return clip_to_simplex(softmax(_weighted_sum(record_weights(weights, present), logs)))
+
+
+def _weighted_sum(weights: Doubles, values: Doubles) -> Doubles:
+    """Return the sum (n, k) of values (models, n, k) with weights (models, n)."""
+    # Elementwise, not einsum: its vector lanes would round P(A) and P(B) differently.
+    total: Doubles = (weights[:, :, None] * values).sum(axis=0)
+    return total
+
+
+def sum_over_outcomes(values: Doubles) -> Doubles:
+    """Return sums (...) over the outcomes (..., k), the same to the last bit if A and B are exchanged."""
+    total: Doubles = values[..., 0] + values[..., 1]
+    for column in range(2, values.shape[-1]):
+        total = total + values[..., column]
+    return total
 
 
 def softmax(scores: Doubles) -> Probabilities:
     """Return probabilities (n, k) whose logarithms are the scores (n, k) up to a constant of each row."""
     powers = np.exp(scores - scores.max(axis=1, keepdims=True))
-    shares: Probabilities = powers / powers.sum(axis=1, keepdims=True)
+    shares: Probabilities = powers / sum_over_outcomes(powers)[:, None]
     return shares
 
 
 def clip_to_simplex(probabilities: Probabilities) -> Probabilities:
     """Return probabilities (n, k) moved off 0 and 1 by at most 1e-7, with sums of 1."""
     clipped = np.maximum(probabilities, _FLOOR)
-    rescaled: Probabilities = clipped / clipped.sum(axis=1, keepdims=True)
+    rescaled: Probabilities = clipped / sum_over_outcomes(clipped)[:, None]
     return rescaled

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from votes.records import Records
 
 # Part of the fingerprint. Raise it when the same predictions are blended differently, or the outputs change.
-VERSION = 4
+VERSION = 5
 _IDS_SHOWN = 5
 
 

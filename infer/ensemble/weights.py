@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from infer.ensemble.pools import log_pool_from_logs, log_probabilities, prediction_mask, record_weights
+from infer.ensemble.pools import (
+    log_pool_from_logs,
+    log_probabilities,
+    prediction_mask,
+    record_weights,
+    sum_over_outcomes,
+)
 from metrics.scores import EPSILON, record_log_loss
 
 if TYPE_CHECKING:
@@ -87,7 +93,7 @@ def learn_log_weights(predictions: Probabilities, votes: Votes) -> Doubles:
     def loss(weights: Doubles) -> tuple[float, Doubles]:
         pooled = log_pool_from_logs(logs, present, weights)
         errors = pooled - one_hot
-        pulls = np.einsum("nc,mnc->mn", errors, logs)
+        pulls = sum_over_outcomes(errors * logs)
         share = weights @ present
         # The scores of a record are total / share * (weights @ logs): the total moves with every weight, too.
         scale = np.divide(weights.sum(), share, out=np.ones_like(share), where=share > 0)

@@ -58,6 +58,20 @@ def small_data(sparse: bool = False) -> BoosterData:
     )
 
 
+def rows_in_both_orders(data: BoosterData) -> tuple[np.ndarray, np.ndarray]:
+    """Features and labels of `small_data` that both orders are trained on, written out again.
+
+    First stands the order in which A's first column is the larger one.
+    """
+    features = data.features.dense
+    turned = features[:, 0] < features[:, PAIRS]
+    a, b, difference = (features[:, n * PAIRS : (n + 1) * PAIRS] for n in range(3))
+    swapped = np.concatenate([b, a, -difference], axis=1)
+    labels, other = data.labels, np.array([1, 0, 2], np.int8)[data.labels]
+    x = np.concatenate([np.where(turned[:, None], one, two) for one, two in ((swapped, features), (features, swapped))])
+    return x, np.concatenate([np.where(turned, other, labels), np.where(turned, labels, other)])
+
+
 def make_recipe(engine: str, seed: int = 0, **settings: Any) -> BoosterRecipe:
     """How to train a small model; `settings` are those of a booster."""
     return BoosterRecipe(Booster(name="small", engine=engine, **settings), seed)

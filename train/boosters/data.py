@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from train.boosters.matrix import Matrix, stack_rows
+from train.boosters.matrix import Matrix, exchange_rows, stack_rows
 from votes.schema import RARE_VOTES
 from votes.swap import PositionEffect, swap_labels
 
@@ -81,13 +81,26 @@ class BoosterData:
         return np.where(counts < RARE_VOTES, 1 / (counts.sum() + self.classes), 0.0)
 
     def sample(self, rows: Rows, swap: bool) -> TrainingRows:
-        """Return rows to train or stop on; with `swap` followed by their swapped copies."""
+        """Return rows to train or stop on; with `swap` in both orders, all rows in one before all in the other.
+
+        Which order is first depends on the features, not on the input's order. So input with A and B exchanged gives
+        the same rows, and the same random draws of rows.
+        """
         features, labels = self.features.rows(rows), self.labels[rows]
         weights = None if self.weights is None else self.weights[rows]
         if not swap:
             return TrainingRows(features, labels, weights)
+        swapped = self.swapped(features)
+        sign = features.compare(swapped)
+        turned = np.where(sign == 0, labels == 1, sign < 0)
+        features, swapped = exchange_rows(features, swapped, turned)
+        labels = np.where(turned, swap_labels(labels), labels)
+        if self.records is not None:
+            # Rows of one record differ in labels and weights only.
+            order = np.lexsort((labels, self.records[rows]))
+            labels, weights = labels[order], None if weights is None else weights[order]
         return TrainingRows(
-            stack_rows([features, self.swapped(features)]),
+            stack_rows([features, swapped]),
             np.concatenate([labels, swap_labels(labels)]),
             None if weights is None else np.concatenate([weights, weights]),
         )

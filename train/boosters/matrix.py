@@ -11,7 +11,7 @@ import numpy as np
 if TYPE_CHECKING:
     import scipy.sparse
 
-    from core.arrays import Floats, Rows
+    from core.arrays import Floats, Mask, Rows
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,25 @@ class Matrix:
         sparse.sort_indices()
         return Matrix(dense, sparse)
 
+    def compare(self, other: Matrix) -> Rows:
+        """Return the sign (n,) of each row's first difference from the same row of `other`; 0 for equal rows."""
+        signs = np.zeros(len(self), np.intp)
+        undecided = np.arange(len(self))
+        # Most rows differ in the first columns, so this reads few of them.
+        for column in range(self.dense.shape[1]):
+            if not len(undecided):
+                return signs
+            differences = self.dense[undecided, column] - other.dense[undecided, column]
+            signs[undecided] = np.sign(differences)
+            undecided = undecided[differences == 0]
+        if self.sparse is not None and other.sparse is not None and len(undecided):
+            differences = (self.sparse[undecided] - other.sparse[undecided]).tocsr()
+            differences.eliminate_zeros()
+            differences.sort_indices()
+            filled = np.diff(differences.indptr) > 0
+            signs[undecided[filled]] = np.sign(differences.data[differences.indptr[:-1][filled]])
+        return signs
+
     def joined(self) -> Any:  # noqa: ANN401 - an array or a CSR matrix
         """Return the libraries' input: the dense part alone, or one CSR matrix. In the CSR matrix the dense part keeps
         its zeros as entries. XGBoost treats absent entries as missing. That is right for absent terms, but not for a
@@ -73,6 +92,18 @@ class Matrix:
             shape=(count, width),
         )
         return scipy.sparse.hstack([explicit, self.sparse], format="csr", dtype=np.float32)
+
+
+def exchange_rows(left: Matrix, right: Matrix, chosen: Mask) -> tuple[Matrix, Matrix]:
+    """Return two matrices with the chosen rows (n,) of one in the other."""
+    dense = [np.where(chosen[:, None], b.dense, a.dense) for a, b in ((left, right), (right, left))]
+    if left.sparse is None or right.sparse is None:
+        return Matrix(dense[0]), Matrix(dense[1])
+    import scipy.sparse
+
+    both = scipy.sparse.vstack([left.sparse, right.sparse], format="csr")
+    places = np.arange(len(left)) + len(left) * chosen
+    return Matrix(dense[0], both[places]), Matrix(dense[1], both[(places + len(left)) % (2 * len(left))])
 
 
 def stack_rows(parts: Sequence[Matrix]) -> Matrix:

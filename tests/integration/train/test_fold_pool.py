@@ -10,7 +10,7 @@ from ray.util.placement_group import placement_group, placement_group_table, rem
 
 from core.errors import InputError
 from core.registry import ENGINES
-from tests.helpers.boosters import FOLDS, make_recipe, small_data
+from tests.helpers.boosters import FOLDS, make_recipe, rows_in_both_orders, small_data
 from tests.helpers.processes import kinds, processes, wait_until
 from train.boosters.data import BoosterData, FoldError, FoldResult
 from train.boosters.engine import BoosterRecipe
@@ -63,8 +63,7 @@ def expected(engine: str, fold: int) -> tuple[np.ndarray, np.ndarray]:
 
     assert DATA.test_features is not None
     features = DATA.features.dense
-    x = np.concatenate([features, swap(features)])
-    y = np.concatenate([DATA.labels, np.array([1, 0, 2])[DATA.labels]])
+    x, y = rows_in_both_orders(DATA)
     held = np.concatenate([DATA.folds, DATA.folds]) == fold
     common = {**PARAMS[engine], "seed": 5, "num_class": 3}
     if engine == "lightgbm":

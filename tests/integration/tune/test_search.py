@@ -9,13 +9,12 @@ import ray
 from core.errors import InputError
 from core.settings.boosters import ROUNDS_PARAMETER
 from core.settings.tune import Search
-from tests.helpers.boosters import FOLDS, make_recipe, small_data
+from tests.helpers.boosters import FOLDS, make_recipe, rows_in_both_orders, small_data
 from tests.helpers.processes import processes, wait_until
 from train.boosters.data import BoosterData
 from tune.search import TrialResult, _candidates, run_trials
 from tune.space import Parameters, sample_candidates
 from tune.trial import SearchJob
-from votes.swap import swap_labels
 
 SPACES = {
     "lightgbm": {
@@ -57,9 +56,7 @@ def direct_loss(candidate: dict[str, Any]) -> float:
     """The mean over folds of the library's own held-out log loss, on rows and swapped copies written out again."""
     import xgboost
 
-    features = DATA.features.dense
-    x = np.concatenate([features, np.concatenate([features[:, 4:8], features[:, :4], -features[:, 8:]], axis=1)])
-    y = np.concatenate([DATA.labels, swap_labels(DATA.labels)])
+    x, y = rows_in_both_orders(DATA)
     folds = np.concatenate([DATA.folds, DATA.folds])
     losses = []
     for fold in range(FOLDS):

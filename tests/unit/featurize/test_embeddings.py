@@ -1,9 +1,12 @@
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from core.errors import InputError
 from featurize.components import Moments, principal_components
 from featurize.families import embeddings
+from featurize.text import DistinctTexts
+from tests.helpers.swap import swap_records
 
 
 def test_principal_components_from_moments_are_scikit_learns():
@@ -26,6 +29,22 @@ def test_the_packaged_encoder_knows_what_is_alike():
     assert np.allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert vectors[0] @ vectors[1] > vectors[0] @ vectors[2] + 0.2
     assert (encoder.encode(["word " * 1_000_000]) == encoder.encode(["word " * 100])).all()
+
+
+def test_exchanging_answers_exchanges_vectors_exactly():
+    encoder = embeddings.SentenceEncoder(embeddings.PACKAGED_ENCODER, max_tokens=32, threads=1)
+    # More texts than a batch: which texts share one must not depend on which answer is A.
+    rows = range(30)
+    table = pa.table(
+        {
+            "prompt": [[f"Question {n}"] for n in rows],
+            "response_a": [["word " * (n % 7) + f"first {n}"] for n in rows],
+            "response_b": [["other " * (n % 5) + f"second {n}"] for n in rows],
+        }
+    )
+    given, turned = (encoder.encode_sides(DistinctTexts.of(each)) for each in (table, swap_records(table)))
+    for side, other in (("prompt", "prompt"), ("a", "b"), ("b", "a")):
+        np.testing.assert_array_equal(given[side], turned[other])
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,9 @@ from metrics.scores import log_loss
 from tests.helpers.boosters import FOLDS, RECORDS, make_recipe, small_data, train_fold
 from train.boosters.engine import BoosterEngine, BoosterRecipe
 from train.boosters.fold_predictions import predict_fold
+from train.boosters.matrix import exchange_rows
 from train.boosters.stages import booster_stage_settings
+from votes.swap import swap_labels
 
 # With random numbers, so that a resumed training must draw the same ones.
 PARAMS = {
@@ -83,6 +85,22 @@ def check_held_out_votes(name: str) -> None:
     labels[data.held_out(1)] = np.random.default_rng(0).integers(3, size=len(data.held_out(1)))
     other = dataclasses.replace(data, labels=labels)
     assert train_fold(data, recipe, 1)[0].content == train_fold(other, recipe, 1)[0].content
+
+
+def check_exchange(name: str, sparse: bool) -> None:
+    """Some records with A and B exchanged give the same model: random draws of rows do not depend on who is A."""
+    data, recipe = small_data(sparse), small_recipe(name)
+    chosen = np.random.default_rng(1).random(RECORDS) < 0.5
+    features, _ = exchange_rows(data.features, data.swapped(data.features), chosen)
+    labels = np.where(chosen, swap_labels(data.labels), data.labels)
+    other = dataclasses.replace(data, features=features, labels=labels)
+    assert train_fold(data, recipe, 0)[0].content == train_fold(other, recipe, 0)[0].content
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("name", ENGINES.names())
+def test_exchanging_answers_of_records_gives_the_same_model(name: str, sparse: bool) -> None:
+    check_exchange(name, sparse)
 
 
 @pytest.mark.parametrize("name", ENGINES.names())
@@ -210,6 +228,7 @@ def test_an_engine_in_one_file_keeps_the_contract(plugin: str) -> None:
     check_training(plugin)
     check_training(plugin, sparse=True)
     check_held_out_votes(plugin)
+    check_exchange(plugin, sparse=False)
     assert plugin_digest(ENGINES.get(plugin))
     with pytest.raises(InputError, match="trains a fold in one process") as caught:
         make_recipe(plugin, num_workers=2)

@@ -184,7 +184,7 @@ class TwoPartModel:
         clip = params["clip"]
         decided = labels < 2
         sides = _clipped(odd[decided] * odd_factor, clip)
-        anti, _ = _logistic(sides, labels[decided] == 0, weight[decided], params["c_anti"], intercept=False)
+        anti = _winner_weights(sides, labels[decided] == 0, weight[decided], params["c_anti"])
         ties = _clipped((even - even_mean) * even_factor, clip)
         if classes == 2:
             none = np.zeros(even.shape[1])
@@ -208,11 +208,12 @@ class TwoPartModel:
     def predict(self, features: Floats) -> Probabilities:
         """Return probabilities (n, k) in the order A, B, tie, both bad."""
         odd, even, bad = self._contributions(features)
-        a = _sigmoid(odd.sum(axis=1))
+        lead = odd.sum(axis=1)
+        a, b = _sigmoid(lead), _sigmoid(-lead)  # 1 - a would round otherwise than b of the exchanged record
         if not self.has_ties:
-            return np.stack([a, 1 - a], axis=1)
+            return np.stack([a, b], axis=1)
         tie = _sigmoid(even.sum(axis=1) + self.even_intercept)
-        sides = [(1 - tie) * a, (1 - tie) * (1 - a)]
+        sides = [(1 - tie) * a, (1 - tie) * b]
         if self.bad_weights is None:
             return np.stack([*sides, tie], axis=1)
         both_bad = _sigmoid(bad.sum(axis=1) + self.bad_intercept)
@@ -270,6 +271,23 @@ def _logistic(values: Doubles, outcome: Mask, weight: Doubles, c: float, interce
         return np.zeros(values.shape[1]), float(np.log((yes + 1) / (no + 1))) if intercept else 0.0
     model = LogisticRegression(C=c, fit_intercept=intercept, max_iter=500).fit(values, outcome, sample_weight=weight)
     return model.coef_[0], float(model.intercept_[0]) if intercept else 0.0
+
+
+def _winner_weights(sides: Doubles, first_won: Mask, weight: Doubles, c: float) -> Doubles:
+    """Return the weights (d,) of who wins, from columns (n, d) that change sign with A and B exchanged.
+
+    Rows are turned by their own signs, so an exchange of A and B leaves the weights the same to the last bit.
+    """
+    if first_won.all() or not first_won.any():
+        return np.zeros(sides.shape[1])
+    first = (sides != 0).argmax(axis=1)
+    turn = np.where(sides[np.arange(len(sides)), first] < 0, -1.0, 1.0)
+    turn[::2] *= -1  # else the turned rows can all have one winner, where the first column decides
+    won = first_won == (turn > 0)
+    if won.all() or not won.any():
+        turn[0], won[0] = -turn[0], not won[0]
+    weights, _ = _logistic(sides * turn[:, None], won, weight, c, intercept=False)
+    return weights
 
 
 def _factor(variance: Doubles) -> Doubles:
