@@ -96,7 +96,8 @@ SECTIONS: Final = Registry("report section", "report.sections")
 FORMATS: Final = Registry("vote format", "votes.formats")
 EXPORTS: Final = Registry("export", "votes.exports")
 VERDICT_FORMATS: Final = Registry("verdict format", "votes.verdicts.formats")
-REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS, EXPORTS, VERDICT_FORMATS)
+RATING_MODELS: Final = Registry("rating model", "leaderboard.rating_models")
+REGISTRIES: Final = (FAMILIES, ENGINES, MODES, SECTIONS, FORMATS, EXPORTS, VERDICT_FORMATS, RATING_MODELS)
 
 
 @functools.cache

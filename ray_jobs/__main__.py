@@ -22,6 +22,7 @@ JOBS: Final = {
     "train_judges": "calibrate judges' verdicts from elsewhere, and predict with them",
     "score_llm": "score records with language models through vLLM",
     "blend": "blend and calibrate the models' predictions, and write the submission",
+    "leaderboard": "rate the models that gave the answers, from votes and predictions",
     "report": "score every model and blend out-of-fold, and write the report",
     "predict": "predict new pairs with a finished run",
 }

@@ -1,4 +1,4 @@
-"""Run every configured job in order, skipping finished work.
+"""Run every configured job in order, skipping finished work; rate the models where the votes name them.
 
 Run as: python -m ray_jobs.pipeline --config configs/demo.yaml
 """
@@ -15,7 +15,9 @@ from core.resources import request_table
 from core.storage import CorruptFileError
 from infer.ensemble.stage import require_blended_models
 from infer.scoring.checkpoints import check_llms
+from leaderboard.inputs import names_models
 from train.finetune.base_model import check_bases
+from votes.records import open_records
 
 if TYPE_CHECKING:
     from core.run import Run, StageResult
@@ -61,11 +63,17 @@ def pipeline(run: Run) -> list[StageResult]:
 def _run_jobs(run: Run) -> list[StageResult]:
     results: list[StageResult] = []
     names = job_names(run.settings)
-    for number, name in enumerate(names, start=1):
+    number = 0
+    while number < len(names):
+        name = names[number]
+        number += 1
         logs.info("pipeline", f"{number}/{len(names)} {name}")
         # By name: the jobs import neither each other nor this one.
         job: Job = importlib.import_module(f"ray_jobs.{name}").JOB
-        results += job.work(run)
+        known = {result.stage for result in results}
+        results += [result for result in job.work(run) if result.stage not in known]
+        if name == "ingest" and names_models(open_records(run)):
+            names.insert(names.index("report"), "leaderboard")
     return results
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,10 +13,9 @@ from core.progress import Progress
 from core.ray_session import connect
 from core.shards import Item, map_shards
 from core.stage import fingerprint
+from featurize.arena_style import STYLE_FEATURES, arena_style
 from featurize.families.language import LanguageFamily
-from featurize.families.length import LengthFamily
-from featurize.families.style import StyleFamily
-from featurize.text import DistinctTexts, Text
+from featurize.text import DistinctTexts
 from votes import duplicates
 
 if TYPE_CHECKING:
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
 
 # Part of the fingerprint of the columns. Raise it when they change.
 VERSION = 1
-STYLE_FEATURES = ("length", "headers", "lists", "bold")  # of an answer: tokens, and marks outside code blocks
-_LENGTH = {feature.name: n for n, feature in enumerate(LengthFamily.text_features)}
-_STYLE = {feature.name: n for n, feature in enumerate(StyleFamily.text_features)}
 _ENGLISH = [feature.name for feature in LanguageFamily.text_features].index("english")
 
 
@@ -79,7 +75,7 @@ def compute_columns(records: pa.Table) -> dict[str, Any]:
     prompts, *answers = (
         [distinct.texts[n] for n in distinct.index[part]] for part in ("prompt", "response_a", "response_b")
     )
-    known = {id(text): _style(text) for part in answers for text in part}
+    known = {id(text): arena_style(text) for part in answers for text in part}
     columns: dict[str, Any] = {
         "turns": np.array([len(prompt.turns) for prompt in prompts], np.int32),
         "english": np.array([LanguageFamily().describe(prompt)[_ENGLISH] == 1 for prompt in prompts], np.bool_),
@@ -90,17 +86,6 @@ def compute_columns(records: pa.Table) -> dict[str, Any]:
         for n, name in enumerate(STYLE_FEATURES):
             columns[f"{name}_{side}"] = np.array([known[id(text)][n] for text in part], np.float64)
     return columns
-
-
-def _style(text: Text) -> Sequence[float]:
-    """Return the four style features of the arena's style control, in the order of STYLE_FEATURES."""
-    marks = StyleFamily().describe(text)
-    return (
-        LengthFamily().describe(text)[_LENGTH["tokens"]],
-        marks[_STYLE["headers"]],
-        marks[_STYLE["bullets"]] + marks[_STYLE["numbered"]],
-        marks[_STYLE["bold"]],
-    )
 
 
 def _hashes(records: pa.Table) -> dict[str, Any]:

@@ -20,16 +20,18 @@ if TYPE_CHECKING:
 
 def render_page(context: ReportContext, metrics: Metrics) -> str:
     """Return the page. Texts, names and settings are escaped, and what HTML cannot hold is replaced."""
-    environment = _environment(metrics)
+    environment = page_environment(metrics)
     sections = [
         {"name": section.name, "title": section.title, "html": html}
         for section in sections_in_order()
         if (html := _render_section(section, environment, context, metrics))
     ]
-    return replace_invalid_characters(environment.get_template("page.html").render(sections=sections))
+    page = environment.get_template("page.html").render(sections=sections, title="Tiebreak report")
+    return replace_invalid_characters(page)
 
 
-def _environment(metrics: Metrics) -> jinja2.Environment:
+def page_environment(metrics: Metrics) -> jinja2.Environment:
+    """Return the environment of templates, with the numbers that they show."""
     import jinja2
 
     environment = jinja2.Environment(

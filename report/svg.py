@@ -91,14 +91,14 @@ def axes(plot: Plot, x_ticks: bool = True, y_ticks: int = 5) -> Markup:
     for value, text in plot.y.ticks(y_ticks):
         _, y = plot.at(plot.x.low, value)
         parts.append(_line("grid", plot.left, y, WIDTH - _EDGE, y))
-        parts.append(_text("tick", plot.left - 6, y + 4, text, "end"))
-    parts.append(_text("axis", 0, plot.top - 14, plot.y.name))
+        parts.append(text_mark("tick", plot.left - 6, y + 4, text, "end"))
+    parts.append(text_mark("axis", 0, plot.top - 14, plot.y.name))
     if x_ticks:
         for value, text in plot.x.ticks():
             x, _ = plot.at(value, plot.y.low)
             parts.append(_line("grid", x, plot.bottom, x, plot.bottom + 4))
-            parts.append(_text("tick", x, plot.bottom + 17, text, "middle"))
-        parts.append(_text("axis", (plot.left + WIDTH - _EDGE) / 2, plot.bottom + 35, plot.x.name, "middle"))
+            parts.append(text_mark("tick", x, plot.bottom + 17, text, "middle"))
+        parts.append(text_mark("axis", (plot.left + WIDTH - _EDGE) / 2, plot.bottom + 35, plot.x.name, "middle"))
     parts.append(_line("frame", plot.left, plot.bottom, WIDTH - _EDGE, plot.bottom))
     return Markup("").join(parts)
 
@@ -185,8 +185,8 @@ def row_figure(
     marks, behind = [], []
     top = 4.0
     for row in rows:
-        marks.append(_text("label strong" if row.strong else "label", 0, top + 12, _short(row.label), of_run=True))
-        marks.append(_text("value", WIDTH, top + 12, row.number, "end"))
+        marks.append(text_mark("label strong" if row.strong else "label", 0, top + 12, _short(row.label), of_run=True))
+        marks.append(text_mark("value", WIDTH, top + 12, row.number, "end"))
         for n, mark in enumerate(row.marks):
             y = top + 23 + 11 * n
             (left, _), (right, _) = (plot.at(end, 0) for end in mark.ends)
@@ -199,12 +199,12 @@ def row_figure(
     for value, tick in x.ticks():
         at, _ = plot.at(value, 0)
         behind.append(_line("grid", at, 4, at, top))
-        behind.append(_text("tick", at, top + 17, tick, "middle"))
+        behind.append(text_mark("tick", at, top + 17, tick, "middle"))
     if reference is not None:
         at, _ = plot.at(reference, 0)
         behind.append(_line("reference", at, 4, at, top))
     behind.append(_line("frame", _EDGE, top, WIDTH - _EDGE, top))
-    behind.append(_text("axis", WIDTH / 2, top + 36, x.name, "middle"))
+    behind.append(text_mark("axis", WIDTH / 2, top + 36, x.name, "middle"))
     return figure(key, title, text, top + 44, *behind, *marks)
 
 
@@ -223,7 +223,7 @@ def _bar(kind: str, x: float, y: float, width: float, height: float) -> Markup:
     )
 
 
-def _text(kind: str, x: float, y: float, text: str, anchor: str = "start", of_run: bool = False) -> Markup:
+def text_mark(kind: str, x: float, y: float, text: str | Markup, anchor: str = "start", of_run: bool = False) -> Markup:
     """Return a text at a position. A text `of_run`, such as a model's name, may show digits that are no results."""
     return Markup('<text class="{}" x="{:g}" y="{:g}" text-anchor="{}"{}>{}</text>').format(
         kind, x, y, anchor, Markup(" data-text") if of_run else "", text

@@ -16,6 +16,7 @@ from core.settings.data import Data
 from core.settings.features import ALL_FAMILIES, EXTERNAL, FeatureTable, Featurize
 from core.settings.finetune import Finetune
 from core.settings.judges import JudgeTable
+from core.settings.leaderboard import Leaderboard
 from core.settings.llm import Llm
 from core.settings.tune import Search
 
@@ -41,6 +42,7 @@ class Settings(StrictModel):
     llms: list[Llm] = Field(default=[], description="Language models that score pairs with vLLM.")
     judges: list[JudgeTable] = Field(default=[], description="Tables of verdicts that judges gave elsewhere.")
     blend: Blend = Field(default=Blend(), description="How models are blended and calibrated.")
+    leaderboard: Leaderboard = Field(default=Leaderboard(), description="How models are rated.")
     convert: Convert = Field(default=Convert(), description="Votes in another tool's shape, for the job convert.")
     plan: Plan = Field(default=Plan(), description="Figures of the hardware, from which `--dry-run` estimates times.")
     ray: RayCluster = Field(default=RayCluster(), description="The local Ray cluster that a job starts.")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from core.registry import ENGINES, SECTIONS
+from featurize.arena_style import STYLE_FEATURES
 from metrics.bradley_terry import fit_bradley_terry
 from metrics.calibration_curves import equal_count_bins
 from metrics.differences import normalized_difference
 from metrics.intervals import bootstrap_means, bootstrap_part_means, percentile_interval
-from report.columns import STYLE_FEATURES
 from report.section import ReportSection
 from report.sections.bias.figures import length_figure, style_figure
 from votes.schema import LABELS

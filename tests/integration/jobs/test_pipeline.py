@@ -84,7 +84,7 @@ def test_submitted_job_runs_everything_and_the_same_line_again_does_nothing(tmp_
         check=False,
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("cached") == 7
+    assert again.stdout.count("cached") == 8
     assert " run\n" not in again.stdout
     assert before == {path: path.stat().st_mtime_ns for path in before}
 

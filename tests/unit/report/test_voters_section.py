@@ -8,7 +8,7 @@ import pytest
 
 from core.registry import SECTIONS
 from metrics.baselines import class_prior_baseline
-from report.page import _environment, _render_section
+from report.page import _render_section, page_environment
 from tests.helpers.blend_votes import single_votes
 
 PEOPLE = ("ann", "bob", "<cid>", "dan")
@@ -45,7 +45,7 @@ def context(people=4, records=60, seed=0):
 def rendered(of_run):
     section = SECTIONS.get("voters")
     metrics = section.compute(of_run)
-    return metrics, _render_section(section, _environment(metrics), of_run, metrics)
+    return metrics, _render_section(section, page_environment(metrics), of_run, metrics)
 
 
 def test_people_are_compared_with_each_other_and_the_blend_with_the_ceiling():

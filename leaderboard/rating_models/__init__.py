@@ -1,0 +1,1 @@
+"""Rating models, one file each."""
