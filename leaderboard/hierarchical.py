@@ -64,7 +64,8 @@ def hierarchical_ratings(
 ) -> HierarchicalRatings:
     """Return ratings from battles and their predicted outcomes (n, 3)."""
     has_ties = bool(battles.counts[:, 2].any())
-    given = _Given(battles, _logarithms(predicted, has_ties), _predicted_ratings(battles, predicted))
+    logs = np.log(np.maximum(predicted, _FLOOR))
+    given = _Given(battles, logs, _predicted_ratings(battles, predicted), has_ties)
     voted = np.asarray(battles.votes > 0)
     posteriors = [_fit_tilt(given.take(voted), deviation, clusters) for deviation in _DEVIATIONS]
     densities = np.array([posterior.evidence for posterior in posteriors])
@@ -105,6 +106,7 @@ class _Given:
     battles: Battles
     logs: Doubles
     ratings: Doubles
+    has_ties: bool  # whether anybody voted tie; else no tie is expected
 
     @property
     def lead(self) -> Doubles:
@@ -113,21 +115,13 @@ class _Given:
 
     def take(self, rows: Mask) -> _Given:
         """Return some records."""
-        return _Given(self.battles.take(rows), self.logs[rows], self.ratings)
+        return dataclasses.replace(self, battles=self.battles.take(rows), logs=self.logs[rows])
 
 
 def _predicted_ratings(battles: Battles, predicted: Probabilities) -> Doubles:
     """Return the Bradley-Terry ratings (m,) on predictions alone."""
     likelihood = Likelihood(battles.with_counts(predicted).by_pair(), RATING_MODELS.get("bradley_terry"))
     return likelihood.maximize(0.0).parameters[: likelihood.count]
-
-
-def _logarithms(predicted: Probabilities, has_ties: bool) -> Doubles:
-    """Return logarithms (n, 3) of predicted probabilities; those of ties are -inf where nobody voted tie."""
-    logs: Doubles = np.log(np.maximum(predicted, _FLOOR))
-    if not has_ties:
-        logs[:, 2] = -np.inf
-    return logs
 
 
 def _tilt(given: _Given, parameters: Doubles) -> Probabilities:
@@ -138,7 +132,7 @@ def _tilt(given: _Given, parameters: Doubles) -> Probabilities:
     power, tie, spread = parameters[m:]
     lead = parameters[battles.first] - parameters[battles.second] + spread * given.lead
     scores = given.logs * power + lead[:, None] * _PULLS
-    scores[:, 2] += tie
+    scores[:, 2] = scores[:, 2] + tie if given.has_ties else -np.inf
     return np.asarray(softmax(scores, axis=1))
 
 
@@ -152,10 +146,9 @@ class _Moves(NamedTuple):
 
 
 def _moves(given: _Given, chances: Probabilities) -> _Moves:
-    finite = np.where(np.isfinite(given.logs), given.logs, 0.0)
     ties = np.array([0.0, 0.0, 1.0])
     lead = _PULLS - (chances @ _PULLS)[:, None]
-    power = finite - (chances * finite).sum(axis=1, keepdims=True)
+    power = given.logs - (chances * given.logs).sum(axis=1, keepdims=True)
     return _Moves(lead, power, ties - chances[:, 2:], lead * given.lead[:, None])
 
 

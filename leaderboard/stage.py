@@ -57,7 +57,8 @@ def make_leaderboard(run: Run, records: Records, render: Callable[[dict[str, Any
     Raises InputError if the records name fewer than two models.
     """
     settings = run.settings.leaderboard
-    source = None if settings.method == "votes" or _votes_alone(settings) else find_predictions(run, records)
+    votes_alone = settings.method == "votes" or settings.for_votes_alone
+    source = None if votes_alone else find_predictions(run, records)
     stage = leaderboard_stage(run, records, source)
     manifest = None if run.force else stage.manifest()
     cached = manifest is not None
@@ -82,10 +83,6 @@ def make_leaderboard(run: Run, records: Records, render: Callable[[dict[str, Any
         rows = {"models": len(result["models"]), "votes": round(result["votes"])}
         manifest = stage.commit(rows=rows, metrics=summary, keep=keep)
     return StageResult("leaderboard", cached, manifest, _notes(stage, manifest["metrics"]))
-
-
-def _votes_alone(settings: Leaderboard) -> bool:
-    return bool(settings.style) or settings.intervals == "bootstrap"
 
 
 def _rate_all(inputs: LeaderboardInputs, settings: Leaderboard, source: PredictionSource | None) -> dict[str, Any]:

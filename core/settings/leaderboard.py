@@ -30,7 +30,9 @@ class Leaderboard(StrictModel):
         "null uses votes alone.",
     )
     weights: Literal["votes", "pairs"] = Field(
-        default="votes", description="What counts alike: `votes`, or `pairs` of models, whatever their number of votes."
+        default="votes",
+        description="What counts alike: `votes`, or `pairs` of models, whatever their number of votes. `pairs` is for "
+        "ratings from votes alone.",
     )
     clusters: Literal["prompts", "votes"] = Field(
         default="prompts",
@@ -60,7 +62,18 @@ class Leaderboard(StrictModel):
     @model_validator(mode="after")
     def _votes_alone(self) -> Leaderboard:
         check_unique(self.style, "style")
-        for name, is_set in (("style", bool(self.style)), ("intervals=bootstrap", self.intervals == "bootstrap")):
-            if is_set and self.method in ("powered", "hierarchical"):
-                raise ValueError(f"{name} is for ratings from votes alone; set method to votes, or leave it out")
+        if self.for_votes_alone and self.method in ("powered", "hierarchical"):
+            raise ValueError(
+                f"{self.for_votes_alone[0]} is for ratings from votes alone; set method to votes, or leave it out"
+            )
         return self
+
+    @property
+    def for_votes_alone(self) -> list[str]:
+        """Return the settings that ratings with predictions do not know."""
+        given = {
+            "style": bool(self.style),
+            "weights=pairs": self.weights == "pairs",
+            "intervals=bootstrap": self.intervals == "bootstrap",
+        }
+        return [name for name, is_set in given.items() if is_set]

@@ -99,6 +99,18 @@ def test_without_ties_two_outcomes_are_rated():
         fit = hierarchical_ratings(battles.with_counts(counts), without, model).fit
         assert np.isfinite(fit.ratings).all()
         assert np.isfinite(fit.covariance).all()
+    # Predictions that are worse than none: a power below 0 must not make ties certain.
+    wrong = hierarchical_ratings(battles.with_counts(counts), without[:, [1, 0, 2]], BT)
+    assert wrong.power < 0
+    assert np.isfinite(wrong.fit.covariance).all()
+    assert wrong.expected[:, 2].max() == 0
+
+
+def test_settings_of_votes_alone_are_refused_with_predictions():
+    for given in ({"weights": "pairs"}, {"style": ["length"]}, {"intervals": "bootstrap"}):
+        with pytest.raises(ValueError, match="is for ratings from votes alone"):
+            Leaderboard(method="powered", **given)
+        assert Leaderboard(**given).for_votes_alone
 
 
 def test_the_method_that_predicts_held_out_votes_best_is_the_default():
